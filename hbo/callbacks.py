@@ -1,0 +1,165 @@
+"""What goes on around the updates: checkpoints, signals, the learning curve, the bar."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from tqdm import tqdm
+
+from hbo.rows import write_atomically
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SYNC_EVERY = 10  # batches between looks at each other's signals, where there are several processes
+
+
+class Interrupted(Exception):
+    """A signal ended the run after a checkpoint was written."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"{signal.Signals(number).name} at update {step}")
+        self.number = number
+
+
+class Keep(Checkpoint):
+    """Keeps `last.ckpt` and `metrics.csv` of a run's folder.
+
+    A checkpoint is written every `seconds`, at each epoch's end and at a signal, under another name and then renamed, so
+    that there is always a whole one. The learning curve, the seconds spent and the steps at which the run was taken up
+    travel in the checkpoint: a resumed run leaves the files of an unbroken one.
+
+    Signals only raise a flag; all processes look at each other's flags and act at the same batch.
+    """
+
+    def __init__(self, folder: Path, every: float) -> None:
+        self.folder, self.every = folder, every
+        self.curve: list[dict[str, float]] = []
+        self.resumed_at: list[int] = []
+        self.seconds_before = 0.0
+        self.signal, self.saved_at, self.started = 0, time.monotonic(), time.monotonic()
+        self.busy, self.images, self.mark, self.warm = 0.0, 0, 0.0, False  # of this process's training, for images/s
+        self.step = 0
+        self.former: dict[int, Any] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run so far, those before an interruption included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"curve": self.curve, "resumed_at": self.resumed_at, "seconds": self.seconds, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curve, self.seconds_before = state_dict["curve"], state_dict["seconds"]
+        self.resumed_at = [*state_dict["resumed_at"], state_dict["step"]]
+
+    # ------------------------------------------------------------ signals
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in SIGNALS:  # Lightning's own SIGTERM handler talks to other processes inside it, which can hang
+            self.former[number] = signal.signal(number, self._raise_flag)
+
+    def _raise_flag(self, number: int, frame: Any) -> None:
+        if self.signal and number == signal.SIGINT:  # a second Ctrl-C does not wait for the batch
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+        self.former = {}
+
+    def _agreed(self, trainer: pl.Trainer, due: bool) -> tuple[int, bool]:
+        """The signal that any process got, and whether rank 0 finds a checkpoint due."""
+        if trainer.world_size == 1:
+            return self.signal, due
+        flags = torch.tensor([self.signal, due and trainer.is_global_zero], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        return int(flags[0]), bool(flags[1])
+
+    # ------------------------------------------------------------ batches and epochs
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.mark = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.monotonic()
+        if self.warm:  # the first batch pays for starting up
+            self.busy, self.images = self.busy + now - self.mark, self.images + len(batch[0]) * trainer.world_size
+        self.warm, self.mark = True, now
+        if batch_idx + 1 == trainer.num_training_batches:
+            return  # the epoch's end comes next, and keeps its own
+        if trainer.world_size > 1 and (batch_idx + 1) % SYNC_EVERY:
+            return
+        number, due = self._agreed(trainer, now - self.saved_at >= self.every)
+        if number or due:
+            pl_module.check_finite(outputs["loss"])
+            self.save(trainer)
+        if number:
+            raise Interrupted(number, trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.curve.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds})
+        if trainer.is_global_zero:
+            write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))
+        self.save(trainer)
+        number, _ = self._agreed(trainer, False)
+        if number and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            raise Interrupted(number, trainer.global_step)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`; all processes must call it."""
+        self.step = trainer.global_step
+        part = self.folder / "last.ckpt.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, self.folder / "last.ckpt")
+        trainer.strategy.barrier("last.ckpt")
+        self.saved_at = time.monotonic()
+
+
+class Bar(ProgressBar):
+    """One bar over the whole run, with the time left, the loss and the latest top-1."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__()
+        self.label, self.bar, self.hidden = label, None, False
+
+    def disable(self) -> None:  # Lightning calls it on all ranks but the first
+        self.hidden = True
+
+    def enable(self) -> None:
+        self.hidden = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
+        watched = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=trainer.global_step, desc=self.label, unit="batch", disable=self.hidden,
+            mininterval=0.2 if watched else 10, dynamic_ncols=watched,
+        )  # fmt: skip
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        assert self.bar is not None
+        if self.bar.update(1) and pl_module.on_cpu:
+            self.bar.set_postfix(self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss']):.3f}"}, refresh=False)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        assert self.bar is not None
+        self.bar.set_postfix(self._numbers(trainer, pl_module), refresh=True)
+
+    def _numbers(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, str]:
+        numbers = {"epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}"}
+        if "val/top1" in pl_module.curve_point:
+            numbers["top1"] = f"{100 * pl_module.curve_point['val/top1']:.1f}%"
+        return numbers
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()

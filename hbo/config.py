@@ -1,0 +1,323 @@
+"""All that makes a run: the flags, the recipes of the data sets, and the key under which a run is kept.
+
+    parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config FILE <- flags
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import sys
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from hbo import nets
+from hbo.block import Block, check_choices
+from hbo.errors import UserError, one_line
+
+DataName = Literal["elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake"]
+
+
+@dataclass(frozen=True)
+class Run(Block):
+    """One training run, every value resolved. The defaults are the paper's ImageNet protocol; make one with `resolve`.
+
+    Raises:
+        UserError: a value out of range, with the reason.
+    """
+
+    net: str = "hbonet"
+    """Network: hbonet, hbonet_ir (inverted residuals in its place), mobilenetv2, mobilenetv2_hbo (ours in its place), or torchvision:NAME, timm:NAME, pytorchcv:NAME."""
+    first_stage: nets.FirstStage = "release"
+    """hbonet's first stage: an inverted residual as released, or a harmonious bottleneck as printed in table 1."""
+    width: float | None = 0.25
+    """Width multiplier of every stage."""
+    divisor: int | None = None
+    """Channels are multiples of it. Left out: the published one for this net and width."""
+
+    data: DataName = "elpv"
+    """Data set. elpv, digits and fake need no folder; the others want --data_dir."""
+    data_dir: str | None = None
+    """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/."""
+    download: bool = False
+    """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
+    holdout: float = 0.0
+    """Share of the training part that is held out and reported in place of the validation part: for tuning, in [0, 0.5]."""
+    resolution: int = 224
+    """Side of the square input in pixels, from 32."""
+    eval_resize: int | None = None
+    """Short side before the centre crop in evaluation. Left out: resolution / 0.875."""
+    crop: Literal["random", "pad", "none"] = "random"
+    """Training crops: random-resized as on ImageNet; a random shift by up to an eighth; or the whole image."""
+    crop_area: float = 0.08
+    """Least share of the image's area in a random-resized crop, in (0, 1]."""
+    flip: Literal["none", "horizontal", "both"] = "horizontal"
+    """Random flips in training; both: also upside down."""
+    jitter: float = 0.0
+    """Strength of a random change of brightness and contrast in training, in [0, 1)."""
+
+    epochs: int = 150
+    """Passes over the training images."""
+    batch: int = 256
+    """Images an update, over all devices together; they share it evenly."""
+    lr: float = 0.05
+    """Peak learning rate of SGD."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's momentum."""
+    weight_decay: float = 4e-5
+    """Weight decay on every weight."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up: cosine to zero, an update each iteration; or constant."""
+    warmup: float = 0.0
+    """Epochs of linear warm-up."""
+    label_smoothing: float = 0.0
+    """Label smoothing, in [0, 1)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: each class weighs the same in the loss, however many images it has."""
+    seed: int = 0
+    """Seed of weights, order and augmentation: one seed, the same images in the same order for every network."""
+    limit_batches: int | None = None
+    """At most so many batches an epoch, in training and in evaluation."""
+
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Arithmetic, as Lightning names it."""
+    channels_last: bool = True
+    """Keep feature maps in channels-last order, the faster one."""
+    compile: bool = False
+    """torch.compile the network."""
+    devices: int = 1
+    """Devices a node."""
+    num_nodes: int = 1
+    """Nodes."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """Where to train."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """auto: DDP where there is more than one device."""
+    workers: int | None = None
+    """Processes that load images; any number gives the same images. Left out: the cores left over, at most 8; 0 where the set is in memory."""
+    threads: int = 2
+    """Threads of a training process on the CPU. Same bits at same threads."""
+    out: str = "runs"
+    """Folder of all studies."""
+    study: str = "default"
+    """Study that the run belongs to: OUT/STUDY/KEY/."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """Weights & Biases. auto: online where a key is set up, else offline; it never asks."""
+    project: str = "hbo"
+    """W&B project."""
+    checkpoint_every: float = 120.0
+    """Seconds between checkpoints within an epoch; there is one at each epoch's end besides."""
+    force: bool = False
+    """Run again what is finished; the former run is moved aside."""
+
+    # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`fingerprint`).
+    NOT_IN_KEY: ClassVar = frozenset(
+        "data_dir download accelerator strategy workers threads out study wandb project checkpoint_every force "
+        "devices num_nodes".split()
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        nets.check(self.net, block_of(self), self.width, self.divisor, self.first_stage)
+        for name in ("epochs", "batch", "devices", "num_nodes", "threads"):
+            _require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("warmup", "workers", "weight_decay", "seed", "checkpoint_every"):
+            _require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
+        for name in ("label_smoothing", "jitter", "momentum"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
+        for name in ("limit_batches", "eval_resize"):
+            _require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
+        _require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
+        _require(self, "resolution", self.resolution >= 32, "must be at least 32")
+        _require(self, "lr", self.lr > 0, "must be positive")
+        _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
+        _require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
+        _require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
+        _require(self, "study", re.fullmatch(r"[\w.+-]+", self.study) is not None, "letters, digits, . + - and _ alone, as it names a folder")
+        world = self.world
+        _require(self, "batch", self.batch % world == 0, f"must be shared evenly by {world} devices: take {max(self.batch // world, 1) * world}")
+
+    @property
+    def world(self) -> int:
+        """Processes, each with a device of its own."""
+        return self.devices * self.num_nodes
+
+    def key(self) -> str:
+        """Ten hexadecimal digits: a hash of everything that can change the result."""
+        # Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.NOT_IN_KEY}
+        content = {name: value for name, value in content.items() if value != getattr(Run, name)}
+        content |= {"world": self.world}  # batch norm sees batch / world images
+        if self.data == "imagefolder":
+            from hbo.data.images import fingerprint
+
+            content["images"] = fingerprint(self.data_dir)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+# What each data set changes of the paper's ImageNet protocol.
+RECIPES: dict[str, dict[str, Any]] = {
+    "imagenet": {},
+    "imagefolder": {},
+    "elpv": {"width": 0.25, "divisor": 8, "resolution": 96, "epochs": 30, "batch": 32, "lr": 0.05, "eval_resize": 96, "crop": "none", "flip": "both"},
+    "cifar10": {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4},
+    "cifar100": {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4},
+    "imagenette": {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
+    "digits": {"resolution": 32, "eval_resize": 32, "epochs": 5, "batch": 64, "crop": "none", "flip": "none"},
+    "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
+}
+CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10}
+
+
+def _require(run: Run, name: str, holds: bool, reason: str) -> None:
+    if not holds:
+        raise UserError(f"{name}={getattr(run, name)}: {reason}")
+
+
+def block_of(run: Block) -> Block:
+    """The switches of the block alone."""
+    return Block(**{f.name: getattr(run, f.name) for f in fields(Block)})
+
+
+def build_net(run: Run, num_classes: int) -> nets.Pyramid:
+    """The run's network, with fresh weights."""
+    return nets.build(run.net, block_of(run), run.width, run.divisor, num_classes, run.first_stage)
+
+
+def resolve(**given: Any) -> Run:
+    """A run from the fields given, the rest by the data set's recipe, else by the defaults.
+
+    A given `width` or `net` without a `divisor` drops the recipe's divisor: it takes the published one.
+    A network of a zoo has one width, so `width` and `divisor` are None.
+
+    Raises:
+        UserError: an unknown field or data set, or a value out of range.
+    """
+    known = [f.name for f in fields(Run)]
+    for name in given:
+        if name not in known:
+            raise UserError(f"{name}: no such field{_did_you_mean(name, known)}")
+    data = given.get("data", Run.data)
+    if data not in RECIPES:
+        raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{_did_you_mean(str(data), list(RECIPES))}")
+    values = RECIPES[data] | given
+    if {"width", "net"} & given.keys() and "divisor" not in given:
+        values.pop("divisor", None)
+    net = values.get("net", Run.net)
+    if "resolution" in given and "eval_resize" not in given and "eval_resize" in RECIPES[data]:
+        values["eval_resize"] = given["resolution"]  # the recipe evaluates on the whole image, at any resolution
+    if net in nets.TABLES:
+        width = values.get("width", Run.width)
+        values["width"] = 1.0 if width is None else width
+        values["divisor"] = values.get("divisor") or nets.published_divisor(net, values["width"])
+    else:
+        if given.get("width") is not None or given.get("divisor") is not None:
+            raise UserError(f"width, divisor: {net} comes in one width; leave them out")
+        values |= {"width": None, "divisor": None}
+    if "eval_resize" not in values or values["eval_resize"] is None:
+        values["eval_resize"] = round(values.get("resolution", Run.resolution) / 0.875)
+    run = Run(**values)
+    check_choices(run)
+    return run
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def make_parser(prog: str, about: str):
+    """The flags, their choices and help, from the fields of `Run`."""
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None)
+    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.")
+    parser.add_argument("--print_config", action="store_true", help="Print the resolved fields as YAML and stop.")
+    parser.add_class_arguments(Run)
+    parser.set_defaults(asdict(resolve()))  # what the help shows is what the default run takes
+    return parser
+
+
+def given(parser: Any, argv: list[str]) -> dict[str, Any]:
+    """The fields that the command line, or a file of it, names; not the defaults.
+
+    Raises:
+        UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
+    """
+    import jsonargparse
+
+    argv = [arg for arg in argv if not arg.startswith("--_wandb")]  # what a requeued W&B run brings along
+    try:
+        namespace = parser.parse_args(argv, defaults=False)
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_plain(str(error), argv)) from None
+    values = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config" and not k.startswith("_wandb")}
+    return values
+
+
+def _plain(message: str, argv: list[str]) -> str:
+    """jsonargparse's message in one line of the user's words."""
+    names = [f.name for f in fields(Run)]
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        flag = found[1].split("=")[0]
+        return f"{flag}: no such flag{_did_you_mean(flag, [f'--{n}' for n in names])}"
+    if found := re.match(r"Option '(\S+)' is not accepted", message):
+        return f"{found[1]}: no such field{_did_you_mean(found[1], names)}"
+    if found := re.match(r'(?s)Parser key "(\w+)":\s+(.*)', message):
+        name, rest = found[1], " ".join(found[2].split())
+        field = Run.__dataclass_fields__.get(name)
+        value = (re.search(r"(?:Given value|Got value): (.*)", rest) or [None, None])[1]
+        if field is not None and value is not None:
+            choices = getattr(field.type, "__args__", ())
+            literal = getattr(field.type, "__origin__", None) is Literal
+            what = f"choose from {', '.join(map(str, choices))}" if literal else f"must be {_KINDS.get(str(field.type), getattr(field.type, '__name__', str(field.type)))}"
+            return f"{name}={value}: {what}{_did_you_mean(value, [str(c) for c in choices]) if literal else ''}"
+        return f"--{name}: {rest}"
+    return " ".join(message.split())
+
+
+_KINDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "int | None": "a whole number, or null",
+    "float | None": "a number, or null",
+    "str | None": "text, or null",
+}
+
+
+def parse(argv: list[str] | None = None, prog: str = "hbo.fit", about: str = "Train one network on one data set and leave one row.") -> Run:
+    """The run that a command line asks for; prints and exits for --help and --print_config.
+
+    Raises:
+        SystemExit: 2 with one line on standard error, for a flag or value that is wrong.
+    """
+    with one_line():
+        values = given(make_parser(prog, about), sys.argv[1:] if argv is None else argv)
+        show = values.pop("print_config", False)
+        run = resolve(**values)
+    if show:
+        print(to_yaml(run), end="")
+        raise SystemExit(0)
+    return run
+
+
+def to_yaml(run: Run) -> str:
+    """Flat YAML that `--config` reads back."""
+    import yaml
+
+    return yaml.safe_dump(asdict(run), sort_keys=False)
+
+
+def describe_net(run: Run) -> str:
+    """The network and its switches in a line."""
+    switches = ", ".join(f"{name}={value}" for name, value in asdict(block_of(run)).items())
+    has_block = run.net in nets.TABLES and any(row.block == "hb" for row in nets.table_of(run.net, run.first_stage).stages)
+    size = f", width {run.width}, divisor {run.divisor}" if run.width else ""
+    return f"{run.net}{size}" + f", {switches}" * has_block

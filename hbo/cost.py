@@ -1,0 +1,170 @@
+"""What a network costs: multiply-adds as the paper counts them, parameters, and what that count leaves out.
+
+    python -m hbo.cost --k 2 --width 0.25            # a table, stage by stage
+    python -m hbo.cost --net mobilenetv2 --resolution 192 --json
+
+The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
+upsampling, adding and concatenating are free. `elementwise` counts what those write. Everything runs on the meta device:
+no weights, no arithmetic, well under a second.
+"""
+
+import copy
+import json
+import sys
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
+
+from hbo.errors import UserError
+
+
+@dataclass
+class Cost:
+    """The costs of one image through a network, or through one of its stages."""
+
+    macs: int = 0
+    """Multiply-adds of convolutions and linear layers."""
+    params: int = 0
+    """Trainable numbers."""
+    activation_bytes: int = 0
+    """float32 bytes that convolutions and linear layers write."""
+    elementwise: int = 0
+    """Numbers that everything else writes: batch norm, activation, pooling, upsampling, adding, concatenating."""
+
+
+class _Counter(TorchDispatchMode):
+    """Counts every operator, for the whole (under "Global") and for each module that it runs in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tracker = ModuleTracker()
+        self.costs: dict[str, Cost] = {}
+
+    def __enter__(self):
+        self.tracker.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        self.tracker.__exit__(*exc)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        first = out[0] if isinstance(out, (tuple, list)) else out
+        if isinstance(first, Tensor):
+            flops = flop_registry.get(func._overloadpacket)
+            for name in self.tracker.parents:
+                cost = self.costs.setdefault(name, Cost())
+                if flops:
+                    cost.macs += flops(*args, **kwargs, out_val=out) // 2
+                    cost.activation_bytes += 4 * first.numel()
+                elif not func.is_view:
+                    cost.elementwise += first.numel()
+        return out
+
+
+def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost]:
+    """Costs by stage, in order, and "total" last.
+
+    Args:
+        model: any network of (B, 3, H, W); it is left as it is.
+        resolution: H = W, or (H, W).
+
+    Raises:
+        UserError: the network refuses that input size.
+    """
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    net = copy.deepcopy(model).to("meta").eval()
+    try:
+        with torch.no_grad(), _Counter() as counter:
+            net(torch.empty(1, 3, *size, device="meta"))
+    except UserError:
+        raise
+    except Exception as error:  # a rival's own words for a size that it cannot take
+        raise UserError(f"resolution={size[0]} x {size[1]}: {type(net).__name__} cannot take it ({str(error).splitlines()[0]})") from None
+    root = type(net).__name__
+    costs: dict[str, Cost] = {}
+    for name, stage in _stages(net).items():
+        cost = counter.costs.get(f"{root}.{name}", Cost())
+        cost.params = parameters(net.get_submodule(name))
+        total = costs.setdefault(stage, Cost())
+        costs[stage] = Cost(*(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True)))
+    total = counter.costs["Global"]
+    total.params = parameters(net)
+    return costs | {"total": total}
+
+
+def _stages(net: nn.Module) -> dict[str, str]:
+    """Module name -> its stage: the rows of our tables, else the network's own parts."""
+    labels = getattr(net, "labels", None)
+    if isinstance(labels, list):
+        stages = {f"features.{i}": str(label) for i, label in enumerate(labels)}
+        return stages | {"head": "head", "classifier": "classifier"}
+    parent, part = "", net
+    while len(children := list(part.named_children())) == 1:  # an adapter around the network itself
+        parent, part = f"{parent}{children[0][0]}.", children[0][1]
+    return {parent + name: parent + name for name, _ in children}
+
+
+def macs(model: nn.Module, resolution: int | tuple[int, int]) -> int:
+    """Multiply-adds of one image, as the paper counts: convolutions and linear layers alone (tables 2-7)."""
+    return count(model, resolution)["total"].macs
+
+
+def parameters(model: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def table(costs: dict[str, Cost]) -> str:
+    """The costs as text, a stage a line."""
+    head = ("stage", "M multiply-adds", "parameters", "activations MB", "element-wise M")
+    rows = [
+        (name, f"{c.macs / 1e6:.3f}", f"{c.params:,}", f"{c.activation_bytes / 2**20:.3f}", f"{c.elementwise / 1e6:.3f}")
+        for name, c in costs.items()
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in [head, *rows]]
+    return "\n".join(lines[:-1] + ["-" * len(lines[0])] + lines[-1:])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: the flags of `hbo.fit`, and `--json`."""
+    from hbo import config
+    from hbo.errors import one_line
+
+    parser = config.make_parser("hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise.")
+    parser.add_argument("--json", action="store_true", help="Print JSON: the totals, by stage, and what each block really got.")
+    with one_line():
+        given = config.given(parser, sys.argv[1:] if argv is None else argv)
+        as_json = given.pop("json", False)
+        run = config.resolve(**given)
+        # The paper's input and classes unless asked otherwise: its costs are those of ImageNet.
+        resolution = run.resolution if {"resolution", "data"} & given.keys() else 224
+        classes = config.CLASSES.get(run.data, 1000) if "data" in given else 1000
+        net = config.build_net(run, classes)
+        costs = count(net, resolution)
+    blocks = [asdict(block) for block in getattr(net, "built", [])]
+    if as_json:
+        head = {name: getattr(run, name) for name in ("net", "width", "divisor", "k")} | {"resolution": resolution, "num_classes": classes}
+        by_stage = {name: asdict(cost) for name, cost in costs.items() if name != "total"}
+        print(json.dumps(head | asdict(costs["total"]) | {"stages": by_stage, "blocks": blocks}))
+        return
+    print(f"{config.describe_net(run)}; {resolution} x {resolution}, {classes} classes\n\n{table(costs)}\n")
+    print("Built, a block a line:", *(_line(block) for block in blocks if block["block"] == "hb"), sep="\n  ")
+
+
+def _line(block: dict) -> str:
+    return (
+        f"stage {block['stage']}: {block['cin']} -> {block['cout']}, stride {block['stride']}, k {block['depth']},"
+        f" {block['concat_channels']} concatenated, {block['residual_channels']} residual"
+    )
+
+
+if __name__ == "__main__":
+    main()

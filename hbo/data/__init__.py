@@ -1,0 +1,52 @@
+"""Data sets. One file a family; `open_data(run)` finds the one that `--data` names."""
+
+from dataclasses import dataclass
+
+from hbo.config import Run
+from hbo.data.images import Images, folder, imagenette, stacked
+from hbo.errors import DataError
+
+
+@dataclass(frozen=True)
+class Data:
+    """A classification set, ready to be loaded: training and reported images, and the names of the classes."""
+
+    train: Images
+    val: Images
+    classes: list[str]
+
+    @property
+    def majority(self) -> float:
+        """Share of the reported part's largest class: the accuracy of always saying that."""
+        labels = self.val.labels
+        return max(labels.count(label) for label in set(labels)) / len(labels)
+
+    def class_weights(self) -> list[float]:
+        """Weights that let each class count the same in the training loss; their mean over the images is 1.
+
+        A class without images (a part of a set, or the held-out share) weighs 0.
+        """
+        counts = [self.train.labels.count(label) for label in range(len(self.classes))]
+        present = sum(count > 0 for count in counts)
+        return [len(self.train) / (present * count) if count else 0.0 for count in counts]
+
+
+def open_data(run: Run) -> Data:
+    """The data set of a run, checked as far as can be known before training.
+
+    Raises:
+        DataError: a missing folder, an empty class, a class in val that train lacks, a file that is no image, too few
+            images for a batch; names the path and says what to do.
+    """
+    if run.data == "imagenet":
+        data = folder(run, classes=1000)
+    elif run.data == "imagefolder":
+        data = folder(run)
+    elif run.data == "imagenette":
+        data = imagenette(run)
+    else:
+        data = stacked(run)
+    train, val, classes = data
+    if len(train) < run.batch:
+        raise DataError(f"batch={run.batch}: more than the {len(train)} training images of {run.data}; take --batch {len(train) // 2}")
+    return Data(train, val, classes)

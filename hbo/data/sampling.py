@@ -1,0 +1,101 @@
+"""Order and randomness as functions of (seed, epoch, image) alone.
+
+So two networks with one seed see the same images, whatever the number of workers or processes, and a run taken up in the
+middle of an epoch goes on with the very next batch: nothing has to be saved but the number of updates done.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+
+def hashed(*parts: object) -> int:
+    """A 63-bit number from the parts, the same on every machine and in every version."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def seeded(*parts: object) -> Iterator[None]:
+    """Torch's CPU randomness as a function of the parts, inside; as it was, afterwards."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(hashed(*parts))
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[int], list[int]]:
+    """Indices in two parts, the second with `share` of each stratum; fixed for ever, in no need of a library's shuffle."""
+    rest: list[int] = []
+    held: list[int] = []
+    for stratum in sorted(set(strata), key=repr):
+        members = sorted((i for i, s in enumerate(strata) if s == stratum), key=lambda i: hashed(salt, i))
+        cut = round(share * (len(rest) + len(held) + len(members))) - len(held)  # rounding errors do not add up
+        held += members[:cut]
+        rest += members[cut:]
+    return sorted(rest), sorted(held)
+
+
+class TrainBatches:
+    """Batches of (epoch, index) for one of `world` processes; a batch sampler.
+
+    The images of epoch e are a permutation by (seed, e); global batch b is its b-th slice, of which this rank takes its
+    even share, so that the ranks together see what one process would. An incomplete last batch is left out.
+
+    Args:
+        images: how many there are.
+        batch: images of a global batch.
+        seed: of the run.
+        rank, world: this process, of how many.
+        limit: at most so many batches an epoch.
+        progress: updates done so far in the run; a new epoch, or a resumed one, starts from there.
+    """
+
+    def __init__(
+        self, images: int, batch: int, seed: int, rank: int = 0, world: int = 1, limit: int | None = None, progress: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.images, self.batch, self.seed = images, batch, seed
+        self.rank, self.world, self.progress = rank, world, progress
+        self.batches = min(images // batch, limit or images)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, done = divmod(self.progress(), self.batches)
+        order = torch.randperm(self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))).tolist()
+        share = self.batch // self.world
+        for b in range(done, self.batches):
+            start = b * self.batch + self.rank * share
+            yield [(epoch, index) for index in order[start : start + share]]
+
+
+class EvalBatches:
+    """Batches of (0, index) in order, each image once over all ranks, without padding; a batch sampler."""
+
+    def __init__(self, images: int, batch: int, rank: int = 0, world: int = 1, limit: int | None = None) -> None:
+        images = min(images, limit * batch) if limit else images
+        mine = range(rank, images, world)
+        share = batch // world
+        self.batches = [[(0, index) for index in mine[i : i + share]] for i in range(0, len(mine), share)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+
+def loader(dataset: Dataset, batches: TrainBatches | EvalBatches, workers: int) -> DataLoader:
+    """A loader over batches of (epoch, index); workers stay alive between epochs."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (a list of pairs, which the data set takes)
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,25 @@
+"""Errors for the user: one clear line and exit status 2, no traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """What the user typed, or has on disk, cannot be obeyed: what was wrong, the value, what to type instead."""
+
+
+class DataError(UserError):
+    """A data set that is missing, incomplete or broken; names the path."""
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn a `UserError` into its message on standard error and exit status 2."""
+    try:
+        yield
+    except UserError as error:
+        # A loader's worker sends its traceback along; the message is what follows it.
+        message = str(error).strip().split("DataError: ")[-1]
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(2) from None

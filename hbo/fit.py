@@ -1,0 +1,167 @@
+"""python -m hbo.fit: train one network on one data set and leave one row.
+
+    python -m hbo.fit --k 2
+    python -m hbo.fit --data imagenet --data_dir /data/imagenet --width 0.5 --devices 4
+
+The folder OUT/STUDY/KEY/ gets config.yaml, metrics.csv, row.json, outcomes.npz and last.ckpt. A finished run is not
+repeated, an unfinished one goes on from its last checkpoint: the same command does either.
+"""
+
+import logging
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hbo import config, rows
+from hbo.config import Run
+from hbo.errors import UserError, one_line
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line. Exit status: 0 done, 1 failed (the row says why), 2 wrong flag or data, 128 + n at signal n."""
+    run = config.parse(argv)
+    with one_line():
+        row = fit(run)
+    print(rows.summary(row, rows.folder(run)))
+
+
+def fit(run: Run) -> dict[str, Any]:
+    """Train, evaluate the last epoch, write the row; or take up what is there.
+
+    Raises:
+        UserError: the run cannot be built, or its checkpoint is of another run.
+        SystemExit: a signal, or a loss that is not finite.
+    """
+    folder = rows.folder(run)
+    row = rows.read(folder)
+    if row and row["state"] == "done" and not run.force:
+        return row
+
+    quieten()
+    import numpy as np
+    import pytorch_lightning as pl
+    import torch
+
+    from hbo import checkpoint, cost, tracking
+    from hbo.callbacks import Interrupted, Keep
+    from hbo.data import open_data
+    from hbo.data.sampling import EvalBatches, TrainBatches, loader
+    from hbo.metrics import classification
+    from hbo.tasks.classify import Classify, NotFinite
+
+    torch.set_num_threads(run.threads)
+    data = open_data(run)
+    pl.seed_everything(run.seed, verbose=False)
+    steps = len(TrainBatches(len(data.train), run.batch, run.seed, limit=run.limit_batches))
+    task = Classify(run, len(data.classes), steps, data.class_weights() if run.class_weights == "balanced" else None)
+    costs = cost.count(task.net, run.resolution)["total"]  # refuses a resolution that is too small, before training
+
+    if run.force:
+        rows.set_aside(folder)
+    last = folder / "last.ckpt"
+    if last.exists():
+        checkpoint.guard(checkpoint.read(last).get("hyper_parameters", {}), rows.keyed(run) | {"num_classes": len(data.classes)}, last)
+    keep = Keep(folder, run.checkpoint_every)
+    trainer = make_trainer(run, folder, keep)
+    row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)
+    row |= {"num_classes": len(data.classes), "train_images": len(data.train), "val_images": len(data.val), "steps_per_epoch": steps}
+    if trainer.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.write(folder, row | {"state": "unfinished"})
+        (folder / "config.yaml").write_text(config.to_yaml(run))
+        trainer.logger = tracking.start(run, folder)
+    if run.compile:
+        task.net.compile()
+
+    def batches(kind: type, n: int, **kwargs: Any):
+        return kind(n, run.batch, rank=trainer.global_rank, world=run.world, limit=run.limit_batches, **kwargs)
+
+    train = batches(TrainBatches, len(data.train), seed=run.seed, progress=lambda: trainer.global_step)
+    workers = data_workers(run, data.train.in_memory)
+    val_loader = loader(data.val, batches(EvalBatches, len(data.val)), workers)
+    try:
+        trainer.fit(task, loader(data.train, train, workers), val_loader, ckpt_path=last if last.exists() else None)
+        if task.last_outcomes is None:  # taken up after its last epoch
+            trainer.validate(task, val_loader, verbose=False)
+    except Interrupted as stop:
+        if trainer.is_global_zero:
+            rows.write(folder, row | {"state": "interrupted", "resumed_at": keep.resumed_at, "seconds": keep.seconds})
+            print(f"\n{stop}: saved in {last}; the same command goes on from there", file=sys.stderr)
+        # A rank that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
+        raise SystemExit(128 + stop.number if trainer.is_global_zero else 0) from None
+    except NotFinite as error:
+        rows.write(folder, row | {"state": "failed", "error": str(error), "resumed_at": keep.resumed_at, "seconds": keep.seconds})
+        print(f"\nerror: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+    assert task.last_outcomes is not None
+    outcomes = {name: values.numpy() for name, values in task.last_outcomes.items()}
+    metrics = classification(task.last_outcomes, len(data.classes))
+    if trainer.is_global_zero:
+        row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
+        row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
+        np.savez_compressed(folder / "outcomes.npz", **outcomes)
+        rows.write(folder, row)
+        if trainer.logger is not None:
+            trainer.logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
+            trainer.logger.experiment.finish()
+    return row
+
+
+def make_trainer(run: Run, folder: Path, keep: Any):
+    """Lightning's trainer, its own logging, sampling and checkpoints off: ours are exact on resume."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.strategies import DDPStrategy
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+    from hbo.callbacks import Bar
+
+    try:
+        return pl.Trainer(
+            max_epochs=run.epochs,
+            accelerator=run.accelerator,
+            devices=run.devices,
+            num_nodes=run.num_nodes,
+            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Classify).
+            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if run.strategy == "ddp" or run.world > 1 else "auto",
+            precision=run.precision,
+            logger=False,
+            callbacks=[keep, Bar(f"{run.net} k={run.k}")],
+            default_root_dir=folder,  # one root a run: under SLURM Lightning loads the newest checkpoint of it by itself
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"accelerator={run.accelerator}, devices={run.devices}: {str(error).splitlines()[0]}") from None
+
+
+def data_workers(run: Run, in_memory: bool) -> int:
+    """`run.workers`, or the cores that training leaves over, at most 8."""
+    import os
+
+    if run.workers is not None:
+        return run.workers
+    return 0 if in_memory else max(1, min(8, (os.cpu_count() or 1) // run.devices - 1))
+
+
+def quieten() -> None:
+    """Leave Lightning's notices out: what they say is said in the row, or does not hold here."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*your dataloader is not resumable.*",  # order is a function of the updates done (sampling.py)
+        ".*does not have many workers.*",
+        ".*could be improved by increasing the value of the `num_workers`.*",
+        ".*GPU available but not used.*",
+        ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+if __name__ == "__main__":
+    main()

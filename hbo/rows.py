@@ -1,0 +1,128 @@
+"""A run is one row: OUT/STUDY/KEY/row.json. Tables are built from rows alone."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hbo.config import Run
+from hbo.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
+
+
+def folder(run: Run) -> Path:
+    """Where the run lives."""
+    return Path(run.out).expanduser() / run.study / run.key()
+
+
+def read(where: Path) -> dict[str, Any] | None:
+    """The row of a run's folder, if it has one.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
+    path = where / "row.json"
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not a row ({error}); remove it to run again") from None
+
+
+def write(where: Path, row: dict[str, Any]) -> None:
+    """Write the row, whole or not at all."""
+    write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that no reader, and no kill, ever meets half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def set_aside(where: Path) -> None:
+    """Move a run out of the way, to OUT/STUDY/replaced/KEY-TIME, where no table looks."""
+    if where.exists():
+        target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
+        target.parent.mkdir(exist_ok=True)
+        os.replace(where, target)
+
+
+def keyed(run: Run) -> dict[str, Any]:
+    """The fields that a checkpoint must share with the run that takes it up."""
+    return {name: value for name, value in asdict(run).items() if name not in run.NOT_IN_KEY}
+
+
+def provenance(run: Run, trainer: Any) -> dict[str, Any]:
+    """Key, code, versions and machine."""
+    return {
+        "key": run.key(),
+        "git": git_commit(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": machine(),
+        "device": device_name(trainer),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with a plus where it has been changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    run = lambda *args: subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return run("rev-parse", "--short=12", "HEAD") + "+" * bool(run("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> str:
+    """Processor and cores, by which times are compared."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def device_name(trainer: Any) -> str:
+    """The device that trained, as its maker names it."""
+    import torch
+
+    root = trainer.strategy.root_device
+    return torch.cuda.get_device_name(root) if root.type == "cuda" else root.type
+
+
+def built(net: Any) -> dict[str, Any]:
+    """What each harmonious block really got, as columns: lists in the order of the blocks, with the stage of each."""
+    blocks = [b for b in getattr(net, "built", []) if b.block == "hb"]
+    columns = {"stages": "stage", "depths": "depth", "concat_channels": "concat_channels", "residual_channels": "residual_channels", "out_channels": "cout"}
+    return {column: [getattr(b, field) for b in blocks] for column, field in columns.items()}
+
+
+def summary(row: dict[str, Any], where: Path) -> str:
+    """The few lines that a run ends with."""
+    percent = lambda name: f"{100 * row[name]:.2f} %"
+    lines = [("top-1", percent("top1"))]
+    if "top5" in row:
+        lines.append(("top-5", percent("top5")))
+    if row["num_classes"] == 2:
+        lines += [("balanced accuracy", percent("balanced_accuracy")), ("F1", percent("f1")), ("largest class", percent("majority"))]
+    lines += [
+        ("multiply-adds", f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {row['resolution']}"),
+        ("parameters", f"{row['params'] / 1e6:.3f} M"),
+        ("training", f"{row['images_per_second']:.0f} images/s" if row.get("images_per_second") else "-"),
+        ("seconds", f"{row['seconds']:.0f}"),
+        ("row", str(where / "row.json")),
+    ]
+    head = f"{row['net']} k={row['k']} width={row['width']} on {row['data']} ({row['val_images']} images), epoch {row['epochs']}, seed {row['seed']}"
+    return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])
