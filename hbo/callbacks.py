@@ -70,6 +70,9 @@ class Keep(Checkpoint):
             raise KeyboardInterrupt
         self.signal = number
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "")
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         for number, handler in self.former.items():
             signal.signal(number, handler)
@@ -117,7 +120,7 @@ class Keep(Checkpoint):
         """Write `last.ckpt`; all processes must call it."""
         self.step = trainer.global_step
         part = self.folder / "last.ckpt.part"
-        trainer.save_checkpoint(part)
+        trainer.save_checkpoint(part, weights_only=False)
         if trainer.is_global_zero:
             os.replace(part, self.folder / "last.ckpt")
         trainer.strategy.barrier("last.ckpt")
@@ -148,7 +151,7 @@ class Bar(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert self.bar is not None
         if self.bar.update(1) and pl_module.on_cpu:
-            self.bar.set_postfix(self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss']):.3f}"}, refresh=False)
+            self.bar.set_postfix(self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss'].detach()):.3f}"}, refresh=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         assert self.bar is not None
@@ -159,6 +162,9 @@ class Bar(ProgressBar):
         if "val/top1" in pl_module.curve_point:
             numbers["top1"] = f"{100 * pl_module.curve_point['val/top1']:.1f}%"
         return numbers
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self.bar is not None:

@@ -43,9 +43,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the broken archive or the unpickler raised
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {path}: cannot be opened safely ({reason})") from None
+    except Exception as error:  # torch raises what the broken archive or the unpickler raised, and advises to trust the file
+        raise UserError(f"checkpoint {path}: broken, no checkpoint, or one that would run code ({type(error).__name__})") from None
     if not isinstance(content, Mapping):
         raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, not a state dict")
     return dict(content)
@@ -137,8 +136,8 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     return model
 
 
-def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path) -> None:
-    """Refuse a checkpoint whose fields are not those asked for.
+def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
+    """Refuse a checkpoint whose fields are not those asked for; `instead` says what to type.
 
     Raises:
         UserError: naming each field that differs, saved and asked.
@@ -146,7 +145,7 @@ def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path)
     differ = [f"{f} ({saved.get(f)!r} saved, {v!r} asked)" for f, v in asked.items() if f in saved and saved[f] != v]
     differ += [f"{f} (absent, {v!r} asked)" for f, v in asked.items() if f not in saved]
     if differ:
-        raise UserError(f"checkpoint {where} is of another run: {', '.join(differ)}; ask for the same or take another --out")
+        raise UserError(f"checkpoint {where} is of another run: {', '.join(differ)}; {instead}")
 
 
 def variant_fields(variant: Variant) -> dict[str, Any]:

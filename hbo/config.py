@@ -89,9 +89,9 @@ class Run(Block):
     compile: bool = False
     """torch.compile the network."""
     devices: int = 1
-    """Devices a node."""
+    """Devices a node; each is a process with its share of the batch."""
     num_nodes: int = 1
-    """Nodes."""
+    """Nodes, each with as many devices."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""
@@ -252,6 +252,9 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
     import jsonargparse
 
     argv = [arg for arg in argv if not arg.startswith("--_wandb")]  # what a requeued W&B run brings along
+    switches = {f"--{f.name}" for f in fields(Run) if f.type is bool}
+    # `--force` is `--force=true`, as with any other program.
+    argv = [f"{arg}=true" if arg in switches and "".join(argv[i + 1 : i + 2])[:2] in ("", "--") else arg for i, arg in enumerate(argv)]
     try:
         namespace = parser.parse_args(argv, defaults=False)
     except jsonargparse.ArgumentError as error:

@@ -4,8 +4,11 @@
     python -m hbo.cost --net mobilenetv2 --resolution 192 --json
 
 The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
-upsampling, adding and concatenating are free. `elementwise` counts what those write. Everything runs on the meta device:
-no weights, no arithmetic, well under a second.
+upsampling, adding and concatenating are free. `elementwise` counts what those write.
+
+One image goes through the network, but no convolution is computed: its place is taken by an empty map of its shape. That
+takes a tenth of a second. The meta device would do without the rest of the arithmetic too (and a network on it is
+counted there), but its kernels first import torch's compiler, for seconds.
 """
 
 import copy
@@ -36,6 +39,15 @@ class Cost:
     """Numbers that everything else writes: batch norm, activation, pooling, upsampling, adding, concatenating."""
 
 
+def _convolved(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], transposed: bool, extra: list[int], groups: int) -> Tensor:
+    """An empty tensor of a convolution's output shape: what is counted needs no arithmetic."""
+    size = []
+    for n, k, s, p, d, e in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True):
+        reach = d * (k - 1)
+        size.append((n - 1) * s - 2 * p + reach + e + 1 if transposed else (n + 2 * p - reach - 1) // s + 1)
+    return x.new_empty(x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *size)
+
+
 class _Counter(TorchDispatchMode):
     """Counts every operator, for the whole (under "Global") and for each module that it runs in."""
 
@@ -52,9 +64,17 @@ class _Counter(TorchDispatchMode):
         super().__exit__(*exc)
         self.tracker.__exit__(*exc)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # skipping would first import torch._dynamo, for seconds; nothing is compiled here
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        if func._overloadpacket is torch.ops.aten.convolution:
+            x, weight, _, stride, padding, dilation, transposed, extra, groups = args
+            out = _convolved(x, weight, stride, padding, dilation, transposed, extra, groups)
+        else:
+            out = func(*args, **kwargs)
         first = out[0] if isinstance(out, (tuple, list)) else out
         if isinstance(first, Tensor):
             flops = flop_registry.get(func._overloadpacket)
@@ -79,10 +99,11 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
         UserError: the network refuses that input size.
     """
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    net = copy.deepcopy(model).to("meta").eval()
+    net = copy.deepcopy(model).eval()
+    image = torch.zeros(1, 3, *size, device=next(net.parameters()).device)
     try:
         with torch.no_grad(), _Counter() as counter:
-            net(torch.empty(1, 3, *size, device="meta"))
+            net(image)
     except UserError:
         raise
     except Exception as error:  # a rival's own words for a size that it cannot take

@@ -40,19 +40,17 @@ def fit(run: Run) -> dict[str, Any]:
     if row and row["state"] == "done" and not run.force:
         return row
 
-    quieten()
     import numpy as np
     import pytorch_lightning as pl
-    import torch
 
     from hbo import checkpoint, cost, tracking
-    from hbo.callbacks import Interrupted, Keep
+    from hbo.callbacks import Bar, Interrupted, Keep
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
     from hbo.metrics import classification
     from hbo.tasks.classify import Classify, NotFinite
 
-    torch.set_num_threads(run.threads)
+    prepare(run)
     data = open_data(run)
     pl.seed_everything(run.seed, verbose=False)
     steps = len(TrainBatches(len(data.train), run.batch, run.seed, limit=run.limit_batches))
@@ -63,11 +61,14 @@ def fit(run: Run) -> dict[str, Any]:
         rows.set_aside(folder)
     last = folder / "last.ckpt"
     if last.exists():
-        checkpoint.guard(checkpoint.read(last).get("hyper_parameters", {}), rows.keyed(run) | {"num_classes": len(data.classes)}, last)
+        saved = checkpoint.read(last).get("hyper_parameters", {})
+        asked = rows.keyed(run) | {"num_classes": len(data.classes)}
+        checkpoint.guard(saved, asked, last, instead="remove it, or take another --out or --study")
     keep = Keep(folder, run.checkpoint_every)
-    trainer = make_trainer(run, folder, keep)
+    trainer = make_trainer(run, folder, [keep, Bar(f"{run.net} k={run.k}")])
     row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)
     row |= {"num_classes": len(data.classes), "train_images": len(data.train), "val_images": len(data.val), "steps_per_epoch": steps}
+    row |= {"wandb_mode": tracking.mode(run)}
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         rows.write(folder, row | {"state": "unfinished"})
@@ -111,13 +112,19 @@ def fit(run: Run) -> dict[str, Any]:
     return row
 
 
-def make_trainer(run: Run, folder: Path, keep: Any):
+def prepare(run: Run) -> None:
+    """Threads and warnings of this process."""
+    import torch
+
+    quieten()
+    torch.set_num_threads(run.threads)
+
+
+def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     """Lightning's trainer, its own logging, sampling and checkpoints off: ours are exact on resume."""
     import pytorch_lightning as pl
     from pytorch_lightning.strategies import DDPStrategy
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
-
-    from hbo.callbacks import Bar
 
     try:
         return pl.Trainer(
@@ -129,7 +136,9 @@ def make_trainer(run: Run, folder: Path, keep: Any):
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if run.strategy == "ddp" or run.world > 1 else "auto",
             precision=run.precision,
             logger=False,
-            callbacks=[keep, Bar(f"{run.net} k={run.k}")],
+            callbacks=callbacks,
+            enable_progress_bar=bool(callbacks),
+            enable_checkpointing=bool(callbacks),
             default_root_dir=folder,  # one root a run: under SLURM Lightning loads the newest checkpoint of it by itself
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -155,10 +164,11 @@ def quieten() -> None:
     for message in (
         ".*your dataloader is not resumable.*",  # order is a function of the updates done (sampling.py)
         ".*does not have many workers.*",
+        ".*This DataLoader will create .* worker processes.*",  # as asked
         ".*could be improved by increasing the value of the `num_workers`.*",
         ".*GPU available but not used.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", message)
 

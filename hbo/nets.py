@@ -308,7 +308,7 @@ def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
             from torchvision import models
 
             known = models.list_models(module=models)
-            aux = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+            aux = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
             make = lambda: models.get_model(name, weights=None, num_classes=num_classes, **aux)
         elif zoo == "timm":
             import timm

@@ -124,5 +124,5 @@ def summary(row: dict[str, Any], where: Path) -> str:
         ("seconds", f"{row['seconds']:.0f}"),
         ("row", str(where / "row.json")),
     ]
-    head = f"{row['net']} k={row['k']} width={row['width']} on {row['data']} ({row['val_images']} images), epoch {row['epochs']}, seed {row['seed']}"
+    head = f"{row['net']} k={row['k']} width={row['width']} on {row['data']} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
     return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])

@@ -83,7 +83,7 @@ class Classify(pl.LightningModule):
         Raises:
             NotFinite: says where, and what to try.
         """
-        if not math.isfinite(value := float(loss)):
+        if not math.isfinite(value := float(loss.detach())):
             raise NotFinite(
                 f"the training loss is {value} at update {self.global_step} (epoch {self.current_epoch}): take a smaller"
                 f" --lr than {self.run.lr} or a longer --warmup than {self.run.warmup}"

@@ -1,0 +1,96 @@
+"""python -m hbo.evaluate CHECKPOINT: a trained network on a data set.
+
+    python -m hbo.evaluate runs/default/KEY                                        # a run's folder, on its own set
+    python -m hbo.evaluate last.ckpt --resolution 192
+    python -m hbo.evaluate hbonet_0_5.pth --data imagenet --data_dir /data/imagenet   # the authors' release
+
+What is of the network comes from the checkpoint; a flag that says otherwise is refused.
+"""
+
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hbo import config
+from hbo.block import Block
+from hbo.config import Run
+from hbo.errors import UserError, one_line
+
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: a checkpoint, the flags of `hbo.fit`, and `--json`."""
+    parser = config.make_parser("hbo.evaluate", "Evaluate a checkpoint, ours or a released .pth; the network comes from the file.")
+    parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
+    parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
+    with one_line():
+        given = config.given(parser, sys.argv[1:] if argv is None else argv)
+        as_json = given.pop("json", False)
+        metrics, run = evaluate(Path(given.pop("checkpoint")), given)
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
+    for name, value in metrics.items():
+        print(f"  {name:<18} {value:.4f}" if name == "loss" else f"  {name:<18} {100 * value:.2f} %")
+
+
+def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
+    """Metrics of a checkpoint, and what was evaluated.
+
+    Args:
+        path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
+        given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
+
+    Raises:
+        UserError: the file is neither; a field contradicts it; the data set has other classes.
+    """
+    from hbo import checkpoint, fit
+    from hbo.data import open_data
+    from hbo.data.sampling import EvalBatches, loader
+    from hbo.metrics import classification
+    from hbo.tasks.classify import Classify
+
+    path = path / "last.ckpt" if path.is_dir() else path
+    content = checkpoint.read(path)
+    ours = "hyper_parameters" in content
+    if ours:
+        saved = dict(content["hyper_parameters"])
+        num_classes = saved.pop("num_classes")
+        # How it was trained, and where, says nothing of how it is evaluated.
+        saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
+        if "resolution" in given and saved["eval_resize"] != saved["resolution"]:
+            saved.pop("eval_resize")
+    else:
+        variants = checkpoint.identify(checkpoint.unwrap(content))
+        if not variants:
+            raise UserError(f"checkpoint {path}: neither a run's nor a released network's")
+        if "data" not in given:
+            raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
+        saved, num_classes = checkpoint.variant_fields(variants[0]), variants[0].num_classes
+    asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
+    checkpoint.guard(saved, asked, path, instead="leave these flags out")
+    run = config.resolve(**saved | given)
+
+    fit.prepare(run)
+    data = open_data(run)
+    if len(data.classes) != num_classes:
+        raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
+    task = Classify(run, num_classes)
+    if ours:
+        task.load_state_dict(content["state_dict"])
+    else:
+        checkpoint.load_released(task.net, checkpoint.unwrap(content))
+    trainer = fit.make_trainer(run, Path(run.out), [])
+    batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
+    trainer.validate(task, loader(data.val, batches, fit.data_workers(run, data.val.in_memory)), verbose=False)
+    assert task.last_outcomes is not None
+    metrics = classification(task.last_outcomes, num_classes)
+    return {"images": len(task.last_outcomes["index"]), **metrics}, run
+
+
+if __name__ == "__main__":
+    main()

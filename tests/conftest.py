@@ -1,0 +1,108 @@
+"""Shared by the tests: the published figures, the released layout, and runs in processes of their own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
+
+from hbo import block, nets
+from hbo.metrics import Outcomes
+from hbo.tasks.classify import Classify
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = Path(__file__).parent / "reference"
+PUBLISHED = ROOT / "papers" / "hbonet" / "published"
+# Shapes in signatures are checked under the tests, where it costs nothing to users.
+check_shapes = beartype(conf=BeartypeConf(is_pep484_tower=True))
+for owner, *names in (
+    (block.HarmoniousBottleneck, "forward"),
+    (block.InvertedResidual, "forward"),
+    (block.BlurPool, "forward"),
+    (nets.Net, "forward"),
+    (nets.Pyramid, "pyramid"),
+    (Outcomes, "update"),
+    (Classify, "forward", "loss"),
+):
+    for name in names:
+        setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
+QUIET = {"WANDB_MODE": "disabled"}
+
+
+def published(*tables: int) -> list[dict[str, str]]:
+    """The rows of the paper's tables, each with its table's number."""
+    rows = []
+    for number in tables:
+        with open(PUBLISHED / f"table{number}.csv") as file:
+            rows += [{"table": str(number), **row} for row in csv.DictReader(file)]
+    return rows
+
+
+def released_state(variant: str) -> dict[str, torch.Tensor]:
+    """A released checkpoint's layout filled with the reference's weights (../shared/reference/README.md's recipe)."""
+    shapes = json.loads((REFERENCE / "checkpoint_keys.json").read_text())[variant]
+    return {key: _weights(key, shape) for key, shape in shapes.items()}
+
+
+def _weights(key: str, shape: list[int]) -> torch.Tensor:
+    draw = np.random.RandomState(zlib.crc32(key.encode()))
+    if key.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    if key.endswith("running_mean"):
+        values = 0.1 * draw.standard_normal(shape)
+    elif key.endswith("running_var"):
+        values = 0.9 + 0.2 * draw.random_sample(shape)
+    elif len(shape) >= 2:
+        values = draw.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    else:
+        values = 0.1 * draw.standard_normal(shape) + (1 if key.endswith("weight") else 0)
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def start(module: str, *args: object, env: dict[str, str] | None = None, **kwargs) -> subprocess.Popen:
+    """`python -m module args` in a process of its own."""
+    command = [sys.executable, "-m", module, *map(str, args)]
+    environment = {**os.environ, **QUIET, **(env or {})}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
+
+
+def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, str]:
+    """Run it to its end; standard output and error. Fails on another exit status than expected."""
+    process = start(module, *args, **kwargs)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+def only_row(out: Path) -> tuple[dict, Path]:
+    """The one row under a folder of runs, and the run's folder."""
+    (path,) = out.glob("*/*/row.json")
+    return json.loads(path.read_text()), path.parent
+
+
+def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: int = 40) -> Path:
+    """An image folder of random PNGs: {class: number of images} a split."""
+    from PIL import Image
+
+    draw = np.random.RandomState(0)
+    for split, classes in (("train", train), ("val", val)):
+        for name, number in classes.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                Image.fromarray(draw.randint(0, 256, (size, size + 7, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """Two threads, as the default run has."""
+    torch.set_num_threads(2)

@@ -1,0 +1,147 @@
+"""Flags, recipes, keys: what is asked is what is resolved, and what is wrong is said in one line."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+from conftest import call, make_folder
+
+from hbo.block import Block
+from hbo.config import RECIPES, Run, parse, resolve, to_yaml
+from hbo.errors import UserError
+
+
+def test_the_default_run_is_table_6_on_elpv():
+    run = parse([])
+    assert (run.net, run.k, run.width, run.divisor, run.data) == ("hbonet", 1, 0.25, 8, "elpv")
+
+
+def test_an_explicit_width_drops_the_recipes_divisor():
+    assert parse(["--width", "0.25"]).divisor == 2
+    assert parse(["--width", "0.25", "--divisor", "8"]).divisor == 8
+    assert parse(["--width", "0.1"]).divisor == 4
+    assert parse(["--net", "mobilenetv2"]).divisor == 8
+    assert parse(["--data", "imagenet", "--data_dir", "x"]).divisor == 2
+
+
+def test_imagenets_recipe_is_the_papers():
+    run = resolve(data="imagenet")
+    assert (run.lr, run.momentum, run.weight_decay, run.batch, run.epochs, run.schedule) == (0.05, 0.9, 4e-5, 256, 150, "cosine")
+    assert (run.resolution, run.eval_resize, run.crop, run.flip) == (224, 256, "random", "horizontal")
+    assert resolve(data="imagenet", resolution=192).eval_resize == 219  # resize by 1/0.875
+    assert resolve(data="imagenet", resolution=192, eval_resize=256).eval_resize == 256  # table 5
+
+
+@pytest.mark.parametrize("data", list(RECIPES))
+def test_an_explicit_flag_beats_the_recipe(data):
+    others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 50, "epochs": 3, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
+              "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none"}  # fmt: skip
+    for field, value in RECIPES[data].items():
+        assert getattr(resolve(data=data), field) == value
+        assert getattr(resolve(data=data, **{field: others[field]}), field) == others[field] != value
+
+
+def test_every_field_is_a_flag_with_a_help_text():
+    from hbo.config import make_parser
+
+    text = make_parser("hbo.fit", "").format_help()
+    for field in dataclasses.fields(Run):
+        assert f"--{field.name}" in text
+        entry = text.split(f"--{field.name} ")[-1].split("(type")[0]
+        assert len(entry.split()) > 2, f"{field.name} has no help"
+
+
+def test_yaml_and_json_round_trip(tmp_path):
+    run = resolve(k=2, upsample="bilinear", seed=3, data="digits", study="s")
+    for path, text in ((tmp_path / "c.yaml", to_yaml(run)), (tmp_path / "c.json", json.dumps(dataclasses.asdict(run)))):
+        path.write_text(text)
+        assert parse(["--config", str(path)]) == run
+        assert parse(["--config", str(path), "--seed", "4"]) == dataclasses.replace(run, seed=4)
+
+
+def test_what_wandb_brings_along_is_passed_over():
+    run = parse(["--_wandb={}", "--config", '{"k": 2, "divisor": null, "_wandb": {}}', "--residual=False"])
+    assert (run.k, run.residual) == (2, False)
+
+
+def test_switches_need_no_value():
+    assert parse(["--force", "--k", "2"]).force
+    assert parse(["--k", "2", "--compile"]).compile
+    assert not parse(["--residual", "false"]).residual
+
+
+WRONG = [
+    (["--kk", "2"], "did you mean --k"),
+    (["--upsample", "cubic"], "nearest, bilinear, bicubic"),
+    (["--k", "two"], "whole number"),
+    (["--k", "-1"], "fewer than 0"),
+    (["--k", "4"], "k=3 under another name"),
+    (["--concat_ratio", "1"], "[0, 1)"),
+    (["--net", "hbonett"], "did you mean hbonet"),
+    (["--net", "mobilenetv2", "--k", "2"], "would change nothing"),
+    (["--net", "torchvision:resnet18", "--width", "0.5"], "one width"),
+    (["--data", "elvp"], "did you mean elpv"),
+    (["--batch", "33", "--devices", "2"], "take 32"),
+    (["--resolution", "16"], "at least 32"),
+    (["--lr", "0"], "positive"),
+    (["--epochs", "0"], "at least 1"),
+    (["--warmup", "99"], "shorter"),
+    (["--study", "a/b"], "folder"),
+    (["--config", "none.yaml"], "none.yaml"),
+    (["--config", '{"kx": 2}'], "did you mean k"),
+    (["--seed"], "--seed"),
+    (["stray"], "stray"),
+]
+
+
+@pytest.mark.parametrize(("argv", "word"), WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_a_wrong_flag_is_one_clear_line_and_exit_2(argv, word, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(argv)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert word in err
+
+
+def test_the_command_line_says_it_too():
+    _, err = call("hbo.fit", "--kk", 2, expect=2)
+    assert err == "error: --kk: no such flag; did you mean --k?\n"
+    out, _ = call("hbo.fit", "--k", 2, "--print_config")
+    assert yaml.safe_load(out)["k"] == 2
+
+
+def test_the_key_is_what_can_change_the_result():
+    run = resolve(data="digits")
+    same = {"threads": 7, "workers": 3, "out": "x", "study": "y", "wandb": "offline", "project": "p", "checkpoint_every": 1.0, "force": True,
+            "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp"}  # fmt: skip
+    other = {"k": 2, "concat_ratio": 0.25, "upsample": "bilinear", "residual": False, "scheme": "uniform", "contract": "avgpool", "kernel": 3,
+             "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "resolution": 64,
+             "eval_resize": 40, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "epochs": 7, "batch": 32, "lr": 0.1,
+             "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "schedule": "constant", "warmup": 1.0, "label_smoothing": 0.1,
+             "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,
+             "devices": 2, "num_nodes": 2}  # fmt: skip
+    assert same.keys() | other.keys() == {f.name for f in dataclasses.fields(Run)}
+    assert {dataclasses.replace(run, **{f: v}).key() for f, v in same.items()} == {run.key()}
+    keys = [dataclasses.replace(run, **{f: v}).key() for f, v in other.items() if f not in ("devices", "num_nodes")]
+    assert len({run.key(), *keys}) == len(keys) + 1
+    two, nodes = (dataclasses.replace(run, **{f: 2}).key() for f in ("devices", "num_nodes"))
+    assert two == nodes != run.key()  # batch norm sees batch / 2 images in both
+
+
+def test_the_key_of_a_folder_is_what_it_holds_not_where_it_lies(tmp_path):
+    here = make_folder(tmp_path / "a", {"x": 2, "y": 1}, {"x": 1})
+    there = make_folder(tmp_path / "b", {"x": 2, "y": 1}, {"x": 1})
+    other = make_folder(tmp_path / "c", {"x": 3, "y": 1}, {"x": 1})
+    keys = [resolve(data="imagefolder", data_dir=str(d)).key() for d in (here, there, other)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(UserError, match="did you mean residual"):
+        resolve(residul=True)
+
+
+def test_the_blocks_fields_are_the_runs():
+    assert {f.name for f in dataclasses.fields(Block)} <= {f.name for f in dataclasses.fields(Run)}

@@ -1,0 +1,280 @@
+"""Runs in processes of their own: rows, resuming, signals, kills, the loss that is lost, two processes."""
+
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import call, make_folder, only_row, released_state, start
+
+from hbo.config import resolve
+from hbo.tasks.classify import Schedule
+
+pytestmark = pytest.mark.slow
+DIGITS = ["--data", "digits", "--epochs", 4, "--batch", 64, "--width", 0.1, "--k", 2, "--threads", 1]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def same_run(a, b) -> None:
+    """Weights, outcomes and learning curve are bit for bit the same; so is the row, but for when and how long."""
+    (row_a, folder_a), (row_b, folder_b) = only_row(a), only_row(b)
+    for name, tensor in weights(folder_a).items():
+        assert torch.equal(tensor, weights(folder_b)[name]), name
+    curves = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds") for folder in (folder_a, folder_b)]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    outcomes = [np.load(folder / "outcomes.npz") for folder in (folder_a, folder_b)]
+    for name in outcomes[0]:
+        np.testing.assert_array_equal(outcomes[0][name], outcomes[1][name])
+    varies = {"seconds", "started", "resumed_at", "images_per_second", "out", "checkpoint_every"}
+    assert {k: v for k, v in row_a.items() if k not in varies} == {k: v for k, v in row_b.items() if k not in varies}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    out = tmp_path_factory.mktemp("unbroken")
+    text, err = call("hbo.fit", *DIGITS, "--out", out)
+    return out, text, err
+
+
+def test_a_run_leaves_its_row_and_files(unbroken):
+    out, text, err = unbroken
+    row, folder = only_row(out)
+    assert row["state"] == "done"
+    assert row["key"] == folder.name
+    run = resolve(data="digits", epochs=4, batch=64, width=0.1, k=2, threads=1, out=str(out))
+    assert run.key() == folder.name
+    assert yaml.safe_load((folder / "config.yaml").read_text())["divisor"] == row["divisor"] == 4
+    outcomes = np.load(folder / "outcomes.npz")
+    assert outcomes["index"].tolist() == list(range(row["val_images"]))
+    assert (outcomes["label"] == outcomes["prediction"]).mean() == pytest.approx(row["top1"])
+    assert outcomes["loss"].mean() == pytest.approx(row["loss"])
+    curve = pd.read_csv(folder / "metrics.csv")
+    assert curve["epoch"].tolist() == [0, 1, 2, 3]
+    assert curve["val/top1"].iloc[-1] == pytest.approx(row["top1"])  # the last epoch, not the best
+    assert curve["train/loss"].is_monotonic_decreasing
+    assert row["top1"] > 0.5
+    assert row["depths"] == [2] * 8 + [1] * 5
+    assert len(row["concat_channels"]) == len(row["residual_channels"]) == 13
+    assert row["resumed_at"] == []
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert all(v is None or isinstance(v, (str, int, float, bool)) for v in checkpoint["hyper_parameters"].values())
+    assert "top-5" in text
+    assert str(folder / "row.json") in text
+    assert "epoch=4/4" in err
+    assert "Warning" not in err
+
+
+def test_a_finished_run_is_not_repeated_unless_forced(unbroken, tmp_path):
+    out, text, _ = unbroken
+    _, folder = only_row(out)
+    before = (folder / "last.ckpt").stat().st_mtime_ns
+    again, _ = call("hbo.fit", *DIGITS, "--out", out)
+    assert again == text
+    assert (folder / "last.ckpt").stat().st_mtime_ns == before
+    fake = ["--data", "fake", "--width", 0.1, "--resolution", 32, "--limit_batches", 2, "--out", tmp_path]
+    call("hbo.fit", *fake)
+    first, folder = only_row(tmp_path)
+    call("hbo.fit", *fake, "--force")
+    second, _ = only_row(tmp_path)
+    assert second["started"] >= first["started"]
+    assert second["val_images_seen"] == 64
+    (kept,) = (folder.parent / "replaced").iterdir()  # moved aside, not lost
+    assert json.loads((kept / "row.json").read_text()) == first
+
+
+def wait_for(test, process, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not test():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_at_three_random_moments_it_ends_as_the_unbroken_run(unbroken, tmp_path):
+    draw = random.Random(0)
+    args = [*DIGITS, "--out", tmp_path, "--checkpoint_every", 0.05]
+    for attempt in range(3):
+        process = start("hbo.fit", *args)
+        stamp = lambda: max((p.stat().st_mtime_ns for p in tmp_path.glob("*/*/last.ckpt")), default=0)
+        before = stamp()
+        wait_for(lambda b=before: stamp() > b, process)  # it trains, and has kept something new
+        time.sleep(draw.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        row, _ = only_row(tmp_path)
+        assert row["state"] == "unfinished", f"kill {attempt} came too late"
+    call("hbo.fit", *args)
+    row, _ = only_row(tmp_path)
+    assert len(row["resumed_at"]) == 3
+    assert row["resumed_at"] == sorted(row["resumed_at"])
+    assert any(step % 21 for step in row["resumed_at"]), "every kill fell on an epoch's end; the middle was not tested"
+    same_run(unbroken[0], tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number):
+    args = [*DIGITS, "--out", tmp_path]
+    process = start("hbo.fit", *args)
+    wait_for(lambda: list(tmp_path.glob("*/*/metrics.csv")), process)  # after the first epoch
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    row, _ = only_row(tmp_path)
+    assert row["state"] == "interrupted"
+    call("hbo.fit", *args)
+    row, _ = only_row(tmp_path)
+    assert len(row["resumed_at"]) == 1
+    assert row["resumed_at"][0] >= 21
+    same_run(unbroken[0], tmp_path)
+
+
+def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
+    call("hbo.fit", *DIGITS, "--out", tmp_path)
+    row, folder = only_row(tmp_path)
+    (folder / "outcomes.npz").unlink()
+    (folder / "row.json").write_text(json.dumps({**row, "state": "unfinished"}))
+    call("hbo.fit", *DIGITS, "--out", tmp_path)
+    assert only_row(tmp_path)[0]["resumed_at"] == [84]
+    same_run(unbroken[0], tmp_path)
+
+
+def test_dropout_is_resumed_exactly(tmp_path):
+    """A rival with dropout draws its noise from (seed, update, rank), so a cut does not show."""
+    args = ["--data", "fake", "--net", "torchvision:squeezenet1_1", "--resolution", 64, "--epochs", 2, "--lr", 0.001, "--threads", 1]
+    call("hbo.fit", *args, "--out", tmp_path / "whole")
+    process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
+    wait_for(lambda: list((tmp_path / "cut").glob("*/*/last.ckpt")), process)
+    process.kill()
+    process.communicate()
+    call("hbo.fit", *args, "--out", tmp_path / "cut")
+    same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_checkpoint_of_another_run_is_refused(unbroken, tmp_path):
+    _, folder = only_row(unbroken[0])
+    run = resolve(data="digits", epochs=4, batch=64, width=0.1, k=3, out=str(tmp_path))
+    other = tmp_path / "default" / run.key()
+    other.mkdir(parents=True)
+    (other / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes())
+    _, err = call("hbo.fit", *DIGITS, "--k", 3, "--out", tmp_path, expect=2)
+    assert len(err.strip().splitlines()) == 1
+    assert "k (2 saved, 3 asked)" in err
+
+
+def test_a_loss_that_is_lost_ends_the_run_and_stands_in_the_row(tmp_path):
+    _, err = call("hbo.fit", *DIGITS, "--lr", 1e8, "--out", tmp_path, expect=1)
+    row, folder = only_row(tmp_path)
+    assert row["state"] == "failed"
+    assert "take a smaller --lr" in row["error"]
+    assert "Traceback" not in err
+    if (folder / "last.ckpt").exists():
+        assert all(t.isfinite().all() for k, t in weights(folder).items() if k.endswith("weight"))
+
+
+def test_two_processes_see_what_one_sees(tmp_path):
+    """The same global batch on one process and on two: the same images, and the same weights within float error where no
+    batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm the halves have their own
+    statistics, so HBONet's weights differ; its evaluation still counts each image once."""
+    args = ["--data", "digits", "--epochs", 1, "--batch", 32, "--limit_batches", 12, "--lr", 0.01, "--threads", 1]
+    two = ["--devices", 2, "--strategy", "ddp", "--accelerator", "cpu"]
+    for net in ("timm:convnext_atto", "hbonet"):
+        for name, extra in (("one", ["--accelerator", "cpu"]), ("two", two)):
+            call("hbo.fit", *args, "--net", net, *extra, "--out", tmp_path / net[:4] / name)
+    for net in ("timm", "hbon"):
+        (one, folder_one), (both, folder_two) = (only_row(tmp_path / net / name) for name in ("one", "two"))
+        a, b = np.load(folder_one / "outcomes.npz"), np.load(folder_two / "outcomes.npz")
+        assert both["val_images_seen"] == one["val_images_seen"] == 12 * 32
+        np.testing.assert_array_equal(a["index"], b["index"])
+        np.testing.assert_array_equal(a["label"], b["label"])
+        assert one["key"] != both["key"]
+        if net == "timm":
+            for key, value in weights(folder_one).items():
+                torch.testing.assert_close(value, weights(folder_two)[key], rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_resume_exactly(tmp_path):
+    args = ["--data", "digits", "--epochs", 2, "--width", 0.1, "--threads", 1, "--devices", 2, "--accelerator", "cpu"]
+    call("hbo.fit", *args, "--out", tmp_path / "whole")
+    process = start("hbo.fit", *args, "--out", tmp_path / "cut")
+    wait_for(lambda: list((tmp_path / "cut").glob("*/*/metrics.csv")), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    call("hbo.fit", *args, "--out", tmp_path / "cut")
+    assert only_row(tmp_path / "cut")[0]["resumed_at"]
+    same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_evaluate_ours_and_the_releases(unbroken, tmp_path):
+    row, folder = only_row(unbroken[0])
+    out, _ = call("hbo.evaluate", folder, "--json")
+    ours = json.loads(out)
+    assert ours["images"] == row["val_images"]
+    for name in ("top1", "top5", "loss", "balanced_accuracy", "f1"):
+        assert ours[name] == pytest.approx(row[name], rel=1e-6)
+    _, err = call("hbo.evaluate", folder, "--k", 3, expect=2)
+    assert "k (2 saved, 3 asked)" in err
+
+    released = tmp_path / "hbonet.pth"
+    torch.save(released_state("width0.1_div4_k1"), released)
+    classes = {f"n{i:04d}": 1 for i in range(1000)}
+    root = make_folder(tmp_path / "imagenet", classes, classes)
+    out, _ = call("hbo.evaluate", released, "--data", "imagenet", "--data_dir", root, "--resolution", 64, "--limit_batches", 1)
+    assert "width 0.1, divisor 4, k=1" in out
+    assert "256 images" in out
+    _, err = call("hbo.evaluate", released, "--data", "digits", expect=2)
+    assert "has 1000 classes, digits has 10" in err
+    _, err = call("hbo.evaluate", released, expect=2)
+    assert "--data imagenet" in err
+
+
+def test_offline_wandb_keeps_the_run_under_its_key(tmp_path):
+    args = ["--data", "digits", "--epochs", 1, "--limit_batches", 2, "--width", 0.1, "--out", tmp_path]
+    env = {"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": str(tmp_path / "none"), "HOME": str(tmp_path)}
+    _, err = call("hbo.fit", *args, env=env)
+    row, folder = only_row(tmp_path)
+    assert row["wandb_mode"] == "offline"
+    (kept,) = folder.glob("wandb/offline-run-*")
+    assert kept.name.endswith(row["key"])
+    assert "Traceback" not in err
+
+
+def test_an_image_folder_trains_from_the_command_line(tmp_path):
+    root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 3, "b": 2})
+    args = ["--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 4, "--epochs", 1, "--out", tmp_path / "runs"]
+    call("hbo.fit", *args)
+    row, _ = only_row(tmp_path / "runs")
+    assert (row["train_images"], row["val_images_seen"], row["num_classes"]) == (16, 5, 2)
+
+
+@pytest.mark.parametrize(("argv", "word"), [
+    (["--resolution", 32, "--data", "fake", "--net", "torchvision:alexnet"], "cannot take it"),
+    (["--data", "imagenet", "--data_dir", "/none"], "/none"),
+    (["--accelerator", "gpu"] if not torch.cuda.is_available() else ["--devices", 99, "--batch", 99], "accelerator"),
+])  # fmt: skip
+def test_what_cannot_be_is_one_line_and_leaves_no_row(argv, word, tmp_path):
+    _, err = call("hbo.fit", *argv, "--out", tmp_path, expect=2)
+    assert len(err.strip().splitlines()) == 1
+    assert word in err
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_the_schedule_is_the_papers():
+    schedule = Schedule(resolve(data="imagenet", epochs=10, warmup=1.0), steps_per_epoch=100)
+    assert schedule(0) == 0.01
+    assert schedule(99) == schedule(100) == 1
+    assert schedule(550) == pytest.approx(0.5)
+    assert schedule(1000) == pytest.approx(0)
+    assert Schedule(resolve(schedule="constant"), 10)(77) == 1
