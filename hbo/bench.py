@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     if as_json:
         print(json.dumps({"machine": rows.machine(), "threads": run.threads, "images_per_second": rates, "ratio": ratios}))
         return
-    print(f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads, {rows.machine()}, {TURNS} turns of {STEPS} updates")
+    print(
+        f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads, {rows.machine()}, {TURNS} turns of {STEPS} updates"
+    )
     for name, values in rates.items():
         print(f"  {name:<14} {median[name]:7.1f} images/s   {min(values):.1f} to {max(values):.1f}")
     print(f"  ratio          {statistics.median(ratios):7.2f}            {min(ratios):.2f} to {max(ratios):.2f}")

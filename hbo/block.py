@@ -146,9 +146,7 @@ class HarmoniousBottleneck(nn.Module):
         self.depthwise = conv_norm(
             hidden, hidden, 3, stride if k == 0 else 1, groups=hidden, act=k <= 1 or block.scheme != "release"
         )
-        self.project = conv_norm(
-            hidden, main * self.factor**2 if block.upsample == "pixelshuffle" else main, act=False
-        )
+        self.project = conv_norm(hidden, main * self.factor**2 if block.upsample == "pixelshuffle" else main, act=False)
         self.enlarge = enlarge(block, main, self.factor)
         self.smooth = nn.Identity() if bare else conv_norm(main, main, block.kernel, groups=main, act=False)
         self.pool = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else nn.Identity()

@@ -108,7 +108,9 @@ class Keep(Checkpoint):
             raise Interrupted(number, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.curve.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds})
+        self.curve.append(
+            {"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds}
+        )
         if trainer.is_global_zero:
             write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))
         self.save(trainer)
@@ -151,7 +153,9 @@ class Bar(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert self.bar is not None
         if self.bar.update(1) and pl_module.on_cpu:
-            self.bar.set_postfix(self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss'].detach()):.3f}"}, refresh=False)
+            self.bar.set_postfix(
+                self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss'].detach()):.3f}"}, refresh=False
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         assert self.bar is not None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hbo.block import Block, InvertedResidual
+from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
 from hbo.nets import HBONET, Net, build, round_channels
 
@@ -44,7 +44,9 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what the broken archive or the unpickler raised, and advises to trust the file
-        raise UserError(f"checkpoint {path}: broken, no checkpoint, or one that would run code ({type(error).__name__})") from None
+        raise UserError(
+            f"checkpoint {path}: broken, no checkpoint, or one that would run code ({type(error).__name__})"
+        ) from None
     if not isinstance(content, Mapping):
         raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, not a state dict")
     return dict(content)
@@ -62,11 +64,11 @@ def released_names(net: Net) -> dict[str, str]:
     for i, block in enumerate(net.features):
         if isinstance(block, InvertedResidual):
             number(f"features.{i}.conv", block.expand, block.depthwise, block.project)
-        elif isinstance(block, nn.Sequential):
-            number(f"features.{i}", block)
-        else:
+        elif isinstance(block, HarmoniousBottleneck):
             number(f"features.{i}.conv", block.contract, block.depthwise, block.project)
             number(f"features.{i}.upconv", block.smooth)
+        else:
+            number(f"features.{i}", block)
     number("conv", net.head)
     modules["classifier"] = "classifier"
     return {key: f"{modules[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}" for key in net.state_dict()}

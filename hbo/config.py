@@ -1,9 +1,8 @@
 """All that makes a run: the flags, the recipes of the data sets, and the key under which a run is kept.
 
-    parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config FILE <- flags
+parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config FILE <- flags
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -116,8 +115,22 @@ class Run(Block):
 
     # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`fingerprint`).
     NOT_IN_KEY: ClassVar = frozenset(
-        "data_dir download accelerator strategy workers threads out study wandb project checkpoint_every force "
-        "devices num_nodes".split()
+        [
+            "data_dir",
+            "download",
+            "accelerator",
+            "strategy",
+            "workers",
+            "threads",
+            "out",
+            "study",
+            "wandb",
+            "project",
+            "checkpoint_every",
+            "force",
+            "devices",
+            "num_nodes",
+        ]
     )
 
     def __post_init__(self) -> None:
@@ -137,9 +150,19 @@ class Run(Block):
         _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
         _require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
         _require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
-        _require(self, "study", re.fullmatch(r"[\w.+-]+", self.study) is not None, "letters, digits, . + - and _ alone, as it names a folder")
+        _require(
+            self,
+            "study",
+            re.fullmatch(r"[\w.+-]+", self.study) is not None,
+            "letters, digits, . + - and _ alone, as it names a folder",
+        )
         world = self.world
-        _require(self, "batch", self.batch % world == 0, f"must be shared evenly by {world} devices: take {max(self.batch // world, 1) * world}")
+        _require(
+            self,
+            "batch",
+            self.batch % world == 0,
+            f"must be shared evenly by {world} devices: take {max(self.batch // world, 1) * world}",
+        )
 
     @property
     def world(self) -> int:
@@ -163,9 +186,35 @@ class Run(Block):
 RECIPES: dict[str, dict[str, Any]] = {
     "imagenet": {},
     "imagefolder": {},
-    "elpv": {"width": 0.25, "divisor": 8, "resolution": 96, "epochs": 30, "batch": 32, "lr": 0.05, "eval_resize": 96, "crop": "none", "flip": "both"},
-    "cifar10": {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4},
-    "cifar100": {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4},
+    "elpv": {
+        "width": 0.25,
+        "divisor": 8,
+        "resolution": 96,
+        "epochs": 30,
+        "batch": 32,
+        "lr": 0.05,
+        "eval_resize": 96,
+        "crop": "none",
+        "flip": "both",
+    },
+    "cifar10": {
+        "resolution": 32,
+        "eval_resize": 32,
+        "epochs": 60,
+        "batch": 128,
+        "lr": 0.1,
+        "crop": "pad",
+        "weight_decay": 5e-4,
+    },
+    "cifar100": {
+        "resolution": 32,
+        "eval_resize": 32,
+        "epochs": 60,
+        "batch": 128,
+        "lr": 0.1,
+        "crop": "pad",
+        "weight_decay": 5e-4,
+    },
     "imagenette": {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
     "digits": {"resolution": 32, "eval_resize": 32, "epochs": 5, "batch": 64, "crop": "none", "flip": "none"},
     "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
@@ -236,7 +285,11 @@ def make_parser(prog: str, about: str):
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None)
-    parser.add_argument("--config", action=jsonargparse.ActionConfigFile, help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.")
+    parser.add_argument(
+        "--config",
+        action=jsonargparse.ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
+        help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.",
+    )
     parser.add_argument("--print_config", action="store_true", help="Print the resolved fields as YAML and stop.")
     parser.add_class_arguments(Run)
     parser.set_defaults(asdict(resolve()))  # what the help shows is what the default run takes
@@ -254,7 +307,10 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
     argv = [arg for arg in argv if not arg.startswith("--_wandb")]  # what a requeued W&B run brings along
     switches = {f"--{f.name}" for f in fields(Run) if f.type is bool}
     # `--force` is `--force=true`, as with any other program.
-    argv = [f"{arg}=true" if arg in switches and "".join(argv[i + 1 : i + 2])[:2] in ("", "--") else arg for i, arg in enumerate(argv)]
+    argv = [
+        f"{arg}=true" if arg in switches and "".join(argv[i + 1 : i + 2])[:2] in ("", "--") else arg
+        for i, arg in enumerate(argv)
+    ]
     try:
         namespace = parser.parse_args(argv, defaults=False)
     except jsonargparse.ArgumentError as error:
@@ -264,7 +320,7 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
 
 
 def _plain(message: str, argv: list[str]) -> str:
-    """jsonargparse's message in one line of the user's words."""
+    """Jsonargparse's message in one line of the user's words."""
     names = [f.name for f in fields(Run)]
     if found := re.match(r"unrecognized arguments: (\S+)", message):
         flag = found[1].split("=")[0]
@@ -278,7 +334,11 @@ def _plain(message: str, argv: list[str]) -> str:
         if field is not None and value is not None:
             choices = getattr(field.type, "__args__", ())
             literal = getattr(field.type, "__origin__", None) is Literal
-            what = f"choose from {', '.join(map(str, choices))}" if literal else f"must be {_KINDS.get(str(field.type), getattr(field.type, '__name__', str(field.type)))}"
+            what = (
+                f"choose from {', '.join(map(str, choices))}"
+                if literal
+                else f"must be {_KINDS.get(str(field.type), getattr(field.type, '__name__', str(field.type)))}"
+            )
             return f"{name}={value}: {what}{_did_you_mean(value, [str(c) for c in choices]) if literal else ''}"
         return f"--{name}: {rest}"
     return " ".join(message.split())
@@ -295,7 +355,9 @@ _KINDS = {
 }
 
 
-def parse(argv: list[str] | None = None, prog: str = "hbo.fit", about: str = "Train one network on one data set and leave one row.") -> Run:
+def parse(
+    argv: list[str] | None = None, prog: str = "hbo.fit", about: str = "Train one network on one data set and leave one row."
+) -> Run:
     """The run that a command line asks for; prints and exits for --help and --print_config.
 
     Raises:

@@ -39,7 +39,16 @@ class Cost:
     """Numbers that everything else writes: batch norm, activation, pooling, upsampling, adding, concatenating."""
 
 
-def _convolved(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], transposed: bool, extra: list[int], groups: int) -> Tensor:
+def _convolved(
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    extra: list[int],
+    groups: int,
+) -> Tensor:
     """An empty tensor of a convolution's output shape: what is counted needs no arithmetic."""
     size = []
     for n, k, s, p, d, e in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True):
@@ -107,7 +116,9 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
     except UserError:
         raise
     except Exception as error:  # a rival's own words for a size that it cannot take
-        raise UserError(f"resolution={size[0]} x {size[1]}: {type(net).__name__} cannot take it ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"resolution={size[0]} x {size[1]}: {type(net).__name__} cannot take it ({str(error).splitlines()[0]})"
+        ) from None
     root = type(net).__name__
     costs: dict[str, Cost] = {}
     for name, stage in _stages(net).items():
@@ -150,8 +161,11 @@ def table(costs: dict[str, Cost]) -> str:
         for name, c in costs.items()
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in [head, *rows]]
-    return "\n".join(lines[:-1] + ["-" * len(lines[0])] + lines[-1:])
+    lines = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in [head, *rows]
+    ]
+    return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1]])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -159,7 +173,9 @@ def main(argv: list[str] | None = None) -> None:
     from hbo import config
     from hbo.errors import one_line
 
-    parser = config.make_parser("hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise.")
+    parser = config.make_parser(
+        "hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON: the totals, by stage, and what each block really got.")
     with one_line():
         given = config.given(parser, sys.argv[1:] if argv is None else argv)
@@ -172,7 +188,10 @@ def main(argv: list[str] | None = None) -> None:
         costs = count(net, resolution)
     blocks = [asdict(block) for block in getattr(net, "built", [])]
     if as_json:
-        head = {name: getattr(run, name) for name in ("net", "width", "divisor", "k")} | {"resolution": resolution, "num_classes": classes}
+        head = {name: getattr(run, name) for name in ("net", "width", "divisor", "k")} | {
+            "resolution": resolution,
+            "num_classes": classes,
+        }
         by_stage = {name: asdict(cost) for name, cost in costs.items() if name != "total"}
         print(json.dumps(head | asdict(costs["total"]) | {"stages": by_stage, "blocks": blocks}))
         return

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 class UserError(ValueError):
     """What the user typed, or has on disk, cannot be obeyed: what was wrong, the value, what to type instead."""
 
+    status = 2  # exit status of the command
+
 
 class DataError(UserError):
     """A data set that is missing, incomplete or broken; names the path."""
@@ -15,11 +17,11 @@ class DataError(UserError):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn a `UserError` into its message on standard error and exit status 2."""
+    """Turn a `UserError` into its message on standard error and its exit status."""
     try:
         yield
     except UserError as error:
         # A loader's worker sends its traceback along; the message is what follows it.
         message = str(error).strip().split("DataError: ")[-1]
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(error.status) from None

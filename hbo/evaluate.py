@@ -23,7 +23,9 @@ OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and `--json`."""
-    parser = config.make_parser("hbo.evaluate", "Evaluate a checkpoint, ours or a released .pth; the network comes from the file.")
+    parser = config.make_parser(
+        "hbo.evaluate", "Evaluate a checkpoint, ours or a released .pth; the network comes from the file."
+    )
     parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
     parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
     with one_line():

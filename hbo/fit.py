@@ -8,8 +8,8 @@ repeated, an unfinished one goes on from its last checkpoint: the same command d
 """
 
 import logging
+import signal
 import sys
-import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,18 @@ from typing import Any
 
 from hbo import config, rows
 from hbo.config import Run
-from hbo.errors import UserError, one_line
+from hbo.errors import DataError, UserError, one_line
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status: 0 done, 1 failed (the row says why), 2 wrong flag or data, 128 + n at signal n."""
     run = config.parse(argv)
-    with one_line():
-        row = fit(run)
+    try:
+        with one_line():
+            row = fit(run)
+    except KeyboardInterrupt:  # before there is anything to keep
+        print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     print(rows.summary(row, rows.folder(run)))
 
 
@@ -57,23 +61,28 @@ def fit(run: Run) -> dict[str, Any]:
     task = Classify(run, len(data.classes), steps, data.class_weights() if run.class_weights == "balanced" else None)
     costs = cost.count(task.net, run.resolution)["total"]  # refuses a resolution that is too small, before training
 
-    if run.force:
+    last, keep = folder / "last.ckpt", Keep(folder, run.checkpoint_every)
+    trainer = make_trainer(run, folder, [keep, Bar(f"{run.net} k={run.k}")])
+    if run.force and trainer.is_global_zero:  # the other ranks start after this one
         rows.set_aside(folder)
-    last = folder / "last.ckpt"
     if last.exists():
         saved = checkpoint.read(last).get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(data.classes)}
         checkpoint.guard(saved, asked, last, instead="remove it, or take another --out or --study")
-    keep = Keep(folder, run.checkpoint_every)
-    trainer = make_trainer(run, folder, [keep, Bar(f"{run.net} k={run.k}")])
     row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)
-    row |= {"num_classes": len(data.classes), "train_images": len(data.train), "val_images": len(data.val), "steps_per_epoch": steps}
-    row |= {"wandb_mode": tracking.mode(run)}
+    row |= {
+        "num_classes": len(data.classes),
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "steps_per_epoch": steps,
+    }
+    logger = None
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
-        rows.write(folder, row | {"state": "unfinished"})
         (folder / "config.yaml").write_text(config.to_yaml(run))
-        trainer.logger = tracking.start(run, folder)
+        logger, row["wandb_mode"] = tracking.start(run, folder)
+        trainer.logger = logger
+        rows.write(folder, row | {"state": "unfinished"})
     if run.compile:
         task.net.compile()
 
@@ -87,16 +96,16 @@ def fit(run: Run) -> dict[str, Any]:
         trainer.fit(task, loader(data.train, train, workers), val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
-    except Interrupted as stop:
+    except (Interrupted, NotFinite, DataError) as stop:
         if trainer.is_global_zero:
-            rows.write(folder, row | {"state": "interrupted", "resumed_at": keep.resumed_at, "seconds": keep.seconds})
-            print(f"\n{stop}: saved in {last}; the same command goes on from there", file=sys.stderr)
+            state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
+            rows.write(folder, row | state | {"resumed_at": keep.resumed_at, "seconds": keep.seconds})
+        if not isinstance(stop, Interrupted):
+            raise
+        if trainer.is_global_zero:
+            print(f"{stop}: saved in {last}; the same command goes on from there", file=sys.stderr)
         # A rank that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
         raise SystemExit(128 + stop.number if trainer.is_global_zero else 0) from None
-    except NotFinite as error:
-        rows.write(folder, row | {"state": "failed", "error": str(error), "resumed_at": keep.resumed_at, "seconds": keep.seconds})
-        print(f"\nerror: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
 
     assert task.last_outcomes is not None
     outcomes = {name: values.numpy() for name, values in task.last_outcomes.items()}
@@ -104,11 +113,11 @@ def fit(run: Run) -> dict[str, Any]:
     if trainer.is_global_zero:
         row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
         row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
-        np.savez_compressed(folder / "outcomes.npz", **outcomes)
+        np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
         rows.write(folder, row)
-        if trainer.logger is not None:
-            trainer.logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
-            trainer.logger.experiment.finish()
+        if logger is not None:
+            logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
+            logger.experiment.finish()
     return row
 
 
@@ -123,8 +132,8 @@ def prepare(run: Run) -> None:
 def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     """Lightning's trainer, its own logging, sampling and checkpoints off: ours are exact on resume."""
     import pytorch_lightning as pl
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.strategies import DDPStrategy
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     try:
         return pl.Trainer(
@@ -133,7 +142,9 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             devices=run.devices,
             num_nodes=run.num_nodes,
             # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Classify).
-            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if run.strategy == "ddp" or run.world > 1 else "auto",
+            strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+            if run.strategy == "ddp" or run.world > 1
+            else "auto",
             precision=run.precision,
             logger=False,
             callbacks=callbacks,

@@ -9,8 +9,8 @@ Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: 
 import copy
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -108,7 +108,7 @@ class Pyramid(nn.Module):
             self.__dict__["_strides"] = _find_strides(self)
         maps: dict[int, Tensor] = {}
         hooks = [
-            self.get_submodule(name).register_forward_hook(lambda _m, _i, out, s=stride: maps.__setitem__(s, out))
+            self.get_submodule(name).register_forward_hook(lambda _m, _i, out, s=stride: _keep(maps, s, out))
             for stride, name in self.__dict__["_strides"].items()
         ]
         try:
@@ -117,6 +117,10 @@ class Pyramid(nn.Module):
             for hook in hooks:
                 hook.remove()
         return maps
+
+
+def _keep(maps: dict[int, Tensor], stride: int, out: Any) -> None:
+    maps[stride] = out
 
 
 def _find_strides(net: nn.Module) -> dict[int, str]:
@@ -178,11 +182,7 @@ def make_block(row: Row, cin: int, cout: int, stride: int, block: Block, name: s
     if row.block == "ir":
         return InvertedResidual(cin, cout, stride, row.expand)
     depth = min(block.k, row.cap)
-    return HarmoniousBottleneck(cin, cout, stride, row.expand, _with_depth(block, depth), name)
-
-
-def _with_depth(block: Block, depth: int) -> Block:
-    return Block(**{f: getattr(block, f) for f in Block.__dataclass_fields__} | {"k": depth})
+    return HarmoniousBottleneck(cin, cout, stride, row.expand, replace(block, k=depth), name)
 
 
 def round_channels(channels: float, divisor: int) -> int:
@@ -236,7 +236,9 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
     if not caps and idle:
         raise UserError(f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; leave it out")
     if caps and block.k > max(caps):
-        raise UserError(f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name")
+        raise UserError(
+            f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
+        )
     if width is not None and width <= 0:
         raise UserError(f"width={width}: must be positive")
     if divisor is not None and divisor < 1:
@@ -268,6 +270,8 @@ def build(
     if net not in TABLES:
         if width not in (None, 0.25):
             raise UserError(f"width={width}: {net} comes in one width; leave it out")
+        from hbo.zoo import Rival
+
         return Rival(net, num_classes)
     width = 1.0 if width is None else width
     divisor = divisor or published_divisor(net, width)
@@ -284,53 +288,3 @@ def mobilenetv2(width: float, divisor: int, num_classes: int) -> Pyramid:
         pass
 
     return MobileNetV2Pyramid(num_classes=num_classes, width_mult=width, round_nearest=divisor, dropout=0.0)
-
-
-class Rival(Pyramid):
-    """A classification backbone of torchvision, timm or pytorchcv, by name: the one adapter for all three."""
-
-    def __init__(self, net: str, num_classes: int) -> None:
-        super().__init__()
-        self.net = _from_zoo(*net.split(":", 1), num_classes)
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        return self.net(x)
-
-
-def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
-    """The zoo's network, without weights.
-
-    Raises:
-        UserError: the package is not installed, or has no such network (the nearest name is given).
-    """
-    try:
-        if zoo == "torchvision":
-            from torchvision import models
-
-            known = models.list_models(module=models)
-            aux = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-            make = lambda: models.get_model(name, weights=None, num_classes=num_classes, **aux)
-        elif zoo == "timm":
-            import timm
-
-            known = timm.list_models()
-            make = lambda: timm.create_model(name, pretrained=False, num_classes=num_classes)
-        else:
-            from pytorchcv import model_provider
-
-            known = list(model_provider._models)
-            make = lambda: _free_size(model_provider.get_model(name, pretrained=False, num_classes=num_classes))
-    except ImportError as error:
-        raise UserError(f"net={zoo}:{name}: {zoo} is not installed ({error}); pip install -e '.[zoo]'") from None
-    if name not in known:
-        near = ", ".join(difflib.get_close_matches(name, known, n=3))
-        raise UserError(f"net={zoo}:{name}: {zoo} has no classification network of that name" + (f"; near it: {near}" if near else ""))
-    return make()
-
-
-def _free_size(net: nn.Module) -> nn.Module:
-    """pytorchcv pools the last map with a window of the size for 224 x 224: pool whatever map there is."""
-    features = getattr(net, "features", None)
-    if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
-        features.final_pool = nn.AdaptiveAvgPool2d(1)
-    return net

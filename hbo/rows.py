@@ -76,7 +76,9 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
 def git_commit() -> str | None:
     """The commit of this code, with a plus where it has been changed since; None outside a checkout."""
     here = Path(__file__).parent
-    run = lambda *args: subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, check=True).stdout.strip()
+    run = lambda *args: subprocess.run(
+        ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+    ).stdout.strip()
     try:
         return run("rev-parse", "--short=12", "HEAD") + "+" * bool(run("status", "--porcelain", "--", "."))
     except (OSError, subprocess.CalledProcessError):
@@ -105,7 +107,13 @@ def device_name(trainer: Any) -> str:
 def built(net: Any) -> dict[str, Any]:
     """What each harmonious block really got, as columns: lists in the order of the blocks, with the stage of each."""
     blocks = [b for b in getattr(net, "built", []) if b.block == "hb"]
-    columns = {"stages": "stage", "depths": "depth", "concat_channels": "concat_channels", "residual_channels": "residual_channels", "out_channels": "cout"}
+    columns = {
+        "stages": "stage",
+        "depths": "depth",
+        "concat_channels": "concat_channels",
+        "residual_channels": "residual_channels",
+        "out_channels": "cout",
+    }
     return {column: [getattr(b, field) for b in blocks] for column, field in columns.items()}
 
 
@@ -116,7 +124,11 @@ def summary(row: dict[str, Any], where: Path) -> str:
     if "top5" in row:
         lines.append(("top-5", percent("top5")))
     if row["num_classes"] == 2:
-        lines += [("balanced accuracy", percent("balanced_accuracy")), ("F1", percent("f1")), ("largest class", percent("majority"))]
+        lines += [
+            ("balanced accuracy", percent("balanced_accuracy")),
+            ("F1", percent("f1")),
+            ("largest class", percent("majority")),
+        ]
     lines += [
         ("multiply-adds", f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {row['resolution']}"),
         ("parameters", f"{row['params'] / 1e6:.3f} M"),

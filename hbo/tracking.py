@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from hbo.config import Run
+from hbo.errors import UserError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
@@ -34,26 +35,28 @@ def has_key() -> bool:
         return False
 
 
-def start(run: Run, folder: Path) -> "WandbLogger | None":
-    """The logger of a run: its id is the key, its config the flat fields, once. None where W&B is disabled.
+def start(run: Run, folder: Path) -> "tuple[WandbLogger | None, str]":
+    """The logger of a run, None where W&B is disabled, and the mode that it is really in.
 
-    With `auto` a server that does not answer is no reason to stop: the run goes on offline and says so.
+    The run's id is the key, its config the flat fields, once. With `auto` a server that does not answer is no reason to
+    stop: the run goes on offline and says so.
     """
     kind = mode(run)
     if kind == "disabled":
-        return None
-    from pytorch_lightning.loggers import WandbLogger
-
+        return None, kind
     os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
     logger = _logger(run, folder, kind)
     try:
         _ = logger.experiment
     except Exception as error:  # whatever the client raises: the network, the server, the key
         if run.wandb != "auto" or kind == "offline":
-            raise
-        print(f"W&B: {type(error).__name__}, so this run is offline; `wandb sync {folder / 'wandb'}` sends it later", file=sys.stderr)
-        logger = _logger(run, folder, "offline")
-    return logger
+            raise UserError(f"wandb={kind}: {type(error).__name__}: {error}; --wandb offline needs no server") from None
+        kind = "offline"
+        print(
+            f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'} later", file=sys.stderr
+        )
+        logger = _logger(run, folder, kind)
+    return logger, kind
 
 
 def _logger(run: Run, folder: Path, kind: str) -> "WandbLogger":
@@ -61,7 +64,13 @@ def _logger(run: Run, folder: Path, kind: str) -> "WandbLogger":
 
     key = run.key()
     return WandbLogger(
-        name=f"{run.study}-{name(run)}-{key}", project=run.project, save_dir=folder, id=key, group=run.study, mode=kind, config=asdict(run)
+        name=f"{run.study}-{name(run)}-{key}",
+        project=run.project,
+        save_dir=folder,
+        id=key,
+        group=run.study,
+        mode=kind,
+        config=asdict(run),
     )
 
 

@@ -27,7 +27,14 @@ def test_an_explicit_width_drops_the_recipes_divisor():
 
 def test_imagenets_recipe_is_the_papers():
     run = resolve(data="imagenet")
-    assert (run.lr, run.momentum, run.weight_decay, run.batch, run.epochs, run.schedule) == (0.05, 0.9, 4e-5, 256, 150, "cosine")
+    assert (run.lr, run.momentum, run.weight_decay, run.batch, run.epochs, run.schedule) == (
+        0.05,
+        0.9,
+        4e-5,
+        256,
+        150,
+        "cosine",
+    )
     assert (run.resolution, run.eval_resize, run.crop, run.flip) == (224, 256, "random", "horizontal")
     assert resolve(data="imagenet", resolution=192).eval_resize == 219  # resize by 1/0.875
     assert resolve(data="imagenet", resolution=192, eval_resize=256).eval_resize == 256  # table 5

@@ -50,7 +50,13 @@ class Counted(nn.Sequential):
     """Two convolutions and what the paper does not count, its costs by hand."""
 
     def __init__(self):
-        super().__init__(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Upsample(scale_factor=2), nn.ConvTranspose2d(4, 2, 4, 2, 1))
+        super().__init__(
+            nn.Conv2d(3, 4, 3, 2, 1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.ConvTranspose2d(4, 2, 4, 2, 1),
+        )
 
 
 def test_by_hand():

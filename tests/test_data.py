@@ -230,7 +230,20 @@ def test_too_large_a_batch(root):
 def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
     path = root / "train" / "a" / "1.png"
     path.write_bytes(path.read_bytes()[:200])  # its header is whole
-    args = ["--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 2, "--epochs", 1, "--out", tmp_path / "runs"]
+    args = [
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--resolution",
+        32,
+        "--batch",
+        2,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "runs",
+    ]
     for workers in (0, 1):
         _, err = call("hbo.fit", *args, "--workers", workers, expect=2)
         last = err.strip().splitlines()[-1]

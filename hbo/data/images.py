@@ -150,7 +150,11 @@ def fingerprint(root: str | None) -> str:
         DataError: as `scan`.
     """
     if root is None or not Path(root).expanduser().is_dir():
-        raise DataError(f"data_dir={root}: no such folder" if root else "data=imagefolder needs --data_dir, the folder that holds train/ and val/")
+        raise DataError(
+            f"data_dir={root}: no such folder"
+            if root
+            else "data=imagefolder needs --data_dir, the folder that holds train/ and val/"
+        )
     counts = [(s, name, len(files)) for s in ("train", "val") for name, files in scan(Path(root).expanduser(), s).items()]
     return hashlib.sha256(repr(counts).encode()).hexdigest()[:10]
 
@@ -186,10 +190,14 @@ def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Op
     if alien := sorted(val.keys() - train.keys()):
         raise DataError(f"{root / 'val' / alien[0]}: a class that {root / 'train'} lacks")
     if classes and len(train) != classes:
-        raise DataError(f"{root / 'train'}: {len(train)} classes, where {run.data} has {classes}; for another set take --data imagefolder")
+        raise DataError(
+            f"{root / 'train'}: {len(train)} classes, where {run.data} has {classes}; for another set take --data imagefolder"
+        )
     names = list(train)
     files = {s: [f for name in names for f in part.get(name, [])] for s, part in (("train", train), ("val", val))}
-    labels = {s: [i for i, name in enumerate(names) for _ in part.get(name, [])] for s, part in (("train", train), ("val", val))}
+    labels = {
+        s: [i for i, name in enumerate(names) for _ in part.get(name, [])] for s, part in (("train", train), ("val", val))
+    }
     every = files["train"] + files["val"]
     check_headers(every if len(every) <= CHECKED else [fs[0] for part in (train, val) for fs in part.values()])
     # Paths as text in one list a split: an ImageNet of Path objects takes a gigabyte.
@@ -245,9 +253,9 @@ def _digits(run: Run) -> tuple[Part, Part, list[str]]:
     """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is reported."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = torch.from_numpy(digits.images * 15.9375).to(torch.uint8).unsqueeze(1)  # 0..16 -> 0..255
-    labels = [int(y) for y in digits.target]
+    pixels, target = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels * 15.9375).to(torch.uint8).view(-1, 1, 8, 8)  # 0..16 -> 0..255
+    labels = [int(y) for y in target]
     return *parts(images, labels, *split(labels, 0.25, salt="digits")), [str(i) for i in range(10)]
 
 

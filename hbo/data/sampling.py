@@ -56,7 +56,14 @@ class TrainBatches:
     """
 
     def __init__(
-        self, images: int, batch: int, seed: int, rank: int = 0, world: int = 1, limit: int | None = None, progress: Callable[[], int] = lambda: 0
+        self,
+        images: int,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
+        progress: Callable[[], int] = lambda: 0,
     ) -> None:
         self.images, self.batch, self.seed = images, batch, seed
         self.rank, self.world, self.progress = rank, world, progress

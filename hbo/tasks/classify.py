@@ -22,6 +22,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for eve
 class NotFinite(UserError):
     """The training loss is infinite or not a number."""
 
+    status = 1
+
 
 class Classify(pl.LightningModule):
     """SGD on cross-entropy; outcomes per image in evaluation.
