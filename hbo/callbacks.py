@@ -1,5 +1,6 @@
 """What goes on around the updates: checkpoints, signals, the learning curve, the bar."""
 
+import math
 import os
 import signal
 import sys
@@ -13,10 +14,11 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from tqdm import tqdm
 
+from hbo.errors import UserError
 from hbo.rows import write_atomically
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SYNC_EVERY = 10  # batches between looks at each other's signals, where there are several processes
+SYNC_EVERY = 10  # batches between looks at the others' signals and at the loss, where a look costs something
 
 
 class Interrupted(Exception):
@@ -25,6 +27,12 @@ class Interrupted(Exception):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"{signal.Signals(number).name} at update {step}")
         self.number = number
+
+
+class NotFinite(UserError):
+    """The training loss is infinite or not a number."""
+
+    status = 1
 
 
 class Keep(Checkpoint):
@@ -78,13 +86,13 @@ class Keep(Checkpoint):
             signal.signal(number, handler)
         self.former = {}
 
-    def _agreed(self, trainer: pl.Trainer, due: bool) -> tuple[int, bool]:
-        """The signal that any process got, and whether rank 0 finds a checkpoint due."""
+    def _agreed(self, trainer: pl.Trainer, due: bool, lost: bool) -> tuple[int, bool, bool]:
+        """The signal that any process got, whether rank 0 finds a checkpoint due, and whether any loss is lost."""
         if trainer.world_size == 1:
-            return self.signal, due
-        flags = torch.tensor([self.signal, due and trainer.is_global_zero], device=trainer.strategy.root_device)
+            return self.signal, due, lost
+        flags = torch.tensor([self.signal, due and trainer.is_global_zero, lost], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        return int(flags[0]), bool(flags[1])
+        return int(flags[0]), bool(flags[1]), bool(flags[2])
 
     # ------------------------------------------------------------ batches and epochs
 
@@ -98,23 +106,29 @@ class Keep(Checkpoint):
         self.warm, self.mark = True, now
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the epoch's end comes next, and keeps its own
-        if trainer.world_size > 1 and (batch_idx + 1) % SYNC_EVERY:
+        apart = trainer.world_size > 1 or not pl_module.on_cpu
+        if apart and (batch_idx + 1) % SYNC_EVERY:  # to talk, or to look at a GPU's loss, costs its queue
             return
-        number, due = self._agreed(trainer, now - self.saved_at >= self.every)
+        lost = not math.isfinite(float(outputs["loss"].detach()))
+        number, due, lost = self._agreed(trainer, now - self.saved_at >= self.every, lost)
+        if lost:
+            raise NotFinite(pl_module.lost())
         if number or due:
-            pl_module.check_finite(outputs["loss"])
             self.save(trainer)
         if number:
             raise Interrupted(number, trainer.global_step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        numbers = pl_module.curve_point
+        if not all(math.isfinite(numbers[name]) for name in ("train/loss", "val/loss")):  # of all processes together
+            raise NotFinite(pl_module.lost())
         self.curve.append(
             {"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds}
         )
         if trainer.is_global_zero:
             write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))
         self.save(trainer)
-        number, _ = self._agreed(trainer, False)
+        number, *_ = self._agreed(trainer, False, False)
         if number and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise Interrupted(number, trainer.global_step)
 

@@ -106,6 +106,8 @@ def _released_shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The plain state dict of a file that wraps it (`state_dict`, `module.`), as training scripts write it."""
     inner = state.get("state_dict", state)
+    if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
+        raise UserError("the checkpoint holds more than a state dict; save its weights alone")
     return {str(key).removeprefix("module."): value for key, value in inner.items()}
 
 
@@ -126,6 +128,8 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     if not isinstance(model, Net):
         raise UserError(f"{where}: released checkpoints fit hbonet alone, not {type(model).__name__}")
+    if model.block != Block(k=model.block.k):
+        raise UserError(f"{where}: released weights were trained with the default switches, not with {model.block}")
     names = released_names(model)
     own = {names[key]: tuple(value.shape) for key, value in model.state_dict().items()}
     if own != {key: tuple(value.shape) for key, value in state.items()}:
@@ -136,18 +140,6 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         raise UserError(f"{where}: does not match this model, nor any released one; the first odd key is {odd[0]}")
     model.load_state_dict({key: state[name] for key, name in names.items()})
     return model
-
-
-def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
-    """Refuse a checkpoint whose fields are not those asked for; `instead` says what to type.
-
-    Raises:
-        UserError: naming each field that differs, saved and asked.
-    """
-    differ = [f"{f} ({saved.get(f)!r} saved, {v!r} asked)" for f, v in asked.items() if f in saved and saved[f] != v]
-    differ += [f"{f} (absent, {v!r} asked)" for f, v in asked.items() if f not in saved]
-    if differ:
-        raise UserError(f"checkpoint {where} is of another run: {', '.join(differ)}; {instead}")
 
 
 def variant_fields(variant: Variant) -> dict[str, Any]:

@@ -146,6 +146,13 @@ class Run(Block):
             _require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         _require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
         _require(self, "resolution", self.resolution >= 32, "must be at least 32")
+        _require(self, "seed", self.seed < 2**32, "must be less than 2**32")
+        _require(
+            self,
+            "eval_resize",
+            (self.eval_resize or self.resolution) >= self.resolution,
+            f"must be at least the resolution, {self.resolution}; the crop would reach past the image",
+        )
         _require(self, "lr", self.lr > 0, "must be positive")
         _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
         _require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
@@ -153,10 +160,11 @@ class Run(Block):
         _require(
             self,
             "study",
-            re.fullmatch(r"[\w.+-]+", self.study) is not None,
+            re.fullmatch(r"\w[\w.+-]*", self.study) is not None,
             "letters, digits, . + - and _ alone, as it names a folder",
         )
         world = self.world
+        _require(self, "batch", self.batch // world >= 2, "batch norm needs at least 2 images a device")
         _require(
             self,
             "batch",
@@ -263,13 +271,17 @@ def resolve(**given: Any) -> Run:
     if net in nets.TABLES:
         width = values.get("width", Run.width)
         values["width"] = 1.0 if width is None else width
-        values["divisor"] = values.get("divisor") or nets.published_divisor(net, values["width"])
+        if values.get("divisor") is None and values["width"] > 0:
+            values["divisor"] = nets.published_divisor(net, values["width"])
     else:
         if given.get("width") is not None or given.get("divisor") is not None:
             raise UserError(f"width, divisor: {net} comes in one width; leave them out")
         values |= {"width": None, "divisor": None}
     if "eval_resize" not in values or values["eval_resize"] is None:
         values["eval_resize"] = round(values.get("resolution", Run.resolution) / 0.875)
+    for field in fields(Run):  # 1 and 1.0 are one value, and one key
+        if field.type in (float, float | None) and type(values.get(field.name)) is int:
+            values[field.name] = float(values[field.name])
     run = Run(**values)
     check_choices(run)
     return run
@@ -314,6 +326,8 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
     ]
     try:
         namespace = parser.parse_args(argv, defaults=False)
+    except UnicodeDecodeError:
+        raise UserError("config: not a text file") from None
     except jsonargparse.ArgumentError as error:
         raise UserError(_plain(str(error), argv)) from None
     values = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config" and not k.startswith("_wandb")}

@@ -17,7 +17,7 @@ class DataError(UserError):
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn a `UserError` into its message on standard error and its exit status."""
+    """Turn a `UserError`, or one of the operating system, into a line on standard error and its exit status."""
     try:
         yield
     except UserError as error:
@@ -25,3 +25,6 @@ def one_line() -> Iterator[None]:
         message = str(error).strip().split("DataError: ")[-1]
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(error.status) from None
+    except OSError as error:  # a folder that cannot be written, a full disk, a server that is not there
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None

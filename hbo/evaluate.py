@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hbo import config
+from hbo import config, rows
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -58,14 +58,15 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
 
     path = path / "last.ckpt" if path.is_dir() else path
     content = checkpoint.read(path)
-    ours = "hyper_parameters" in content
+    ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
     if ours:
         saved = dict(content["hyper_parameters"])
         num_classes = saved.pop("num_classes")
         # How it was trained, and where, says nothing of how it is evaluated.
         saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
-        if "resolution" in given and saved["eval_resize"] != saved["resolution"]:
-            saved.pop("eval_resize")
+        if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
+            whole = saved["eval_resize"] == saved["resolution"]
+            saved["eval_resize"] = given["resolution"] if whole else None
     else:
         variants = checkpoint.identify(checkpoint.unwrap(content))
         if not variants:
@@ -74,7 +75,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
             raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
         saved, num_classes = checkpoint.variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
-    checkpoint.guard(saved, asked, path, instead="leave these flags out")
+    rows.guard(saved, asked, path, instead="leave these flags out")
     run = config.resolve(**saved | given)
 
     fit.prepare(run)
@@ -90,6 +91,8 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
     trainer.validate(task, loader(data.val, batches, fit.data_workers(run, data.val.in_memory)), verbose=False)
     assert task.last_outcomes is not None
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
     metrics = classification(task.last_outcomes, num_classes)
     return {"images": len(task.last_outcomes["index"]), **metrics}, run
 

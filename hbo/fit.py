@@ -42,17 +42,18 @@ def fit(run: Run) -> dict[str, Any]:
     folder = rows.folder(run)
     row = rows.read(folder)
     if row and row["state"] == "done" and not run.force:
+        rows.guard(row, rows.keyed(run), folder / "row.json", instead="--force runs it again")
         return row
 
     import numpy as np
     import pytorch_lightning as pl
 
     from hbo import checkpoint, cost, tracking
-    from hbo.callbacks import Bar, Interrupted, Keep
+    from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
     from hbo.metrics import classification
-    from hbo.tasks.classify import Classify, NotFinite
+    from hbo.tasks.classify import Classify
 
     prepare(run)
     data = open_data(run)
@@ -61,20 +62,23 @@ def fit(run: Run) -> dict[str, Any]:
     task = Classify(run, len(data.classes), steps, data.class_weights() if run.class_weights == "balanced" else None)
     costs = cost.count(task.net, run.resolution)["total"]  # refuses a resolution that is too small, before training
 
+    changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
     last, keep = folder / "last.ckpt", Keep(folder, run.checkpoint_every)
     trainer = make_trainer(run, folder, [keep, Bar(f"{run.net} k={run.k}")])
-    if run.force and trainer.is_global_zero:  # the other ranks start after this one
+    if run.force and row and row["state"] == "done" and trainer.is_global_zero:  # the other ranks start after this one
         rows.set_aside(folder)
     if last.exists():
         saved = checkpoint.read(last).get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(data.classes)}
-        checkpoint.guard(saved, asked, last, instead="remove it, or take another --out or --study")
+        rows.guard(saved, asked, last, instead="remove it, or take another --out or --study")
+        changed = {name: saved[name] for name in ("threads", "accelerator") if saved[name] != getattr(run, name)}
     row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)
     row |= {
         "num_classes": len(data.classes),
         "train_images": len(data.train),
         "val_images": len(data.val),
         "steps_per_epoch": steps,
+        "before_resuming": changed,
     }
     logger = None
     if trainer.is_global_zero:
@@ -108,16 +112,20 @@ def fit(run: Run) -> dict[str, Any]:
         raise SystemExit(128 + stop.number if trainer.is_global_zero else 0) from None
 
     assert task.last_outcomes is not None
+    if not trainer.is_global_zero:
+        raise SystemExit(0)
     outcomes = {name: values.numpy() for name, values in task.last_outcomes.items()}
     metrics = classification(task.last_outcomes, len(data.classes))
-    if trainer.is_global_zero:
-        row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
-        row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
-        np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
-        rows.write(folder, row)
-        if logger is not None:
-            logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
-            logger.experiment.finish()
+    seen = min(len(data.val), run.limit_batches * run.batch) if run.limit_batches else len(data.val)
+    if len(outcomes["index"]) != seen:
+        raise RuntimeError(f"{len(outcomes['index'])} images were evaluated, not {seen}")
+    row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
+    row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
+    np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
+    rows.write(folder, row)
+    if logger is not None:
+        logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
+        logger.experiment.finish()
     return row
 
 
@@ -136,7 +144,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     from pytorch_lightning.strategies import DDPStrategy
 
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             max_epochs=run.epochs,
             accelerator=run.accelerator,
             devices=run.devices,
@@ -157,6 +165,9 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
         )
     except MisconfigurationException as error:
         raise UserError(f"accelerator={run.accelerator}, devices={run.devices}: {str(error).splitlines()[0]}") from None
+    if run.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
+    return trainer
 
 
 def data_workers(run: Run, in_memory: bool) -> int:

@@ -107,8 +107,9 @@ class Pyramid(nn.Module):
         if "_strides" not in self.__dict__:
             self.__dict__["_strides"] = _find_strides(self)
         maps: dict[int, Tensor] = {}
+        size = tuple(x.shape[2:])
         hooks = [
-            self.get_submodule(name).register_forward_hook(lambda _m, _i, out, s=stride: _keep(maps, s, out))
+            self.get_submodule(name).register_forward_hook(lambda _m, _i, out, s=stride: _keep(maps, s, size, out))
             for stride, name in self.__dict__["_strides"].items()
         ]
         try:
@@ -119,8 +120,9 @@ class Pyramid(nn.Module):
         return maps
 
 
-def _keep(maps: dict[int, Tensor], stride: int, out: Any) -> None:
-    maps[stride] = out
+def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any) -> None:
+    if tuple(out.shape[2:]) == tuple(-(-n // stride) for n in size):  # a module may be called again at another stride
+        maps[stride] = out
 
 
 def _find_strides(net: nn.Module) -> dict[int, str]:
@@ -151,6 +153,7 @@ class Net(Pyramid):
         super().__init__()
         channels = round_channels(32 * width, divisor)
         blocks: list[nn.Module] = [conv_norm(3, channels, 3, stride=2)]
+        self.block = block
         self.labels, self.built = ["stem"], list[Built]()
         for stage, row in enumerate(table.stages, start=1):
             for repeat in range(row.repeats):

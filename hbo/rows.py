@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +60,18 @@ def set_aside(where: Path) -> None:
 def keyed(run: Run) -> dict[str, Any]:
     """The fields that a checkpoint must share with the run that takes it up."""
     return {name: value for name, value in asdict(run).items() if name not in run.NOT_IN_KEY}
+
+
+def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
+    """Refuse a row or checkpoint whose fields are not those asked for; `instead` says what to type.
+
+    Raises:
+        UserError: naming each field that differs, saved and asked.
+    """
+    differ = [f"{f} ({saved.get(f)!r} saved, {v!r} asked)" for f, v in asked.items() if f in saved and saved[f] != v]
+    differ += [f"{f} (absent, {v!r} asked)" for f, v in asked.items() if f not in saved]
+    if differ:
+        raise UserError(f"{where} is of another run: {', '.join(differ)}; {instead}")
 
 
 def provenance(run: Run, trainer: Any) -> dict[str, Any]:

@@ -10,14 +10,27 @@ import torch.nn.functional as F
 from hbo.block import Block, BlurPool, HarmoniousBottleneck, enlarge
 from hbo.errors import UserError
 
-VALUES = {"k": [0, 1, 2, 3], "concat_ratio": [0.0, 0.25, 0.5, 0.75], "kernel": [3, 5, 7]}  # of the fields that are numbers
+
+def allowed(name: str, value: object) -> bool:
+    try:
+        Block(**{name: value})
+    except UserError:
+        return False
+    return True
 
 
 def choices(field: dataclasses.Field) -> list:
-    """Every value of a switch: its `Literal`'s, both booleans, or the sample above. A new number must be added there."""
+    """Every value of a switch: its `Literal`'s, both booleans, or numbers about its default that `Block` allows."""
     if typing.get_origin(field.type) is typing.Literal:
         return list(typing.get_args(field.type))
-    return [True, False] if field.type is bool else VALUES[field.name]
+    if field.type is bool:
+        return [True, False]
+    d = field.default
+    return [
+        v
+        for v in ((d - 2, d - 1, d, d + 1, d + 2) if field.type is int else (0.0, d / 2, d, d * 1.5))
+        if allowed(field.name, v)
+    ]
 
 
 CASES = [(f.name, value) for f in dataclasses.fields(Block) for value in choices(f)]

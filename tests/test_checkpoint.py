@@ -8,9 +8,10 @@ import torch
 from conftest import REFERENCE, released_state
 
 from hbo.block import Block
-from hbo.checkpoint import guard, identify, load_released, read, released_names
+from hbo.checkpoint import identify, load_released, read, released_names
 from hbo.errors import UserError
 from hbo.nets import build
+from hbo.rows import guard
 
 LAYOUTS = json.loads((REFERENCE / "checkpoint_keys.json").read_text())
 
@@ -84,6 +85,13 @@ def test_missing_and_broken_files_are_named(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(UserError, match=r"text\.pth"):
         read(tmp_path / "text.pth")
+
+
+def test_other_switches_than_the_releases_are_refused():
+    """Their weights have the same names and shapes, but would be another network."""
+    state = released_state("width0.25_div8_k2")
+    with pytest.raises(UserError, match="bilinear"):
+        load_released(build("hbonet", Block(k=2, upsample="bilinear"), 0.25, 8), state)
 
 
 def test_guard_names_the_fields_that_differ():

@@ -6,6 +6,7 @@ import json
 import pytest
 import yaml
 from conftest import call, make_folder
+from test_block import choices
 
 from hbo.block import Block
 from hbo.config import RECIPES, Run, parse, resolve, to_yaml
@@ -42,7 +43,7 @@ def test_imagenets_recipe_is_the_papers():
 
 @pytest.mark.parametrize("data", list(RECIPES))
 def test_an_explicit_flag_beats_the_recipe(data):
-    others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 50, "epochs": 3, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
+    others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 500, "epochs": 3, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
               "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none"}  # fmt: skip
     for field, value in RECIPES[data].items():
         assert getattr(resolve(data=data), field) == value
@@ -98,6 +99,12 @@ WRONG = [
     (["--config", "none.yaml"], "none.yaml"),
     (["--config", '{"kx": 2}'], "did you mean k"),
     (["--seed"], "--seed"),
+    (["--seed", "5000000000"], "2**32"),
+    (["--divisor", "0"], "at least 1"),
+    (["--eval_resize", "32"], "at least the resolution"),
+    (["--batch", "1"], "at least 2 images"),
+    (["--study", ".."], "folder"),
+    (["--config", "/bin/true"], "not a text file"),
     (["stray"], "stray"),
 ]
 
@@ -120,12 +127,12 @@ def test_the_command_line_says_it_too():
 
 
 def test_the_key_is_what_can_change_the_result():
-    run = resolve(data="digits")
+    run = resolve(data="digits", eval_resize=64)
     same = {"threads": 7, "workers": 3, "out": "x", "study": "y", "wandb": "offline", "project": "p", "checkpoint_every": 1.0, "force": True,
             "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp"}  # fmt: skip
-    other = {"k": 2, "concat_ratio": 0.25, "upsample": "bilinear", "residual": False, "scheme": "uniform", "contract": "avgpool", "kernel": 3,
-             "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "resolution": 64,
-             "eval_resize": 40, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "epochs": 7, "batch": 32, "lr": 0.1,
+    switches = {f.name: next(v for v in choices(f) if v != f.default) for f in dataclasses.fields(Block)}
+    other = {**switches, "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "resolution": 48,
+             "eval_resize": 100, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "epochs": 7, "batch": 32, "lr": 0.1,
              "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "schedule": "constant", "warmup": 1.0, "label_smoothing": 0.1,
              "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,
              "devices": 2, "num_nodes": 2}  # fmt: skip
@@ -141,8 +148,15 @@ def test_the_key_of_a_folder_is_what_it_holds_not_where_it_lies(tmp_path):
     here = make_folder(tmp_path / "a", {"x": 2, "y": 1}, {"x": 1})
     there = make_folder(tmp_path / "b", {"x": 2, "y": 1}, {"x": 1})
     other = make_folder(tmp_path / "c", {"x": 3, "y": 1}, {"x": 1})
-    keys = [resolve(data="imagefolder", data_dir=str(d)).key() for d in (here, there, other)]
-    assert keys[0] == keys[1] != keys[2]
+    changed = make_folder(tmp_path / "d", {"x": 2, "y": 1}, {"x": 1})
+    (changed / "val" / "x" / "0.png").write_bytes((here / "train" / "y" / "0.png").read_bytes() + b" ")
+    keys = [resolve(data="imagefolder", data_dir=str(d)).key() for d in (here, there, other, changed)]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_one_and_one_point_nought_are_one_run():
+    assert resolve(width=1, lr=1).key() == resolve(width=1.0, lr=1.0).key()
 
 
 def test_unknown_fields_are_refused():

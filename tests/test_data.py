@@ -226,6 +226,14 @@ def test_too_large_a_batch(root):
         open_data(resolve(data="imagefolder", data_dir=str(root)))
 
 
+def test_a_folder_can_go_to_a_spawned_worker(root):
+    import pickle
+
+    data = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2, resolution=32, holdout=0.5))
+    copy = pickle.loads(pickle.dumps(data.train))
+    assert torch.equal(copy[0, 1][0], data.train[0, 1][0])
+
+
 @pytest.mark.slow
 def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
     path = root / "train" / "a" / "1.png"

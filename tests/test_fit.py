@@ -1,6 +1,7 @@
 """Runs in processes of their own: rows, resuming, signals, kills, the loss that is lost, two processes."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -95,7 +96,7 @@ def wait_for(test, process, seconds: float = 120) -> None:
     while not test():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def stamp(out) -> int:
@@ -141,6 +142,35 @@ def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number)
     assert len(row["resumed_at"]) == 1
     assert row["resumed_at"][0] >= 21
     same_run(unbroken[0], tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path, number):
+    """Ctrl-C and schedulers reach the workers too; they must live until the checkpoint is written."""
+    root = make_folder(tmp_path / "set", {"a": 80, "b": 80}, {"a": 3, "b": 2})
+    args = [
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--resolution",
+        64,
+        "--batch",
+        4,
+        "--epochs",
+        9,
+        "--workers",
+        2,
+        "--checkpoint_every",
+        0,
+    ]
+    process = start("hbo.fit", *args, "--out", tmp_path / "runs", start_new_session=True)
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/last.ckpt")), process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, err
+    assert "Traceback" not in err
+    assert only_row(tmp_path / "runs")[0]["state"] == "interrupted"
 
 
 def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
@@ -194,6 +224,7 @@ def test_a_loss_that_is_lost_ends_the_run_and_stands_in_the_row(tmp_path):
     row, folder = only_row(tmp_path)
     assert row["state"] == "failed"
     assert "take a smaller --lr" in row["error"]
+    assert err.strip().splitlines()[-1] == f"error: {row['error']}"
     assert "Traceback" not in err
     if (folder / "last.ckpt").exists():
         assert all(t.isfinite().all() for k, t in weights(folder).items() if k.endswith("weight"))
@@ -208,7 +239,9 @@ def test_two_processes_see_what_one_sees(tmp_path):
     two = ["--devices", 2, "--strategy", "ddp", "--accelerator", "cpu"]
     for net in ("timm:convnext_atto", "hbonet"):
         for name, extra in (("one", ["--accelerator", "cpu"]), ("two", two)):
-            call("hbo.fit", *args, "--net", net, *extra, "--out", tmp_path / net[:4] / name)
+            text, err = call("hbo.fit", *args, "--net", net, *extra, "--out", tmp_path / net[:4] / name)
+            assert text.count("row.json") == 1
+            assert "Traceback" not in err
     for net in ("timm", "hbon"):
         (one, folder_one), (both, folder_two) = (only_row(tmp_path / net / name) for name in ("one", "two"))
         a, b = np.load(folder_one / "outcomes.npz"), np.load(folder_two / "outcomes.npz")
@@ -223,15 +256,32 @@ def test_two_processes_see_what_one_sees(tmp_path):
 
 
 def test_two_processes_resume_exactly(tmp_path):
-    args = ["--data", "digits", "--epochs", 2, "--width", 0.1, "--threads", 1, "--devices", 2, "--accelerator", "cpu"]
+    args = [
+        "--data",
+        "digits",
+        "--epochs",
+        2,
+        "--batch",
+        16,
+        "--width",
+        0.1,
+        "--threads",
+        1,
+        "--devices",
+        2,
+        "--accelerator",
+        "cpu",
+    ]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut")
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/metrics.csv")), process)
+    time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, err
     call("hbo.fit", *args, "--out", tmp_path / "cut")
-    assert only_row(tmp_path / "cut")[0]["resumed_at"]
+    row, _ = only_row(tmp_path / "cut")
+    assert row["resumed_at"][0] % row["steps_per_epoch"], "taken at an epoch's end; the middle was not tested"
     same_run(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -242,6 +292,8 @@ def test_evaluate_ours_and_the_releases(unbroken, tmp_path):
     assert ours["images"] == row["val_images"]
     for name in ("top1", "top5", "loss", "balanced_accuracy", "f1"):
         assert ours[name] == pytest.approx(row[name], rel=1e-6)
+    out, _ = call("hbo.evaluate", folder, "--resolution", 48)
+    assert "at 48, " in out
     _, err = call("hbo.evaluate", folder, "--k", 3, expect=2)
     assert "k (2 saved, 3 asked)" in err
 
@@ -293,6 +345,7 @@ def test_an_image_folder_trains_from_the_command_line(tmp_path):
 @pytest.mark.parametrize(("argv", "word"), [
     (["--resolution", 32, "--data", "fake", "--net", "torchvision:alexnet"], "cannot take it"),
     (["--data", "imagenet", "--data_dir", "/none"], "/none"),
+    (["--data", "fake", "--precision", "16-mixed", "--accelerator", "cpu"], "bf16-mixed"),
     (["--accelerator", "gpu"] if not torch.cuda.is_available() else ["--devices", 99, "--batch", 99], "accelerator"),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_line_and_leaves_no_row(argv, word, tmp_path):
@@ -300,6 +353,12 @@ def test_what_cannot_be_is_one_line_and_leaves_no_row(argv, word, tmp_path):
     assert len(err.strip().splitlines()) == 1
     assert word in err
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line():
+    _, err = call("hbo.fit", "--data", "fake", "--out", "/dev/null", expect=2)
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_the_schedule_is_the_papers():

@@ -101,6 +101,13 @@ def test_rivals_through_the_adapter(net):
         assert {s: tuple(m.shape[2:]) for s, m in model.pyramid(x).items() if s > 8} == {16: (6, 8), 32: (3, 4)}
 
 
+def test_pyramid_of_a_net_that_calls_one_module_at_two_strides():
+    """ResNet's blocks share a ReLU among their convolutions, the first of them at the stride before."""
+    model = build("torchvision:resnet50", num_classes=2).eval()
+    maps = model.pyramid(torch.randn(1, 3, 96, 64))
+    assert {s: tuple(m.shape[2:]) for s, m in maps.items() if s > 2} == {4: (24, 16), 8: (12, 8), 16: (6, 4), 32: (3, 2)}
+
+
 def test_a_rivals_pooling_at_224_is_its_own():
     from pytorchcv.model_provider import get_model
 

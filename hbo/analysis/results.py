@@ -5,14 +5,15 @@ python -m hbo.analysis.results runs/default --csv     # the rows, as they are
 """
 
 import argparse
-import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from hbo.config import Run
 from hbo.errors import UserError, one_line
+from hbo.rows import read
 
 METRICS = ("top1", "top5", "balanced_accuracy", "f1", "seconds")
 
@@ -27,18 +28,21 @@ def load(source: str | Path) -> pd.DataFrame:
     paths = [p for p in sorted(root.rglob("row.json")) if "replaced" not in p.parts]
     if not paths:
         raise UserError(f"{source}: holds no row.json; name a folder of runs, such as runs/default")
-    return pd.DataFrame([json.loads(path.read_text()) | {"study": path.parent.parent.name} for path in paths])
+    return pd.DataFrame([(read(path.parent) or {}) | {"study": path.parent.parent.name} for path in paths])
 
 
 def varying(rows: pd.DataFrame) -> list[str]:
     """The fields, but for the seed, in which the runs differ."""
-    names = [f.name for f in fields(Run) if f.name not in Run.NOT_IN_KEY | {"seed"} and f.name in rows]
+    left_out = Run.NOT_IN_KEY - {"devices", "num_nodes"} | {"seed"}
+    names = [f.name for f in fields(Run) if f.name not in left_out and f.name in rows]
     return [name for name in names if rows[name].nunique(dropna=False) > 1]
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean, sample deviation and n of each metric over the seeds of the finished runs, in percent and seconds."""
-    done = rows[rows["state"] == "done"]
+    done: Any = rows[rows["state"] == "done"]
+    if done.empty:
+        raise UserError(f"none of the {len(rows)} runs is finished: {', '.join(rows['state'].unique())}")
     by = varying(done) or ["net"]
     table = []
     for values, group in done.groupby(by, dropna=False, sort=False):
@@ -71,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with one_line():
         rows = load(args.source)
-    print(rows.to_csv(index=False) if args.csv else markdown(summary(rows)))
+        print(rows.to_csv(index=False) if args.csv else markdown(summary(rows)))
 
 
 if __name__ == "__main__":

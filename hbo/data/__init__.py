@@ -1,5 +1,6 @@
 """Data sets. One file a family; `open_data(run)` finds the one that `--data` names."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from hbo.config import Run
@@ -18,15 +19,15 @@ class Data:
     @property
     def majority(self) -> float:
         """Share of the reported part's largest class: the accuracy of always saying that."""
-        labels = self.val.labels
-        return max(labels.count(label) for label in set(labels)) / len(labels)
+        return max(Counter(self.val.labels).values()) / len(self.val)
 
     def class_weights(self) -> list[float]:
         """Weights that let each class count the same in the training loss; their mean over the images is 1.
 
         A class without images (a part of a set, or the held-out share) weighs 0.
         """
-        counts = [self.train.labels.count(label) for label in range(len(self.classes))]
+        counter = Counter(self.train.labels)
+        counts = [counter[label] for label in range(len(self.classes))]
         present = sum(count > 0 for count in counts)
         return [len(self.train) / (present * count) if count else 0.0 for count in counts]
 

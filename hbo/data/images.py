@@ -33,7 +33,27 @@ class Source(NamedTuple):
     labels: list[int]
 
     def part(self, indices: list[int]) -> "Source":
-        return Source(lambda i: self.get(indices[i]), [self.labels[i] for i in indices])
+        return Source(Part(self.get, indices), [self.labels[i] for i in indices])
+
+
+class Part:
+    """Some of a source's images, by their place; a class, since a closure cannot go to a spawned worker."""
+
+    def __init__(self, get: Callable, indices: list[int]) -> None:
+        self.get, self.indices = get, indices
+
+    def __call__(self, i: int) -> "Image.Image | Tensor":
+        return self.get(self.indices[i])
+
+
+class Files:
+    """Images read from their files; paths as text, since an ImageNet of Path objects takes a gigabyte."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+
+    def __call__(self, i: int) -> Image.Image:
+        return read_image(Path(self.paths[i]))
 
 
 class Images(Dataset):
@@ -144,7 +164,7 @@ def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
 
 @lru_cache
 def fingerprint(root: str | None) -> str:
-    """What a folder of images holds, in ten digits: its classes and their numbers of images, not where it lies.
+    """What a folder of images holds, in ten digits: the names and sizes of its files, not where it lies.
 
     Raises:
         DataError: as `scan`.
@@ -155,8 +175,11 @@ def fingerprint(root: str | None) -> str:
             if root
             else "data=imagefolder needs --data_dir, the folder that holds train/ and val/"
         )
-    counts = [(s, name, len(files)) for s in ("train", "val") for name, files in scan(Path(root).expanduser(), s).items()]
-    return hashlib.sha256(repr(counts).encode()).hexdigest()[:10]
+    digest = hashlib.sha256()
+    for part in ("train", "val"):
+        for name, files in scan(Path(root).expanduser(), part).items():
+            digest.update(repr([(part, name, file.name, file.stat().st_size) for file in files]).encode())
+    return digest.hexdigest()[:10]
 
 
 def check_headers(files: list[Path]) -> None:
@@ -200,9 +223,7 @@ def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Op
     }
     every = files["train"] + files["val"]
     check_headers(every if len(every) <= CHECKED else [fs[0] for part in (train, val) for fs in part.values()])
-    # Paths as text in one list a split: an ImageNet of Path objects takes a gigabyte.
-    paths = {s: [os.fspath(f) for f in fs] for s, fs in files.items()}
-    source = {s: Source(lambda i, p=paths[s]: read_image(Path(p[i])), labels[s]) for s in ("train", "val")}
+    source = {s: Source(Files([os.fspath(f) for f in files[s]]), labels[s]) for s in ("train", "val")}
     return opened(run, source["train"], source["val"], names, in_memory=False)
 
 
@@ -240,16 +261,16 @@ def stacked(run: Run) -> Opened:
     return opened(run, Source(train.__getitem__, y_train), Source(val.__getitem__, y_val), classes, in_memory=True)
 
 
-Part = tuple[Tensor, list[int]]  # images (N, C, H, W) uint8, labels
+Stack = tuple[Tensor, list[int]]  # images (N, C, H, W) uint8, labels
 
 
-def _elpv(run: Run) -> tuple[Part, Part, list[str]]:
+def _elpv(run: Run) -> tuple[Stack, Stack, list[str]]:
     from hbo.data.elpv import load
 
     return load()
 
 
-def _digits(run: Run) -> tuple[Part, Part, list[str]]:
+def _digits(run: Run) -> tuple[Stack, Stack, list[str]]:
     """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is reported."""
     from sklearn.datasets import load_digits
 
@@ -259,14 +280,14 @@ def _digits(run: Run) -> tuple[Part, Part, list[str]]:
     return *parts(images, labels, *split(labels, 0.25, salt="digits")), [str(i) for i in range(10)]
 
 
-def _cifar(run: Run) -> tuple[Part, Part, list[str]]:
+def _cifar(run: Run) -> tuple[Stack, Stack, list[str]]:
     root = download_dir(run)
     sets = [_torchvision(run, run.data.upper(), root, train=train) for train in (True, False)]
     train, val = ((torch.from_numpy(s.data).permute(0, 3, 1, 2), list(s.targets)) for s in sets)
     return train, val, sets[0].classes
 
 
-def _fake(run: Run) -> tuple[Part, Part, list[str]]:
+def _fake(run: Run) -> tuple[Stack, Stack, list[str]]:
     """Random images of the run's resolution, with random labels: for tests and timing; there is nothing to learn."""
     generator = torch.Generator().manual_seed(0)
     draw = lambda n: (
@@ -276,12 +297,12 @@ def _fake(run: Run) -> tuple[Part, Part, list[str]]:
     return draw(256), draw(64), [str(i) for i in range(10)]
 
 
-def parts(images: Tensor, labels: list[int], train: list[int], val: list[int]) -> tuple[Part, Part]:
+def parts(images: Tensor, labels: list[int], train: list[int], val: list[int]) -> tuple[Stack, Stack]:
     """The two parts of a set by their indices."""
     return (images[train], [labels[i] for i in train]), (images[val], [labels[i] for i in val])
 
 
-_STACKS: dict[str, Callable[[Run], tuple[Part, Part, list[str]]]] = {
+_STACKS: dict[str, Callable[[Run], tuple[Stack, Stack, list[str]]]] = {
     "elpv": _elpv,
     "digits": _digits,
     "cifar10": _cifar,

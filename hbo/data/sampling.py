@@ -5,6 +5,8 @@ middle of an epoch goes on with the very next batch: nothing has to be saved but
 """
 
 import hashlib
+import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,8 +34,11 @@ def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[
     """Indices in two parts, the second with `share` of each stratum; fixed for ever, in no need of a library's shuffle."""
     rest: list[int] = []
     held: list[int] = []
-    for stratum in sorted(set(strata), key=repr):
-        members = sorted((i for i, s in enumerate(strata) if s == stratum), key=lambda i: hashed(salt, i))
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i, stratum in enumerate(strata):
+        groups[stratum].append(i)
+    for stratum in sorted(groups, key=repr):
+        members = sorted(groups[stratum], key=lambda i: hashed(salt, i))
         cut = round(share * (len(rest) + len(held) + len(members))) - len(held)  # rounding errors do not add up
         held += members[:cut]
         rest += members[cut:]
@@ -97,12 +102,19 @@ class EvalBatches:
         return iter(self.batches)
 
 
+def _leave_signals(worker: int) -> None:
+    """A signal to the whole process group (Ctrl-C, a scheduler's) is the training process's to obey; it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def loader(dataset: Dataset, batches: TrainBatches | EvalBatches, workers: int) -> DataLoader:
     """A loader over batches of (epoch, index); workers stay alive between epochs."""
     return DataLoader(
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (a list of pairs, which the data set takes)
         num_workers=workers,
+        worker_init_fn=_leave_signals,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

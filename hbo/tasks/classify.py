@@ -13,16 +13,9 @@ from torchmetrics import MeanMetric
 
 from hbo.config import Run, build_net
 from hbo.data.sampling import hashed
-from hbo.errors import UserError
 from hbo.metrics import Outcomes, classification
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
-
-
-class NotFinite(UserError):
-    """The training loss is infinite or not a number."""
-
-    status = 1
 
 
 class Classify(pl.LightningModule):
@@ -74,22 +67,27 @@ class Classify(pl.LightningModule):
         # Dropout and its like (in rivals' networks) as a function of seed, update and rank: resumable without a state.
         torch.manual_seed(hashed(self.run.seed, self.global_step, self.global_rank))
         loss = self.loss(self(images), labels)
-        if self.on_cpu or batch_idx % 50 == 0:  # on a GPU each look costs the queue
-            self.check_finite(loss)
         self.train_loss.update(loss.detach(), len(labels))
         return loss
 
-    def check_finite(self, loss: Tensor) -> None:
-        """End the run where the loss is lost, before it reaches the weights that are kept.
+    def lost(self) -> str:
+        """What to say where the loss is infinite or not a number."""
+        return (
+            f"the loss is not finite at update {self.global_step} (epoch {self.current_epoch}): take a smaller --lr than"
+            f" {self.run.lr} or a longer --warmup than {self.run.warmup}"
+        )
 
-        Raises:
-            NotFinite: says where, and what to try.
-        """
-        if not math.isfinite(value := float(loss.detach())):
-            raise NotFinite(
-                f"the training loss is {value} at update {self.global_step} (epoch {self.current_epoch}): take a smaller"
-                f" --lr than {self.run.lr} or a longer --warmup than {self.run.warmup}"
-            )
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.world_size > 1:  # the sums of all ranks; rank 0 goes on with them
+            for name in ("train_loss.mean_value", "train_loss.weight"):
+                total = checkpoint["state_dict"][name].clone()
+                torch.distributed.all_reduce(total)
+                checkpoint["state_dict"][name] = total
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank:
+            for name in ("train_loss.mean_value", "train_loss.weight"):
+                checkpoint["state_dict"][name] = torch.zeros_like(checkpoint["state_dict"][name])
 
     @property
     def on_cpu(self) -> bool:
