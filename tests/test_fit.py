@@ -34,7 +34,7 @@ def same_run(a, b) -> None:
     outcomes = [np.load(folder / "outcomes.npz") for folder in (folder_a, folder_b)]
     for name in outcomes[0]:
         np.testing.assert_array_equal(outcomes[0][name], outcomes[1][name])
-    varies = {"seconds", "started", "resumed_at", "images_per_second", "out", "checkpoint_every"}
+    varies = {"seconds", "started", "git", "resumed_at", "images_per_second", "out", "checkpoint_every"}
     assert {k: v for k, v in row_a.items() if k not in varies} == {k: v for k, v in row_b.items() if k not in varies}
 
 

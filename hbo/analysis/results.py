@@ -1,7 +1,7 @@
 """Rows as one table.
 
 python -m hbo.analysis.results runs/default           # mean, deviation and n over the seeds
-python -m hbo.analysis.results runs/default --csv     # the rows, as they are
+python -m hbo.analysis.results runs/default --csv     # the rows, but for where they and their data lay
 """
 
 import argparse
@@ -71,11 +71,11 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m hbo.analysis.results", description="Rows as one table: mean ± deviation over the seeds."
     )
     parser.add_argument("source", help="A study's folder, or the folder of all studies.")
-    parser.add_argument("--csv", action="store_true", help="Print the rows as they are, as CSV.")
+    parser.add_argument("--csv", action="store_true", help="Print the rows as CSV, but for where they and their data lay.")
     args = parser.parse_args(argv)
     with one_line():
         rows = load(args.source)
-        print(rows.to_csv(index=False) if args.csv else markdown(summary(rows)))
+        print(rows.drop(columns=["out", "data_dir"]).to_csv(index=False) if args.csv else markdown(summary(rows)))
 
 
 if __name__ == "__main__":
