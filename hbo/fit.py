@@ -104,12 +104,13 @@ def fit(run: Run) -> dict[str, Any]:
         if trainer.is_global_zero:
             state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
             rows.write(folder, row | state | {"resumed_at": keep.resumed_at, "seconds": keep.seconds})
+        elif not isinstance(stop, DataError):
+            # All ranks are here; one that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
+            raise SystemExit(0) from None
         if not isinstance(stop, Interrupted):
             raise
-        if trainer.is_global_zero:
-            print(f"{stop}: saved in {last}; the same command goes on from there", file=sys.stderr)
-        # A rank that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
-        raise SystemExit(128 + stop.number if trainer.is_global_zero else 0) from None
+        print(f"{stop}: saved in {last}; the same command goes on from there", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
 
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:

@@ -68,8 +68,10 @@ def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path,
     Raises:
         UserError: naming each field that differs, saved and asked.
     """
-    differ = [f"{f} ({saved.get(f)!r} saved, {v!r} asked)" for f, v in asked.items() if f in saved and saved[f] != v]
-    differ += [f"{f} (absent, {v!r} asked)" for f, v in asked.items() if f not in saved]
+    before = {
+        name: saved.get(name, getattr(Run, name, None)) for name in asked
+    }  # a field newer than the run was at its default
+    differ = [f"{name} ({before[name]!r} saved, {value!r} asked)" for name, value in asked.items() if before[name] != value]
     if differ:
         raise UserError(f"{where} is of another run: {', '.join(differ)}; {instead}")
 

@@ -95,6 +95,6 @@ def test_other_switches_than_the_releases_are_refused():
 
 
 def test_guard_names_the_fields_that_differ():
-    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(absent, 0.1 asked\)"):
+    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
         guard({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
     guard({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")
