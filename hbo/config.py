@@ -201,7 +201,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "eval_resize": 96,
         "crop": "none",
         "flip": "both",  # a cell has no up and no left
-        "epochs": 30,
+        "epochs": 24,
         "batch": 32,
         "weight_decay": 5e-4,
         "class_weights": "balanced",

@@ -68,9 +68,8 @@ def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path,
     Raises:
         UserError: naming each field that differs, saved and asked.
     """
-    before = {
-        name: saved.get(name, getattr(Run, name, None)) for name in asked
-    }  # a field newer than the run was at its default
+    # A field that is newer than what was saved was at its default then.
+    before = {name: saved.get(name, getattr(Run, name, None)) for name in asked}
     differ = [f"{name} ({before[name]!r} saved, {value!r} asked)" for name, value in asked.items() if before[name] != value]
     if differ:
         raise UserError(f"{where} is of another run: {', '.join(differ)}; {instead}")
