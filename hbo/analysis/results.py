@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with one_line():
         rows = load(args.source)
-        print(rows.drop(columns=["out", "data_dir"]).to_csv(index=False) if args.csv else markdown(summary(rows)))
+        text = rows.drop(columns=["out", "data_dir"]).to_csv(index=False).rstrip() if args.csv else markdown(summary(rows))
+    print(text)
 
 
 if __name__ == "__main__":
