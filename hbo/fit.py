@@ -141,11 +141,15 @@ def prepare(run: Run) -> None:
 def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     """Lightning's trainer, its own logging, sampling and checkpoints off: ours are exact on resume."""
     import pytorch_lightning as pl
+    import torch
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.strategies import DDPStrategy
 
+    on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
+    if run.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed
+        raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
     try:
-        trainer = pl.Trainer(
+        return pl.Trainer(
             max_epochs=run.epochs,
             accelerator=run.accelerator,
             devices=run.devices,
@@ -166,9 +170,6 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
         )
     except MisconfigurationException as error:
         raise UserError(f"accelerator={run.accelerator}, devices={run.devices}: {str(error).splitlines()[0]}") from None
-    if run.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
-        raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
-    return trainer
 
 
 def data_workers(run: Run, in_memory: bool) -> int:

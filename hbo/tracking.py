@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from hbo.config import Run
@@ -45,9 +45,8 @@ def start(run: Run, folder: Path) -> "tuple[WandbLogger | None, str]":
     if kind == "disabled":
         return None, kind
     os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
-    logger = _logger(run, folder, kind)
     try:
-        _ = logger.experiment
+        logger = _logger(run, folder, kind)
     except Exception as error:  # whatever the client raises: the network, the server, the key
         if run.wandb != "auto" or kind == "offline":
             raise UserError(f"wandb={kind}: {type(error).__name__}: {error}; --wandb offline needs no server") from None
@@ -59,19 +58,24 @@ def start(run: Run, folder: Path) -> "tuple[WandbLogger | None, str]":
     return logger, kind
 
 
-def _logger(run: Run, folder: Path, kind: str) -> "WandbLogger":
+def _logger(run: Run, folder: Path, kind: Any) -> "WandbLogger":
+    import wandb
     from pytorch_lightning.loggers import WandbLogger
 
     key = run.key()
-    return WandbLogger(
+    experiment = wandb.init(
         name=f"{run.study}-{name(run)}-{key}",
         project=run.project,
-        save_dir=folder,
+        dir=folder,
         id=key,
+        resume="allow",
         group=run.study,
         mode=kind,
         config=asdict(run),
     )
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=experiment, save_dir=str(folder))
 
 
 def name(run: Run) -> str:

@@ -67,10 +67,10 @@ def _weights(key: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def start(module: str, *args: object, env: dict[str, str] | None = None, **kwargs) -> subprocess.Popen:
-    """`python -m module args` in a process of its own."""
+def start(module: str, *args: object, env: dict[str, str | None] | None = None, **kwargs) -> subprocess.Popen:
+    """`python -m module args` in a process of its own; None in `env` takes a variable away."""
     command = [sys.executable, "-m", module, *map(str, args)]
-    environment = {**os.environ, **QUIET, **(env or {})}
+    environment = {name: value for name, value in {**os.environ, **QUIET, **(env or {})}.items() if value is not None}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
 
 
