@@ -64,7 +64,7 @@ def fit(run: Run) -> dict[str, Any]:
 
     changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
     last, keep = folder / "last.ckpt", Keep(folder, run.checkpoint_every)
-    trainer = make_trainer(run, folder, [keep, Bar(f"{run.net} k={run.k}")])
+    trainer = make_trainer(run, folder, [keep, Bar(rows.label(run.net, run.k, rows.built(task.net)["depths"]))])
     if run.force and row and row["state"] == "done" and trainer.is_global_zero:  # the other ranks start after this one
         rows.set_aside(folder)
     if last.exists():

@@ -131,6 +131,11 @@ def built(net: Any) -> dict[str, Any]:
     return {column: [getattr(b, field) for b in blocks] for column, field in columns.items()}
 
 
+def label(net: str, k: int, depths: list[int]) -> str:
+    """The network for people to read, with its k where it has a block that contracts."""
+    return f"{net} k={k}" if depths else net
+
+
 def summary(row: dict[str, Any], where: Path) -> str:
     """The few lines that a run ends with."""
     percent = lambda name: f"{100 * row[name]:.2f} %"
@@ -150,5 +155,5 @@ def summary(row: dict[str, Any], where: Path) -> str:
         ("seconds", f"{row['seconds']:.0f}"),
         ("row", str(where / "row.json")),
     ]
-    head = f"{row['net']} k={row['k']} width={row['width']} on {row['data']} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
+    head = f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {row['data']} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
     return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])
