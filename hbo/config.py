@@ -190,6 +190,7 @@ class Run(Block):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
+CIFAR = {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4}
 # What each data set changes of the paper's ImageNet protocol.
 RECIPES: dict[str, dict[str, Any]] = {
     "imagenet": {},
@@ -206,24 +207,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
         "class_weights": "balanced",
     },
-    "cifar10": {
-        "resolution": 32,
-        "eval_resize": 32,
-        "epochs": 60,
-        "batch": 128,
-        "lr": 0.1,
-        "crop": "pad",
-        "weight_decay": 5e-4,
-    },
-    "cifar100": {
-        "resolution": 32,
-        "eval_resize": 32,
-        "epochs": 60,
-        "batch": 128,
-        "lr": 0.1,
-        "crop": "pad",
-        "weight_decay": 5e-4,
-    },
+    "cifar10": CIFAR,
+    "cifar100": CIFAR,
     "imagenette": {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
     "digits": {"resolution": 32, "eval_resize": 32, "epochs": 5, "batch": 64, "crop": "none", "flip": "none"},
     "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
