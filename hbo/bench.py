@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import replace
 
-from hbo import config, rows
+from hbo import config, flags, rows
 from hbo.errors import one_line
 
 TURNS, STEPS = 7, 3  # turns measured, after one of warm-up; updates a turn
@@ -20,10 +20,10 @@ TURNS, STEPS = 7, 3  # turns measured, after one of warm-up; updates a turn
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    parser = config.make_parser("hbo.bench", "Images/s of training in channels-last order against NCHW.")
+    parser = flags.make_parser("hbo.bench", "Images/s of training in channels-last order against NCHW.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     with one_line():
-        given = config.given(parser, sys.argv[1:] if argv is None else argv)
+        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         run = config.resolve(**given)
         rates = train({"nchw": replace(run, channels_last=False), "channels_last": replace(run, channels_last=True)})

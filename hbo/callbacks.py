@@ -14,10 +14,12 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from tqdm import tqdm
 
+from hbo import signals, tracking
 from hbo.errors import UserError
+from hbo.lock import Busy, Lock
 from hbo.rows import write_atomically
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+TAKEN_OVER = 99  # among the signals that processes tell each other: the lock is another's
 SYNC_EVERY = 10  # batches between looks at the others' signals and at the loss, where a look costs something
 
 
@@ -42,18 +44,28 @@ class Keep(Checkpoint):
     that there is always a whole one. The learning curve, the seconds spent and the steps at which the run was taken up
     travel in the checkpoint: a resumed run leaves the files of an unbroken one.
 
-    Signals only raise a flag; all processes look at each other's flags and act at the same batch.
+    Signals are only noted; all processes look at each other's and act at the same batch.
+
+    Args:
+        folder: of the run.
+        every: seconds between checkpoints within an epoch.
     """
 
     def __init__(self, folder: Path, every: float) -> None:
         self.folder, self.every = folder, every
+        self.lock: Lock | None = None  # of rank 0
+        self.experiment: Any = None  # W&B's run, of rank 0
         self.curve: list[dict[str, float]] = []
         self.resumed_at: list[int] = []
         self.seconds_before = 0.0
-        self.signal, self.saved_at, self.started = 0, time.monotonic(), time.monotonic()
+        self.saved_at, self.started = time.monotonic(), time.monotonic()
         self.busy, self.images, self.mark, self.warm = 0.0, 0, 0.0, False  # of this process's training, for images/s
-        self.step = 0
+        self.step, self.of = 0, 0  # updates done, of how many
         self.former: dict[int, Any] = {}
+
+    def progress(self) -> dict[str, Any]:
+        """What a waiting reader of the lock is told."""
+        return {"step": self.step, "of": self.of, "seconds": round(self.seconds, 1)}
 
     @property
     def seconds(self) -> float:
@@ -70,27 +82,25 @@ class Keep(Checkpoint):
     # ------------------------------------------------------------ signals
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in SIGNALS:  # Lightning's own SIGTERM handler talks to other processes inside it, which can hang
-            self.former[number] = signal.signal(number, self._raise_flag)
-
-    def _raise_flag(self, number: int, frame: Any) -> None:
-        if self.signal and number == signal.SIGINT:  # a second Ctrl-C does not wait for the batch
-            raise KeyboardInterrupt
-        self.signal = number
+        self.former = signals.listen_to_all()
+        self.of = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
+        self.step = trainer.global_step
+        if self.experiment is not None:
+            tracking.log(self.experiment, self.curve)  # what an earlier part of the run could not send
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self.former.items():
-            signal.signal(number, handler)
+        signals.restore(self.former)
         self.former = {}
 
     def _agreed(self, trainer: pl.Trainer, due: bool, lost: bool) -> tuple[int, bool, bool]:
         """The signal that any process got, whether rank 0 finds a checkpoint due, and whether any loss is lost."""
+        number = TAKEN_OVER if self.lock is not None and self.lock.lost else signals.noted
         if trainer.world_size == 1:
-            return self.signal, due, lost
-        flags = torch.tensor([self.signal, due and trainer.is_global_zero, lost], device=trainer.strategy.root_device)
+            return number, due, lost
+        flags = torch.tensor([number, due and trainer.is_global_zero, lost], device=trainer.strategy.root_device)
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
         return int(flags[0]), bool(flags[1]), bool(flags[2])
 
@@ -103,7 +113,7 @@ class Keep(Checkpoint):
         now = time.monotonic()
         if self.warm:  # the first batch pays for starting up
             self.busy, self.images = self.busy + now - self.mark, self.images + len(batch[0]) * trainer.world_size
-        self.warm, self.mark = True, now
+        self.warm, self.mark, self.step = True, now, trainer.global_step
         if batch_idx + 1 == trainer.num_training_batches:
             return  # the epoch's end comes next, and keeps its own
         apart = trainer.world_size > 1 or not pl_module.on_cpu
@@ -113,10 +123,15 @@ class Keep(Checkpoint):
         number, due, lost = self._agreed(trainer, now - self.saved_at >= self.every, lost)
         if lost:
             raise NotFinite(pl_module.lost())
+        self._yield_to(number)
         if number or due:
             self.save(trainer)
         if number:
             raise Interrupted(number, trainer.global_step)
+
+    def _yield_to(self, number: int) -> None:
+        if number == TAKEN_OVER:  # this process stood still for a minute: what is in the folder is another's now
+            raise Busy(f"{self.folder}: another process has taken this run over")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         numbers = pl_module.curve_point
@@ -125,10 +140,13 @@ class Keep(Checkpoint):
         self.curve.append(
             {"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds}
         )
+        number, *_ = self._agreed(trainer, False, False)
+        self._yield_to(number)
         if trainer.is_global_zero:
             write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))
         self.save(trainer)
-        number, *_ = self._agreed(trainer, False, False)
+        if self.experiment is not None:
+            tracking.log(self.experiment, self.curve[-1:])
         if number and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise Interrupted(number, trainer.global_step)
 

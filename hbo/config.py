@@ -1,19 +1,18 @@
-"""All that makes a run: the flags, the recipes of the data sets, and the key under which a run is kept.
+"""All that makes a run: its fields, the recipes of the data sets, and the key under which a run is kept.
 
-parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config FILE <- flags
+resolve(k=2) -> Run        defaults <- recipe of the data set <- what is given
 """
 
 import difflib
 import hashlib
 import json
 import re
-import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from hbo import nets
 from hbo.block import Block, check_choices
-from hbo.errors import UserError, one_line
+from hbo.errors import UserError
 
 DataName = Literal["elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake"]
 
@@ -33,7 +32,9 @@ class Run(Block):
     width: float | None = 0.25
     """Width multiplier of every stage."""
     divisor: int | None = None
-    """Channels are multiples of it. Left out: the published one for this net and width."""
+    """Channels are multiples of it. Left out: the published one for this net and width; 2 with match_macs."""
+    match_macs: float | None = None
+    """Find the width that comes nearest to so many million multiply-adds, counted at 224 x 224 and 1000 classes as the paper does, whatever the data set. Refused where 3 % cannot be met."""
 
     data: DataName = "elpv"
     """Data set. elpv, digits and fake need no folder; the others want --data_dir."""
@@ -112,6 +113,8 @@ class Run(Block):
     """Seconds between checkpoints within an epoch; there is one at each epoch's end besides."""
     force: bool = False
     """Run again what is finished; the former run is moved aside."""
+    variant: str | None = None
+    """Fields that go together, as in "net=hbonet width=0.5 divisor=2": for the rows of a sweep that are no full grid."""
 
     # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`fingerprint`).
     NOT_IN_KEY: ClassVar = frozenset(
@@ -130,6 +133,8 @@ class Run(Block):
             "force",
             "devices",
             "num_nodes",
+            "match_macs",  # the width that it finds is
+            "variant",  # so are the fields that it names
         ]
     )
 
@@ -234,7 +239,8 @@ def build_net(run: Run, num_classes: int) -> nets.Pyramid:
 def resolve(**given: Any) -> Run:
     """A run from the fields given, the rest by the data set's recipe, else by the defaults.
 
-    A given `width` or `net` without a `divisor` drops the recipe's divisor: it takes the published one.
+    A given `width` or `net` without a `divisor` drops the recipe's divisor: it takes the published one. `match_macs` finds
+    the width; `variant` is taken apart into the fields that it names.
     A network of a zoo has one width, so `width` and `divisor` are None.
 
     Raises:
@@ -243,20 +249,24 @@ def resolve(**given: Any) -> Run:
     known = [f.name for f in fields(Run)]
     for name in given:
         if name not in known:
-            raise UserError(f"{name}: no such field{_did_you_mean(name, known)}")
+            raise UserError(f"{name}: no such field{did_you_mean(name, known)}")
+    if given.get("variant") is not None:
+        given = _together(given)
     data = given.get("data", Run.data)
     if data not in RECIPES:
-        raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{_did_you_mean(str(data), list(RECIPES))}")
+        raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{did_you_mean(str(data), list(RECIPES))}")
     values = RECIPES[data] | given
     if {"width", "net"} & given.keys() and "divisor" not in given:
         values.pop("divisor", None)
     net = values.get("net", Run.net)
     if "resolution" in given and "eval_resize" not in given and "eval_resize" in RECIPES[data]:
         values["eval_resize"] = given["resolution"]  # the recipe evaluates on the whole image, at any resolution
-    if net in nets.TABLES:
+    if values.get("match_macs") is not None:
+        values |= _matched(values, given)
+    elif net in nets.TABLES:
         width = values.get("width", Run.width)
         values["width"] = 1.0 if width is None else width
-        if values.get("divisor") is None and values["width"] > 0:
+        if values.get("divisor") is None and isinstance(values["width"], (int, float)) and values["width"] > 0:
             values["divisor"] = nets.published_divisor(net, values["width"])
     else:
         if given.get("width") is not None or given.get("divisor") is not None:
@@ -272,105 +282,49 @@ def resolve(**given: Any) -> Run:
     return run
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
+def _together(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields that `variant` names, beside the others.
+
+    Raises:
+        UserError: it is not NAME=VALUE NAME=VALUE, or contradicts what is given otherwise.
+    """
+    import yaml
+
+    known = [f.name for f in fields(Run) if f.name != "variant"]
+    named: dict[str, Any] = {}
+    for word in str(given["variant"]).split():
+        name, equals, text = word.partition("=")
+        if not equals or name not in known or name in named:
+            raise UserError(
+                f"variant={given['variant']!r}: {word!r} must be NAME=VALUE, each field once{did_you_mean(name, known)}"
+            )
+        named[name] = yaml.safe_load(text)
+        if name in given and given[name] != named[name]:
+            raise UserError(f"{name}={given[name]!r}: variant={given['variant']!r} says {named[name]!r}; give one of them")
+    return given | named
+
+
+def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The width, and its divisor, at which the network has `match_macs` million multiply-adds."""
+    from hbo.size import width_for
+
+    net, macs = values.get("net", Run.net), values["match_macs"]
+    if net not in nets.TABLES:
+        raise UserError(f"match_macs={macs}: {net} comes in one width; leave it out")
+    if not isinstance(macs, (int, float)) or macs <= 0:
+        raise UserError(f"match_macs={macs}: must be positive, in millions")
+    block = Block(**{f.name: values[f.name] for f in fields(Block) if f.name in values})
+    stage, divisor = values.get("first_stage", Run.first_stage), given.get("divisor") or 2
+    nets.check(net, block, None, divisor, stage)
+    width, _ = width_for(float(macs), net, block, divisor, stage)
+    if given.get("width") not in (None, width):
+        raise UserError(f"width={given['width']}: match_macs={macs:g} takes {width}; give one of them")
+    return {"width": width, "divisor": divisor}
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-def make_parser(prog: str, about: str):
-    """The flags, their choices and help, from the fields of `Run`."""
-    import jsonargparse
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None)
-    parser.add_argument(
-        "--config",
-        action=jsonargparse.ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
-        help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.",
-    )
-    parser.add_argument("--print_config", action="store_true", help="Print the resolved fields as YAML and stop.")
-    parser.add_class_arguments(Run)
-    parser.set_defaults(asdict(resolve()))  # what the help shows is what the default run takes
-    return parser
-
-
-def given(parser: Any, argv: list[str]) -> dict[str, Any]:
-    """The fields that the command line, or a file of it, names; not the defaults.
-
-    Raises:
-        UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
-    """
-    import jsonargparse
-
-    argv = [arg for arg in argv if not arg.startswith("--_wandb")]  # what a requeued W&B run brings along
-    switches = {f"--{f.name}" for f in fields(Run) if f.type is bool}
-    # `--force` is `--force=true`, as with any other program.
-    argv = [
-        f"{arg}=true" if arg in switches and "".join(argv[i + 1 : i + 2])[:2] in ("", "--") else arg
-        for i, arg in enumerate(argv)
-    ]
-    try:
-        namespace = parser.parse_args(argv, defaults=False)
-    except UnicodeDecodeError:
-        raise UserError("config: not a text file") from None
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_plain(str(error), argv)) from None
-    values = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config" and not k.startswith("_wandb")}
-    return values
-
-
-def _plain(message: str, argv: list[str]) -> str:
-    """Jsonargparse's message in one line of the user's words."""
-    names = [f.name for f in fields(Run)]
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        flag = found[1].split("=")[0]
-        return f"{flag}: no such flag{_did_you_mean(flag, [f'--{n}' for n in names])}"
-    if found := re.match(r"Option '(\S+)' is not accepted", message):
-        return f"{found[1]}: no such field{_did_you_mean(found[1], names)}"
-    if found := re.match(r'(?s)Parser key "(\w+)":\s+(.*)', message):
-        name, rest = found[1], " ".join(found[2].split())
-        field = Run.__dataclass_fields__.get(name)
-        value = (re.search(r"(?:Given value|Got value): (.*)", rest) or [None, None])[1]
-        if field is not None and value is not None:
-            choices = getattr(field.type, "__args__", ())
-            literal = getattr(field.type, "__origin__", None) is Literal
-            what = (
-                f"choose from {', '.join(map(str, choices))}"
-                if literal
-                else f"must be {_KINDS.get(str(field.type), getattr(field.type, '__name__', str(field.type)))}"
-            )
-            return f"{name}={value}: {what}{_did_you_mean(value, [str(c) for c in choices]) if literal else ''}"
-        return f"--{name}: {rest}"
-    return " ".join(message.split())
-
-
-_KINDS = {
-    "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
-    "<class 'bool'>": "true or false",
-    "<class 'str'>": "text",
-    "int | None": "a whole number, or null",
-    "float | None": "a number, or null",
-    "str | None": "text, or null",
-}
-
-
-def parse(
-    argv: list[str] | None = None, prog: str = "hbo.fit", about: str = "Train one network on one data set and leave one row."
-) -> Run:
-    """The run that a command line asks for; prints and exits for --help and --print_config.
-
-    Raises:
-        SystemExit: 2 with one line on standard error, for a flag or value that is wrong.
-    """
-    with one_line():
-        values = given(make_parser(prog, about), sys.argv[1:] if argv is None else argv)
-        show = values.pop("print_config", False)
-        run = resolve(**values)
-    if show:
-        print(to_yaml(run), end="")
-        raise SystemExit(0)
-    return run
 
 
 def to_yaml(run: Run) -> str:

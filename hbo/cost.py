@@ -11,7 +11,6 @@ takes a tenth of a second. The meta device would do without the rest of the arit
 counted there), but its kernels first import torch's compiler, for seconds.
 """
 
-import copy
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from hbo.errors import UserError
@@ -82,15 +81,17 @@ class _Counter(TorchDispatchMode):
         if func._overloadpacket is torch.ops.aten.convolution:
             x, weight, _, stride, padding, dilation, transposed, extra, groups = args
             out = _convolved(x, weight, stride, padding, dilation, transposed, extra, groups)
+            flops = conv_flop_count(x.shape, weight.shape, out.shape, transposed)
         else:
             out = func(*args, **kwargs)
+            counter = flop_registry.get(func._overloadpacket)
+            flops = counter(*args, **kwargs, out_val=out) if counter else None
         first = out[0] if isinstance(out, (tuple, list)) else out
         if isinstance(first, Tensor):
-            flops = flop_registry.get(func._overloadpacket)
             for name in self.tracker.parents:
                 cost = self.costs.setdefault(name, Cost())
-                if flops:
-                    cost.macs += flops(*args, **kwargs, out_val=out) // 2
+                if flops is not None:
+                    cost.macs += flops // 2
                     cost.activation_bytes += 4 * first.numel()
                 elif not func.is_view:
                     cost.elementwise += first.numel()
@@ -108,27 +109,40 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
         UserError: the network refuses that input size.
     """
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    net = copy.deepcopy(model).eval()
-    image = torch.zeros(1, 3, *size, device=next(net.parameters()).device)
+    image = torch.zeros(1, 3, *size, device=next(model.parameters()).device)
+    counted, _ = pass_through(model, image)
+    root = type(model).__name__
+    costs: dict[str, Cost] = {}
+    for name, stage in _stages(model).items():
+        cost = counted.get(f"{root}.{name}", Cost())
+        cost.params = parameters(model.get_submodule(name))
+        total = costs.setdefault(stage, Cost())
+        costs[stage] = Cost(*(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True)))
+    total = counted["Global"]
+    total.params = parameters(model)
+    return costs | {"total": total}
+
+
+def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
+    """Costs by module name, "Global" the whole (without parameters), and the output, whose values mean nothing.
+
+    Raises:
+        UserError: the network refuses that input size.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         with torch.no_grad(), _Counter() as counter:
-            net(image)
+            out = model(x)
     except UserError:
         raise
     except Exception as error:  # a rival's own words for a size that it cannot take
-        raise UserError(
-            f"resolution={size[0]} x {size[1]}: {type(net).__name__} cannot take it ({str(error).splitlines()[0]})"
-        ) from None
-    root = type(net).__name__
-    costs: dict[str, Cost] = {}
-    for name, stage in _stages(net).items():
-        cost = counter.costs.get(f"{root}.{name}", Cost())
-        cost.params = parameters(net.get_submodule(name))
-        total = costs.setdefault(stage, Cost())
-        costs[stage] = Cost(*(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True)))
-    total = counter.costs["Global"]
-    total.params = parameters(net)
-    return costs | {"total": total}
+        size = " x ".join(map(str, x.shape[2:]))
+        raise UserError(f"resolution={size}: {type(model).__name__} cannot take it ({str(error).splitlines()[0]})") from None
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return counter.costs, out
 
 
 def _stages(net: nn.Module) -> dict[str, str]:
@@ -170,15 +184,15 @@ def table(costs: dict[str, Cost]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    from hbo import config
+    from hbo import config, flags
     from hbo.errors import one_line
 
-    parser = config.make_parser(
+    parser = flags.make_parser(
         "hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise."
     )
     parser.add_argument("--json", action="store_true", help="Print JSON: the totals, by stage, and what each block really got.")
     with one_line():
-        given = config.given(parser, sys.argv[1:] if argv is None else argv)
+        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         run = config.resolve(**given)
         # The paper's input and classes unless asked otherwise: its costs are those of ImageNet.

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hbo import config, rows
+from hbo import config, flags, rows
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -23,13 +23,13 @@ OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and `--json`."""
-    parser = config.make_parser(
+    parser = flags.make_parser(
         "hbo.evaluate", "Evaluate a checkpoint, ours or a released .pth; the network comes from the file."
     )
     parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
     parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
     with one_line():
-        given = config.given(parser, sys.argv[1:] if argv is None else argv)
+        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         metrics, run = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:

@@ -15,40 +15,86 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hbo import config, rows
+from hbo import signals
+
+if __name__ == "__main__":
+    signals.listen()  # before the seconds of importing
+
+from hbo import config, flags, rows
 from hbo.config import Run
 from hbo.errors import DataError, UserError, one_line
+from hbo.lock import Lock
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. Exit status: 0 done, 1 failed (the row says why), 2 wrong flag or data, 128 + n at signal n."""
-    run = config.parse(argv)
+    """The command line.
+
+    Exit status: 0 done, 1 failed (the row says why), 2 wrong flag or data, 75 trained by another process, 128 + n at
+    signal n.
+    """
+    run = flags.parse(argv)
     try:
         with one_line():
             row = fit(run)
-    except KeyboardInterrupt:  # before there is anything to keep
-        print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+    except KeyboardInterrupt:  # a second Ctrl-C
         raise SystemExit(128 + signal.SIGINT) from None
     print(rows.summary(row, rows.folder(run)))
 
 
 def fit(run: Run) -> dict[str, Any]:
-    """Train, evaluate the last epoch, write the row; or take up what is there.
+    """Take over what is finished, here or in another study; else train, alone on this row.
 
     Raises:
         UserError: the run cannot be built, or its checkpoint is of another run.
+        Busy: another process trains it.
         SystemExit: a signal, or a loss that is not finite.
     """
-    folder = rows.folder(run)
-    row = rows.read(folder)
-    if row and row["state"] == "done" and not run.force:
-        rows.guard(row, rows.keyed(run), folder / "row.json", instead="--force runs it again")
-        return row
+    from hbo import cluster
 
+    folder = rows.folder(run)
+    if not cluster.is_first(run):
+        if not run.force and ((rows.read(folder) or {}).get("state") == "done" or rows.elsewhere(run)):
+            raise SystemExit(0)  # srun starts all; the first shows what is there
+        return train(run, folder, None)
+    row = finished(run, folder)
+    if row is None:
+        lock = Lock(folder)
+        existed = folder.exists()
+        try:
+            lock.acquire()
+            row = finished(run, folder)  # it may have ended a moment ago
+            return train(run, folder, lock) if row is None else row
+        finally:
+            lock.release()
+            if not existed and folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()  # refused before there was anything to keep
+    return row
+
+
+def finished(run: Run, folder: Path) -> dict[str, Any] | None:
+    """The row, where this study or another has it done; W&B's agent, who asked for it, gets it too."""
+    if run.force:
+        return None
+    row = rows.read(folder)
+    if row and row["state"] == "done":
+        rows.guard(row, rows.keyed(run), folder / "row.json", instead="--force runs it again")
+    elif source := rows.elsewhere(run):
+        row = rows.adopt(run, source)
+    else:
+        return None
+    from hbo import tracking
+
+    if tracking.by_agent():
+        tracking.mirror(run, folder, row)
+    return row
+
+
+def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
+    """Train, evaluate the last epoch, write the row; all processes of the run are here, the first with the lock."""
     import numpy as np
     import pytorch_lightning as pl
 
-    from hbo import checkpoint, cost, tracking
+    from hbo import checkpoint, cost, size, tracking
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
@@ -65,7 +111,7 @@ def fit(run: Run) -> dict[str, Any]:
     changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
     last, keep = folder / "last.ckpt", Keep(folder, run.checkpoint_every)
     trainer = make_trainer(run, folder, [keep, Bar(rows.label(run.net, run.k, rows.built(task.net)["depths"]))])
-    if run.force and row and row["state"] == "done" and trainer.is_global_zero:  # the other ranks start after this one
+    if run.force and lock and (rows.read(folder) or {}).get("state") == "done":  # the other ranks start after this one
         rows.set_aside(folder)
     if last.exists():
         saved = checkpoint.read(last).get("hyper_parameters", {})
@@ -73,6 +119,9 @@ def fit(run: Run) -> dict[str, Any]:
         rows.guard(saved, asked, last, instead="remove it, or take another --out or --study")
         changed = {name: saved[name] for name in ("threads", "accelerator") if saved[name] != getattr(run, name)}
     row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)
+    if run.match_macs:
+        assert run.divisor is not None
+        _, row["matched_macs"] = size.width_for(run.match_macs, run.net, config.block_of(run), run.divisor, run.first_stage)
     row |= {
         "num_classes": len(data.classes),
         "train_images": len(data.train),
@@ -80,13 +129,12 @@ def fit(run: Run) -> dict[str, Any]:
         "steps_per_epoch": steps,
         "before_resuming": changed,
     }
-    logger = None
     if trainer.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config.to_yaml(run))
-        logger, row["wandb_mode"] = tracking.start(run, folder)
-        trainer.logger = logger
+        assert lock is not None
+        rows.write_atomically(folder / "config.yaml", config.to_yaml(run))
+        keep.experiment, row["wandb_mode"] = tracking.start(run, folder)
         rows.write(folder, row | {"state": "unfinished"})
+        keep.lock, lock.progress = lock, keep.progress
     if run.compile:
         task.net.compile()
 
@@ -104,6 +152,8 @@ def fit(run: Run) -> dict[str, Any]:
         if trainer.is_global_zero:
             state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
             rows.write(folder, row | state | {"resumed_at": keep.resumed_at, "seconds": keep.seconds})
+            if keep.experiment is not None:
+                tracking.stopped(keep.experiment, stop)
         elif not isinstance(stop, DataError):
             # All ranks are here; one that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
             raise SystemExit(0) from None
@@ -124,9 +174,8 @@ def fit(run: Run) -> dict[str, Any]:
     row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
     np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
     rows.write(folder, row)
-    if logger is not None:
-        logger.experiment.summary.update({k: v for k, v in row.items() if k not in asdict(run)})
-        logger.experiment.finish()
+    if keep.experiment is not None:
+        tracking.summarise(keep.experiment, row)
     return row
 
 
@@ -145,6 +194,8 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.strategies import DDPStrategy
 
+    from hbo import cluster
+
     on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
     if run.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed
         raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
@@ -160,6 +211,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             else "auto",
             precision=run.precision,
             logger=False,
+            plugins=cluster.plugins(run),
             callbacks=callbacks,
             enable_progress_bar=bool(callbacks),
             enable_checkpointing=bool(callbacks),
@@ -192,6 +244,7 @@ def quieten() -> None:
         ".*could be improved by increasing the value of the `num_workers`.*",
         ".*GPU available but not used.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
+        ".*`srun` command is available on your system but is not used.*",  # cluster.py says what Lightning must know
         ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
     ):
         warnings.filterwarnings("ignore", message)

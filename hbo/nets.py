@@ -151,23 +151,20 @@ class Net(Pyramid):
 
     def __init__(self, table: Table, block: Block, width: float, divisor: int, num_classes: int) -> None:
         super().__init__()
-        channels = round_channels(32 * width, divisor)
-        blocks: list[nn.Module] = [conv_norm(3, channels, 3, stride=2)]
+        parts = layout(table, width, divisor)
+        blocks: list[nn.Module] = [conv_norm(3, parts[0].cin, 3, stride=2)]
         self.block = block
         self.labels, self.built = ["stem"], list[Built]()
-        for stage, row in enumerate(table.stages, start=1):
-            for repeat in range(row.repeats):
-                cin, channels = channels, round_channels(row.channels * width, divisor)
-                stride = row.stride if repeat == 0 else 1
-                new = make_block(row, cin, channels, stride, block, name=f"stage {stage}")
-                blocks.append(new)
-                self.labels.append(f"stage {stage}")
-                if row.block != "conv":
-                    got = [getattr(new, name, 0) for name in ("k", "concat_channels", "residual_channels")]
-                    self.built.append(Built(stage, row.block, stride, cin, channels, *got))
+        for part in parts:
+            new = make_block(part, block)
+            blocks.append(new)
+            self.labels.append(f"stage {part.stage}")
+            if part.row.block != "conv":
+                got = [getattr(new, name, 0) for name in ("k", "concat_channels", "residual_channels")]
+                self.built.append(Built(part.stage, part.row.block, part.stride, part.cin, part.cout, *got))
         self.features = nn.Sequential(*blocks)
-        last = round_channels(table.head * max(1.0, width), divisor)
-        self.head = conv_norm(channels, last)
+        last = head_channels(table, width, divisor)
+        self.head = conv_norm(parts[-1].cout, last)
         self.classifier = nn.Linear(last, num_classes)
         self.apply(init_weights)
 
@@ -178,14 +175,43 @@ class Net(Pyramid):
         return self.classifier(x)
 
 
-def make_block(row: Row, cin: int, cout: int, stride: int, block: Block, name: str) -> nn.Module:
+class Part(NamedTuple):
+    """A block of a network with its channels; `row` is the stage's."""
+
+    stage: int
+    row: Row
+    cin: int
+    cout: int
+    stride: int
+
+
+def layout(table: Table, width: float, divisor: int) -> list[Part]:
+    """The blocks between stem and head, in order; the stem's channels are the first one's `cin`."""
+    channels = round_channels(32 * width, divisor)
+    parts = []
+    for stage, row in enumerate(table.stages, start=1):
+        for repeat in range(row.repeats):
+            cin, channels = channels, round_channels(row.channels * width, divisor)
+            parts.append(Part(stage, row, cin, channels, row.stride if repeat == 0 else 1))
+    return parts
+
+
+def head_channels(table: Table, width: float, divisor: int) -> int:
+    """Channels of the last convolution: they grow with a width above 1 and never shrink."""
+    return round_channels(table.head * max(1.0, width), divisor)
+
+
+def make_block(part: Part, block: Block) -> nn.Module:
     """One block of a stage; a harmonious one contracts min(k, cap) times."""
+    row = part.row
     if row.block == "conv":
-        return conv_norm(cin, cout, act=False)
+        return conv_norm(part.cin, part.cout, act=False)
     if row.block == "ir":
-        return InvertedResidual(cin, cout, stride, row.expand)
+        return InvertedResidual(part.cin, part.cout, part.stride, row.expand)
     depth = min(block.k, row.cap)
-    return HarmoniousBottleneck(cin, cout, stride, row.expand, replace(block, k=depth), name)
+    return HarmoniousBottleneck(
+        part.cin, part.cout, part.stride, row.expand, replace(block, k=depth), name=f"stage {part.stage}"
+    )
 
 
 def round_channels(channels: float, divisor: int) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hbo.config import Run
+from hbo.config import Run, to_yaml
 from hbo.errors import UserError
+from hbo.lock import Lock
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
@@ -49,12 +51,50 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def elsewhere(run: Run) -> Path | None:
+    """Where another study has the run's key finished."""
+    for path in sorted(Path(run.out).expanduser().glob(f"*/{run.key()}/row.json")):
+        if path.parent.parent.name != run.study and (read(path.parent) or {}).get("state") == "done":
+            return path.parent
+    return None
+
+
+def adopt(run: Run, source: Path) -> dict[str, Any]:
+    """Take a finished run of another study over into this one: the same files, and a row that says where it comes from.
+
+    Raises:
+        UserError: the row's fields are not those asked for; or another process has the run.
+    """
+    found = read(source) or {}
+    guard(found, keyed(run), source / "row.json", instead="--force runs it again")
+    where = folder(run)
+    lock = Lock(where).acquire()
+    try:
+        for path in source.iterdir():
+            if path.suffix in (".csv", ".npz", ".ckpt"):
+                part = where / f"{path.name}.part"
+                part.unlink(missing_ok=True)
+                try:
+                    os.link(path, part)  # files are replaced, never written into, so that both may have the one
+                except OSError:
+                    shutil.copyfile(path, part)
+                os.replace(part, where / path.name)
+        write_atomically(where / "config.yaml", to_yaml(run))
+        own = {name: getattr(run, name) for name in ("out", "study", "data_dir", "match_macs", "variant")}
+        row = found | own | {"reused_from": source.parent.name}
+        write(where, row)
+    finally:
+        lock.release()
+    return row
+
+
 def set_aside(where: Path) -> None:
-    """Move a run out of the way, to OUT/STUDY/replaced/KEY-TIME, where no table looks."""
-    if where.exists():
-        target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
-        target.parent.mkdir(exist_ok=True)
-        os.replace(where, target)
+    """Move a run's files out of the way, to OUT/STUDY/replaced/KEY-TIME, where no table looks; its lock stays."""
+    target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    target.mkdir(parents=True)
+    for path in sorted(where.iterdir(), key=lambda p: p.name != "row.json"):  # the row first: what is left is no finished run
+        if not path.name.startswith("lock."):
+            os.replace(path, target / path.name)
 
 
 def keyed(run: Run) -> dict[str, Any]:

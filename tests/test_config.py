@@ -9,8 +9,9 @@ from conftest import call, make_folder
 from test_block import choices
 
 from hbo.block import Block
-from hbo.config import RECIPES, Run, parse, resolve, to_yaml
+from hbo.config import RECIPES, Run, resolve, to_yaml
 from hbo.errors import UserError
+from hbo.flags import make_parser, parse
 
 
 def test_the_default_run_is_table_6_on_elpv():
@@ -24,6 +25,13 @@ def test_an_explicit_width_drops_the_recipes_divisor():
     assert parse(["--width", "0.1"]).divisor == 4
     assert parse(["--net", "mobilenetv2"]).divisor == 8
     assert parse(["--data", "imagenet", "--data_dir", "x"]).divisor == 2
+
+
+def test_fields_that_go_together_are_taken_apart():
+    run = parse(["--variant", "net=mobilenetv2 width=0.5 eval_resize=null", "--seed", "1"])
+    assert (run.net, run.width, run.divisor, run.seed) == ("mobilenetv2", 0.5, 8, 1)
+    assert run.key() == resolve(net="mobilenetv2", width=0.5, seed=1).key()
+    assert resolve(**dataclasses.asdict(run)) == run
 
 
 def test_imagenets_recipe_is_the_papers():
@@ -51,8 +59,6 @@ def test_an_explicit_flag_beats_the_recipe(data):
 
 
 def test_every_field_is_a_flag_with_a_help_text():
-    from hbo.config import make_parser
-
     text = make_parser("hbo.fit", "").format_help()
     for field in dataclasses.fields(Run):
         assert f"--{field.name}" in text
@@ -106,6 +112,13 @@ WRONG = [
     (["--study", ".."], "folder"),
     (["--config", "/bin/true"], "not a text file"),
     (["stray"], "stray"),
+    (["--match_macs", "44.1", "--width", "0.3"], "takes 0.292"),
+    (["--match_macs", "44.1", "--net", "mobilenetv2", "--divisor", "8"], "39.2 (width 0.277)"),
+    (["--match_macs", "44.1", "--net", "timm:resnet18"], "one width"),
+    (["--match_macs", "0"], "positive"),
+    (["--variant", "k=2 wdth=1"], "did you mean width"),
+    (["--variant", "k=2", "--k", "3"], "give one of them"),
+    (["--variant", "k=2 k=2"], "each field once"),
 ]
 
 
@@ -129,7 +142,7 @@ def test_the_command_line_says_it_too():
 def test_the_key_is_what_can_change_the_result():
     run = resolve(data="digits", eval_resize=64)
     same = {"threads": 7, "workers": 3, "out": "x", "study": "y", "wandb": "offline", "project": "p", "checkpoint_every": 1.0, "force": True,
-            "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp"}  # fmt: skip
+            "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp", "match_macs": 9.0, "variant": "k=2"}  # fmt: skip
     switches = {f.name: next(v for v in choices(f) if v != f.default) for f in dataclasses.fields(Block)}
     other = {**switches, "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "resolution": 48,
              "eval_resize": 100, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "epochs": 7, "batch": 32, "lr": 0.1,

@@ -107,15 +107,12 @@ class Classify(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.last_outcomes = self.outcomes.compute()
         metrics = classification(self.last_outcomes, self.num_classes)
-        self._note({f"val/{name}": value for name, value in metrics.items()})
+        self.curve_point |= {f"val/{name}": value for name, value in metrics.items()}
 
     def on_train_epoch_end(self) -> None:
-        self._note({"train/loss": float(self.train_loss.compute()), "lr": self.optimizers().param_groups[0]["lr"]})  # pyright: ignore
+        rate = self.optimizers().param_groups[0]["lr"]  # pyright: ignore
+        self.curve_point |= {"train/loss": float(self.train_loss.compute()), "lr": rate}
         self.train_loss.reset()
-
-    def _note(self, numbers: dict[str, float]) -> None:
-        self.curve_point |= numbers
-        self.log_dict(numbers, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         run = self.run

@@ -1,0 +1,110 @@
+"""The size of a network of our tables, block by block, each distinct block built and counted once.
+
+A sweep of a thousand runs has some dozens of distinct blocks, so that its costs are known in seconds; and a width for a
+wanted number of multiply-adds is found in about one. The sums equal `hbo.cost.count` of the whole network.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import nn
+
+from hbo import cost, nets
+from hbo.block import Block, conv_norm
+from hbo.cost import Cost
+from hbo.errors import UserError
+
+PAPER = 224, 1000  # the input and the classes at which the paper counts
+TOLERANCE = 0.03
+STEP = 1000  # widths are searched in thousandths
+Shape = tuple[int, int, int]
+
+
+def total(
+    net: str,
+    block: Block,
+    width: float | None,
+    divisor: int | None,
+    first_stage: nets.FirstStage,
+    resolution: int,
+    classes: int,
+) -> Cost:
+    """Costs of one image through a network.
+
+    Raises:
+        UserError: the network cannot be built, or refuses the resolution.
+    """
+    if net not in nets.TABLES:
+        return _whole(net, resolution, classes)
+    assert width is not None
+    table = nets.table_of(net, first_stage)
+    divisor = divisor or nets.published_divisor(net, width)
+    parts = nets.layout(table, width, divisor)
+    costs = []
+    shape: Shape = (3, resolution, resolution)
+    cost_, shape = _stem(parts[0].cin, shape)
+    costs.append(cost_)
+    for part in parts:
+        same = part._replace(row=part.row._replace(channels=0, repeats=0, stride=0))  # what a block's cost does not depend on
+        switches = replace(block, k=min(block.k, part.row.cap)) if part.row.block == "hb" else Block()
+        cost_, shape = _block(same, switches, shape)
+        costs.append(cost_)
+    last = nets.head_channels(table, width, divisor)
+    cost_, shape = _head(parts[-1].cout, last, shape)
+    costs += [cost_, Cost(macs=last * classes, params=(last + 1) * classes, activation_bytes=4 * classes, elementwise=last)]
+    return Cost(*(sum(values) for values in zip(*(vars(c).values() for c in costs), strict=True)))
+
+
+@cache
+def width_for(macs: float, net: str, block: Block, divisor: int, first_stage: nets.FirstStage) -> tuple[float, float]:
+    """The width whose network comes nearest to so many million multiply-adds, and how many it has.
+
+    Raises:
+        UserError: nothing is within 3 % of it; names the nearest.
+    """
+    count = lambda step: total(net, block, step / STEP, divisor, first_stage, *PAPER).macs / 1e6
+    low, high = 1, STEP // 4
+    while count(high) < macs:
+        low, high = high, 2 * high
+        if high > 64 * STEP:
+            raise UserError(f"match_macs={macs:g}: more than {net} has at any sensible width")
+    while high - low > 1:  # counts never fall with the width
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < macs else (low, middle)
+    nearest = min((low, high), key=lambda step: abs(count(step) - macs))
+    reached = count(nearest)
+    if abs(reached / macs - 1) > TOLERANCE:
+        near = " and ".join(f"{count(step):.1f} (width {step / STEP:g})" for step in (low, high))
+        raise UserError(
+            f"match_macs={macs:g}: no width of {net} is within {100 * TOLERANCE:.0f} % at divisor {divisor}; nearest are {near};"
+            " take one of them, or a smaller divisor"
+        )
+    return nearest / STEP, reached
+
+
+@cache
+def _stem(channels: int, shape: Shape) -> tuple[Cost, Shape]:
+    return _count(conv_norm(3, channels, 3, stride=2), shape)
+
+
+@cache
+def _block(part: nets.Part, switches: Block, shape: Shape) -> tuple[Cost, Shape]:
+    return _count(nets.make_block(part, switches), shape)
+
+
+@cache
+def _head(cin: int, cout: int, shape: Shape) -> tuple[Cost, Shape]:
+    return _count(conv_norm(cin, cout), shape)
+
+
+@cache
+def _whole(net: str, resolution: int, classes: int) -> Cost:
+    return cost.count(nets.build(net, width=None, num_classes=classes), resolution)["total"]
+
+
+def _count(module: nn.Module, shape: Shape) -> tuple[Cost, Shape]:
+    costs, out = cost.pass_through(module, torch.zeros(1, *shape))
+    whole = costs["Global"]
+    whole.params = cost.parameters(module)
+    return whole, (int(out.shape[1]), int(out.shape[2]), int(out.shape[3]))
