@@ -81,7 +81,7 @@ class _Counter(TorchDispatchMode):
         if func._overloadpacket is torch.ops.aten.convolution:
             x, weight, _, stride, padding, dilation, transposed, extra, groups = args
             out = _convolved(x, weight, stride, padding, dilation, transposed, extra, groups)
-            flops = conv_flop_count(x.shape, weight.shape, out.shape, transposed)
+            flops = conv_flop_count(list(x.shape), list(weight.shape), list(out.shape), transposed)
         else:
             out = func(*args, **kwargs)
             counter = flop_registry.get(func._overloadpacket)

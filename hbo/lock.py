@@ -98,9 +98,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     number, path = found[-1]
     try:
         age = _now(folder) - path.stat().st_mtime
-        holder = json.loads(path.read_text() or "{}")
+        text = path.read_text()
     except FileNotFoundError:
         return None
+    try:
+        holder = json.loads(text)
     except json.JSONDecodeError:  # read while it was being written
         holder = {}
     holder = {"host": "?", "pid": 0} | holder | {"number": number, "age": age}

@@ -28,9 +28,9 @@ def test_an_explicit_width_drops_the_recipes_divisor():
 
 
 def test_fields_that_go_together_are_taken_apart():
-    run = parse(["--variant", "net=mobilenetv2 width=0.5 eval_resize=null", "--seed", "1"])
+    run = parse(["--variant", "net=mobilenetv2 width=0.5 resolution=64", "--seed", "1"])
     assert (run.net, run.width, run.divisor, run.seed) == ("mobilenetv2", 0.5, 8, 1)
-    assert run.key() == resolve(net="mobilenetv2", width=0.5, seed=1).key()
+    assert run.key() == resolve(net="mobilenetv2", width=0.5, resolution=64, seed=1).key()
     assert resolve(**dataclasses.asdict(run)) == run
 
 
