@@ -27,7 +27,8 @@ def plugins(run: Run) -> list[Any] | None:
     Raises:
         UserError: srun started another number of tasks than the run has devices.
     """
-    from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
     if run.world > 1 and tasks() > 1:
         if tasks() != run.world:

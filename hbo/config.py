@@ -219,6 +219,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
 }
 CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10}
+SIZES = {  # images to train on and to report
+    "elpv": (1968, 656),
+    "imagenet": (1281167, 50000),
+    "cifar10": (50000, 10000),
+    "cifar100": (50000, 10000),
+    "imagenette": (9469, 3925),
+    "digits": (1348, 449),
+    "fake": (256, 64),
+}
 
 
 def _require(run: Run, name: str, holds: bool, reason: str) -> None:

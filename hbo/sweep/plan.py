@@ -1,0 +1,314 @@
+"""Every run of a study before anything starts: its key, what it costs, whether it is there, and how long it will take."""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hbo import config, lock, rows
+from hbo.config import Run
+from hbo.errors import UserError
+from hbo.sweep.study import Study, resolved
+
+START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
+EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
+CALIBRATION = 3.0  # seconds of updates, after the first
+UNFINISHED = ("missing", "unfinished", "interrupted", "failed")  # what `run` starts
+
+
+@dataclass
+class Entry:
+    """A run of a study, and what is known of it."""
+
+    fields: dict[str, Any]
+    """As the sweep file and the command line give them."""
+    run: Run | None = None
+    error: str = ""
+    key: str | None = None
+    state: str = "invalid"
+    """done, running, queued, interrupted, unfinished, failed, missing, or invalid."""
+    where: Path | None = None
+    """The run's folder; of a row that another study finished, that study's."""
+    step: int = 0
+    of: int = 0
+    elapsed: float = 0.0
+    """Updates done, of how many, in how many seconds, of a run that is running."""
+    macs: int | None = None
+    params: int | None = None
+    written: int | None = None
+    """Numbers that the network writes for an image: what its time goes by."""
+    seconds: float | None = None
+    """That it will take, or took."""
+    measured: bool = False
+    """Whether `seconds` are what it took; else they are an estimate."""
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+def entries(study: Study) -> list[Entry]:
+    """The study's runs in order, each key once, with their states; nothing is built or counted."""
+    found = []
+    keys: set[str] = set()
+    for fields, run in zip(study.rows, resolved(study), strict=True):
+        entry = Entry(fields)
+        found.append(entry)
+        if isinstance(run, UserError):
+            entry.error = str(run)
+            continue
+        try:
+            entry.run, entry.key = run, run.key()
+        except UserError as error:  # a folder of images that is not there
+            entry.error = str(error)
+            continue
+        if entry.key in keys:
+            found.pop()
+            continue
+        keys.add(entry.key)
+        entry.where = rows.folder(run)
+    finished = finished_elsewhere(found)
+    for entry in found:
+        refresh(entry, finished)
+    return found
+
+
+def finished_elsewhere(plan: list[Entry]) -> dict[str, Path]:
+    """Key -> where any study has it finished, of the folders that the plan's runs lie in."""
+    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
+    wanted = {entry.key for entry in plan}
+    paths = [path.parent for root in roots for path in root.glob("*/*/row.json") if path.parent.name in wanted]
+    return {path.name: path for path in sorted(paths) if (rows.read(path) or {}).get("state") == "done"}
+
+
+def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
+    """Look at the run's folder again."""
+    if entry.run is None or entry.where is None or entry.key is None:
+        return
+    where = rows.folder(entry.run)
+    entry.where, entry.row = where, rows.read(where) or {}
+    entry.state = entry.row.get("state", "missing")
+    entry.error = entry.row.get("error", "") if entry.state == "failed" else ""
+    if entry.state == "done":
+        entry.seconds, entry.measured = entry.row["seconds"], True
+        return
+    if finished and entry.key in finished:
+        entry.where = finished[entry.key]
+        entry.row = rows.read(entry.where) or {}
+        entry.state, entry.seconds, entry.measured = "done", entry.row["seconds"], True
+        return
+    holder = lock.read(where)
+    if holder and holder["alive"]:
+        entry.state, entry.elapsed = "running", holder.get("seconds", 0.0)
+        entry.step, entry.of = holder.get("step", 0), holder.get("of", 0)
+
+
+def price(plan: list[Entry]) -> None:
+    """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits is invalid."""
+    from hbo import size
+
+    for entry in plan:
+        run = entry.run
+        if run is None:
+            continue
+        try:
+            _, _, classes = images(run)
+            cost = size.total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, classes)
+        except UserError as error:
+            entry.run, entry.state, entry.error = None, "invalid", str(error)
+            continue
+        entry.macs, entry.params, entry.written = cost.macs, cost.params, cost.activation_bytes // 4 + cost.elementwise
+
+
+def images(run: Run) -> tuple[int, int, int]:
+    """Images that the run trains on in an epoch, that it reports, and classes.
+
+    Raises:
+        UserError: a folder of images that is not there.
+    """
+    if run.data == "imagefolder":
+        from hbo.data.images import data_dir, scan
+
+        parts = [scan(data_dir(run), part) for part in ("train", "val")]
+        train, val = (sum(map(len, part.values())) for part in parts)
+        classes = len(parts[0])
+    else:
+        (train, val), classes = config.SIZES[run.data], config.CLASSES[run.data]
+    if run.holdout:
+        val = round(train * run.holdout)
+        train -= val
+    if run.limit_batches:
+        train, val = (min(n, run.limit_batches * run.batch) for n in (train, val))
+    return train, val, classes
+
+
+# ------------------------------------------------------------ time
+
+
+def estimate(plan: list[Entry]) -> str:
+    """Seconds of each run that is not done, and in words where they come from.
+
+    Rows of this machine count, the same run but for its seed first, then any of the same size of input; without them,
+    some updates of one network are timed. Other networks are scaled by the numbers that they write.
+    """
+    todo = [entry for entry in plan if entry.run and entry.state not in ("done", "invalid")]
+    if not todo:
+        return "all measured"
+    sources = set()
+    known = _measured(plan)
+    rate: float | None = None  # seconds a number written, in training
+    for entry in todo:
+        run, written = entry.run, entry.written
+        assert run is not None
+        assert written is not None
+        same = [row["seconds"] for row in known if _alike(row, run) == "same"]
+        near = [row for row in known if _alike(row, run) == "near"]
+        if same:
+            seconds = statistics.mean(same)
+            sources.add("rows of this machine")
+        else:
+            if near:
+                speed = statistics.median(1 / row["images_per_second"] / _written(row) for row in near)
+                sources.add("rows of this machine, scaled by the numbers that a network writes")
+            else:
+                if rate is None:
+                    middle = sorted((e for e in todo if e.written), key=lambda e: e.written or 0)[len(todo) // 2]
+                    assert middle.run is not None
+                    assert middle.written is not None
+                    rate = calibrate(middle.run) / middle.written
+                speed = rate
+                sources.add("a calibration of some seconds, scaled by the numbers that a network writes")
+            train, val, _ = images(run)
+            seconds = run.epochs * (train + EVALUATION * val) * speed * written / run.world
+        left = 1 - entry.step / entry.of if entry.of else 1.0
+        entry.seconds = left * seconds + START
+    return "estimates, from " + "; ".join(sorted(sources))
+
+
+def _measured(plan: list[Entry]) -> list[dict[str, Any]]:
+    """Finished rows of this machine, wherever the plan's runs lie."""
+    here = rows.machine()
+    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
+    found = [rows.read(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
+    return [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
+
+
+def _alike(row: dict[str, Any], run: Run) -> str:
+    """Whether a row's seconds are the run's ("same"), or their images a second can be scaled to it ("near")."""
+    outer = ("threads", "devices", "num_nodes", "accelerator", "precision", "channels_last", "compile", "resolution", "batch")
+    if any(row.get(name, getattr(Run, name)) != getattr(run, name) for name in outer):
+        return ""
+    asked = rows.keyed(run) | {"data_dir": run.data_dir}
+    differ = {name for name, value in asked.items() if row.get(name, getattr(Run, name, None)) != value}
+    return "same" if differ <= {"seed"} else "near"
+
+
+def _written(row: dict[str, Any]) -> int:
+    return row["activation_bytes"] // 4 + row["elementwise"]
+
+
+def calibrate(run: Run) -> float:
+    """Seconds that training takes for an image of this run, on a device of this machine: some updates on made-up images."""
+    import time
+
+    import torch
+    import torch.nn.functional as F
+
+    gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
+    device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.threads)
+    memory = torch.channels_last if run.channels_last else torch.contiguous_format
+    net = config.build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    images = torch.randn(batch, 3, run.resolution, run.resolution, device=device).contiguous(memory_format=memory)
+    labels = torch.zeros(batch, dtype=torch.long, device=device)
+    mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)
+    seconds: list[float] = []
+    while len(seconds) < 3 or (sum(seconds) < CALIBRATION / 2 and len(seconds) < 50):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        if run.precision == "32-true":
+            loss = F.cross_entropy(net(images), labels)
+        else:
+            with mixed:
+                loss = F.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        if gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+        if sum(seconds) > CALIBRATION and len(seconds) > 1:
+            break
+    torch.set_num_threads(before)
+    return statistics.median(seconds[1:]) / batch
+
+
+# ------------------------------------------------------------ to read
+
+
+def varying(plan: list[Entry]) -> list[str]:
+    """The fields in which the runs differ, `variant` in place of those that it names."""
+    names = {name for entry in plan for name in entry.fields}
+    return sorted(name for name in names if len({json.dumps(e.fields.get(name), default=str) for e in plan}) > 1)
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as people read them."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def table(plan: list[Entry]) -> str:
+    """The plan as text, a run a line."""
+    names = varying(plan)
+    head = ["key", *names, "M multiply-adds", "M params", "state", "time"]
+    lines = []
+    for entry in plan:
+        macs = f"{entry.macs / 1e6:.1f}" if entry.macs is not None else "-"
+        params = f"{entry.params / 1e6:.3f}" if entry.params is not None else "-"
+        values = ["" if entry.fields.get(name) is None else str(entry.fields[name]) for name in names]
+        time = ("" if entry.measured or entry.seconds is None else "~") + clock(entry.seconds)
+        lines.append([entry.key or "-", *values, macs, params, describe(entry), time])
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [head, *lines]
+    )
+
+
+def describe(entry: Entry) -> str:
+    """The state with what belongs to it: how far, why, where."""
+    if entry.state in ("invalid", "failed") and entry.error:
+        return f"{entry.state}: {entry.error}"
+    if entry.state == "running" and entry.of:
+        left = f", {clock(entry.elapsed * (entry.of - entry.step) / entry.step)} left" if entry.step else ""
+        return f"running {100 * entry.step / entry.of:.0f} %{left}"
+    if entry.state == "done" and entry.run and entry.where and entry.where.parent.name != entry.run.study:
+        return f"done in {entry.where.parent.name}"
+    return entry.state
+
+
+def totals(plan: list[Entry], workers: int, source: str) -> str:
+    """How many of each state, and the hours that are left, on one device and on several."""
+    counts = {state: sum(entry.state == state for entry in plan) for state in dict.fromkeys(entry.state for entry in plan)}
+    left = [entry for entry in plan if entry.state not in ("done", "invalid")]
+    seconds = [(entry.seconds or 0.0) * entry.run.world for entry in left if entry.run]
+    said = f"{len(plan)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    if not left:
+        return said + "; nothing is left to run"
+    several = f", {clock(max(sum(seconds) / workers, max(seconds)))} on {workers}" if workers > 1 else ""
+    return f"{said}; {clock(sum(seconds))} left on one device{several} ({source})"
+
+
+def as_json(plan: list[Entry]) -> str:
+    """The plan for other programs: an object a run."""
+    names = {f for entry in plan for f in entry.fields}
+    objects = []
+    for entry in plan:
+        asked = asdict(entry.run) if entry.run else {name: entry.fields.get(name) for name in sorted(names)}
+        known = {name: getattr(entry, name) for name in ("key", "macs", "params", "state", "seconds", "measured", "error")}
+        objects.append(asked | known | {"step": entry.step, "of": entry.of})
+    return json.dumps(objects, indent=1)
