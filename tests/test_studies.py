@@ -1,0 +1,106 @@
+"""The sweep files: each row is a run, each table's rows are the published ones and no other."""
+
+import re
+from collections import Counter
+
+import pytest
+import yaml
+from conftest import ROOT, published
+
+from hbo import cost, size
+from hbo.config import Run, build_net, resolve
+from hbo.sweep.study import COMMAND, read
+
+FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
+TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}
+RIVALS = {  # the name in table 7, and the network's here
+    "MobileNetV1 (0.75)": "pytorchcv:mobilenet_w3d4",
+    "CondenseNet (G=C=8)": "pytorchcv:condensenet74_c8_g8",
+    "ShuffleNetV1 (g=3)": "pytorchcv:shufflenet_g3_w3d2",
+    "MobileNetV2 (1.0)": "mobilenetv2",
+    "IGCV3-D": "pytorchcv:igcv3_w1",
+    "ShuffleNetV2": "torchvision:shufflenet_v2_x1_5",
+    "HBONet (1.0)": "hbonet",
+}
+
+
+def runs(name: str, **overrides) -> list[Run]:
+    return [resolve(**row) for row in read(ROOT / "sweeps" / f"{name}.yaml", overrides).rows]
+
+
+def test_the_studies_are_there():
+    wanted = {"contraction", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
+              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7"}  # fmt: skip
+    assert {path.stem for path in FILES} == wanted
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("data", [None, "elpv", "cifar10", "imagenet"])
+def test_each_row_is_a_run_of_its_own(path, data):
+    found = runs(path.stem, **({"data": data} if data else {}))
+    assert len({run.key() for run in found}) == len(found)
+    assert {run.study for run in found} == {path.stem}
+    assert data is None or {run.data for run in found} == {data}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_wandb_reads(path):
+    content = yaml.safe_load(path.read_text())
+    assert content["command"] == ["${env}", "${interpreter}", *COMMAND]
+    assert content["name"] == path.stem
+    assert "seed" in content["parameters"]
+    assert all("." not in name for name in content["parameters"])
+    comment = path.read_text().split("name:")[0]
+    assert all(
+        word in comment
+        for word in (
+            "?" if path.stem not in ("table3", "table4", "table7") else "HBONet",
+            "Regenerates: ",
+            "Cost: ",
+            "data_dir",
+        )
+    )
+
+
+@pytest.mark.parametrize(("table", "study"), TABLES.items())
+def test_the_rows_of_a_table_are_the_published_ones(table, study):
+    wanted = Counter()
+    for row in published(int(table)):
+        net, width = row["model"], float(row["width"])
+        divisor = int(row["divisor"]) if row["divisor"] else None
+        wanted[net, width, divisor or resolve(net=net, width=width).divisor, int(row["resolution"]), int(row["k"] or 1)] += 1
+    found = Counter((run.net, run.width, run.divisor, run.resolution, run.k) for run in runs(study, data="imagenet", seed=0))
+    assert found == wanted
+    protocol = {(run.epochs, run.batch, run.lr, run.scheme, run.first_stage) for run in runs(study, data="imagenet", seed=0)}
+    assert protocol == {(150, 256, 0.05, "release", "release")}
+    resize = {run.eval_resize for run in runs(study, data="imagenet", seed=0)}
+    assert resize == ({256} if table == "5" else {round(n / 0.875) for _, _, _, n, _ in found})
+
+
+def test_table_7s_comment_is_what_is_counted_and_published():
+    text = (ROOT / "sweeps" / "table7.yaml").read_text()
+    lines = {m[1]: m.groups()[1:] for m in re.finditer(r"# \| (\S.*?) \| ([\d.]+) \| (\d+) \| ([+-][\d.]+) \|", text)}
+    assert list(lines) == list(RIVALS) == [row["model"] for row in published(7)]
+    found = {run.net: run for run in runs("table7")}
+    assert set(found) == set(RIVALS.values())
+    assert {found["hbonet"].width, found["mobilenetv2"].width} == {1.0}
+    for row in published(7):
+        macs = cost.macs(build_net(found[RIVALS[row["model"]]], 1000), 224) / 1e6
+        assert lines[row["model"]] == (f"{macs:.1f}", row["mmacs"], f"{macs - int(row['mmacs']):+.1f}")
+
+
+def test_equal_multiply_adds_are_equal():
+    for name in ("contraction_isomac", "mobilenetv2", "stages"):
+        for run in runs(name, seed=0):
+            macs = cost.macs(build_net(run, 1000), 224) / 1e6
+            assert abs(macs / 44.1 - 1) <= size.TOLERANCE
+    (first, *_) = runs("contraction", seed=0)
+    assert round(cost.macs(build_net(first, 1000), 224) / 1e6, 1) == 44.1  # table 6 at k = 1
+
+
+def test_the_factorial_is_whole():
+    found = runs("factorial")
+    assert len(found) == 3 * 3 * 3 * 2 * 3
+    assert {run.scheme for run in found} == {"uniform"}
+    names = ("k", "concat_ratio", "upsample", "residual", "seed")
+    assert [len({getattr(run, name) for run in found}) for name in names] == [3, 3, 3, 2, 3]
