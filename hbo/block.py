@@ -9,6 +9,7 @@ Shapes: B images, C channels, H rows, W columns.
 import math
 import typing
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -53,9 +54,14 @@ class Block:
             raise UserError(f"kernel={self.kernel}: must be odd and positive, so that padding keeps the map's size")
 
 
+@cache
+def _types(owner: type) -> dict[str, typing.Any]:
+    return typing.get_type_hints(owner)
+
+
 def check_choices(switches: object) -> None:
     """Refuse a field of a dataclass whose value is not one of its `Literal` choices, or not of its plain type."""
-    for name, kind in typing.get_type_hints(type(switches)).items():
+    for name, kind in _types(type(switches)).items():
         value = getattr(switches, name)
         choices = typing.get_args(kind)
         if typing.get_origin(kind) is Literal and value not in choices:

@@ -21,6 +21,7 @@ STEP = 1000  # widths are searched in thousandths
 Shape = tuple[int, int, int]
 
 
+@cache
 def total(
     net: str,
     block: Block,

@@ -45,7 +45,7 @@ def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
             from pytorchcv import model_provider
 
             known = [*model_provider._models, "shufflenet_g3_w3d2"]
-            make = lambda: _free_size(_pytorchcv(name, num_classes))
+            make = lambda: _free_size(_wired(_pytorchcv(name, num_classes)))
     except ImportError as error:
         raise UserError(f"net={zoo}:{name}: {zoo} is not installed ({error}); pip install -e '.[zoo]'") from None
     if name not in known:
@@ -66,31 +66,20 @@ def _pytorchcv(name: str, num_classes: int) -> nn.Module:
     return model_provider.get_model(name, pretrained=False, num_classes=num_classes)
 
 
-def _shufflenet_g3_w3d2(num_classes: int) -> nn.Module:
-    """ShuffleNetV1 1.5x, 3 groups, with 24 channels in the stem as in its authors' release; pytorchcv would widen it too."""
-    from pytorchcv.models.shufflenet import ShuffleNet
-
-    return ShuffleNet([[360] * 4, [720] * 8, [1440] * 4], init_block_channels=24, groups=3, num_classes=num_classes)
-
-
-# What pytorchcv has the parts of but no name for, named as it would.
-ADDED = {"shufflenet_g3_w3d2": _shufflenet_g3_w3d2}
-
-
 def _wired(net: nn.Module) -> nn.Module:
     """Give the groups of a CondenseNet their inputs, fixed: group g of G has every G-th channel, from the g-th on.
 
     Its authors learn which inputs a group keeps. pytorchcv has the network as converted after that, where each layer picks
-    its inputs by an index that comes with trained weights; without them every index is 0, and all but one channel unused.
+    its inputs by an index that comes with trained weights; without them every index is 0, and no block gets a gradient.
     """
+    from pytorchcv.models.condensenet import CondenseComplexConv, CondenseLinear
+
     for module in net.modules():
-        index = getattr(module, "index", None)
-        if not isinstance(index, Tensor) or index.any():
-            continue
-        if isinstance(conv := getattr(module, "conv", None), nn.Conv2d):
-            index.copy_(torch.arange(len(index)).view(-1, conv.groups).T.flatten())
-        else:  # the classifier, which keeps half of its inputs
-            index.copy_(2 * torch.arange(len(index)))
+        if isinstance(module, (CondenseComplexConv, CondenseLinear)):
+            index: Any = module.index
+            conv: Any = getattr(module, "conv", None)  # the classifier has none: it keeps every second of its inputs
+            every = torch.arange(len(index), device=index.device)
+            index.copy_(2 * every if conv is None else every.view(-1, conv.groups).T.flatten())
     return net
 
 

@@ -2,8 +2,11 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT, published
 
@@ -62,6 +65,23 @@ def test_what_wandb_reads(path):
     )
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(path):
+    found = runs(path.stem)
+    (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
+    assert int(said) == len(found)
+    seeds = 1 if path.stem.startswith("table") else 3 if path.stem == "factorial" else 6
+    assert {run.seed for run in found} == set(range(seeds))
+    without = Counter(replace(run, seed=0).key() for run in found)
+    assert set(without.values()) == {seeds}  # every row has every seed
+
+
+@pytest.mark.parametrize("switch", ["upsample", "contract", "residual"])
+def test_a_switchs_study_has_its_every_value(switch):
+    kind = get_type_hints(Run)[switch]
+    assert {getattr(run, switch) for run in runs(switch)} == set(get_args(kind) or (True, False))
+
+
 @pytest.mark.parametrize(("table", "study"), TABLES.items())
 def test_the_rows_of_a_table_are_the_published_ones(table, study):
     wanted = Counter()
@@ -87,6 +107,15 @@ def test_table_7s_comment_is_what_is_counted_and_published():
     for row in published(7):
         macs = cost.macs(build_net(found[RIVALS[row["model"]]], 1000), 224) / 1e6
         assert lines[row["model"]] == (f"{macs:.1f}", row["mmacs"], f"{macs - int(row['mmacs']):+.1f}")
+
+
+def test_every_part_of_a_rival_learns():
+    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/zoo.py gives them their inputs."""
+    for run in runs("table7"):
+        net = build_net(run, 10)
+        net(torch.randn(2, 3, 64, 64)).square().mean().backward()
+        idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+        assert not idle, f"{run.net}: {idle}"
 
 
 def test_equal_multiply_adds_are_equal():

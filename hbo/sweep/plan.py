@@ -101,6 +101,18 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
         entry.step, entry.of = holder.get("step", 0), holder.get("of", 0)
 
 
+def adopt(entry: Entry) -> None:
+    """Take a row that another study finished over into this one."""
+    if entry.state != "done" or entry.run is None or entry.where is None or entry.where == rows.folder(entry.run):
+        return
+    try:
+        rows.adopt(entry.run, entry.where)
+    except lock.Busy:  # someone else does it
+        pass
+    except UserError as error:
+        entry.state, entry.error = "invalid", str(error)
+
+
 def price(plan: list[Entry]) -> None:
     """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits is invalid."""
     from hbo import size
@@ -218,21 +230,23 @@ def calibrate(run: Run) -> float:
     torch.set_num_threads(run.threads)
     memory = torch.channels_last if run.channels_last else torch.contiguous_format
     net = config.build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images = torch.randn(batch, 3, run.resolution, run.resolution, device=device).contiguous(memory_format=memory)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)
     seconds: list[float] = []
     while len(seconds) < 3 or (sum(seconds) < CALIBRATION / 2 and len(seconds) < 50):
         start = time.perf_counter()
-        optimizer.zero_grad()
+        net.zero_grad()
         if run.precision == "32-true":
             loss = F.cross_entropy(net(images), labels)
         else:
             with mixed:
                 loss = F.cross_entropy(net(images), labels)
         loss.backward()
-        optimizer.step()
+        with torch.no_grad():  # by hand: torch's optimizers first import its compiler, for seconds
+            for weight in net.parameters():
+                if weight.grad is not None:
+                    weight.sub_(weight.grad, alpha=0.01)
         if gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)

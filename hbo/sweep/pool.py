@@ -16,7 +16,7 @@ from typing import Any
 
 from hbo import rows, signals
 from hbo.errors import UserError
-from hbo.lock import BUSY, Busy
+from hbo.lock import BUSY
 from hbo.sweep import plan
 from hbo.sweep.board import Board
 from hbo.sweep.plan import UNFINISHED, Entry
@@ -53,6 +53,8 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
     tries: dict[str, int] = {}
     busy: list[Worker] = []
     halted, looked = False, 0.0
+    for entry in runs:
+        plan.adopt(entry)
     former = signals.listen_to_all()
     try:
         with Board(study.name, runs, len(free)) as board:
@@ -152,13 +154,7 @@ def watch(entry: Entry, finished: dict[str, Path] | None, mine: bool) -> None:
     plan.refresh(entry, finished)
     if mine:
         entry.state = "running"  # it has not written its row yet, or waits for its lock
-    elif entry.state == "done" and entry.run and entry.where != rows.folder(entry.run):
-        try:
-            rows.adopt(entry.run, entry.where or Path())
-        except Busy:
-            pass
-        except UserError as error:
-            entry.state, entry.error = "invalid", str(error)
+    plan.adopt(entry)
 
 
 def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:

@@ -92,12 +92,9 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
     if shutil.which("sbatch") is None:
         raise UserError("--slurm: there is no sbatch here; submit from a SLURM login node, or leave --slurm out")
     mark_queued(runs)
-    todo: list[Entry] = []
     for entry in runs:
-        if entry.state == "done" and entry.run and entry.where and entry.where != rows.folder(entry.run):
-            rows.adopt(entry.run, entry.where)
-        elif entry.state in UNFINISHED:
-            todo.append(entry)
+        plan.adopt(entry)
+    todo = [entry for entry in runs if entry.state in UNFINISHED]
     groups: dict[tuple[int, int, int], list[Entry]] = {}
     for entry in todo:
         assert entry.run is not None

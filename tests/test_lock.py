@@ -1,0 +1,103 @@
+"""One process a run: among many that ask at once, after a death, and where nobody can be asked."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hbo import lock
+from hbo.lock import Busy, Lock
+
+ASK = """
+import sys, time
+from pathlib import Path
+from hbo.lock import Busy, Lock
+folder, until = Path(sys.argv[1]), float(sys.argv[2])
+time.sleep(max(0, until - time.time()))
+try:
+    Lock(folder).acquire()
+    print("mine", flush=True)
+    time.sleep(3)
+except Busy:
+    print("busy", flush=True)
+"""
+
+
+def ask(folder, at: float) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", ASK, str(folder), str(at)], stdout=subprocess.PIPE, text=True)
+
+
+def elsewhere(folder, age: float, number: int = 0):
+    """A lock of a process on another host, its last beat so many seconds ago."""
+    path = folder / f"lock.{number}"
+    path.write_text(json.dumps({"host": "other", "space": "x", "pid": 1, "began": "1", "step": 3, "of": 9}))
+    os.utime(path, (time.time() - age, time.time() - age))
+    return path
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_many_that_ask_at_once_one_gets_it(tmp_path, dead):
+    if dead:
+        elsewhere(tmp_path, age=100)
+    at = time.time() + 2.5
+    said = [process.communicate()[0].strip() for process in [ask(tmp_path, at) for _ in range(6)]]
+    assert sorted(said) == ["busy"] * 5 + ["mine"]
+
+
+def test_it_is_refused_while_held_and_free_afterwards(tmp_path):
+    held = Lock(tmp_path, lambda: {"step": 5, "of": 10}).acquire()
+    with pytest.raises(Busy, match=str(os.getpid())):
+        Lock(tmp_path).acquire()
+    found = lock.read(tmp_path)
+    assert found is not None
+    assert (found["alive"], found["step"], found["of"]) == (True, 5, 10)
+    held.release()
+    assert lock.read(tmp_path) is None
+    Lock(tmp_path).acquire().release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_dead_of_this_host_are_known_at_once(tmp_path):
+    process = ask(tmp_path, 0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "mine\n"
+    with pytest.raises(Busy):
+        Lock(tmp_path).acquire()
+    process.kill()
+    process.communicate()
+    Lock(tmp_path).acquire().release()
+
+
+def test_another_host_is_dead_after_a_minute_of_silence(tmp_path):
+    path = elsewhere(tmp_path, age=lock.STALE - 5)
+    with pytest.raises(Busy, match="other"):
+        Lock(tmp_path).acquire()
+    path.unlink()
+    elsewhere(tmp_path, age=lock.STALE + 5)
+    mine = Lock(tmp_path).acquire()
+    assert [p.name for p in sorted(tmp_path.glob("lock.*"))] == ["lock.0", "lock.1"]
+    mine.release()
+    assert not list(tmp_path.glob("lock.*"))
+
+
+def test_who_slept_through_a_takeover_knows_and_leaves_it_alone(tmp_path):
+    sleeper = Lock(tmp_path).acquire()
+    other = elsewhere(tmp_path, age=0, number=1)
+    sleeper._beat()
+    assert sleeper.lost
+    sleeper.release()
+    assert other.exists()
+
+
+def test_a_heartbeat_renews_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    steps = iter(range(1000))
+    held = Lock(tmp_path, lambda: {"step": next(steps)}).acquire()
+    before = held.path.stat().st_mtime_ns  # pyright: ignore
+    time.sleep(0.5)
+    assert held.path.stat().st_mtime_ns > before  # pyright: ignore
+    assert (lock.read(tmp_path) or {})["step"] >= 2
+    held.release()

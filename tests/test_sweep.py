@@ -1,0 +1,230 @@
+"""Sweep files: W&B's enumeration, what is wrong in one line, and the plan."""
+
+import json
+import os
+import time
+
+import pytest
+import yaml
+from conftest import REFERENCE, ROOT, call
+
+from hbo import cost, lock, rows
+from hbo.config import SIZES, build_net, resolve
+from hbo.data import open_data
+from hbo.errors import UserError
+from hbo.sweep import plan, slurm
+from hbo.sweep.__main__ import main
+from hbo.sweep.study import draw, grid, read
+
+ORACLE = json.loads((REFERENCE / "sweep_order.json").read_text())
+TINY = {"method": "grid", "parameters": {"data": {"value": "digits"}, "k": {"values": [1, 2]}, "seed": {"values": [0, 1]}}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content, name="tiny.yaml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def parameters(given):
+    """With distributions named, as reading a file does."""
+    from hbo.sweep.study import _checked
+
+    return {name: _checked(name, parameter) for name, parameter in given.items()}
+
+
+@pytest.mark.parametrize("case", ORACLE["grid"], ids=lambda case: "-".join(case["parameters"]))
+def test_a_grid_is_wandbs(case):
+    assert grid(parameters(case["parameters"])) == case["rows"]
+
+
+def test_random_draws_are_wandbs():
+    (case,) = ORACLE["random"]
+    found = draw(parameters(case["parameters"]), len(case["rows"]), case["seed"])
+    for mine, theirs in zip(found, case["rows"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert mine[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), name
+
+
+def test_a_random_sweep_is_the_same_each_time_and_as_long_as_asked(write):
+    content = {"method": "random", "run_cap": 5, "parameters": {"lr": {"min": 0.01, "max": 0.5}, "k": {"values": [1, 2, 3]}}}
+    path = write(content)
+    first = read(path).rows
+    assert len(first) == 5
+    assert read(path).rows == first
+    assert read(path, seed=1).rows != first
+    assert read(path, count=2).rows == first[:2]
+
+
+WRONG = [
+    ("method: grid\nparameters: {k: [1", "line 2: bad YAML"),
+    ("- 1", "must be a mapping"),
+    ({**TINY, "metod": "grid"}, "metod: no such key; did you mean method?"),
+    ({**TINY, "method": "bayes"}, "use `wandb sweep`"),
+    ({**TINY, "method": "gird"}, "method='gird'"),
+    ({**TINY, "early_terminate": {"type": "hyperband"}}, "only W&B's server"),
+    ({**TINY, "command": ["python", "train.py"]}, "command: must end with"),
+    ({**TINY, "parameters": {"kk": {"value": 1}}}, "parameters.kk: no such field; did you mean k?"),
+    ({**TINY, "parameters": {"k": 1}}, "parameters.k: must be {value: 1}"),
+    ({**TINY, "parameters": {"k": {"vals": [1]}}}, "parameters.k.vals: no such key"),
+    ({**TINY, "parameters": {"k": {"values": []}}}, "parameters.k.values"),
+    ({**TINY, "parameters": {"k": {"parameters": {"x": {"value": 1}}}}}, "fields are flat"),
+    ({**TINY, "parameters": {"lr": {"min": 0.1, "max": 0.5}}}, "parameters.lr: a grid needs values"),
+    ({**TINY, "parameters": {"lr": {"min": 0.1}}}, "parameters.lr: must have value"),
+    ({**TINY, "parameters": {"k": {"values": [1, 9]}}}, "parameters.k=9"),
+    ({**TINY, "parameters": {"upsample": {"value": "bilnear"}}}, "parameters.upsample='bilnear'"),
+    ({**TINY, "parameters": {"concat_ratio": {"values": [0.5, 1.5]}}}, "parameters.concat_ratio=1.5"),
+    ({"method": "random", "parameters": {"k": {"values": [1, 2]}}}, "--count"),
+    ({**TINY, "run_cap": 0}, "run_cap=0"),
+]
+
+
+@pytest.mark.parametrize(("content", "word"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_wrong_file_is_one_line_that_names_it_and_the_key(write, content, word, capsys):
+    path = write(content)
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(path)])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert str(path) in err
+    assert word in err
+
+
+@pytest.mark.parametrize(("argv", "word"), [
+    (["--set", "kk=1"], "did you mean k?"),
+    (["--set", "k"], "FIELD=VALUE"),
+    (["--set", "k=[1"], "no YAML"),
+    (["--devices_per_run", "2", "--set", "devices=1"], "give one of them"),
+])  # fmt: skip
+def test_a_wrong_flag_is_one_line(write, argv, word, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(write(TINY)), *argv])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert word in err
+
+
+def test_a_missing_file_is_one_line():
+    _, err = call("hbo.sweep", "plan", "none.yaml", expect=2)
+    assert err == "error: none.yaml: No such file or directory\n"
+
+
+def test_set_replaces_and_sweeps_and_text_is_a_number_where_the_field_is(write):
+    path = write({**TINY, "parameters": {**TINY["parameters"], "lr": {"value": "1e-3"}}})
+    rows_ = read(path, {"seed": [5, 6, 7], "data": "fake"}).rows
+    assert sorted((row["k"], row["seed"]) for row in rows_) == [(k, s) for k in (1, 2) for s in (5, 6, 7)]
+    assert {row["data"] for row in rows_} == {"fake"}
+    assert {resolve(**row).lr for row in rows_} == {1e-3}
+
+
+def test_a_combination_that_cannot_be_is_a_row_of_its_own(write, tmp_path):
+    path = write({"method": "grid", "parameters": {"net": {"values": ["hbonet", "mobilenetv2"]}, "k": {"values": [1, 2]}, "out": {"value": str(tmp_path)}}})  # fmt: skip
+    found = plan.entries(read(path))
+    invalid = [entry for entry in found if entry.state == "invalid"]
+    assert [(entry.fields["net"], entry.fields["k"]) for entry in invalid] == [("mobilenetv2", 2)]
+    assert "would change nothing" in invalid[0].error
+    assert [entry.state for entry in found].count("missing") == 3
+
+
+def test_states_are_what_the_folders_say(write, tmp_path):
+    study = read(write(TINY), {"out": str(tmp_path / "runs"), "k": [0, 1, 2, 3], "seed": [0, 1]})
+    done, other, failed, unfinished, running, dead, *missing = (resolve(**row) for row in study.rows)
+    for run, state in (
+        (done, "done"),
+        (failed, "failed"),
+        (unfinished, "interrupted"),
+        (running, "unfinished"),
+        (dead, "unfinished"),
+    ):
+        rows.folder(run).mkdir(parents=True)
+        rows.write(rows.folder(run), {"state": state, "seconds": 7.0, "top1": 0.5, "error": "the loss"})
+    there = tmp_path / "runs" / "another" / other.key()
+    there.mkdir(parents=True)
+    rows.write(there, {"state": "done", "seconds": 9.0, "top1": 0.5})
+    (rows.folder(running) / "lock.0").write_text(json.dumps({**lock.me(), "step": 3, "of": 4, "seconds": 30.0}))
+    (rows.folder(dead) / "lock.0").write_text(json.dumps({**lock.me(), "began": "long ago", "step": 3, "of": 4}))
+    found = plan.entries(study)
+    said = [plan.describe(entry) for entry in found]
+    assert said == ["done", "done in another", "failed: the loss", "interrupted", "running 75 %, 10 s left", "unfinished", *["missing"] * len(missing)]  # fmt: skip
+
+
+def test_json_is_json_alone_and_complete(write, tmp_path):
+    out, _ = call("hbo.sweep", "plan", write(TINY), "--set", f"out={tmp_path}", "--json")
+    found = json.loads(out)
+    assert [(entry["k"], entry["seed"]) for entry in found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    for entry in found:
+        run = resolve(data="digits", k=entry["k"], seed=entry["seed"])
+        assert entry["key"] == run.key()
+        whole = cost.count(build_net(run, 10), run.resolution)["total"]
+        assert (entry["macs"], entry["params"]) == (whole.macs, whole.params)
+        assert entry["state"] == "missing"
+        assert entry["seconds"] > 0
+        assert not entry["measured"]
+
+
+def test_a_thousand_rows_are_planned_within_ten_seconds(tmp_path):
+    """The factorial's 54 networks with 19 seeds; the process's start, its imports and the calibration included."""
+    start = time.monotonic()
+    seeds = f"seed={list(range(19))}"
+    out, _ = call("hbo.sweep", "plan", ROOT / "sweeps" / "factorial.yaml", "--set", seeds, "--set", f"out={tmp_path}")
+    assert time.monotonic() - start < 10
+    assert "1026 runs: 1026 missing" in out
+    assert "estimates" in out
+
+
+def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
+    study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1]})
+    first, second = (resolve(**row) for row in study.rows)
+    rows.folder(first).mkdir(parents=True)
+    row = {**rows.keyed(first), "threads": 2, "accelerator": "auto", "devices": 1, "num_nodes": 1, "data_dir": None}
+    row |= {"state": "done", "machine": rows.machine(), "images_per_second": 10.0, "seconds": 77.0, "top1": 0.5}
+    rows.write(rows.folder(first), row)
+    found = plan.entries(study)
+    plan.price(found)
+    said = plan.estimate(found)
+    assert "rows of this machine" in said
+    assert "calibration" not in said
+    assert [entry.seconds for entry in found] == [77.0, 77.0 + plan.START]
+    rows.write(rows.folder(first), row | {"machine": "another"})
+    found = plan.entries(study)
+    plan.price(found)
+    assert "calibration" in plan.estimate(found)
+    assert second.key() == found[1].key
+
+
+@pytest.mark.parametrize("data", ["elpv", "digits", "fake"])
+def test_sizes_are_the_data_sets(data):
+    opened = open_data(resolve(data=data))
+    assert SIZES[data] == (len(opened.train), len(opened.val))
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("90", 90), ("30:30", 31), ("24:00:00", 1440), ("1-0", 1440), ("2-03:04:05", 3065)]
+)
+def test_slurms_times(text, minutes):
+    assert slurm.parse(f"partition=gpu,gpus=2,time={text}") == {"partition": "gpu", "gpus": 2, "time": minutes}
+
+
+@pytest.mark.parametrize("text", ["time=1:2:3:4", "time=soon", "gpus=0", "partion=x", "partition"])
+def test_a_wrong_slurm_key_or_value_is_refused(text):
+    with pytest.raises(UserError, match="--slurm"):
+        slurm.parse(text)
+
+
+def test_gpus_are_shared_out_in_groups(write, monkeypatch, tmp_path):
+    from hbo.sweep.pool import places
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,5")
+    runs = plan.entries(read(write(TINY), {"devices": 2, "out": str(tmp_path)}))
+    assert places(runs, None) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,5"}]
+    with pytest.raises(UserError, match="4 GPUs"):
+        places(runs, 3)
+    runs = plan.entries(read(write(TINY), {"accelerator": "cpu", "threads": 1, "out": str(tmp_path)}))
+    assert places(runs, None) == [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1)
