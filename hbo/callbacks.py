@@ -54,7 +54,7 @@ class Keep(Checkpoint):
     def __init__(self, folder: Path, every: float) -> None:
         self.folder, self.every = folder, every
         self.lock: Lock | None = None  # of rank 0
-        self.experiment: Any = None  # W&B's run, of rank 0
+        self.mirror: tracking.Mirror | None = None  # in W&B, of rank 0
         self.curve: list[dict[str, float]] = []
         self.resumed_at: list[int] = []
         self.seconds_before = 0.0
@@ -85,8 +85,8 @@ class Keep(Checkpoint):
         self.former = signals.listen_to_all()
         self.of = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
         self.step = trainer.global_step
-        if self.experiment is not None:
-            tracking.log(self.experiment, self.curve)  # what an earlier part of the run could not send
+        if self.mirror is not None:
+            self.mirror.log(self.curve)  # what an earlier part of the run could not send
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "")
@@ -145,8 +145,8 @@ class Keep(Checkpoint):
         if trainer.is_global_zero:
             write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))
         self.save(trainer)
-        if self.experiment is not None:
-            tracking.log(self.experiment, self.curve[-1:])
+        if self.mirror is not None:
+            self.mirror.log(self.curve)
         if number and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise Interrupted(number, trainer.global_step)
 

@@ -132,7 +132,8 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if trainer.is_global_zero:
         assert lock is not None
         rows.write_atomically(folder / "config.yaml", config.to_yaml(run))
-        keep.experiment, row["wandb_mode"] = tracking.start(run, folder)
+        keep.mirror = tracking.Mirror(run, folder)
+        row["wandb_mode"] = keep.mirror.mode
         rows.write(folder, row | {"state": "unfinished"})
         keep.lock, lock.progress = lock, keep.progress
     if run.compile:
@@ -152,8 +153,8 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         if trainer.is_global_zero:
             state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
             rows.write(folder, row | state | {"resumed_at": keep.resumed_at, "seconds": keep.seconds})
-            if keep.experiment is not None:
-                tracking.stopped(keep.experiment, stop)
+            if keep.mirror is not None:
+                keep.mirror.stopped(stop, keep.curve)
         elif not isinstance(stop, DataError):
             # All ranks are here; one that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
             raise SystemExit(0) from None
@@ -174,8 +175,8 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
     np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
     rows.write(folder, row)
-    if keep.experiment is not None:
-        tracking.summarise(keep.experiment, row)
+    if keep.mirror is not None:
+        keep.mirror.finish(row)
     return row
 
 

@@ -7,17 +7,15 @@ import math
 import netrc
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 
 from hbo import signals
 from hbo.config import Run, resolve
 from hbo.errors import UserError
-
-if TYPE_CHECKING:
-    from wandb import Run as Experiment
 
 
 def mode(run: Run) -> str:
@@ -45,81 +43,108 @@ def by_agent() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
-def start(run: Run, folder: Path) -> "tuple[Experiment | None, str]":
-    """The W&B run, None where W&B is disabled, and the mode that it is really in.
+class Mirror:
+    """A W&B run that follows a row, from one process.
 
-    Its id is the key, or what a sweep's agent says; its config the flat fields, once. With `auto` a server that does not
-    answer is no reason to stop: the run goes on offline and says so.
+    Its id is the key, or what a sweep's agent says; its config the flat fields, once. W&B's own process may be gone (a
+    signal to all processes of a job ends it): then another takes the same W&B run up. Whatever W&B does, the row is not
+    touched by it.
+
+    Raises:
+        UserError: a server was asked for by name and does not answer; with `auto` the run goes on offline and says so.
     """
-    kind = mode(run)
-    if kind == "disabled":
-        return None, kind
-    os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
-    try:
-        experiment = _init(run, folder, kind)
-    except Exception as error:  # whatever the client raises: the network, the server, the key
-        if run.wandb != "auto" or kind == "offline":
-            raise UserError(f"wandb={kind}: {type(error).__name__}: {error}; --wandb offline needs no server") from None
-        kind = "offline"
-        print(
-            f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'} later", file=sys.stderr
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run, self.folder, self.mode = run, folder, mode(run)
+        self.experiment: Any = None
+        if self.mode == "disabled":
+            return
+        os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
+        try:
+            self._init()
+        except Exception as error:  # whatever the client raises: the network, the server, the key
+            if run.wandb != "auto" or self.mode == "offline":
+                raise UserError(
+                    f"wandb={self.mode}: {type(error).__name__}: {error}; --wandb offline needs no server"
+                ) from None
+            self.mode = "offline"
+            print(
+                f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'} later",
+                file=sys.stderr,
+            )
+            self._init()
+
+    def _init(self) -> None:
+        import wandb
+
+        run, key, agent = self.run, self.run.key(), by_agent()  # in a sweep the agent's id and project count
+        self.experiment = wandb.init(
+            name=f"{run.study}-{name(run)}-{key}",
+            dir=self.folder,
+            id=None if agent else key,
+            project=None if agent else run.project,
+            resume="allow",
+            group=run.study,
+            mode=self.mode,  # pyright: ignore[reportArgumentType]
+            config=asdict(run),
         )
-        experiment = _init(run, folder, kind)
-    return experiment, kind
+        self.experiment.define_metric("step")
+        self.experiment.define_metric("*", step_metric="step")
 
+    def log(self, curve: list[dict[str, Any]]) -> None:
+        """Send the points of the learning curve that W&B does not have yet: all of them to a run that is new there."""
+        self._tell(lambda: self._log(curve))
 
-def _init(run: Run, folder: Path, kind: Any) -> "Experiment":
-    import wandb
+    def _log(self, curve: list[dict[str, Any]]) -> None:
+        have = self.experiment.summary.get("step", -1)
+        for point in curve:
+            if point["step"] > have:
+                self.experiment.log({name: value for name, value in point.items() if not _missing(value)})
 
-    key, agent = run.key(), by_agent()  # in a sweep the agent's id and project count
-    experiment = wandb.init(
-        name=f"{run.study}-{name(run)}-{key}",
-        dir=folder,
-        id=None if agent else key,
-        project=None if agent else run.project,
-        resume="allow",
-        group=run.study,
-        mode=kind,
-        config=asdict(run),
-    )
-    experiment.define_metric("step")
-    experiment.define_metric("*", step_metric="step")
-    return experiment
+    def finish(self, row: dict[str, Any]) -> None:
+        """The row, but for the fields that stand in the config; then W&B's run is over."""
+        asked = {f.name for f in fields(Run)}
+        summary = {name: value for name, value in row.items() if name not in asked}
+        self._tell(lambda: (self.experiment.summary.update(summary), self.experiment.finish()))
 
+    def stopped(self, stop: BaseException, curve: list[dict[str, Any]]) -> None:
+        """Tell W&B what ended the run; one that a scheduler's signal ended is handed out again by its sweep."""
+        number = getattr(stop, "number", 0)
 
-def log(experiment: "Experiment", curve: list[dict[str, Any]]) -> None:
-    """Send the points of the learning curve that W&B does not have yet: all of them to a run that is new there."""
-    have = experiment.summary.get("step", -1)
-    for point in curve:
-        if point["step"] > have:
-            experiment.log({name: value for name, value in point.items() if not _missing(value)})
+        def tell() -> None:
+            self._log(curve)
+            if number in signals.PREEMPTION:
+                self.experiment.mark_preempting()
+            if not number:
+                self.experiment.summary["error"] = str(stop)
+            self.experiment.finish(exit_code=128 + number if number else 1)
 
+        self._tell(tell)
 
-def summarise(experiment: "Experiment", row: dict[str, Any]) -> None:
-    """The row, but for the fields that stand in the config; then W&B's run is over."""
-    asked = {f.name for f in fields(Run)}
-    experiment.summary.update({name: value for name, value in row.items() if name not in asked})
-    experiment.finish()
+    def _tell(self, tell: Callable[[], Any]) -> None:
+        if self.experiment is None:
+            return
+        try:
+            tell()
+        except Exception:
+            import wandb
 
-
-def stopped(experiment: "Experiment", stop: BaseException) -> None:
-    """Tell W&B what ended the run; one that a scheduler's signal ended is handed out again by its sweep."""
-    number = getattr(stop, "number", 0)
-    if number in signals.PREEMPTION:
-        experiment.mark_preempting()
-    if not number:
-        experiment.summary["error"] = str(stop)
-    experiment.finish(exit_code=128 + number if number else 1)
+            try:
+                wandb.teardown()
+                self._init()
+                tell()
+            except Exception as error:
+                print(f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is whole", file=sys.stderr)
+                self.experiment = None
 
 
 def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     """A finished row as a W&B run, for the agent that asked for it."""
     import pandas as pd
 
-    experiment, _ = start(run, folder)
-    if experiment is not None:
-        log(experiment, pd.read_csv(folder / "metrics.csv", float_precision="round_trip").to_dict("records"))
-        summarise(experiment, row)
+    it = Mirror(run, folder)
+    it.log(pd.read_csv(folder / "metrics.csv", float_precision="round_trip").to_dict("records"))
+    it.finish(row)
 
 
 def name(run: Run) -> str:

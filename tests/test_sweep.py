@@ -79,6 +79,13 @@ WRONG = [
     ({**TINY, "parameters": {"k": {"values": [1, 9]}}}, "parameters.k=9"),
     ({**TINY, "parameters": {"upsample": {"value": "bilnear"}}}, "parameters.upsample='bilnear'"),
     ({**TINY, "parameters": {"concat_ratio": {"values": [0.5, 1.5]}}}, "parameters.concat_ratio=1.5"),
+    ({**TINY, "parameters": {"k": {"value": 1, "values": [1]}}}, "parameters.k"),
+    ({**TINY, "parameters": {"k": {"min": 2, "max": 2}}}, "min=2 must be below"),
+    ({**TINY, "parameters": {"lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}}}, "parameters.lr.q=0"),
+    ({**TINY, "parameters": {"lr": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "parameters.lr.min=0"),
+    ({**TINY, "parameters": {"lr": {"distribution": "normal", "sigma": -1}}}, "parameters.lr.sigma=-1"),
+    ({**TINY, "parameters": {"lr": {"distribution": "normal", "min": 0}}}, "parameters.lr.min"),
+    ({**TINY, "parameters": {"k": {"values": [1, 2], "probabilities": [0.5, 0.4]}}}, "sum up to 1"),
     ({"method": "random", "parameters": {"k": {"values": [1, 2]}}}, "--count"),
     ({**TINY, "run_cap": 0}, "run_cap=0"),
 ]

@@ -135,10 +135,9 @@ def _checked(name: str, parameter: Any) -> dict[str, Any]:
     kind = parameter.get("distribution") or next((kind for keys, kind in SHAPES if keys <= parameter.keys()), None)
     if kind is None and {"min", "max"} <= parameter.keys():
         whole = type(parameter["min"]) is type(parameter["max"]) is int
-        kind = ("q_uniform" if "q" in parameter else "int_uniform") if whole else "uniform"
+        kind = "int_uniform" if whole else "uniform"
     needs = {"constant": ["value"], "categorical": ["values"], "categorical_w_probabilities": ["values", "probabilities"]}
-    needs |= {kind: [] for kind in ("normal", "q_normal", "log_normal", "q_log_normal", "beta", "q_beta")}
-    needs |= {k: ["min", "max"] for k in _BOUNDED}
+    needs |= {kind: [] for kind in _FREE} | {kind: ["min", "max"] for kind in _BOUNDED}
     if kind not in needs:
         raise UserError(
             f"parameters.{name}: must have value, values, or min and max"
@@ -147,8 +146,22 @@ def _checked(name: str, parameter: Any) -> dict[str, Any]:
         )
     if missing := [key for key in needs[kind] if key not in parameter]:
         raise UserError(f"parameters.{name}: {kind} needs {missing[0]}")
-    if "min" in needs[kind] and not parameter["min"] <= parameter["max"]:
-        raise UserError(f"parameters.{name}: min={parameter['min']} is above max={parameter['max']}")
+    may = {*needs[kind], "distribution", *(["q"] if kind[0] == "q" else []), *_FREE.get(kind.removeprefix("q_"), [])}
+    if stray := sorted(parameter.keys() - may):
+        raise UserError(f"parameters.{name}.{stray[0]}: {kind} takes {', '.join(sorted(may - {'distribution'}))} alone")
+    for key, value in parameter.items():
+        if key in ("min", "max", "q", "mu", "sigma", "a", "b") and not isinstance(value, (int, float)):
+            raise UserError(f"parameters.{name}.{key}={value!r}: must be a number")
+    low = parameter.get("min", 0)
+    if "min" in needs[kind] and not low < parameter["max"]:
+        raise UserError(f"parameters.{name}: min={low} must be below max={parameter['max']}")
+    positive = {key: parameter[key] for key in ("q", "sigma", "a", "b") if key in parameter}
+    positive |= {"min": low} if kind.endswith("_values") else {}
+    if bad := [key for key, value in positive.items() if value <= 0]:
+        raise UserError(f"parameters.{name}.{bad[0]}={positive[bad[0]]}: must be positive")
+    shares = parameter.get("probabilities")
+    if shares is not None and (len(shares) != len(parameter["values"]) or abs(sum(shares) - 1) > 1e-6):
+        raise UserError(f"parameters.{name}.probabilities: must be one a value, and sum up to 1")
     return parameter | {"distribution": kind}
 
 
@@ -185,7 +198,8 @@ def grid(parameters: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             values = [p["min"] + i * q for i in range(math.ceil((p["max"] - p["min"]) / q))]
         else:
             raise UserError(f"parameters.{name}: a grid needs values, not {kind}")
-        axes.append(list({json.dumps(v, sort_keys=True, default=str): (name, v) for v in values}.values()))
+        same = lambda v: json.dumps(int(v) if isinstance(v, float) and v.is_integer() else v, default=str)
+        axes.append([(name, v) for v in {same(v): v for v in values}.values()])
     return [dict(combination) for combination in itertools.product(*axes)]
 
 
@@ -195,6 +209,8 @@ def draw(parameters: dict[str, dict[str, Any]], count: int, seed: int) -> list[d
     return [{name: quantile(p, uniform(0.0, 1.0)) for name, p in sorted(parameters.items())} for _ in range(count)]
 
 
+_FREE = {"normal": ["mu", "sigma"], "log_normal": ["mu", "sigma"], "beta": ["a", "b"]}
+_FREE |= {f"q_{kind}": keys for kind, keys in _FREE.items()}
 _BOUNDED = (
     "uniform", "int_uniform", "q_uniform",
     "log_uniform", "q_log_uniform", "inv_log_uniform",
