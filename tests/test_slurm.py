@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,15 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import call
+from services import needs_slurm, slurm
 from test_pool import same, study, write
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not shutil.which("sbatch") or os.getuid() != 0, reason="needs SLURM's daemons (slurm-wlm, munge) and root"
-    ),
-]
-TOOLS = Path(__file__).parent / "slurm"
+pytestmark = [pytest.mark.slow, needs_slurm]
 LONG = {
     "data": "digits",
     "width": 0.1,
@@ -32,40 +26,14 @@ LONG = {
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[Path]:
+def cluster(tmp_path_factory) -> Iterator[None]:
     """SLURM's daemons on this machine, as a node of four cores, with partitions `low` (preempted by) `high`."""
-    folder = tmp_path_factory.mktemp("slurm")
-    path, conf = os.environ["PATH"], os.environ.get("SLURM_CONF")
-    os.environ |= {
-        "PATH": f"{TOOLS}:{path}",
-        "SLURM_CONF": str(folder / "slurm.conf"),
-        "SLURM_CPUS": "4",
-        "SLURM_PORT": str(free_port()),
-    }
-    started = subprocess.run([TOOLS / "start.sh", folder], capture_output=True, text=True)
-    try:
-        assert started.returncode == 0, started.stdout + started.stderr
-        yield folder
-    finally:
-        subprocess.run([TOOLS / "stop.sh", folder], check=True)
-        time.sleep(2)
-        os.environ["PATH"] = path
-        del os.environ["SLURM_CONF"], os.environ["SLURM_CPUS"], os.environ["SLURM_PORT"]
-        if conf:
-            os.environ["SLURM_CONF"] = conf
-
-
-def free_port() -> int:
-    """A port with a free one above it, for the two daemons."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("", 0))
-            port = one.getsockname()[1]
-            try:
-                two.bind(("", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
+    before = dict(os.environ)
+    with slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        os.environ |= environment
+        yield
+    os.environ.clear()
+    os.environ |= before
 
 
 def said(*command: object) -> str:

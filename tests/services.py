@@ -1,0 +1,152 @@
+"""Services that the tests start on this machine: W&B's loopback server, the real agents of its sweeps, a SLURM of one node."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+
+COMMAND = ["${env}", "${interpreter}", "-m", "hbo.fit", "--config", "${args_json_file}"]  # as in sweeps/*.yaml
+AGENT = ["wandb", "agent", "--forward-signals", "--term-timeout", "240"]
+needs_slurm = pytest.mark.skipif(
+    not shutil.which("sbatch") or os.getuid() != 0, reason="needs SLURM's daemons (slurm-wlm, munge) and root"
+)
+Environment = dict[str, str]
+
+
+def wait_for(test: Callable[[], Any], seconds: float = 240, what: Callable[[], object] = lambda: "") -> Any:
+    """Wait until it holds, and return what it says; `what` is shown when it does not in time."""
+    end = time.monotonic() + seconds
+    while not (found := test()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what()}"
+        time.sleep(0.1)
+    return found
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    """Key -> row, of all studies in a folder; a key may be there once."""
+    found = [json.loads(path.read_text()) for path in out.glob("*/*/row.json")]
+    assert len({row["key"] for row in found}) == len(found), "a key twice"
+    return {row["key"]: row for row in found}
+
+
+# --------------------------------------------------------------------------------- W&B
+
+
+@contextmanager
+def wandb_server(folder: Path) -> Iterator[Environment]:
+    """W&B's loopback server on a free port; the environment of its clients, which leave the home folder alone."""
+    command = [sys.executable, str(Path(__file__).parent / "wandb_server" / "server.py"), "--port", "0"]
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen([*command, "--dir", str(folder / "server")], stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url.startswith("http"), (folder / "server.log").read_text()
+        own = {name: str(folder / name.lower()) for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC")}
+        (folder / "agents").mkdir()
+        yield {
+            **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
+            **own,
+            "WANDB_BASE_URL": url,
+            "WANDB_API_KEY": 40 * "a",
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_DIR": str(folder / "agents"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the sweeps' python, and wandb
+        }
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def new_sweep(folder: Path, env: Environment, **parameters: Any) -> str:
+    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID."""
+    parameters = {name: {"values" if isinstance(v, list) else "value": v} for name, v in parameters.items()}
+    path = folder / f"{time.monotonic_ns()}.yaml"
+    path.write_text(yaml.safe_dump({"method": "grid", "command": COMMAND, "parameters": parameters}, sort_keys=False))
+    done = subprocess.run(
+        ["wandb", "sweep", "--project", "hbo", str(path)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr.rsplit("wandb agent ", 1)[1].split()[0]
+
+
+@contextmanager
+def started(command: list[str], env: Environment, log: Path) -> Iterator[subprocess.Popen]:
+    """A process in the repository's root that writes its log there; it and its runs end with the block, if need be."""
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # an agent's second word hurries its runs
+            if process.poll() is None:
+                process.send_signal(number)
+                with_patience(process, 60)
+
+
+def with_patience(process: subprocess.Popen, seconds: float) -> int | None:
+    """The exit status; None if it is still running then."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def fit_of(agent: subprocess.Popen) -> int | None:
+    """The process number of the run that an agent has started."""
+    for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+        try:
+            if b"hbo.fit" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                return int(child)
+        except OSError:
+            pass
+    return None
+
+
+# --------------------------------------------------------------------------------- SLURM
+
+
+@contextmanager
+def slurm(folder: Path, cpus: int = 4) -> Iterator[Environment]:
+    """SLURM's daemons as a cluster of this one machine, partition `high` preempting `low`; the environment of its clients.
+
+    Ports are free ones and all files lie in the folder: other daemons, living or left over, are not met.
+    """
+    tools = Path(__file__).parent / "slurm"
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_CONF": str(folder / "slurm.conf")}
+    started = subprocess.run(
+        [tools / "start.sh", folder],
+        env=env | {"SLURM_CPUS": str(cpus), "SLURM_PORT": str(_two_free_ports())},
+        capture_output=True,
+        text=True,
+    )
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield env
+    finally:
+        subprocess.run([tools / "stop.sh", folder], check=True)
+
+
+def _two_free_ports() -> int:
+    """The lower one."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port

@@ -1,0 +1,177 @@
+"""Sweeps by W&B's own command line and agents, against a loopback server: each row once, read back as it stands in its row."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, call, start
+from services import AGENT, Environment, new_sweep, rows, started, wait_for, wandb_server, with_patience
+from test_pool import same
+
+from hbo.config import Run
+
+pytestmark = pytest.mark.slow
+FIELDS = {field.name for field in fields(Run)}
+TINY = {"data": "digits", "width": 0.1, "threads": 1, "accelerator": "cpu"}
+SHORT = {**TINY, "epochs": 2, "limit_batches": 3}
+LONG = {**TINY, "epochs": 8, "k": 2}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Environment]:
+    with wandb_server(tmp_path_factory.mktemp("wandb")) as env:
+        yield env
+
+
+def read_back(env: Environment, **filters: Any) -> list[dict[str, Any]]:
+    """What `wandb.Api()` gives of runs, asked in a process of its own so that W&B's settings stay out of this one."""
+    code = f"""
+import json, wandb
+runs = wandb.Api().runs("local/hbo", filters={filters!r})
+parts = lambda r: dict(id=r.id, state=r.state, config=r.config, summary=dict(r.summary), history=list(r.scan_history()))
+print(json.dumps([parts(run) for run in runs], default=dict))
+"""
+    done = subprocess.run(["python", "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def mirrors(run: dict[str, Any], row: dict[str, Any]) -> None:
+    """The W&B run holds the row: its fields are the config, the learning curve is the history, the summary has the rest."""
+    assert run["state"] == "finished"
+    assert run["config"] == {name: row[name] for name in FIELDS}
+    rest = {name: value for name, value in row.items() if name not in FIELDS}
+    assert {name: run["summary"].get(name) for name in rest} == rest
+    expected = curve(row)
+    points = [{name: value for name, value in point.items() if not name.startswith("_")} for point in run["history"]]
+    pd.testing.assert_frame_equal(pd.DataFrame(points)[expected.columns], expected, check_exact=True, check_dtype=False)
+    assert [point["_step"] for point in run["history"]] == list(range(row["epochs"]))  # one record an epoch
+
+
+def folder(row: dict[str, Any]) -> Path:
+    return Path(row["out"]) / row["study"] / row["key"]
+
+
+def curve(row: dict[str, Any]) -> pd.DataFrame:
+    return pd.read_csv(folder(row) / "metrics.csv", float_precision="round_trip")
+
+
+@pytest.fixture(scope="module")
+def grid(server, tmp_path_factory) -> tuple[str, Path, str]:
+    """A grid of four rows and one that cannot be built, by two agents at once: the sweep, the runs, what the agents said."""
+    root = tmp_path_factory.mktemp("grid")
+    sweep = new_sweep(root, server, **SHORT, out=str(root / "runs"), study="grid", k=[1, 4, 2, 3, 0])
+    log = root / "agents.log"
+    with started([str(ROOT / "sweeps" / "agents.sh"), sweep, "2"], server, log) as agents:
+        assert with_patience(agents, 300) == 0, log.read_text()
+    return sweep, root / "runs", log.read_text()
+
+
+def test_two_agents_run_each_row_once(server, grid):
+    sweep, out, said = grid
+    found = rows(out)
+    assert sorted(row["k"] for row in found.values()) == [0, 1, 2, 3]
+    assert all(row["state"] == "done" and row["resumed_at"] == [] for row in found.values())
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "k=4" in error
+    assert "Traceback" not in said
+    assert said.count("About to run command") == 5
+    runs = read_back(server, sweep=sweep.split("/")[-1])
+    (bad,) = [run for run in runs if run["state"] != "finished"]
+    assert (bad["state"], bad["config"]["k"], bad["history"]) == ("crashed", 4, [])
+    good = {run["summary"]["key"]: run for run in runs if run is not bad}
+    assert good.keys() == found.keys()
+    assert len(runs) == 5
+    for key, run in good.items():
+        mirrors(run, found[key])
+
+
+def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
+    """Bit for bit: the rows, the weights, each image's outcome, the learning curve."""
+    _, out, _ = grid
+    (file,) = out.parent.glob("*.yaml")
+    call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'here'}", "--set", "k=[0,1,2,3]", "--workers", 2)
+    same(out, tmp_path / "here")
+
+
+def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, grid, tmp_path):
+    """The sweep's first row is done already, by the sweep before; its second is trained by two processes."""
+    former, out, _ = grid
+    (done,) = [row for row in rows(out).values() if row["k"] == 1]
+    written = (folder(done) / "last.ckpt").stat().st_mtime_ns
+    sweep = new_sweep(tmp_path, server, **SHORT, out=str(out), study="grid", k=1, devices=[1, 2])
+    with started([*AGENT, sweep], server, tmp_path / "log") as agent:
+        assert with_patience(agent, 300) == 0, (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    found = rows(out)
+    assert found[done["key"]] == done
+    assert (folder(done) / "last.ckpt").stat().st_mtime_ns == written
+    runs = read_back(server, sweep=sweep.split("/")[-1])
+    again, both = sorted(runs, key=lambda run: run["config"]["devices"])
+    mirrors(again, done)
+    mirrors(both, found[both["summary"]["key"]])
+    assert both["config"]["devices"] == 2
+    assert both["summary"]["val_images_seen"] == done["val_images_seen"]
+    assert read_back(server, **{"config.devices": 2}) == [both]  # no rank has one of its own
+    assert again["id"] not in [run["id"] for run in read_back(server, sweep=former.split("/")[-1])]
+
+
+def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
+    """A run that SIGUSR1 and then SIGTERM end midway is one W&B run in the end, and the one that nothing disturbed, which
+    ran offline and was synced.
+    """
+    flags = [word for name, value in (LONG | {"study": "long"}).items() for word in (f"--{name}", value)]
+    whole = start("hbo.fit", *flags, "--wandb", "offline", "--out", tmp_path / "whole", env=server)
+    sweep = new_sweep(tmp_path, server, **LONG, study="long", out=str(tmp_path / "cut"))
+    log = tmp_path / "agent.log"
+
+    def epochs() -> int:
+        return sum(len(curve(row)) for row in rows(tmp_path / "cut").values() if (folder(row) / "metrics.csv").exists())
+
+    def state() -> str:
+        return next((row["state"] for row in rows(tmp_path / "cut").values()), "missing")
+
+    with started([*AGENT, sweep], server, log) as agent:
+        wait_for(epochs, what=log.read_text)
+        agent.send_signal(signal.SIGUSR1)  # handed on to the run; the agent stays, and is given the run again
+        wait_for(lambda: state() == "interrupted", what=log.read_text)
+        before = epochs()
+        wait_for(lambda: epochs() > before, what=log.read_text)
+        agent.send_signal(signal.SIGTERM)
+        assert with_patience(agent, 120) is not None
+    assert state() == "interrupted"
+    (run,) = read_back(server, sweep=sweep.split("/")[-1])
+    assert run["state"] == "preempted"
+    name = run["id"]
+    with started([*AGENT, sweep], server, log) as agent:
+        assert with_patience(agent, 240) == 0, log.read_text()
+    (row,) = rows(tmp_path / "cut").values()
+    assert len(row["resumed_at"]) == 2
+    (run,) = read_back(server, sweep=sweep.split("/")[-1])
+    assert run["id"] == name
+    mirrors(run, row)
+
+    _, err = whole.communicate(timeout=240)
+    assert whole.returncode == 0, err
+    (undisturbed,) = rows(tmp_path / "whole").values()
+    same = ["key", "top1", "loss", "balanced_accuracy", "f1", "macs", "params", "depths"]
+    assert {n: row[n] for n in same} == {n: undisturbed[n] for n in same}
+    pd.testing.assert_frame_equal(
+        curve(row).drop(columns="seconds"), curve(undisturbed).drop(columns="seconds"), check_exact=True
+    )
+    outcomes = [np.load(folder(r) / "outcomes.npz") for r in (row, undisturbed)]
+    np.testing.assert_array_equal(outcomes[0]["loss"], outcomes[1]["loss"])
+
+    (kept,) = folder(undisturbed).glob("wandb/offline-run-*")
+    subprocess.run(["wandb", "sync", str(kept)], env=server, check=True, capture_output=True, timeout=120)
+    (synced,) = read_back(server, name=undisturbed["key"])
+    mirrors(synced, undisturbed)
+    assert synced["summary"].keys() == run["summary"].keys()
+    assert [point.keys() for point in synced["history"]] == [point.keys() for point in run["history"]]
