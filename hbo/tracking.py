@@ -3,6 +3,7 @@
 One W&B run a row: its config is the flat fields, its history the learning curve (metrics.csv), its summary the row.
 """
 
+import csv
 import math
 import netrc
 import os
@@ -140,10 +141,10 @@ class Mirror:
 
 def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     """A finished row as a W&B run, for the agent that asked for it."""
-    import pandas as pd
-
+    with open(folder / "metrics.csv", newline="") as file:
+        points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
     it = Mirror(run, folder)
-    it.log(pd.read_csv(folder / "metrics.csv", float_precision="round_trip").to_dict("records"))
+    it.log([point | {name: int(point[name]) for name in ("epoch", "step")} for point in points])
     it.finish(row)
 
 

@@ -60,7 +60,7 @@ def folder(row: dict[str, Any]) -> Path:
 
 
 def curve(row: dict[str, Any]) -> pd.DataFrame:
-    return pd.read_csv(folder(row) / "metrics.csv", float_precision="round_trip")
+    return pd.read_csv(folder(row) / "metrics.csv")
 
 
 @pytest.fixture(scope="module")
