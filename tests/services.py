@@ -104,15 +104,10 @@ def with_patience(process: subprocess.Popen, seconds: float) -> int | None:
         return None
 
 
-def fit_of(agent: subprocess.Popen) -> int | None:
-    """The process number of the run that an agent has started."""
-    for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
-        try:
-            if b"hbo.fit" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-                return int(child)
-        except OSError:
-            pass
-    return None
+def family(pid: int) -> list[int]:
+    """A process and all that it started, as SLURM finds the processes of a job."""
+    children = [child for path in Path("/proc").glob(f"{pid}/task/*/children") for child in path.read_text().split()]
+    return [pid, *(each for child in children for each in family(int(child)))]
 
 
 # --------------------------------------------------------------------------------- SLURM

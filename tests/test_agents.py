@@ -1,6 +1,7 @@
 """Sweeps by W&B's own command line and agents, against a loopback server: each row once, read back as it stands in its row."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -8,11 +9,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, call, start
-from services import AGENT, Environment, new_sweep, rows, started, wait_for, wandb_server, with_patience
+from services import AGENT, Environment, family, new_sweep, rows, started, wait_for, wandb_server, with_patience
 from test_pool import same
 
 from hbo.config import Run
@@ -60,7 +60,8 @@ def folder(row: dict[str, Any]) -> Path:
 
 
 def curve(row: dict[str, Any]) -> pd.DataFrame:
-    return pd.read_csv(folder(row) / "metrics.csv")
+    """metrics.csv to the last bit, which pandas alone gives in its newer releases only."""
+    return pd.read_csv(folder(row) / "metrics.csv", dtype=str).map(float)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
     ran offline and was synced.
     """
     flags = [word for name, value in (LONG | {"study": "long"}).items() for word in (f"--{name}", value)]
-    whole = start("hbo.fit", *flags, "--wandb", "offline", "--out", tmp_path / "whole", env=server)
+    whole = start("hbo.fit", *flags, "--out", tmp_path / "whole", env=server | {"WANDB_MODE": "offline"})
     sweep = new_sweep(tmp_path, server, **LONG, study="long", out=str(tmp_path / "cut"))
     log = tmp_path / "agent.log"
 
@@ -144,7 +145,8 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
         wait_for(lambda: state() == "interrupted", what=log.read_text)
         before = epochs()
         wait_for(lambda: epochs() > before, what=log.read_text)
-        agent.send_signal(signal.SIGTERM)
+        for process in family(agent.pid):  # as SLURM ends a job: W&B's own process gets it too, and is gone at once
+            os.kill(process, signal.SIGTERM)
         assert with_patience(agent, 120) is not None
     assert state() == "interrupted"
     (run,) = read_back(server, sweep=sweep.split("/")[-1])
@@ -161,14 +163,7 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
     _, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, err
     (undisturbed,) = rows(tmp_path / "whole").values()
-    same = ["key", "top1", "loss", "balanced_accuracy", "f1", "macs", "params", "depths"]
-    assert {n: row[n] for n in same} == {n: undisturbed[n] for n in same}
-    pd.testing.assert_frame_equal(
-        curve(row).drop(columns="seconds"), curve(undisturbed).drop(columns="seconds"), check_exact=True
-    )
-    outcomes = [np.load(folder(r) / "outcomes.npz") for r in (row, undisturbed)]
-    np.testing.assert_array_equal(outcomes[0]["loss"], outcomes[1]["loss"])
-
+    same(tmp_path / "cut", tmp_path / "whole")
     (kept,) = folder(undisturbed).glob("wandb/offline-run-*")
     subprocess.run(["wandb", "sync", str(kept)], env=server, check=True, capture_output=True, timeout=120)
     (synced,) = read_back(server, name=undisturbed["key"])
