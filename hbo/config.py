@@ -44,6 +44,8 @@ class Run(Block):
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
     holdout: float = 0.0
     """Share of the training part that is held out and reported in place of the validation part: for tuning, in [0, 0.5]."""
+    per_class: int | None = None
+    """At most so many training images of each class, the same for every seed; more of them include fewer."""
     resolution: int = 224
     """Side of the square input in pixels, from 32."""
     eval_resize: int | None = None
@@ -147,7 +149,7 @@ class Run(Block):
             _require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name in ("label_smoothing", "jitter", "momentum"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
-        for name in ("limit_batches", "eval_resize"):
+        for name in ("limit_batches", "eval_resize", "per_class"):
             _require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         _require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
         _require(self, "resolution", self.resolution >= 32, "must be at least 32")

@@ -1,6 +1,7 @@
 """Data: fixed splits, order as a function of (seed, epoch, index), and broken folders named before training."""
 
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torchvision.transforms import v2
 from hbo.config import resolve
 from hbo.data import open_data
 from hbo.data.images import read_image
-from hbo.data.sampling import EvalBatches, TrainBatches, hashed, loader, seeded, split
+from hbo.data.sampling import EvalBatches, TrainBatches, few, hashed, loader, seeded, split
 from hbo.errors import DataError
 
 
@@ -50,6 +51,20 @@ def test_elpv_images_are_the_packages_resized(elpv):
 def test_the_split_is_fixed_for_ever():
     assert split(list("aabbbb"), 0.5) == ([1, 4, 5], [0, 2, 3])
     assert hashed("elpv", 0) == 6556913993175222993
+
+
+def test_per_class_leaves_some_training_images_alone():
+    """As many of each class, those of 10 among those of 20; a class that has fewer keeps all of them."""
+    whole, ten, twenty = (open_data(resolve(data="digits", batch=8, per_class=n)) for n in (None, 10, 20))
+    assert Counter(ten.train.labels) == dict.fromkeys(range(10), 10)
+    images = [
+        {image.numpy().tobytes() for image, _, _ in (d.train[0, i] for i in range(len(d.train)))} for d in (ten, twenty, whole)
+    ]
+    assert images[0] < images[1] < images[2]
+    assert len(ten.val) == len(whole.val)
+    labels = [0, 1, 0, 0, 1, 0]
+    assert [labels[i] for i in few(labels, 3)].count(0) == 3
+    assert len(few(labels, 3)) == 5
 
 
 def test_holdout_parts_the_training_images_alone():

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hbo.config import Run
-from hbo.data.sampling import seeded, split
+from hbo.data.sampling import few, seeded, split
 from hbo.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -116,7 +116,9 @@ def random_part(run: Run, train: bool) -> v2.Transform:
 
 
 def opened(run: Run, train: Source, val: Source, classes: list[str], in_memory: bool) -> Opened:
-    """Training and reported images; with `holdout` the reported ones are a share of the training part."""
+    """Training and reported images; `per_class` leaves some of the training part, `holdout` reports a share of that."""
+    if run.per_class:
+        train = train.part(few(train.labels, run.per_class, salt="per_class"))
     if run.holdout:
         rest, held = split(train.labels, run.holdout, salt="holdout")
         train, val = train.part(rest), train.part(held)

@@ -45,6 +45,14 @@ def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[
     return sorted(rest), sorted(held)
 
 
+def few(labels: Sequence[object], n: int, salt: str = "") -> list[int]:
+    """Indices of at most n of each label, in order; fixed for ever, and those of a smaller n are among those of a larger."""
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i in sorted(range(len(labels)), key=lambda i: hashed(salt, i)):
+        groups[labels[i]].append(i)
+    return sorted(i for group in groups.values() for i in group[:n])
+
+
 class TrainBatches:
     """Batches of (epoch, index) for one of `world` processes; a batch sampler.
 

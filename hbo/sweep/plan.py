@@ -144,6 +144,8 @@ def images(run: Run) -> tuple[int, int, int]:
         classes = len(parts[0])
     else:
         (train, val), classes = config.SIZES[run.data], config.CLASSES[run.data]
+    if run.per_class:
+        train = min(train, run.per_class * classes)
     if run.holdout:
         val = round(train * run.holdout)
         train -= val
