@@ -32,7 +32,7 @@ def runs(name: str, **overrides) -> list[Run]:
 
 
 def test_the_studies_are_there():
-    wanted = {"contraction", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
+    wanted = {"contraction", "contraction_cifar10", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
               "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7"}  # fmt: skip
     assert {path.stem for path in FILES} == wanted
 
@@ -70,7 +70,7 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
-    seeds = 1 if path.stem.startswith("table") else 3 if path.stem == "factorial" else 6
+    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in ("factorial", "contraction_cifar10") else 6
     assert {run.seed for run in found} == set(range(seeds))
     without = Counter(replace(run, seed=0).key() for run in found)
     assert set(without.values()) == {seeds}  # every row has every seed
