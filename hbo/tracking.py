@@ -3,6 +3,7 @@
 One W&B run a row: its config is the flat fields, its history the learning curve (metrics.csv), its summary the row.
 """
 
+import contextlib
 import csv
 import math
 import netrc
@@ -130,8 +131,9 @@ class Mirror:
         except Exception:
             import wandb
 
-            try:
+            with contextlib.suppress(Exception, SystemExit):  # it may complain that the process is gone; and forgets it first
                 wandb.teardown()
+            try:
                 self._init()
                 tell()
             except Exception as error:

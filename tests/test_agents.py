@@ -150,7 +150,7 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
         assert with_patience(agent, 120) is not None
     assert state() == "interrupted"
     (run,) = read_back(server, sweep=sweep.split("/")[-1])
-    assert run["state"] == "preempted"
+    assert run["state"] == "preempted", log.read_text()
     name = run["id"]
     with started([*AGENT, sweep], server, log) as agent:
         assert with_patience(agent, 240) == 0, log.read_text()
