@@ -172,6 +172,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if len(outcomes["index"]) != seen:
         raise RuntimeError(f"{len(outcomes['index'])} images were evaluated, not {seen}")
     row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
+    row |= {"correct": rows.correct(outcomes)}
     row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
     np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
     rows.write(folder, row)

@@ -171,6 +171,23 @@ def built(net: Any) -> dict[str, Any]:
     return {column: [getattr(b, field) for b in blocks] for column, field in columns.items()}
 
 
+def correct(outcomes: Mapping[str, Any]) -> str:
+    """Which images were classified rightly, in the order of their index: base64 of a bit each, to compare two runs by."""
+    import base64
+
+    import numpy as np
+
+    return base64.b64encode(np.packbits(outcomes["prediction"] == outcomes["label"]).tobytes()).decode()
+
+
+def read_correct(path: Path) -> str:
+    """`correct` of a saved outcomes.npz."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as outcomes:
+        return correct(outcomes)
+
+
 def label(net: str, k: int, depths: list[int]) -> str:
     """The network for people to read, with its k where it has a block that contracts."""
     return f"{net} k={k}" if depths else net

@@ -1,0 +1,80 @@
+"""Rows and learning curves from Weights & Biases, where each run mirrors a row (see hbo/tracking.py).
+
+What was read stays in ~/.cache/hbo/wandb, a file a run, and is read again only where the server says that the run has
+changed; removing the folder forgets it.
+"""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hbo.config import Run
+from hbo.errors import UserError
+from hbo.rows import write_atomically
+from hbo.tracking import has_key
+
+ASKED = frozenset(field.name for field in fields(Run))
+# What W&B says of a run that left no row.
+STATES = {"running": "unfinished", "pending": "queued", "preempting": "interrupted", "preempted": "interrupted"}
+
+
+class Found(NamedTuple):
+    """A W&B run: its row, and its learning curve without sampling."""
+
+    row: dict[str, Any]
+    curve: list[dict[str, Any]]
+
+
+def read(path: str) -> list[Found]:
+    """All runs of ENTITY/PROJECT, the oldest first; a key that several runs mirror in one study comes once, finished if any is.
+
+    Raises:
+        UserError: no key for the server, no such project, or no answer.
+    """
+    import wandb
+
+    if not has_key():
+        raise UserError(f"wandb:{path}: no key for the W&B server; type `wandb login`, or set WANDB_API_KEY")
+    try:
+        api = wandb.Api()
+        listed = list(api.runs(path, order="+created_at", per_page=200))
+    except Exception as error:  # whatever the client raises: the network, the key, the project
+        raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
+    host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_")
+    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hbo" / "wandb" / host / path
+    once: dict[tuple[str, str], Found] = {}
+    for run in listed:
+        found = _read(run, folder / f"{run.id}.json")
+        place = str(found.row.get("study")), str(found.row["key"])
+        if place not in once or found.row["state"] == "done" or once[place].row["state"] != "done":
+            once[place] = found
+    return list(once.values())
+
+
+def _read(run: Any, cached: Path) -> Found:
+    stamp = [run.state, run.heartbeatAt]
+    if cached.exists():
+        kept = json.loads(cached.read_text())
+        if kept["stamp"] == stamp:
+            return Found(kept["row"], kept["curve"])
+    summary = dict(run.summary)
+    config = {name: value for name, value in run.config.items() if name in ASKED}
+    # The summary also has the last point of the curve and W&B's own.
+    rest = {name: _plain(value) for name, value in summary.items() if name[0] != "_" and "/" not in name}
+    if "state" not in rest:
+        rest = {"key": run.id, "state": STATES.get(run.state, "failed"), **{n: rest[n] for n in ("error",) if n in rest}}
+    else:
+        rest = {name: value for name, value in rest.items() if name not in ("epoch", "step", "error")}
+    curve = [{n: v for n, v in point.items() if n[0] != "_"} for point in run.scan_history()]
+    curve = [point for point in curve if "epoch" in point]
+    found = Found(config | rest, curve)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(cached, json.dumps({"stamp": stamp, "row": found.row, "curve": found.curve}))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """W&B's nested summaries as dicts."""
+    return {name: _plain(v) for name, v in value.items()} if hasattr(value, "items") else value

@@ -1,0 +1,94 @@
+"""The paper's tables as data, and the network behind each of their rows."""
+
+import math
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hbo import config, cost, nets
+from hbo.config import Run, resolve
+from hbo.cost import Cost
+from hbo.errors import UserError
+
+PAPER = Path(__file__).parents[2] / "papers" / "hbonet"
+TITLES = {
+    1: "The network",
+    2: "HBONet and MobileNetV2 at six widths, ImageNet",
+    3: "Five resolutions at some 200 M multiply-adds, ImageNet",
+    4: "Five resolutions at some 60 M multiply-adds, ImageNet",
+    5: "Width against resolution at some 100 M multiply-adds, ImageNet",
+    6: "Contraction units: 2x, 4x and 8x are k = 1, 2 and 3, ImageNet",
+    7: "HBONet and its rivals at some 300 M multiply-adds, ImageNet",
+    8: "Detection, SSD on PASCAL VOC 2007",
+    9: "Person re-identification on Market-1501",
+}
+RIVALS = {  # the name in table 7, and the network's here
+    "MobileNetV1 (0.75)": "pytorchcv:mobilenet_w3d4",
+    "CondenseNet (G=C=8)": "pytorchcv:condensenet74_c8_g8",
+    "ShuffleNetV1 (g=3)": "pytorchcv:shufflenet_g3_w3d2",
+    "MobileNetV2 (1.0)": "mobilenetv2",
+    "IGCV3-D": "pytorchcv:igcv3_w1",
+    "ShuffleNetV2": "torchvision:shufflenet_v2_x1_5",
+    "HBONet (1.0)": "hbonet",
+}
+
+
+def table(number: int) -> pd.DataFrame:
+    """One of tables 2 to 9; accuracies in percent, `mmacs` in millions, an absent cell NaN.
+
+    Raises:
+        UserError: the package was installed without the checkout's papers/.
+    """
+    path = PAPER / "published" / f"table{number}.csv"
+    if not path.exists():
+        raise UserError(f"{path}: not there; the published figures lie in a checkout, so install with `pip install -e .`")
+    return pd.read_csv(path)
+
+
+def run_of(number: int, row: dict[str, Any]) -> Run | None:
+    """The training run that a row of tables 2 to 7 published; None for tables 8 and 9, whose tasks are others."""
+    if number == 7:
+        net = RIVALS[row["model"]]
+        return resolve(data="imagenet", net=net, **({"width": 1.0} if ":" not in net else {}))
+    if number > 7:
+        return None
+    given = {name: int(row[name]) for name in ("divisor", "k") if not pd.isna(row[name])}
+    resize = {"eval_resize": 256} if number == 5 else {}
+    return resolve(
+        data="imagenet", net=row["model"], width=float(row["width"]), resolution=int(row["resolution"]), **given, **resize
+    )
+
+
+def name_of(number: int, row: dict[str, Any]) -> str:
+    """A row as people call it: `hbonet 0.25 at 224, k=1`."""
+    if number == 7:
+        return row["model"]
+    head = row["backbone"] if "backbone" in row else row["model"]
+    width = f" {float(row['width'])}" if row.get("width", math.nan) > 0 else ""
+    detector = f"{row['detector']} " if "detector" in row else ""
+    resolution = f" at {int(row['resolution'])}" if "resolution" in row else ""
+    k = f", k={int(row['k'])}" if number == 6 else ""
+    return f"{detector}{head}{width}{resolution}{k}"
+
+
+def cost_of(run: Run) -> Cost | None:
+    """Multiply-adds and parameters as the paper counts; None where the rival's package is not installed."""
+    from hbo import size
+
+    try:
+        return size.total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, 1000)
+    except UserError as error:
+        if ":" in run.net and "install" in str(error):
+            return None
+        raise
+
+
+def backbone_cost(number: int, row: dict[str, Any]) -> Cost | None:
+    """Costs of a backbone of tables 8 and 9 at its task's input, without a head; None for those that are not ours."""
+    net, size = row["backbone"], {8: (320, 320), 9: (256, 128)}[number]
+    if net not in nets.TABLES:
+        return None
+    costs = cost.count(config.build_net(config.resolve(data="imagenet", net=net, width=float(row["width"])), 1000), size)
+    return Cost(*(a - b for a, b in zip(astuple(costs["total"]), astuple(costs["classifier"]), strict=True)))

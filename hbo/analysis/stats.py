@@ -1,0 +1,354 @@
+"""What the runs of a study show, and how surely: arms paired by their seed, two models on the same images, factorial studies.
+
+Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hbo.errors import UserError
+
+# scipy and statsmodels take a second to import, so that the functions that need them do.
+ROUNDING = 1e-12  # share of the largest value below which a difference is floating point's and not the runs'
+EXACT = 14  # pairs up to which all 2^n sign flips are tried
+FLIPS = 9999  # random sign flips above that
+SHOWN = {"top1": "top-1", "top5": "top-5"}
+
+
+@dataclass(frozen=True)
+class Described:
+    """A sample: its mean, sample deviation `sd`, and the t interval [low, high] of the mean; nan where n is 1."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Arm a less arm b over n pairs of runs, each pair of one seed."""
+
+    n: int
+    difference: float
+    """Mean of a - b."""
+    sd: float
+    """Sample deviation of a - b."""
+    low: float
+    """t interval of the mean difference, not adjusted for other comparisons."""
+    high: float
+    p: float
+    """Paired t test. Where all differences are equal: 0, or 1 where they are zero."""
+    p_exact: float
+    """Sign-flip permutation test of the mean: over all 2^n flips up to 14 pairs, else over 9999 random ones."""
+    least_p: float
+    """2 / 2^n, the least p that all flips can reach."""
+    detectable: float
+    """Least true difference that n pairs with this sd would show, by a t test at 1 - level, with the given power."""
+    superiority: float
+    """P(a > b): share of pairs with a > b, ties half."""
+    superiority_low: float
+    """Clopper-Pearson interval, with ties counted against a in the low end and for a in the high end, hence no narrower
+    than the level asks for."""
+    superiority_high: float
+
+
+@dataclass(frozen=True)
+class Images:
+    """Two finished models, a and b, on the same n images."""
+
+    n: int
+    only_a: int
+    """Images that only a has right."""
+    only_b: int
+    p: float
+    """McNemar's exact test."""
+    difference: float
+    """Accuracy of a less that of b."""
+    low: float
+    """Percentile interval of a paired bootstrap over the images: other images, the same two trained models."""
+    high: float
+
+
+def describe(values: Any, level: float = 0.95) -> Described:
+    """Mean, deviation and t interval of a sample (n,).
+
+    Raises:
+        UserError: no values, or not all finite.
+    """
+    from scipy import stats
+
+    x = _numbers(values)
+    n, mean = len(x), float(x.mean())
+    if n == 1:
+        return Described(1, mean, math.nan, math.nan, math.nan)
+    sd = float(x.std(ddof=1))
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd / math.sqrt(n)
+    return Described(n, mean, sd, mean - half, mean + half)
+
+
+def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
+    """Compare two arms' values a and b, both (n,), of which a[i] and b[i] are of one seed.
+
+    Differences that are equal but for rounding count as equal; then the interval is a point, and p 0 (1 at no difference).
+
+    Raises:
+        UserError: unequal lengths, fewer than 2 pairs, or values that are not finite.
+    """
+    from scipy import stats
+
+    a, b = _numbers(a), _numbers(b)
+    if len(a) != len(b) or len(a) < 2:
+        raise UserError(f"{len(a)} and {len(b)} values cannot be paired; as many on both sides are needed, and 2 at least")
+    tiny = ROUNDING * max(np.abs(a).max(), np.abs(b).max())
+    # Sorted, so that the order of the pairs does not change the last digit.
+    d = np.sort(a - b)
+    d[np.abs(d) <= tiny] = 0
+    if np.ptp(d) <= tiny:
+        d[:] = d[0]
+        mean = float(d[0])
+        about = Described(len(d), mean, 0.0, mean, mean)
+        p = float(mean == 0)
+    else:
+        about = describe(d, level)
+        p = float(stats.ttest_1samp(d, 0).pvalue)
+    wins, ties = int((d > 0).sum()), int((d == 0).sum())
+    interval = lambda k: stats.binomtest(k, len(d)).proportion_ci(level, method="exact")
+    return Paired(
+        n=about.n,
+        difference=about.mean,
+        sd=about.sd,
+        low=about.low,
+        high=about.high,
+        p=p,
+        p_exact=_sign_flip(d, tiny),
+        least_p=2.0 ** (1 - about.n),
+        detectable=about.sd * _effect(about.n, level, power),
+        superiority=(wins + ties / 2) / about.n,
+        superiority_low=float(interval(wins).low),
+        superiority_high=float(interval(wins + ties).high),
+    )
+
+
+def holm(p: Any) -> np.ndarray:
+    """Holm's adjusted p of a family p (n,); nan stays nan and does not count in the family."""
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = np.array(p, float)
+    there = ~np.isnan(adjusted)
+    if there.any():
+        adjusted[there] = multipletests(adjusted[there], method="holm")[1]
+    return adjusted
+
+
+def compare(
+    rows: pd.DataFrame, baseline: Any, arm: str = "arm", metric: str = "top1", pair: str = "seed", level: float = 0.95
+) -> pd.DataFrame:
+    """Each arm against the baseline, over the seeds that both have.
+
+    Args:
+        rows: A row a run; one without an arm, a pair or a finite metric is left out, and `n` says how many pairs stayed.
+        baseline: A value of the column `arm`.
+        arm: The column whose values are compared.
+        metric: The column of the fractions to compare.
+        pair: The column by which runs are paired.
+        level: Of the intervals; 1 - level is also the rate of false verdicts allowed in the whole table.
+
+    Returns:
+        A line an arm, in the order in which they first appear: arm, baseline, the fields of `Paired`, p_holm (of p, over
+        the lines), and verdict: "higher" or "lower" than the baseline where the interval leaves out zero and p_holm is at
+        most 1 - level, else "undecided"; "too few", and nan for the numbers, below 2 pairs.
+
+    Raises:
+        UserError: a column is missing, the baseline is not among the arms, or a pair occurs twice in an arm.
+    """
+    counted = _counted(rows, [arm, pair], metric)
+    found: dict[Any, dict[Any, float]] = {value: {} for value in rows[arm].dropna().tolist()}
+    if baseline not in found:
+        raise UserError(f"{arm} {baseline!r} is not in the rows; there are {', '.join(map(repr, found))}")
+    for value, unit, number in zip(*(counted[name].tolist() for name in (arm, pair, metric)), strict=True):
+        if unit in found[value]:
+            raise UserError(f"{arm} {value!r} has {pair} {unit!r} twice; leave one of the two runs out")
+        found[value][unit] = number
+    base = found.pop(baseline)
+    lines = []
+    for value, runs in found.items():
+        both = [unit for unit in base if unit in runs]
+        numbers: dict[str, Any] = {field.name: math.nan for field in fields(Paired)} | {"n": len(both)}
+        if len(both) > 1:
+            numbers = asdict(paired([runs[unit] for unit in both], [base[unit] for unit in both], level))
+        lines.append({"arm": value, "baseline": baseline, **numbers})
+    table = pd.DataFrame(lines, columns=["arm", "baseline", *(field.name for field in fields(Paired))])
+    table["p_holm"] = holm(table["p"])
+    sure = table["p_holm"] <= 1 - level
+    table["verdict"] = np.select(
+        [table["n"] < 2, sure & (table["low"] > 0), sure & (table["high"] < 0)], ["too few", "higher", "lower"], "undecided"
+    )
+    return table
+
+
+def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Images:
+    """Compare two finished models by which of the same images (N,), (N,) each has right (booleans, or 0 and 1).
+
+    It tells these two trained models apart, not their designs: another seed's run may turn it round; see `compare`.
+
+    Raises:
+        UserError: unequal lengths, no images, or values other than 0 and 1.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    a, b = _numbers(correct_a), _numbers(correct_b)
+    if len(a) != len(b) or not np.isin([*a, *b], (0, 1)).all():
+        raise UserError(f"{len(a)} and {len(b)} values: the same images' outcomes are needed twice, each 0 or 1")
+    n, only_a, only_b = len(a), int((a > b).sum()), int((a < b).sum())
+    # An image adds -1, 0 or 1 to the difference, so that a resample of the images is a multinomial draw of the three counts.
+    shares = np.array([only_a, only_b, n - only_a - only_b]) / n
+    drawn = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
+    # The two counts of images on which both agree do not enter the test.
+    p = float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)
+    return Images(n, only_a, only_b, p, (only_a - only_b) / n, float(low), float(high))
+
+
+def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: str = "seed", order: int = 2) -> pd.DataFrame:
+    """Analysis of variance (type 2) of a factorial study, with the seed as a block where there are several.
+
+    Args:
+        rows: A row a run; one without a factor, a pair or a finite metric is left out.
+        factors: Columns, each of whose values is a category.
+        metric: The column to explain.
+        pair: The column of the blocks.
+        order: Of the largest interactions looked at; those above count as noise.
+
+    Returns:
+        A line a term, largest share first: term ("k", "k x upsample", and the block by its name), df, sum_sq, share (of the
+        total sum of squares; in a balanced study the shares and the noise's add up to 1), f, p, and p_holm (over the terms,
+        nan for the block).
+
+    Raises:
+        UserError: a column is missing, a factor has a single value, combinations were not run, or no noise is left to test
+            against.
+    """
+    import statsmodels.formula.api as smf
+    from statsmodels.stats.anova import anova_lm
+
+    counted = _counted(rows, [*factors, pair], metric)
+    for name in factors:
+        if counted[name].nunique() < 2:
+            raise UserError(f"{name} has fewer than two values among the {len(counted)} finished runs; leave it out")
+    code = {name: f'C(Q("{name}"), Sum)' for name in [*factors, pair]}
+    chosen = [names for size in range(1, order + 1) for names in combinations(factors, size)]
+    terms = {":".join(code[name] for name in names): " x ".join(names) for names in chosen}
+    if counted[pair].nunique() > 1:
+        terms = {code[pair]: pair} | terms
+    fit = smf.ols(f'Q("{metric}") ~ {" + ".join(terms)}', counted).fit()
+    if np.linalg.matrix_rank(fit.model.exog) < fit.model.exog.shape[1]:
+        raise UserError(
+            f"the {len(counted)} runs lack combinations of {', '.join(factors)} and {pair}; lower order, or run them"
+        )
+    if fit.df_resid < 1 or fit.ssr <= ROUNDING * fit.centered_tss:
+        raise UserError(f"no noise is left in the {len(counted)} runs to test {metric} against; lower order, or add seeds")
+    found = anova_lm(fit, typ=2).loc[list(terms)]
+    table = pd.DataFrame({"term": list(terms.values()), "df": found["df"].astype(int).to_numpy()})
+    table["sum_sq"] = found["sum_sq"].to_numpy()
+    table["share"] = table["sum_sq"] / fit.centered_tss
+    table["f"] = found["F"].to_numpy()
+    table["p"] = found["PR(>F)"].to_numpy()
+    table["p_holm"] = holm(table["p"].where(table["term"] != pair))
+    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+
+
+def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
+    """Main effects: a line a factor's value, in the order in which they first appear.
+
+    Returns:
+        factor, value, the fields of `Described` over that value's runs (so that sd and interval hold the spread over the
+        other factors too), and effect, the mean less that of all runs counted.
+
+    Raises:
+        UserError: a column is missing, or no run has a finite metric.
+    """
+    counted = _counted(rows, factors, metric)
+    if counted.empty:
+        raise UserError(f"none of the {len(rows)} runs has a finite {metric}")
+    lines = []
+    for name in factors:
+        for value, group in counted.groupby(name, sort=False):
+            about = asdict(describe(group[metric], level))
+            lines.append({"factor": name, "value": value, **about, "effect": about["mean"] - counted[metric].mean()})
+    return pd.DataFrame(lines).astype({"value": object})
+
+
+def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:
+    """A line of `compare` (a Series or a dict) as a sentence, in points of percent; its level has to be named again."""
+    name = SHOWN.get(metric, metric.replace("_", " "))
+    n, against = int(line["n"]), f"{line['arm']} against {line['baseline']}"
+    if line["verdict"] == "too few":
+        return f"{against}: {n} pair{'s' * (n != 1)} of {name}, too few to compare; 2 are needed."
+    low, high, p = line["low"], line["high"], line["p_holm"]
+    shown = f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
+    said = (
+        f"{against}: {_points(line['difference'], '+')} points [{_points(low, '+')}, {_points(high, '+')}] of {name} "
+        f"over {n} pairs, {shown} after Holm: {line['verdict']}"
+    )
+    if line["verdict"] != "undecided":
+        return f"{said}."
+    why = f"the {100 * level:g} % interval holds zero" if low <= 0 <= high else f"p after Holm is above {1 - level:.2g}"
+    found = f"a difference of {_points(line['detectable'])} points would have been found 4 times in 5"
+    return f"{said}; {why}, so neither is shown to be better; {found}."
+
+
+def _points(fraction: float, sign: str = "") -> str:
+    """A fraction in points of percent, with one decimal, or two below 0.1."""
+    digits = 1 if abs(100 * fraction) >= 0.1 else 2
+    return f"{round(100 * fraction, digits) + 0.0:{sign}.{digits}f}"  # + 0.0 makes -0.0 zero
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Values (n,) as floats, refused where there are none or one is not finite."""
+    x = np.asarray(values, float)
+    if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+        raise UserError(f"finite numbers in one row are needed, at least one; got {x.tolist()!r:.80}")
+    return x
+
+
+def _counted(rows: pd.DataFrame, names: list[str], metric: str) -> pd.DataFrame:
+    """The rows with a finite metric, as floats, and a value in each named column."""
+    missing = [name for name in (*names, metric) if name not in rows]
+    if missing:
+        raise UserError(f"the rows have no column {', '.join(missing)}; there are {', '.join(map(str, rows))}")
+    number = pd.to_numeric(rows[metric], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    there = np.isfinite(number) & rows[names].notna().all(axis=1).to_numpy()
+    return rows[there].assign(**{metric: number[there]})
+
+
+def _sign_flip(d: np.ndarray, tiny: float) -> float:
+    """p of the mean of d (n,) among those with the signs flipped at random; scipy's has no tolerance for tied sums."""
+    n, size = len(d), np.sort(np.abs(d))
+    if n <= EXACT:
+        flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+    else:
+        flips = np.random.default_rng(0).integers(0, 2, (FLIPS, n))
+    beyond = np.abs((1 - 2 * flips) @ size) >= abs(d.sum()) - n * tiny
+    return float(beyond.mean() if n <= EXACT else (beyond.sum() + 1) / (FLIPS + 1))
+
+
+@lru_cache
+def _effect(n: int, level: float, power: float) -> float:
+    """Least true difference, in deviations of the differences, that n pairs show at 1 - level with this power."""
+    from scipy.optimize import brentq
+    from statsmodels.stats.power import TTestPower
+
+    # Not solve_power: at 2 or 3 pairs and a level of 0.99 it returns where its search began.
+    missed = lambda effect: TTestPower().power(effect, n, 1 - level) - power
+    most = 1.0
+    while missed(most) < 0:
+        most *= 2
+    return float(brentq(missed, 0, most))

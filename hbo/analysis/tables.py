@@ -1,0 +1,232 @@
+"""The paper's tables 1 to 9: published, computed and measured side by side, as Markdown, LaTeX (booktabs) and DataFrame.
+
+python -m hbo.analysis.tables 6                    # beside the rows in ablations/
+python -m hbo.analysis.tables 2 --source runs --format latex
+"""
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from hbo import nets
+from hbo.analysis import published, results
+from hbo.config import Run, build_net, resolve
+from hbo.errors import UserError, one_line
+
+ABSENT = "—"
+ACCURACIES = {"top1": "top-1", "top5": "top-5", "voc07_map": "mAP", "map": "mAP", "rank1": "rank-1"}
+SWITCHES = ("k", "concat_ratio", "upsample", "residual", "scheme", "contract", "kernel")
+
+
+@dataclass
+class Table:
+    """A table with its title and what must be said about it."""
+
+    title: str
+    frame: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """For code hosts and notebooks."""
+        notes = "".join(f"\n\n{note}" for note in self.notes)
+        return f"**{self.title}**\n\n{results.markdown(self.frame)}{notes}"
+
+    def latex(self) -> str:
+        """A booktabs `table` for a paper; numbers to the right, words to the left."""
+        shape = "".join("r" if all(_is_number(v) for v in self.frame[c]) else "l" for c in self.frame.columns)
+        body = self.frame.astype(str).to_latex(index=False, escape=True, column_format=shape, caption=self.title, position="t")
+        for plain, tex in (("±", r"$\pm$"), (ABSENT, "--")):
+            body = body.replace(plain, tex)
+        notes = "".join(f"% {line}\n" for note in self.notes for line in note.splitlines())
+        return notes + body
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+
+def _is_number(cell: Any) -> bool:
+    text = str(cell).replace("±", " ").replace(ABSENT, "0").replace("(", " ").replace(")", " ").replace("n=", "")
+    try:
+        return all(float(word) is not None for word in text.split())
+    except ValueError:
+        return False
+
+
+def paper_table(number: int, rows: pd.DataFrame | None = None) -> Table:
+    """One of the paper's tables beside what the networks cost and what the rows have.
+
+    Args:
+        number: 1 to 9.
+        rows: of `results.load`; a finished row counts for a line where its network is the line's, on whatever data set,
+            in a column that names it. Only rows of ImageNet at the paper's resolution and epochs stand under "measured".
+
+    Raises:
+        UserError: no such table.
+    """
+    if number == 1:
+        return stage_table(resolve(data="imagenet", width=1.0))
+    if number not in published.TITLES:
+        raise UserError(f"table {number}: the paper's are 1 to 9")
+    return _published_table(number, rows)
+
+
+def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
+    lines, absent, measured_at = [], [], {}
+    for row in published.table(number).to_dict("records"):
+        line: dict[str, Any] = {"": published.name_of(number, row)}
+        run = published.run_of(number, row)
+        for name, title in ACCURACIES.items():
+            if name in row:
+                line[f"{title} published"] = ABSENT if pd.isna(row[name]) else f"{row[name]:.1f}"
+                found = measured(rows, run, name) if rows is not None and run is not None else {}
+                line[f"{title} measured"] = found.pop("", ABSENT)
+                measured_at |= dict.fromkeys(f"{title} {where}" for where in found)
+                line |= {f"{title} {where}": text for where, text in found.items()}
+        if run is not None:
+            cost = published.cost_of(run)
+            line["M multiply-adds published"] = f"{row['mmacs']:.0f}"
+            line["counted"] = f"{cost.macs / 1e6:.1f}" if cost else ABSENT
+            line["difference"] = f"{cost.macs / 1e6 - row['mmacs']:+.1f}" if cost else ABSENT
+            line["M parameters counted"] = f"{cost.params / 1e6:.2f}" if cost else ABSENT
+            absent += [] if cost else [line[""]]
+        elif number > 7:
+            cost = published.backbone_cost(number, row)
+            line["backbone's M multiply-adds counted"] = f"{cost.macs / 1e6:.1f}" if cost else ABSENT
+            line["its M parameters counted"] = f"{cost.params / 1e6:.2f}" if cost else ABSENT
+        lines.append(line)
+    frame: Any = pd.DataFrame(lines).fillna(ABSENT)
+    first = [c for c in frame.columns if c not in measured_at]
+    frame = frame[[*first, *measured_at]]
+    notes = ["Accuracies in percent; mean ± sample deviation (n seeds) of the last epoch where measured."]
+    if number > 7:
+        notes.append("Not run: the task of this table comes with a later version. Backbones are counted without any head.")
+    if absent:
+        notes.append(f"Not counted, as pytorchcv is not installed (`pip install -e '.[zoo]'`): {', '.join(absent)}.")
+    return Table(f"Table {number}. {published.TITLES[number]}", frame, notes)
+
+
+def measured(rows: pd.DataFrame, run: Run, metric: str) -> dict[str, str]:
+    """Finished rows of the run's network by where they were measured: "" where it is the paper's protocol.
+
+    The network is the same where its table, width, divisor and every switch are; a published network that trained on
+    other images is shown beside the paper's figure, never under its name.
+    """
+    if metric not in rows:
+        return {}
+    done: Any = rows[(rows["state"] == "done") & rows[metric].notna()]
+    same = ["net", "first_stage", "width", "divisor", *(SWITCHES if run.net != "mobilenetv2" else ())]
+    for name in same:
+        value = getattr(run, name)
+        done = done[done[name].isna() if value is None else done[name] == value]
+    found = {}
+    for (data, resolution, epochs), group in done.groupby(["data", "resolution", "epochs"], sort=False):
+        where = f"on {data} ({resolution} px, {epochs} epochs)"
+        if data == "imagenet" and not _as_published(group, run).empty:
+            group, where = _as_published(group, run), ""
+        elif data == "imagenet" and resolution != run.resolution:
+            continue  # the line of another resolution
+        found[where] = f"{results.mean(group[metric])} (n={len(group)})"
+    return found
+
+
+def _as_published(rows: Any, run: Run) -> Any:
+    protocol = ("resolution", "eval_resize", "epochs", "batch", "lr", "momentum", "weight_decay", "schedule", "warmup",
+                "crop", "crop_area", "flip", "jitter", "holdout", "label_smoothing", "class_weights")  # fmt: skip
+    for name in (*protocol, "limit_batches", "per_class"):
+        value = getattr(run, name)
+        rows = rows[rows[name].isna() if value is None else rows[name] == value]
+    return rows
+
+
+def stage_table(run: Run) -> Table:
+    """Table 1 from the network itself: each stage's input as it arrives there, and what its modules are made of."""
+    from hbo import cost
+
+    net = build_net(run, 1000)
+    if not isinstance(net, nets.Net):
+        raise UserError(f"net={run.net}: no table of stages; take hbonet, hbonet_ir or mobilenetv2_hbo")
+    assert run.width is not None
+    assert run.divisor is not None
+    table = nets.table_of(run.net, run.first_stage)
+    shapes: list[tuple[int, ...]] = []
+    hooks = [m.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[1:]))) for m in net.features]
+    hooks.append(net.head.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[1:]))))
+    costs = cost.count(net, run.resolution)
+    for hook in hooks:
+        hook.remove()
+    lines: dict[str, dict[str, Any]] = {}
+    for label, module, shape in zip([*net.labels, "head"], [*net.features, net.head], shapes, strict=True):
+        line = _line(module, shape) | {
+            "M multiply-adds": f"{costs[label].macs / 1e6:.1f}",
+            "parameters": f"{costs[label].params:,}",
+        }
+        if label in lines:
+            assert line["operator"] == lines[label]["operator"]
+            lines[label]["n"] += 1
+        else:
+            lines[label] = {"stage": label.removeprefix("stage ")} | line
+    whole = costs["classifier"]
+    lines["classifier"] = {
+        "stage": "classifier", "input": f"1x1x{net.classifier.in_features}", "operator": "mean, linear", "t": ABSENT,
+        "c": net.classifier.out_features, "n": 1, "s": ABSENT, "M multiply-adds": f"{whole.macs / 1e6:.1f}",
+        "parameters": f"{whole.params:,}",
+    }  # fmt: skip
+    rounded = {
+        f"{row.channels * run.width:g} as {part.cout}": None
+        for part, row in ((part, part.row) for part in nets.layout(table, run.width, run.divisor))
+        if part.cout != row.channels * run.width
+    }
+    notes = [
+        "t: hidden channels over input channels; c: output channels; n: blocks; s: stride of the first.",
+        f"In all {costs['total'].macs / 1e6:.1f} M multiply-adds, {costs['total'].params:,} parameters.",
+    ]
+    if rounded:
+        notes.append(f"Channels are multiples of {run.divisor}: {', '.join(rounded)}.")
+    if run.net == "hbonet" and run.first_stage == "release":
+        notes.append(
+            "The paper prints stage 1 as a harmonious bottleneck; its release has an inverted residual, and table 6's"
+            " published cost is that one's (`--first_stage paper` builds the other)."
+        )
+    return Table(f"Table 1. {published.TITLES[1]}: {run.net}, width {run.width:g}", pd.DataFrame(list(lines.values())), notes)
+
+
+def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A stage's first block, read off its modules; `shape` is its input's (C, H, W)."""
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    channels, height, width = shape
+    hidden, stride = ABSENT, convolutions[0].stride[0]
+    if isinstance(module, (nets.HarmoniousBottleneck, nets.InvertedResidual)):
+        depthwise = next(m for m in module.depthwise if isinstance(m, nn.Conv2d))
+        hidden = f"{depthwise.in_channels / channels:g}"
+        out = next(reversed(convolutions)).out_channels
+        if isinstance(module, nets.HarmoniousBottleneck):
+            operator = f"harmonious bottleneck, k = {module.k}"
+            stride, out = module.stride, module.main_channels + module.concat_channels
+        else:
+            operator, stride = "inverted residual", depthwise.stride[0]
+    else:
+        kernel = convolutions[0].kernel_size[0]
+        operator, out = f"conv {kernel}x{kernel}", convolutions[0].out_channels
+        operator += "" if any(isinstance(m, nn.ReLU6) for m in module.modules()) else ", linear"
+    return {"input": f"{height}x{width}x{channels}", "operator": operator, "t": hidden, "c": out, "n": 1, "s": stride}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.tables", description="One of the paper's tables.")
+    parser.add_argument("number", type=int, choices=range(1, 10), metavar="1..9")
+    parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
+    parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown")
+    args = parser.parse_args(argv)
+    with one_line():
+        rows = results.load(args.source) if 1 < args.number < 8 else None
+        table = paper_table(args.number, rows)
+        write = {"markdown": table.markdown, "latex": table.latex, "csv": lambda: table.frame.to_csv(index=False)}
+        print(write[args.format]().rstrip())
+
+
+if __name__ == "__main__":
+    main()
