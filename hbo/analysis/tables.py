@@ -5,7 +5,8 @@ python -m hbo.analysis.tables 2 --source runs --format latex
 """
 
 import argparse
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,16 @@ from torch import nn
 
 from hbo import nets
 from hbo.analysis import published, results
+from hbo.block import Block
 from hbo.config import Run, build_net, resolve
 from hbo.errors import UserError, one_line
 
 ABSENT = "—"
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "voc07_map": "mAP", "map": "mAP", "rank1": "rank-1"}
-SWITCHES = ("k", "concat_ratio", "upsample", "residual", "scheme", "contract", "kernel")
+PROTOCOL = [  # fields under which two networks are compared; the first three are always told
+    "data", "resolution", "epochs", "eval_resize", "crop", "crop_area", "flip", "jitter", "batch", "lr", "momentum", "nesterov",
+    "weight_decay", "schedule", "warmup", "label_smoothing", "class_weights", "limit_batches", "per_class",
+]  # fmt: skip
 
 
 @dataclass
@@ -81,7 +86,8 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
         for name, title in ACCURACIES.items():
             if name in row:
                 line[f"{title} published"] = ABSENT if pd.isna(row[name]) else f"{row[name]:.1f}"
-                found = measured(rows, run, name) if rows is not None and run is not None else {}
+                groups = measured(rows, run, name) if rows is not None and run is not None else {}
+                found = {where: said(group[name]) for where, group in groups.items()}
                 line[f"{title} measured"] = found.pop("", ABSENT)
                 measured_at |= dict.fromkeys(f"{title} {where}" for where in found)
                 line |= {f"{title} {where}": text for where, text in found.items()}
@@ -108,34 +114,44 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
     return Table(f"Table {number}. {published.TITLES[number]}", frame, notes)
 
 
-def measured(rows: pd.DataFrame, run: Run, metric: str) -> dict[str, str]:
+def said(values: Any) -> str:
+    """`74.5 ± 1.3 (n=6)`, in percent."""
+    return f"{results.mean(values)} (n={len(values)})"
+
+
+def measured(rows: pd.DataFrame, run: Run, metric: str) -> dict[str, Any]:
     """Finished rows of the run's network by where they were measured: "" where it is the paper's protocol.
 
     The network is the same where its table, width, divisor and every switch are; a published network that trained on
-    other images is shown beside the paper's figure, never under its name.
+    other images is shown beside the paper's figure, never under its name. Rows that report held-out training images are
+    left out: they tuned a recipe.
     """
     if metric not in rows:
         return {}
-    done: Any = rows[(rows["state"] == "done") & rows[metric].notna()]
-    same = ["net", "first_stage", "width", "divisor", *(SWITCHES if run.net != "mobilenetv2" else ())]
-    for name in same:
-        value = getattr(run, name)
-        done = done[done[name].isna() if value is None else done[name] == value]
+    done: Any = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)]
+    done = done.drop_duplicates("key")  # a row that two studies share counts once
+    switches = [f.name for f in fields(Block)] if run.net in nets.TABLES and run.net != "mobilenetv2" else []
+    done = _like(done, run, ["net", "first_stage", "width", "divisor", *switches])
+    if done.empty:
+        return {}
     found = {}
-    for (data, resolution, epochs), group in done.groupby(["data", "resolution", "epochs"], sort=False):
-        where = f"on {data} ({resolution} px, {epochs} epochs)"
-        if data == "imagenet" and not _as_published(group, run).empty:
-            group, where = _as_published(group, run), ""
-        elif data == "imagenet" and resolution != run.resolution:
+    protocols = [(values, group) for values, group in done.groupby(PROTOCOL, sort=False, dropna=False)]
+    told = {name for i, name in enumerate(PROTOCOL) if len({str(values[i]) for values, _ in protocols}) > 1}
+    for values, group in protocols:
+        protocol = dict(zip(PROTOCOL, values, strict=True))
+        more = "".join(f", {n}={protocol[n]}" for n in PROTOCOL[3:] if n in told)
+        where = f"on {protocol['data']} ({protocol['resolution']:.0f} px, {protocol['epochs']:.0f} epochs{more})"
+        if not _like(group, run, PROTOCOL).empty:
+            where = ""
+        elif protocol["data"] == "imagenet" and protocol["resolution"] != run.resolution:
             continue  # the line of another resolution
-        found[where] = f"{results.mean(group[metric])} (n={len(group)})"
+        found[where] = group
     return found
 
 
-def _as_published(rows: Any, run: Run) -> Any:
-    protocol = ("resolution", "eval_resize", "epochs", "batch", "lr", "momentum", "weight_decay", "schedule", "warmup",
-                "crop", "crop_area", "flip", "jitter", "holdout", "label_smoothing", "class_weights")  # fmt: skip
-    for name in (*protocol, "limit_batches", "per_class"):
+def _like(rows: Any, run: Run, names: Sequence[str]) -> Any:
+    """The rows that share these fields with the run."""
+    for name in names:
         value = getattr(run, name)
         rows = rows[rows[name].isna() if value is None else rows[name] == value]
     return rows
