@@ -137,6 +137,18 @@ def _row(number: int, wanted: dict[str, Any]) -> dict[str, Any]:
     return found[0]
 
 
+def table(verdicts: list[Verdict]) -> tables.Table:
+    """The verdicts to be read, a claim a line."""
+    lines = [
+        {
+            "table": v.table, "claim": v.claim, "published": f"{v.published:.1f}",
+            "counted or measured": tables.ABSENT if v.found is None else f"{v.found:.1f}", "verdict": v.word, "": v.note,
+        }
+        for v in verdicts
+    ]  # fmt: skip
+    return tables.Table("Claims", pd.DataFrame(lines), totals(verdicts).splitlines())
+
+
 def disagreements(claims: dict[str, Any] | None = None) -> str:
     """Where paper, release and count disagree, with what is counted here and now."""
     lines = []

@@ -2,19 +2,23 @@
 
     figure4(Block(k=2, upsample="pixelshuffle")).savefig("block.pdf")
 
-`trace` runs a block once and notes every map; `draw` sets the maps in a row, left to right, each a cuboid as wide as
-its channels and as high as its rows, and leads the shortcuts over them. Lengths are inches, text is in points.
+`trace` runs a block once and notes every map; `draw` sets the maps in a row, each a cuboid as wide as its channels and
+as high as its rows, and leads the shortcuts above them. Lengths are inches.
 """
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from itertools import pairwise
+from typing import NamedTuple
 
+import matplotlib
 import torch
 from einops.layers.torch import Rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, Patch, Polygon
+from matplotlib.patches import FancyArrowPatch, Patch, Polygon
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from torch import Tensor, nn
@@ -23,195 +27,132 @@ from torch.overrides import TorchFunctionMode
 from hbo.block import Block, BlurPool, HarmoniousBottleneck, InvertedResidual
 
 X = "\N{MULTIPLICATION SIGN}"
-KINDS = {  # kind -> colour (Okabe and Ito's, told apart by the colour-blind), hatch (told apart in grey), legend
+KINDS = {  # kind -> Okabe and Ito's colour for the colour-blind, hatch for print in grey, legend
     "input": ("#D0D0D0", "", "input"),
     "depthwise": ("#56B4E9", "////", "depthwise convolution"),
     "pointwise": ("#E69F00", "", "pointwise convolution"),
-    "conv": ("#D55E00", "", "convolution"),
     "upsample": ("#009E73", r"\\\\", "upsampling"),
     "pool": ("#CC79A7", "xxxx", "pooling"),
     "add": ("#F0E442", "", "sum"),
-    "slice": ("#FFFFFF", "", "cut"),
-    "pad": ("#FFFFFF", "....", "padding"),
-    "other": ("#FFFFFF", "++", "other"),
+    "other": ("#FFFFFF", "....", "other"),
 }
-WIDTH, MARGIN = 7.0, 0.06  # of a figure; a row of many maps makes it wider
-TALLEST, WIDEST = 0.72, 0.8  # of a cuboid
+WIDTH, MARGIN, TITLE, GAP, LEGEND = 7.0, 0.06, 0.2, 0.15, 0.25  # of a figure, which is wider only if a row needs it
+TALLEST = 0.72  # cuboid
 DEPTH = 0.17  # of a cuboid, over its columns
-FONT, LINE, PAD = 7, 0.115, 0.05  # of a label: its size, the height of its lines, the space about it
+FONT, LINE, PAD = 7, 0.115, 0.05  # of a label: its points, the height of a line, the space about it
 ARROW, NODE, LANE = 0.15, 0.055, 0.19  # the shortest arrow, the radius of a joint, from shortcut to shortcut
 
 
 @dataclass(frozen=True)
 class Step:
-    """One map and the operation that made it."""
+    """A map, (channels, rows, columns), and the operation that made it of the maps of the steps `inputs`.
+
+    `kind` is a key of `KINDS`, "concat", "slice" (of channels), "pad" or "crop"; `macs` are a convolution's multiply-adds for one image.
+    """
 
     operation: str
-    """Such as "DWConv 5 x 5 /2"; a label breaks at its spaces."""
     shape: tuple[int, int, int]
-    """Channels, rows, columns."""
     inputs: tuple[int, ...] = ()
-    """The steps whose maps went in, by number; 0 is the block's input."""
     kind: str = "input"
-    """A key of `KINDS`, or "concat"."""
-    after: tuple[str, ...] = ()
-    """What followed in place: "BN", "ReLU6"."""
     macs: int = 0
-    """Multiply-adds of one image, if it is a convolution."""
 
 
 class _Recorder(TorchFunctionMode):
-    """Hooks report the modules without children, this mode the functions that run between them."""
+    """Notes the modules without children by `call`, as a mode the functions that run between them."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.steps = [Step("Input", _shape(x))]
-        self.number = {id(x): 0}  # tensor -> the step that made it
-        self.kept = [x]  # for the id of a tensor that is gone may come again
-        self.inside = False  # a module that reports for itself
+        self.steps: list[Step] = []
+        self.number: dict[Tensor, int] = {}  # the step that made it; a tensor hashes by identity
+        self.inside = False  # a module, which is noted as a whole
+        self.add(x, (), "input", "Input")
 
-    def enter(self, _module: nn.Module, _args: Any) -> None:
+    def add(self, out: Tensor, inputs: tuple[int, ...], kind: str, operation: str, macs: int = 0) -> None:
+        self.number[out] = len(self.steps)
+        self.steps.append(Step(operation, (out.shape[1], out.shape[2], out.shape[3]), inputs, kind, macs))
+
+    def call(self, module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         self.inside = True
-
-    def leave(self, module: nn.Module, args: Any, out: Tensor) -> None:
-        source, folded = self.number[id(args[0])], {nn.BatchNorm2d: "BN", nn.ReLU6: "ReLU6"}.get(type(module))
+        out, source = forward(x), self.number[x]
+        folded = {nn.BatchNorm2d: "BN", nn.ReLU6: "ReLU6"}.get(type(module))
         if folded and source == len(self.steps) - 1 > 0:
-            self.steps[source] = replace(self.steps[source], after=(*self.steps[source].after, folded))
-            self._remember(out, source)
-        elif out is not args[0]:  # nn.Identity returns what it was given
-            kind, operation, macs = _describe(module, args[0], out)
-            self._add(Step(operation, _shape(out), (source,), kind, macs=macs), out)
+            self.steps[source] = replace(self.steps[source], operation=f"{self.steps[source].operation} {folded}")
+            self.number[out] = source
+        elif out is not x:  # as nn.Identity's is
+            self.add(out, (source,), *_describe(module, x, out))
         self.inside = False
+        return out
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if not self.inside and isinstance(out, Tensor) and out.numel():
-            given = args[0] if isinstance(args[0], (list, tuple)) else args
-            sources = tuple(self.number[id(t)] for t in given if id(t) in self.number)
-            name = func.__name__.strip("_")
-            if len(sources) == 1 and self.steps[sources[0]].shape == _shape(out):
-                self._remember(out, sources[0])  # a slice of everything, padding by nothing, concatenation with nothing
-            elif sources:
-                self._function(name, args, sources, out)
+        if self.inside or not isinstance(out, Tensor) or out.numel() == 0:
+            return out
+        given = args[0] if isinstance(args[0], (list, tuple)) else args
+        inputs = tuple(self.number[x] for x in given if isinstance(x, Tensor) and x in self.number)
+        before, after, name = [self.steps[i].shape for i in inputs], tuple(out.shape[1:]), func.__name__.strip("_")
+        if before == [after]:  # a slice of everything, padding by nothing, concatenation with nothing
+            self.number[out] = inputs[0]
+        elif name == "getitem" and after[0] < before[0][0]:
+            self.add(out, inputs, "slice", f"{'last' if args[1][1].start else 'first'} {after[0]} channels")
+        elif inputs:
+            known = {"add": ("add", "EltAdd"), "cat": ("concat", "Concat"), "getitem": ("crop", "Crop")}
+            known["pad"] = "pad", f"{after[0] - before[0][0]} zero channels"
+            self.add(out, inputs, *known.get(name, ("other", name)))
         return out
-
-    def _function(self, name: str, args: Any, sources: tuple[int, ...], out: Tensor) -> None:
-        before, shape = self.steps[sources[0]].shape, _shape(out)
-        kind, operation = {"add": ("add", "EltAdd"), "cat": ("concat", "Concat")}.get(name, ("other", name))
-        if name == "pad":
-            kind, operation = "pad", f"{shape[0] - before[0]} zero channels"
-        if name == "getitem" and shape[0] < before[0]:
-            start = args[1][1].start or 0
-            end = "first" if start == 0 else "last" if start + shape[0] == before[0] else "inner"
-            kind, operation = "slice", f"{end} {shape[0]} channels"
-        elif name == "getitem":
-            kind, operation = "slice", "Crop"
-        self._add(Step(operation, shape, sources, kind), out)
-
-    def _add(self, step: Step, out: Tensor) -> None:
-        self.steps.append(step)
-        self._remember(out, len(self.steps) - 1)
-
-    def _remember(self, out: Tensor, number: int) -> None:
-        self.number[id(out)] = number
-        self.kept.append(out)
-
-
-def _shape(x: Tensor) -> tuple[int, int, int]:
-    return x.shape[1], x.shape[2], x.shape[3]
 
 
 def _describe(module: nn.Module, x: Tensor, out: Tensor) -> tuple[str, str, int]:
     """Kind, operation and multiply-adds of a module without children that made `out` of `x`, (1, C, H, W) both."""
     growth, shrinkage = out.shape[2] // x.shape[2], round(x.shape[2] / out.shape[2])
-    by = f"\N{NO-BREAK SPACE}/{shrinkage}" * (shrinkage > 1)  # stays on the line of the kernel
+    by = f"\N{NO-BREAK SPACE}/{shrinkage}" * (shrinkage > 1)  # labels break at spaces
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, BlurPool)):
         first, per_group, rows, columns = module.weight.shape
-        kernel = f"{rows}{X}{columns}"
+        kernel, weights = f"{rows}{X}{columns}", per_group * rows * columns
         if isinstance(module, nn.ConvTranspose2d):
-            return "upsample", f"Upsample {X}{growth} transposed {kernel}", x.numel() * per_group * rows * columns
-        macs = out.numel() * per_group * rows * columns
+            return "upsample", f"Upsample {X}{growth} transposed {kernel}", x.numel() * weights
         if isinstance(module, BlurPool):
-            return "pool", f"BlurPool {kernel}{by}", macs
-        if module.groups == first == x.shape[1] > 1:
-            return "depthwise", f"DWConv {kernel}{by}", macs
-        return ("pointwise", f"PWConv{by}", macs) if rows == columns == 1 else ("conv", f"Conv {kernel}{by}", macs)
+            return "pool", f"BlurPool {kernel}{by}", out.numel() * weights
+        dense = ("pointwise", "PWConv") if rows == columns == 1 else ("other", f"Conv {kernel}")
+        kind, name = ("depthwise", f"DWConv {kernel}") if module.groups == first == x.shape[1] > 1 else dense
+        return kind, name + by, out.numel() * weights
     if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
         return "pool", f"{type(module).__name__[:-2]} {module.kernel_size}{X}{module.kernel_size}", 0
-    if isinstance(module, Rearrange):
-        return "upsample", f"Upsample {X}{growth} pixel- shuffle", 0
-    if isinstance(module, nn.Upsample):
-        return "upsample", f"Upsample {X}{growth} {module.mode}", 0
+    if isinstance(module, (nn.Upsample, Rearrange)):
+        return "upsample", f"Upsample {X}{growth} {getattr(module, 'mode', 'pixelshuffle')}", 0
     return "other", type(module).__name__, 0
 
 
 def trace(module: nn.Module, channels: int, size: int) -> list[Step]:
-    """The maps of a block in the order of their making, the input first, the output last.
+    """The maps of a block in the order of their making: the input (1, channels, size, size) first, the output last.
 
     Batch norm and ReLU6 belong to the operation before them; what changes nothing, or goes nowhere, is left out.
-
-    Args:
-        module: any composition of modules that take and return one (B, C, H, W); it is left as it is.
-        channels, size: of the input, (1, channels, size, size).
 
     Raises:
         UserError: the map is too small for the block.
     """
+    module = copy.deepcopy(module).eval()  # the original keeps its mode and its methods
     x = torch.zeros(1, channels, size, size)  # shapes do not depend on the values
     recorder = _Recorder(x)
-    leaves = [m for m in module.modules() if not any(m.children())]
-    hooks = [h for m in leaves for h in (m.register_forward_pre_hook(recorder.enter), m.register_forward_hook(recorder.leave))]
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad(), recorder:
-            out = module(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for m, training in modes.items():
-            m.training = training
-    steps, used = recorder.steps, {0, recorder.number[id(out)]}
-    for i in range(max(used), 0, -1):
-        used |= set(steps[i].inputs) if i in used else set()
-    number = {old: new for new, old in enumerate(sorted(used))}
-    return [replace(steps[old], inputs=tuple(number[i] for i in steps[old].inputs)) for old in number]
-
-
-class Scale(NamedTuple):
-    """Inches of a channel and of a row."""
-
-    channel: float
-    row: float
+    for leaf in [m for m in module.modules() if not any(m.children())]:
+        leaf.forward = partial(recorder.call, leaf, leaf.forward)
+    with torch.no_grad(), recorder:
+        out = module(x)
+    steps = recorder.steps[: recorder.number[out] + 1]
+    used = [i for i in range(len(steps)) if i == len(steps) - 1 or any(i in step.inputs for step in steps)]
+    return [replace(steps[i], inputs=tuple(used.index(j) for j in steps[i].inputs)) for i in used]
 
 
 class _Box(NamedTuple):
-    """A cuboid: the left of its front, the width and height of that, and how far it recedes to the upper right."""
+    """A cuboid as seen: its sides, its top, as far above its middle as its bottom is below, and how far it recedes."""
 
-    x: float
-    w: float
-    h: float
-    d: float
-
-    @property
-    def right(self) -> float:
-        return self.x + self.w + self.d
+    left: float
+    right: float
+    top: float
+    depth: float
 
     @property
     def centre(self) -> float:
-        return (self.x + self.right) / 2
-
-    @property
-    def top(self) -> float:
-        """Above the middle; as far below it is the bottom."""
-        return (self.h + self.d) / 2
-
-
-class _Shortcut(NamedTuple):
-    join: int  # the step where it ends
-    source: int  # the step on the main path where it begins
-    via: tuple[int, ...]  # maps on the way
-    label: str
+        return (self.left + self.right) / 2
 
 
 @cache
@@ -219,210 +160,163 @@ def _width(text: str) -> float:
     return max(TextPath((0, 0), line, size=FONT).get_extents().width for line in text.split("\n")) / 72
 
 
-def _map_label(step: Step) -> str:
-    channels, rows, columns = step.shape
-    return f"{channels}{X}\n{rows}{X}{columns}"
+def _sized(step: Step) -> str:
+    return f"{step.shape[0]}{X}\n{step.shape[1]}{X}{step.shape[2]}"
 
 
-def _operation_label(step: Step) -> str:
-    return "\n".join([*step.operation.split(" "), *step.after])
+def _box(step: Step, scale: tuple[float, float], left: float = 0) -> _Box:
+    depth = DEPTH * step.shape[2] * scale[1]
+    return _Box(left, left + max(step.shape[0] * scale[0], 0.02) + depth, (step.shape[1] * scale[1] + depth) / 2, depth)
 
 
-def _box(step: Step, scale: Scale, x: float = 0) -> _Box:
-    channels, rows, columns = step.shape
-    return _Box(x, max(channels * scale.channel, 0.02), rows * scale.row, DEPTH * columns * scale.row)
-
-
-def _paths(steps: list[Step]) -> tuple[list[int], list[_Shortcut]]:
-    """The main path, which is the longest, and what joins it from the side, the last joint first."""
-    depth: list[int] = []
-    for step in steps:
-        depth.append(1 + max((depth[i] for i in step.inputs), default=-1))
-    path = [len(steps) - 1]
-    while steps[path[-1]].inputs:
-        path.append(max(steps[path[-1]].inputs, key=depth.__getitem__))
-    shortcuts = []
-    for join, before in zip(path, path[1:], strict=False):
+def _paths(steps: list[Step]) -> tuple[list[int], list[tuple[int, int, list[int], str]]]:
+    """The main path; the shortcuts: the step each joins, the step it leaves, maps on its way, label; the last joint first."""
+    path, shortcuts = [len(steps) - 1], []
+    while steps[path[0]].inputs:  # what is computed last is computed longest
+        path.insert(0, max(steps[path[0]].inputs, key=lambda i: (steps[i].kind not in ("slice", "pad"), i)))
+    for before, join in [*pairwise(path)][::-1]:
         for source in set(steps[join].inputs) - {before}:
             via, words = [], []
             while source not in path:
                 cut = steps[source].kind in ("slice", "pad")
                 (words if cut else via).insert(0, steps[source].operation if cut else source)
                 source = steps[source].inputs[0]
-            if not any("channels" in word and "zero" not in word for word in words):
-                words.insert(0, f"all {steps[([source, *via])[-1]].shape[0]} channels")
-            shortcuts.append(_Shortcut(join, source, tuple(via), ", ".join(words)))
-    return path[::-1], shortcuts
+            if not any(word.startswith(("first", "last")) for word in words):
+                words.insert(0, f"all {steps[[source, *via][-1]].shape[0]} channels")
+            shortcuts.append((join, source, via, ", ".join(words)))
+    return path, shortcuts
 
 
-def _lay_out(steps: list[Step], scale: Scale, width: float = 0.0) -> tuple[dict[int, _Box], float]:
-    """The main path's cuboids, as close as their labels allow or spread over `width`, and the width they take."""
+def _lay_out(steps: list[Step], scale: tuple[float, float], width: float = 0) -> tuple[dict[int, _Box], float, list[float]]:
+    """The main path, as close as its labels allow or spread over `width`.
+
+    Returns:
+        Its cuboids, the width that they need, and three heights: of the bottom below their middle; above it, of the
+        shortcuts' middle and of the top.
+    """
     path, shortcuts = _paths(steps)
-    boxes: dict[int, _Box] = {}
-    reached = 0.0  # by the operations' labels so far
-    for before, i in zip([None, *path], path, strict=False):
-        box, label = _box(steps[i], scale), _width(_map_label(steps[i])) / 2
-        overhang = max(label - box.right / 2, 0)
-        if before is None:
-            boxes[i] = box._replace(x=overhang)
-        else:
-            last, text = boxes[before], _width(_operation_label(steps[i])) / 2
-            end = max(last.right, last.centre + _width(_map_label(steps[before])) / 2 + PAD)
-            arrow = 2 * ARROW + 2 * NODE if len(steps[i].inputs) > 1 else ARROW
-            x = max(last.right + arrow, end + overhang, 2 * (reached + PAD + text) - last.right)
-            boxes[i] = box._replace(x=x)
-            reached = (last.right + x) / 2 + text
-        if any(s.source == i for s in shortcuts):
-            reached = max(reached, boxes[i].centre)  # a line rises from here
-    needed = max(boxes[path[-1]].right + overhang, reached)
+    box, label = _box(steps[0], scale), _width(_sized(steps[0])) / 2
+    lefts, top, bottom = [max(label - box.centre, 0)], box.top, box.top
+    last = _box(steps[0], scale, lefts[0])
+    reached = last.centre  # by the operations' labels, and here by a shortcut that rises
+    for i in path[1:]:
+        box, text = _box(steps[i], scale), _width(steps[i].operation.replace(" ", "\n")) / 2
+        end, label = max(last.right, last.centre + label + PAD), _width(_sized(steps[i])) / 2
+        arrow = 2 * (ARROW + NODE) if len(steps[i].inputs) > 1 else ARROW
+        lefts.append(max(last.right + arrow, end + max(label - box.centre, 0), 2 * (reached + PAD + text) - last.right))
+        reached = (last.right + lefts[-1]) / 2 + text
+        top = max(top, max(last.top, box.top) + PAD + LINE * (steps[i].operation.count(" ") + 1))
+        last, bottom = _box(steps[i], scale, lefts[-1]), max(bottom, box.top)
+    needed = max(last.right, last.centre + label, reached)
     spare = max(width - needed, 0) / max(len(path) - 1, 1)
-    return {i: box._replace(x=box.x + n * spare) for n, (i, box) in enumerate(boxes.items())}, needed
+    boxes = {i: _box(steps[i], scale, left + n * spare) for n, (i, left) in enumerate(zip(path, lefts, strict=True))}
+    sides = [_box(steps[i], scale).top for _, _, via, _ in shortcuts for i in via]
+    reach = LANE * (len(shortcuts) - 1) / 2  # of the outer shortcuts from their middle
+    lanes = top + PAD + max([reach, *(side + PAD + LINE for side in sides)])
+    top = lanes + max([reach + PAD + LINE, *sides]) if shortcuts else top
+    return boxes, needed, [bottom + PAD + 2 * LINE, lanes, top]
 
 
-def _levels(steps: list[Step], scale: Scale) -> tuple[float, float, float]:
-    """Above the middle of the row: the shortcuts' middle, the top of everything; and, below it, the bottom."""
+def draw(ax: Axes, steps: list[Step], title: str, scale: tuple[float, float]) -> None:
+    """A traced block from left to right, `scale` being inches of a channel and of a row; the axes' units become inches."""
+    width, height = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
     path, shortcuts = _paths(steps)
-    tops = {i: _box(steps[i], scale).top for i in path}
-    labels = [
-        max(tops[a], tops[b]) + PAD + LINE * (_operation_label(steps[b]).count("\n") + 1)
-        for a, b in zip(path, path[1:], strict=False)
-    ]
-    top, bottom = max([*tops.values(), *labels]), max(tops.values()) + PAD + 2 * LINE
-    if not shortcuts:
-        return top, top, bottom
-    sides = [_box(steps[i], scale).top for s in shortcuts for i in s.via]
-    reach = LANE * (len(shortcuts) - 1) / 2  # of the outer shortcuts, from their middle
-    low = max([reach, *(side + PAD + LINE for side in sides)])
-    return top + PAD + low, top + PAD + low + max([reach + PAD + LINE, *sides]), bottom
-
-
-def draw(ax: Axes, steps: list[Step], title: str, scale: Scale) -> None:
-    """A traced block, left to right, its shortcuts above; the axes' size in inches are its coordinates."""
-    figure = ax.get_figure()
-    assert isinstance(figure, Figure)
-    frame = ax.get_position()
-    width, height = frame.width * figure.get_figwidth(), frame.height * figure.get_figheight()
-    lanes, _, bottom = _levels(steps, scale)
+    boxes, _, (bottom, lanes, _) = _lay_out(steps, scale, width)
     ax.set(xlim=(0, width), ylim=(-bottom, height - bottom))
     ax.set_axis_off()
     ax.text(0, height - bottom, title, fontsize=FONT + 1, weight="bold", va="top")
-    path, shortcuts = _paths(steps)
-    boxes, _ = _lay_out(steps, scale, width)
-    for before, i in zip([None, *path], path, strict=False):
-        box = boxes[i]
-        _cuboid(ax, steps, i, box, 0)
-        _text(ax, box.centre, -box.top - PAD, _map_label(steps[i]), va="top")
-        if before is None:
-            continue
-        last, joint = boxes[before], (boxes[before].right + box.x) / 2
-        _text(ax, joint, max(last.top, box.top) + PAD, _operation_label(steps[i]))
+    _map(ax, steps, 0, boxes[0])
+    joints: dict[int, float] = {}
+    for before, i in pairwise(path):
+        last, box = boxes[before], boxes[i]
+        joints[i] = (last.right + box.left) / 2
+        _map(ax, steps, i, box)
+        _text(ax, joints[i], max(last.top, box.top) + PAD, steps[i].operation.replace(" ", "\n"))
+        _arrow(ax, (last.right, 0), (box.left, 0))
         if len(steps[i].inputs) > 1:
-            _arrow(ax, (last.right, 0), (joint - NODE, 0))
-            _node(ax, joint, steps[i].kind)
-        _arrow(ax, (joint + NODE if len(steps[i].inputs) > 1 else last.right, 0), (box.x, 0))
-    ends: dict[tuple[int, ...], float] = {}  # of the maps on the way, drawn once
-    for n, s in enumerate(shortcuts):
-        source = boxes[s.source]
-        start = [(source.centre, source.top), (source.centre, lanes)]
-        x = source.centre
-        for done, i in enumerate(s.via, 1):
-            if s.via[:done] not in ends:
-                label = " ".join([steps[i].operation, *steps[i].after])
-                box = _box(steps[i], scale, x + _width(label) + 4 * PAD)
-                _arrow(ax, *start, (box.x, lanes))
-                _text(ax, (x + box.x) / 2, lanes + PAD / 2, label)
-                _cuboid(ax, steps, i, box, lanes)
-                _text(ax, box.centre, lanes - box.top - PAD, _map_label(steps[i]).replace("\n", ""), va="top")
-                ends[s.via[:done]] = box.right
-            x = ends[s.via[:done]]
-            start = [(x, lanes), (x + PAD, lanes)]
+            _arrow(ax, (last.right, 0), (joints[i] - NODE, 0))
+            ax.plot(joints[i], 0, marker="o", ms=144 * NODE, mfc="white", mec="black", mew=0.8, zorder=4)
+            ax.plot(joints[i], 0, marker=r"$\Vert$" if steps[i].kind == "concat" else "+", color="black", ms=5, zorder=5)
+    for n, (join, source, via, label) in enumerate(shortcuts):
+        x = boxes[source].centre
+        line = [(x, boxes[source].top), (x, lanes)]
+        for i in via:
+            if i not in boxes:
+                boxes[i] = _box(steps[i], scale, x + _width(steps[i].operation) + 4 * PAD)
+                _map(ax, steps, i, boxes[i], lanes)
+                _text(ax, (x + boxes[i].left) / 2, lanes + PAD / 2, steps[i].operation)
+                _arrow(ax, *line, (boxes[i].left, lanes))
+            x = boxes[i].right + PAD
+            line = [(boxes[i].right, lanes), (x, lanes)]
         y = lanes + LANE * ((len(shortcuts) - 1) / 2 - n)
-        joint = boxes[s.join].x - (boxes[s.join].x - boxes[path[path.index(s.join) - 1]].right) / 2
-        _arrow(ax, *start, (start[-1][0], y), (joint, y), (joint, NODE))
-        _text(ax, start[-1][0] + PAD, y + PAD / 2, s.label, ha="left")
+        _text(ax, x + PAD, y + PAD / 2, label, ha="left")
+        _arrow(ax, *line, (x, y), (joints[join], y), (joints[join], NODE))
 
 
-def _cuboid(ax: Axes, steps: list[Step], i: int, box: _Box, middle: float) -> None:
+def _map(ax: Axes, steps: list[Step], i: int, box: _Box, middle: float = 0) -> None:
     """A map; a concatenation shows what it is made of, in the colours of the maps that it came from."""
-    parts = steps[i].inputs if steps[i].kind == "concat" else (i,)
-    x, bottom, d = box.x, middle - box.top, box.d
-    top = bottom + box.h
-    for n, part in enumerate(parts):
-        w = box.w * steps[part].shape[0] / steps[i].shape[0]
-        while part and steps[part].kind in ("slice", "pad"):
+    x, d, low, top = box.left, box.depth, middle - box.top, middle + box.top - box.depth
+    for part in steps[i].inputs if steps[i].kind == "concat" else (i,):
+        right = x + (box.right - d - box.left) * steps[part].shape[0] / steps[i].shape[0]
+        while steps[part].kind not in KINDS:
             part = steps[part].inputs[0]
-        colour, hatch, _ = KINDS.get(steps[part].kind, KINDS["other"])
-        faces = [([(x, bottom), (x + w, bottom), (x + w, top), (x, top)], hatch)]
-        faces.append(([(x, top), (x + w, top), (x + w + d, top + d), (x + d, top + d)], ""))
-        if n == len(parts) - 1:
-            faces.append(([(x + w, bottom), (x + w + d, bottom + d), (x + w + d, top + d), (x + w, top)], ""))
-        for corners, fill in faces:
-            ax.add_patch(Polygon(corners, facecolor=colour, edgecolor="black", linewidth=0.5, hatch=fill, joinstyle="round"))
-        x += w
+        colour, hatch, _ = KINDS[steps[part].kind]
+        side = [(right, low), (right + d, low + d), (right + d, top + d), (right, top)]
+        lid = [(x, top), (right, top), (right + d, top + d), (x + d, top + d)]
+        front = [(x, low), (right, low), (right, top), (x, top)]
+        for face in (side, lid, front):
+            ax.add_patch(Polygon(face, fc=colour, ec="black", lw=0.5, hatch=hatch * (face is front), joinstyle="round"))
+        x = right
+    label = _sized(steps[i])
+    _text(ax, box.centre, low - PAD, label.replace("\n", "") if middle else label, va="top")
 
 
 def _text(ax: Axes, x: float, y: float, text: str, ha: str = "center", va: str = "bottom") -> None:
-    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a line that passes behind it stops short of it
-    ax.text(x, y, text, fontsize=FONT, ha=ha, va=va, linespacing=1.0, bbox=ground, zorder=4)
+    ground = {"fc": "white", "ec": "none", "pad": 0.6}  # a line behind it stops short of it
+    ax.text(x, y, text, fontsize=FONT, ha=ha, va=va, linespacing=1.0, bbox=ground, zorder=6)
 
 
 def _arrow(ax: Axes, *points: tuple[float, float]) -> None:
-    ax.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=5, linewidth=0.8, color="black", zorder=3))
+    ax.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=5, lw=0.8, color="black", snap=True))
 
 
-def _node(ax: Axes, x: float, kind: str) -> None:
-    """A plus where maps are added, two bars where they are put side by side."""
-    ax.add_patch(Circle((x, 0), NODE, facecolor="white", edgecolor="black", linewidth=0.8, zorder=3))
-    reach = 0.6 * NODE
-    bars = [((-reach, reach), (0, 0)), ((0, 0), (-reach, reach))]
-    if kind == "concat":
-        bars = [((side, side), (-reach, reach)) for side in (-NODE / 4, NODE / 4)]
-    for across, along in bars:
-        ax.plot([x + a for a in across], along, color="black", linewidth=0.8, zorder=4)
-
-
-def _figure(rows: list[tuple[str, list[Step]]]) -> Figure:
-    """Traced blocks one below another, all at one scale, and the legend."""
-    row = TALLEST / max(step.shape[1] for _, steps in rows for step in steps)
-    most = max(step.shape[0] for _, steps in rows for step in steps)
-    for widest in (WIDEST, 0.6, 0.5, 0.4, 0.3):
-        scale = Scale(widest / most, row)
-        needed = max(_lay_out(steps, scale)[1] for _, steps in rows)
-        if needed <= WIDTH - 2 * MARGIN:
+@matplotlib.rc_context({"hatch.linewidth": 0.5})
+def _figure(blocks: list[tuple[str, nn.Module]], channels: int, size: int) -> Figure:
+    """Blocks one below another, all at one scale, and the legend."""
+    traces = [trace(module, channels, size) for _, module in blocks]
+    every = [step for steps in traces for step in steps]
+    for widest in (0.8, 0.6, 0.5, 0.4, 0.3):  # of the cuboids
+        scale = widest / max(step.shape[0] for step in every), TALLEST / max(step.shape[1] for step in every)
+        width = max(WIDTH, *(_lay_out(steps, scale)[1] + 2 * MARGIN for steps in traces))
+        if width == WIDTH:
             break
-    width = max(needed + 2 * MARGIN, WIDTH)
-    heights = [sum(_levels(steps, scale)[1:]) + 0.2 for _, steps in rows]
-    kinds = [kind for kind in KINDS if any(step.kind == kind for _, steps in rows for step in steps)]
-    kinds = [kind for kind in kinds if kind not in ("slice", "pad")]
-    legend, gap = 0.25, 0.15
-    height = sum(heights) + gap * (len(rows) - 1) + legend + 2 * MARGIN
-    figure, bottom = Figure((width, height)), height - MARGIN
-    for n, ((title, steps), h) in enumerate(zip(rows, heights, strict=True)):
-        bottom -= h
+    heights = [bottom + top + TITLE for bottom, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
+    height = sum(heights) + GAP * len(rows) + LEGEND
+    figure, bottom = Figure((width, height)), height + GAP - MARGIN
+    for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
+        bottom -= h + GAP
         ax = figure.add_axes((MARGIN / width, bottom / height, 1 - 2 * MARGIN / width, h / height))
-        macs = sum(step.macs for step in steps) / 1e6
-        draw(ax, steps, f"({chr(ord('a') + n)}) {title}: {macs:.2f} M multiply-adds", scale)
-        bottom -= gap
-    handles = [Patch(fc=c, ec="black", lw=0.5, hatch=2 * h, label=name) for c, h, name in (KINDS[kind] for kind in kinds)]
+        draw(ax, steps, f"({chr(ord('a') + n)}) {name}: {sum(s.macs for s in steps) / 1e6:.2f} M multiply-adds", scale)
+    kinds = [value for kind, value in KINDS.items() if any(step.kind == kind for step in every)]
+    handles = [Patch(fc=colour, ec="black", lw=0.5, hatch=2 * hatch, label=name) for colour, hatch, name in kinds]
     figure.legend(handles=handles, loc="lower center", ncols=len(kinds), fontsize=FONT, frameon=False, borderpad=0.2)
     return figure
 
 
 def figure2(block: Block = Block(), channels: int = 36, size: int = 56) -> Figure:
     """MobileNetV2's block, whose t is 6, above the harmonious bottleneck, whose t is 2."""
-    ours = HarmoniousBottleneck(channels, channels, 1, 2, block)
-    rows = [("Inverted residual, t = 6", InvertedResidual(channels, channels, 1, 6))]
-    rows += [(f"Harmonious bottleneck, t = 2, k = {block.k}", ours)]
-    return _figure([(title, trace(module, channels, size)) for title, module in rows])
+    ours = f"Harmonious bottleneck, t = 2, k = {block.k}", HarmoniousBottleneck(channels, channels, 1, 2, block)
+    return _figure([("Inverted residual, t = 6", InvertedResidual(channels, channels, 1, 6)), ours], channels, size)
 
 
 def figure3(block: Block = Block(), depths: tuple[int, ...] = (1, 2, 3), channels: int = 36, size: int = 56) -> Figure:
     """Harmonious bottlenecks of these many contraction units."""
-    modules = {k: HarmoniousBottleneck(channels, channels, 1, 2, replace(block, k=k)) for k in depths}
-    return _figure([(f"k = {k} ({2**k}{X})", trace(module, channels, size)) for k, module in modules.items()])
+    make = lambda k: HarmoniousBottleneck(channels, channels, 1, 2, replace(block, k=k))
+    return _figure([(f"k = {k} ({2**k}{X})", make(k)) for k in depths], channels, size)
 
 
 def figure4(block: Block = Block(), channels: int = 36, out_channels: int = 72, size: int = 56) -> Figure:
-    """The harmonious bottleneck that keeps its input's size and channels, and the one at stride 2 that halves and widens."""
-    modules = {s: HarmoniousBottleneck(channels, cout, s, 2, block) for s, cout in ((1, channels), (2, out_channels))}
-    return _figure([(f"Stride {s}, k = {block.k}", trace(module, channels, size)) for s, module in modules.items()])
+    """The harmonious bottleneck that keeps its input's size and channels, and the one at stride 2 that changes both."""
+    make = lambda stride, cout: HarmoniousBottleneck(channels, cout, stride, 2, block)
+    ends = ((1, channels), (2, out_channels))
+    return _figure([(f"Stride {s}, k = {block.k}", make(s, cout)) for s, cout in ends], channels, size)

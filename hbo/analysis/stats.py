@@ -4,7 +4,7 @@ Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests 
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -34,55 +34,49 @@ class Described:
 
 @dataclass(frozen=True)
 class Paired:
-    """Arm a less arm b over n pairs of runs, each pair of one seed."""
+    """Arm a less arm b over n pairs of runs, each pair of one seed.
+
+    difference, sd, [low, high]: mean of a - b, its sample deviation, its t interval (not adjusted for other comparisons).
+    p, p_exact: paired t test; sign-flip permutation test of the mean, over all 2^n flips up to 14 pairs, else 9999 random.
+    least_p: 2 / 2^n, the least that p_exact can be with all flips.
+    detectable: least true difference that n pairs with this sd would show, in a t test at 1 - level, with the given power.
+    superiority: P(a > b), the share of pairs with a > b, ties half. Its Clopper-Pearson interval counts ties against a in the
+        low end and for a in the high end, and so is no narrower than the level asks for.
+    """
 
     n: int
     difference: float
-    """Mean of a - b."""
     sd: float
-    """Sample deviation of a - b."""
     low: float
-    """t interval of the mean difference, not adjusted for other comparisons."""
     high: float
     p: float
-    """Paired t test. Where all differences are equal: 0, or 1 where they are zero."""
     p_exact: float
-    """Sign-flip permutation test of the mean: over all 2^n flips up to 14 pairs, else over 9999 random ones."""
     least_p: float
-    """2 / 2^n, the least p that all flips can reach."""
     detectable: float
-    """Least true difference that n pairs with this sd would show, by a t test at 1 - level, with the given power."""
     superiority: float
-    """P(a > b): share of pairs with a > b, ties half."""
     superiority_low: float
-    """Clopper-Pearson interval, with ties counted against a in the low end and for a in the high end, hence no narrower
-    than the level asks for."""
     superiority_high: float
 
 
 @dataclass(frozen=True)
 class Images:
-    """Two finished models, a and b, on the same n images."""
+    """Two finished models, a and b, on the same n images, of which `only_a` are right in a alone.
+
+    p: McNemar's exact test. difference: accuracy of a less that of b. [low, high]: percentile interval of a paired bootstrap
+    over the images, which stands for other images and the same two trained models.
+    """
 
     n: int
     only_a: int
-    """Images that only a has right."""
     only_b: int
     p: float
-    """McNemar's exact test."""
     difference: float
-    """Accuracy of a less that of b."""
     low: float
-    """Percentile interval of a paired bootstrap over the images: other images, the same two trained models."""
     high: float
 
 
 def describe(values: Any, level: float = 0.95) -> Described:
-    """Mean, deviation and t interval of a sample (n,).
-
-    Raises:
-        UserError: no values, or not all finite.
-    """
+    """Mean, deviation and t interval of a sample (n,); `UserError` where it is empty or not all finite."""
     from scipy import stats
 
     x = _numbers(values)
@@ -112,29 +106,16 @@ def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
     d = np.sort(a - b)
     d[np.abs(d) <= tiny] = 0
     if np.ptp(d) <= tiny:
-        d[:] = d[0]
-        mean = float(d[0])
-        about = Described(len(d), mean, 0.0, mean, mean)
-        p = float(mean == 0)
+        d[:] = mean = float(d[0])
+        about, p = Described(len(d), mean, 0.0, mean, mean), float(mean == 0)
     else:
-        about = describe(d, level)
-        p = float(stats.ttest_1samp(d, 0).pvalue)
+        test: Any = stats.ttest_1samp(d, 0)
+        about, p = describe(d, level), float(test.pvalue)
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
     interval = lambda k: stats.binomtest(k, len(d)).proportion_ci(level, method="exact")
-    return Paired(
-        n=about.n,
-        difference=about.mean,
-        sd=about.sd,
-        low=about.low,
-        high=about.high,
-        p=p,
-        p_exact=_sign_flip(d, tiny),
-        least_p=2.0 ** (1 - about.n),
-        detectable=about.sd * _effect(about.n, level, power),
-        superiority=(wins + ties / 2) / about.n,
-        superiority_low=float(interval(wins).low),
-        superiority_high=float(interval(wins + ties).high),
-    )
+    superiority = (wins + ties / 2) / len(d), float(interval(wins).low), float(interval(wins + ties).high)
+    detectable = about.sd * _effect(len(d), level, power)
+    return Paired(*astuple(about), p, _sign_flip(d, tiny), 2.0 ** (1 - len(d)), detectable, *superiority)
 
 
 def holm(p: Any) -> np.ndarray:
@@ -151,15 +132,10 @@ def holm(p: Any) -> np.ndarray:
 def compare(
     rows: pd.DataFrame, baseline: Any, arm: str = "arm", metric: str = "top1", pair: str = "seed", level: float = 0.95
 ) -> pd.DataFrame:
-    """Each arm against the baseline, over the seeds that both have.
+    """Each arm (value of the column `arm`) against the baseline, over the seeds (values of `pair`) that both have.
 
-    Args:
-        rows: A row a run; one without an arm, a pair or a finite metric is left out, and `n` says how many pairs stayed.
-        baseline: A value of the column `arm`.
-        arm: The column whose values are compared.
-        metric: The column of the fractions to compare.
-        pair: The column by which runs are paired.
-        level: Of the intervals; 1 - level is also the rate of false verdicts allowed in the whole table.
+    A run (row) without an arm, a pair or a finite metric is left out, and `n` says how many pairs stayed. In a table without
+    any true difference a verdict falls with a probability of at most 1 - level.
 
     Returns:
         A line an arm, in the order in which they first appear: arm, baseline, the fields of `Paired`, p_holm (of p, over
@@ -195,12 +171,10 @@ def compare(
 
 
 def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Images:
-    """Compare two finished models by which of the same images (N,), (N,) each has right (booleans, or 0 and 1).
+    """Compare two finished models by which of the same images each has right, both (N,), booleans or 0 and 1.
 
     It tells these two trained models apart, not their designs: another seed's run may turn it round; see `compare`.
-
-    Raises:
-        UserError: unequal lengths, no images, or values other than 0 and 1.
+    `UserError`: unequal lengths, no images, or values other than 0 and 1.
     """
     from statsmodels.stats.contingency_tables import mcnemar
 
@@ -213,19 +187,14 @@ def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resample
     drawn = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
     # The two counts of images on which both agree do not enter the test.
-    p = float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)
-    return Images(n, only_a, only_b, p, (only_a - only_b) / n, float(low), float(high))
+    test: Any = mcnemar([[0, only_a], [only_b, 0]], exact=True)
+    return Images(n, only_a, only_b, float(test.pvalue), (only_a - only_b) / n, float(low), float(high))
 
 
 def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: str = "seed", order: int = 2) -> pd.DataFrame:
-    """Analysis of variance (type 2) of a factorial study, with the seed as a block where there are several.
+    """Analysis of variance (type 2) of a factorial study, with the seed (column `pair`) as a block where there are several.
 
-    Args:
-        rows: A row a run; one without a factor, a pair or a finite metric is left out.
-        factors: Columns, each of whose values is a category.
-        metric: The column to explain.
-        pair: The column of the blocks.
-        order: Of the largest interactions looked at; those above count as noise.
+    A run without a factor, a pair or a finite metric is left out. Interactions above `order` count as noise.
 
     Returns:
         A line a term, largest share first: term ("k", "k x upsample", and the block by its name), df, sum_sq, share (of the
@@ -233,8 +202,7 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
         nan for the block).
 
     Raises:
-        UserError: a column is missing, a factor has a single value, combinations were not run, or no noise is left to test
-            against.
+        UserError: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
     """
     import statsmodels.formula.api as smf
     from statsmodels.stats.anova import anova_lm
@@ -250,30 +218,23 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
         terms = {code[pair]: pair} | terms
     fit = smf.ols(f'Q("{metric}") ~ {" + ".join(terms)}', counted).fit()
     if np.linalg.matrix_rank(fit.model.exog) < fit.model.exog.shape[1]:
-        raise UserError(
-            f"the {len(counted)} runs lack combinations of {', '.join(factors)} and {pair}; lower order, or run them"
-        )
-    if fit.df_resid < 1 or fit.ssr <= ROUNDING * fit.centered_tss:
+        raise UserError(f"combinations of {', '.join(factors)} and {pair} were not run; run them, or lower order")
+    if fit.df_resid < 1 or fit.ssr <= ROUNDING**2 * fit.uncentered_tss:
         raise UserError(f"no noise is left in the {len(counted)} runs to test {metric} against; lower order, or add seeds")
-    found = anova_lm(fit, typ=2).loc[list(terms)]
-    table = pd.DataFrame({"term": list(terms.values()), "df": found["df"].astype(int).to_numpy()})
-    table["sum_sq"] = found["sum_sq"].to_numpy()
+    table = anova_lm(fit, typ=2).loc[list(terms)].rename(columns={"F": "f", "PR(>F)": "p"}).astype({"df": int})
+    table.insert(0, "term", list(terms.values()))
     table["share"] = table["sum_sq"] / fit.centered_tss
-    table["f"] = found["F"].to_numpy()
-    table["p"] = found["PR(>F)"].to_numpy()
     table["p_holm"] = holm(table["p"].where(table["term"] != pair))
-    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    return table[["term", "df", "sum_sq", "share", "f", "p", "p_holm"]]
 
 
 def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
     """Main effects: a line a factor's value, in the order in which they first appear.
 
-    Returns:
-        factor, value, the fields of `Described` over that value's runs (so that sd and interval hold the spread over the
-        other factors too), and effect, the mean less that of all runs counted.
-
-    Raises:
-        UserError: a column is missing, or no run has a finite metric.
+    Its columns are factor, value, the fields of `Described` over that value's runs (so that sd and interval hold the spread
+    over the other factors too), and effect, the mean less that of all runs counted. `UserError`: a column is missing, or no
+    run has a finite metric.
     """
     counted = _counted(rows, factors, metric)
     if counted.empty:
@@ -324,20 +285,18 @@ def _counted(rows: pd.DataFrame, names: list[str], metric: str) -> pd.DataFrame:
     missing = [name for name in (*names, metric) if name not in rows]
     if missing:
         raise UserError(f"the rows have no column {', '.join(missing)}; there are {', '.join(map(str, rows))}")
-    number = pd.to_numeric(rows[metric], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    there = np.isfinite(number) & rows[names].notna().all(axis=1).to_numpy()
+    number = np.array(pd.to_numeric(rows[metric], errors="coerce"), float)
+    there = np.isfinite(number) & np.array(rows[names].notna().all(axis=1))
     return rows[there].assign(**{metric: number[there]})
 
 
 def _sign_flip(d: np.ndarray, tiny: float) -> float:
-    """p of the mean of d (n,) among those with the signs flipped at random; scipy's has no tolerance for tied sums."""
+    """The p of the mean of d (n,) among those with the signs flipped; scipy's does not see sums tied but for rounding."""
     n, size = len(d), np.sort(np.abs(d))
-    if n <= EXACT:
-        flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-    else:
-        flips = np.random.default_rng(0).integers(0, 2, (FLIPS, n))
+    exact = n <= EXACT
+    flips = np.arange(2**n)[:, None] >> np.arange(n) & 1 if exact else np.random.default_rng(0).integers(0, 2, (FLIPS, n))
     beyond = np.abs((1 - 2 * flips) @ size) >= abs(d.sum()) - n * tiny
-    return float(beyond.mean() if n <= EXACT else (beyond.sum() + 1) / (FLIPS + 1))
+    return float(beyond.mean() if exact else (beyond.sum() + 1) / (FLIPS + 1))
 
 
 @lru_cache
@@ -346,9 +305,9 @@ def _effect(n: int, level: float, power: float) -> float:
     from scipy.optimize import brentq
     from statsmodels.stats.power import TTestPower
 
-    # Not solve_power: at 2 or 3 pairs and a level of 0.99 it returns where its search began.
-    missed = lambda effect: TTestPower().power(effect, n, 1 - level) - power
-    most = 1.0
-    while missed(most) < 0:
-        most *= 2
-    return float(brentq(missed, 0, most))
+    # The tail on the wrong side is left out: it is nothing at any power asked for, and scipy returns nan for it. And not
+    # solve_power: at 2 or 3 pairs and a level of 0.99 it returns where its search began.
+    missed = lambda effect: TTestPower().power(effect, n, (1 - level) / 2, alternative="larger") - power
+    most = next(2.0**i for i in range(64) if missed(2.0**i) > 0)
+    found: Any = brentq(missed, 0, most)
+    return float(found)

@@ -26,6 +26,13 @@ PROTOCOL = [  # fields under which two networks are compared; the first three ar
 ]  # fmt: skip
 
 
+class Markdown(str):
+    """Text that notebooks set as Markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
 @dataclass
 class Table:
     """A table with its title and what must be said about it."""

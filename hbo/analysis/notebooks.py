@@ -1,0 +1,88 @@
+"""The notebooks, run from their scripts: NAME.py, in percent format, is what is written; NAME.ipynb is what came out.
+
+python -m hbo.analysis.notebooks                                       # all, on the rows in ablations/
+python -m hbo.analysis.notebooks ablations/contraction.py --source wandb:ENTITY/PROJECT --to out
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hbo.analysis.published import PAPER
+from hbo.analysis.study import ABLATIONS
+from hbo.errors import UserError, one_line
+
+
+def scripts() -> list[Path]:
+    """The scripts of all notebooks."""
+    return sorted(path for folder in (PAPER, ABLATIONS) for path in folder.glob("*.py"))
+
+
+def run(script: Path, source: str | None = None, to: Path | None = None) -> Path:
+    """Run a notebook in its own folder, as Jupyter would, and write it with its outputs.
+
+    Args:
+        script: in percent format, with a cell of parameters.
+        source: of the rows; left out: the script's own. A folder or file is meant from here.
+        to: folder of the notebook; left out: the script's.
+
+    Raises:
+        UserError: a package of the extra `notebooks` is not installed.
+    """
+    try:
+        import jupytext
+        import nbformat
+        import papermill
+    except ImportError as error:
+        raise UserError(f"{error}; pip install -e '.[notebooks]'") from None
+    for name in ("papermill", "papermill.translators", "traitlets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    parameters = {}
+    if source is not None:
+        parameters["source"] = source if source.startswith("wandb:") else str(Path(source).expanduser().resolve())
+    book: Any = jupytext.read(script)
+    book.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "before.ipynb", Path(folder) / "after.ipynb"
+        nbformat.write(book, before)
+        papermill.execute_notebook(before, after, parameters, cwd=script.parent, progress_bar=False, log_output=False)
+        book = nbformat.read(after, as_version=4)
+    for n, cell in enumerate(book.cells):  # what differs from run to run and says nothing
+        cell.id = f"cell-{n}"
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+    book.metadata = {
+        "jupytext": {"formats": "ipynb,py:percent"},
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    }
+    path = (to or script.parent) / f"{script.stem}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
+    parser.add_argument("script", nargs="*", type=Path, help="Scripts; all, where none is named.")
+    parser.add_argument("--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to.")
+    parser.add_argument("--to", type=Path, help="Folder of the notebooks; left out: beside their scripts.")
+    args = parser.parse_args(argv)
+    with one_line():
+        from tqdm import tqdm
+
+        if args.source and not args.to:
+            raise UserError(f"--source {args.source}: needs --to, so that the notebooks of the committed rows stay")
+        if absent := [path for path in args.script if not path.is_file()]:
+            raise UserError(f"{absent[0]}: no such script")
+        for script in (bar := tqdm(args.script or scripts(), unit="notebook")):
+            bar.set_postfix_str(script.stem)
+            tqdm.write(str(run(script, args.source, args.to)))
+
+
+if __name__ == "__main__":
+    main()

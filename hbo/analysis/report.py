@@ -1,0 +1,79 @@
+"""One self-contained HTML page of a study: its question, tables, plots, verdict, and how it was run.
+
+python -m hbo.analysis.report contraction                       # contraction.html, from the rows in ablations/
+python -m hbo.analysis.report contraction mobilenetv2 --source runs --to report.html
+"""
+
+import argparse
+import base64
+from pathlib import Path
+from typing import Any
+
+from hbo.analysis import study as studies
+from hbo.analysis.study import Study
+from hbo.errors import one_line
+from hbo.rows import write_atomically
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 0.5rem 0 } td, th { padding: 0.2rem 0.6rem; text-align: left }
+thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 2px solid } .scroll { overflow-x: auto }
+.note { font-size: 0.85rem; color: #555 } .verdict { border-left: 4px solid #0072B2; padding-left: 1rem } img { max-width: 100% }
+</style></head><body>
+<h1>{{ title }}</h1><p>{{ question }}</p>
+<div class="verdict"><p><b>{{ conclusion }}</b></p><ul>{% for line in findings %}<li>{{ line }}</li>{% endfor %}</ul></div>
+{% macro show(table) %}<h2>{{ table.title }}</h2><div class="scroll">
+<table><thead><tr>{% for name in table.frame.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
+{% for line in table.frame.values.tolist() %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}{% endmacro %}
+{% for table in tables %}{{ show(table) }}{% endfor %}
+<h2>Figures</h2>
+{% for name, picture in pictures.items() %}<p><img alt="{{ name }}" src="data:image/svg+xml;base64,{{ picture }}"></p>{% endfor %}
+{{ show(provenance) }}
+</body></html>
+"""
+
+
+def page(study: Study) -> str:
+    """The page's HTML; it loads nothing from anywhere."""
+    from jinja2 import Environment
+
+    from hbo.analysis import figures
+
+    pictures = {name: base64.b64encode(figures.as_bytes(f, "svg")).decode() for name, f in figures.of(study).items()}
+    optional: list[Any] = [study.images(), study.effects()]
+    return (
+        Environment(autoescape=True)
+        .from_string(PAGE)
+        .render(
+            title=", ".join(study.names),
+            question=study.question(),
+            conclusion=study.conclusion(),
+            findings=study.findings(),
+            tables=[study.table(), study.differences(), *(table for table in optional if table is not None)],
+            pictures=pictures,
+            provenance=study.provenance(),
+        )
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.report", description="One HTML page of a study.")
+    parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
+    parser.add_argument("--source", default=studies.ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
+    parser.add_argument("--baseline", help="The arm to compare with.")
+    parser.add_argument("--metric", default="top1", help="What is judged. [top1]")
+    parser.add_argument("--to", type=Path, help="The page. [STUDY.html]")
+    args = parser.parse_args(argv)
+    with one_line():
+        study = studies.read(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
+        path = args.to or Path(f"{args.study[0]}.html")
+        write_atomically(path, page(study))
+    print(f"{path}: {study.conclusion()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""A study read: its question, its arms, what they reached, how they differ, and what may be concluded.
+
+    study = read("contraction", "mobilenetv2", source="ablations")
+    study.table(); study.differences(); print(study.verdict())
+
+An arm is all runs that differ in nothing but the seed. Notebooks and the report call this and hold no logic.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hbo.analysis import latency, results, stats
+from hbo.analysis.tables import PROTOCOL, Markdown, Table
+from hbo.block import Block
+from hbo.config import Run
+from hbo.errors import UserError
+
+SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
+LEVEL = 0.95
+SHOWN = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+
+
+@dataclass
+class Study:
+    """Rows of one study or of several, by arm."""
+
+    names: tuple[str, ...]
+    rows: pd.DataFrame
+    """All of them, with the column `arm`."""
+    curves: pd.DataFrame
+    baseline: str
+    """The arm that the others are compared with."""
+    metric: str = "top1"
+
+    @property
+    def done(self) -> Any:
+        """The finished rows."""
+        return results.finished(self.rows)
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms with a finished run, in order."""
+        return list(self.done["arm"].unique())
+
+    def question(self) -> str:
+        """What the study's sweep file asks."""
+        path = SWEEPS / f"{self.names[0]}.yaml"
+        if not path.exists():
+            return f"Study {self.names[0]}."
+        lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+        until = next((i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines))
+        return " ".join(lines[:until])
+
+    def table(self) -> Table:
+        """An arm a line: mean ± deviation, n and the mean's interval, costs and time."""
+        metrics = [m for m in SHOWN if m in self.done and self.done[m].notna().any()]
+        lines = []
+        for arm, group in self._groups():
+            line: dict[str, Any] = {"arm": arm, "n": len(group)}
+            for metric in metrics:
+                line[SHOWN[metric]] = results.mean(group[metric])
+            found = stats.describe(group[self.metric], LEVEL)
+            name = f"{LEVEL:.0%} of the mean {SHOWN[self.metric]}"
+            line[name] = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found.n > 1 else "—"
+            line["M multiply-adds"] = f"{group['macs'].iloc[0] / 1e6:.2f}"
+            line["M parameters"] = f"{group['params'].iloc[0] / 1e6:.3f}"
+            line["seconds a run"] = results.mean(group["seconds"], 1)
+            lines.append(line)
+        notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
+        missing = self.rows["state"].value_counts().drop("done", errors="ignore")
+        if len(missing):
+            notes.append("Not in the table: " + ", ".join(f"{n} {state}" for state, n in missing.items()) + ".")
+        return Table(f"{', '.join(self.names)}: {self.setting()}", pd.DataFrame(lines), notes)
+
+    def comparisons(self, metric: str | None = None) -> pd.DataFrame:
+        """Each arm against the baseline, paired by seed; columns of `stats.compare`."""
+        return stats.compare(self.done, self.baseline, metric=metric or self.metric, level=LEVEL)
+
+    def differences(self, metric: str | None = None) -> Table:
+        """The comparisons to be read, in points of percent."""
+        metric = metric or self.metric
+        points = lambda x: "—" if pd.isna(x) else f"{100 * x:+.1f}"
+        lines = [
+            {
+                f"{SHOWN[metric]} against {self.baseline}": line["arm"],
+                "pairs": line["n"],
+                "difference": points(line["difference"]),
+                f"{LEVEL:.0%} interval": f"{points(line['low'])} to {points(line['high'])}",
+                "p (t)": f"{line['p']:.3f}",
+                "p (t, Holm)": f"{line['p_holm']:.3f}",
+                "p (sign flips)": f"{line['p_exact']:.3f}",
+                "least p of sign flips": f"{line['least_p']:.3f}",
+                "P(higher)": f"{line['superiority']:.2f} [{line['superiority_low']:.2f}, {line['superiority_high']:.2f}]",
+                "detectable": points(line["detectable"]).lstrip("+"),
+                "verdict": line["verdict"],
+            }
+            for line in self.comparisons(metric).to_dict("records")
+        ]
+        notes = [
+            "Points of percent, paired by seed. Higher or lower is said only where the interval excludes zero and p after"
+            " Holm is at most 0.05; detectable: the least true difference found 4 times in 5 with so many pairs."
+        ]
+        return Table(f"Differences from {self.baseline}", pd.DataFrame(lines), notes)
+
+    def images(self) -> Table | None:
+        """Each finished model against the baseline's of its seed, image by image; None where the source lacks outcomes."""
+        if "correct" not in self.done or self.baseline not in self.arms:
+            return None
+        done = self.done[self.done["correct"].notna()]
+        before = {row["seed"]: row for row in done[done["arm"] == self.baseline].to_dict("records")}
+        lines = []
+        for row in done[done["arm"] != self.baseline].to_dict("records"):
+            other = before.get(row["seed"])
+            if other is None or other["val_images_seen"] != row["val_images_seen"]:
+                continue
+            found = stats.compare_images(right(row), right(other), LEVEL)
+            lines.append({"arm": row["arm"], "seed": row["seed"], "found": found})
+        if not lines:
+            return None
+        for line, p in zip(lines, stats.holm([line["found"].p for line in lines]), strict=True):
+            found = line.pop("found")
+            line |= {
+                "images": found.n, "only this right": found.only_a, "only the baseline right": found.only_b,
+                "difference": f"{100 * found.difference:+.1f}",
+                f"{LEVEL:.0%} interval": f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+                "p (McNemar)": f"{found.p:.3f}", "p (McNemar, Holm)": f"{p:.3f}",
+            }  # fmt: skip
+        note = (
+            "Two trained models on the same images: what of their difference other images would change. It says nothing about"
+            " other seeds; the paired table does."
+        )
+        return Table(f"Image by image against {self.baseline} of the same seed", pd.DataFrame(lines), [note])
+
+    def effects(self) -> Table | None:
+        """Main effects and interactions, where at least two switches are crossed."""
+        factors = [name for name in results.varying(self.done) if name in {f.name for f in fields(Block)}]
+        if len(factors) < 2 or len(self.done) < 2 * len(self.arms) or not _crossed(self.done, factors):
+            return None
+        table = stats.effects(self.done, factors, self.metric)
+        shown = table.assign(
+            share=[f"{100 * x:.1f} %" for x in table["share"]],
+            **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},
+        )
+        return Table(f"What moves {SHOWN[self.metric]}: {', '.join(factors)}", shown, ["Share: of all variation between runs."])
+
+    def findings(self) -> list[str]:
+        """What may be concluded, a sentence a comparison."""
+        return [stats.verdict(line, self.metric, LEVEL) for line in self.comparisons().to_dict("records")]
+
+    def conclusion(self) -> str:
+        """The findings in one line."""
+        found: Any = self.comparisons()
+        if found.empty:
+            return f"{self.baseline} alone has finished runs: there is nothing to compare."
+        decided = found[found["verdict"].isin(["higher", "lower"])]
+        told = ", ".join(f"{line['arm']} ({line['verdict']})" for line in decided.to_dict("records"))
+        return f"Told from {self.baseline}: {told}." if told else f"No arm is told from {self.baseline} by these runs."
+
+    def verdict(self) -> Markdown:
+        """Findings and conclusion."""
+        return Markdown("\n".join([*(f"- {line}" for line in self.findings()), "", f"**{self.conclusion()}**"]))
+
+    def setting(self) -> str:
+        """Data and protocol, as far as all runs share them."""
+        shared = {name: self.done[name].iloc[0] for name in PROTOCOL if self.done[name].nunique(dropna=False) == 1}
+        images = f"{self.done['train_images'].iloc[0]:.0f} images to train on, {self.done['val_images'].iloc[0]:.0f} reported"
+        size = "".join(
+            f", {shared[name]:.0f} {unit}" for name, unit in (("resolution", "px"), ("epochs", "epochs")) if name in shared
+        )
+        return f"{shared.get('data', 'several data sets')} ({images}){size}"
+
+    def provenance(self) -> Table:
+        """How it was run: a line a study."""
+        lines = []
+        for name, group in self.done.groupby("study", sort=False):
+            several = lambda column, group=group: ", ".join(dict.fromkeys(map(str, group[column])))
+            versions = {n: v for line in group["versions"] if isinstance(line, dict) for n, v in line.items()}
+            rows: Any = self.rows[self.rows["study"] == name]
+            states = rows["state"].value_counts().items()
+            lines.append(
+                {
+                    "study": name,
+                    "runs": ", ".join(f"{n} {state}" for state, n in states),
+                    "commit": several("git"),
+                    "machine": several("machine"),
+                    "device": several("device"),
+                    "threads": several("threads"),
+                    "torch": versions.get("torch", "—"),
+                    "hours in all": f"{group['seconds'].sum() / 3600:.1f}",
+                    "taken up again": int(sum(bool(steps) for steps in group["resumed_at"])),
+                    "first to last start": f"{group['started'].min()} to {group['started'].max()}",
+                }
+            )
+        return Table("How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1))
+
+    def _groups(self) -> list[tuple[str, Any]]:
+        return [(arm, self.done[self.done["arm"] == arm]) for arm in self.arms]
+
+
+def read(*names: str, source: str | Path = ABLATIONS, baseline: str | None = None, metric: str = "top1", **where: Any) -> Study:
+    """The study of these names; of several, their arms beside each other.
+
+    Args:
+        names: of studies, the first giving the question.
+        source: as in `results.load`; latencies come from ablations/latency.csv, whatever the source.
+        baseline: the arm to compare with; left out: k = 0, which contracts nothing, else the arm of the published
+            switches, else the first.
+        metric: the one that is judged, chosen before looking; the others are shown.
+        where: fields that a row must have, such as scheme="release".
+
+    Raises:
+        UserError: no such rows, or no such arm.
+    """
+    rows: Any = latency.join(results.load(source, *names), ABLATIONS)
+    for name, value in where.items():
+        rows = rows[rows[name] == value]
+    if metric not in rows or rows[rows["state"] == "done"].empty:
+        raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
+    rows = rows.drop_duplicates(["key", "state"]).assign(arm="").reset_index(drop=True)
+    done = rows["state"] == "done"
+    rows.loc[done, "arm"] = labels(rows[done])
+    curves = results.curves(source, *names)
+    arms = list(rows.loc[done, "arm"].unique())
+    baseline = baseline or _usual(rows[done], arms)
+    if baseline not in arms:
+        raise UserError(f"baseline={baseline!r}: the arms are {', '.join(arms)}")
+    return Study(names, rows, curves, baseline, metric)
+
+
+def labels(rows: Any) -> list[str]:
+    """An arm's name for each row: the fields in which the runs of its network differ, but for the seed."""
+    several = rows["net"].nunique() > 1
+    own = {net: [name for name in results.varying(group) if name != "net"] for net, group in rows.groupby("net")}
+    show = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
+    return [
+        " ".join([row["net"]] * (several or not own[row["net"]]) + [f"{n}={show(row[n])}" for n in own[row["net"]]])
+        for row in rows.to_dict("records")
+    ]
+
+
+def right(row: dict[str, Any]) -> np.ndarray:
+    """(N,) bool: which images the row's model classified rightly."""
+    bits = np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)
+    return np.unpackbits(bits)[: int(row["val_images_seen"])].astype(bool)
+
+
+def _usual(rows: Any, arms: Sequence[str]) -> str:
+    if rows["k"].nunique() > 1 and (rows["k"] == 0).any():
+        return rows.loc[rows["k"] == 0, "arm"].iloc[0]
+    usual = rows
+    for name in (f.name for f in fields(Block)):
+        usual = usual[usual[name] == getattr(Run, name)]
+    usual = usual[usual["net"] == Run.net]
+    return usual["arm"].iloc[0] if len(usual) else arms[0]
+
+
+def _crossed(rows: Any, factors: list[str]) -> bool:
+    """Whether every combination of the factors' values has runs."""
+    return len(rows[factors].drop_duplicates()) == np.prod([rows[name].nunique() for name in factors])
