@@ -291,7 +291,7 @@ def _figure(blocks: list[tuple[str, nn.Module]], channels: int, size: int) -> Fi
         if width == WIDTH:
             break
     heights = [bottom + top + TITLE for bottom, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
-    height = sum(heights) + GAP * len(rows) + LEGEND
+    height = sum(heights) + GAP * len(traces) + LEGEND
     figure, bottom = Figure((width, height)), height + GAP - MARGIN
     for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
         bottom -= h + GAP

@@ -186,8 +186,8 @@ def accuracy_cost(study: Study, cost: str = "macs", metric: str | None = None) -
                 label=f"{arm}, n={found.n}", transform=beside,
             )  # fmt: skip
             axes.update_datalim([(x, found.mean), *((x, y) for y in (found.low, found.high) if found.n > 1)])
-        axes.autoscale_view()
-        axes.margins(x=0.15)
+        costs = [done[cost].min() / scale, done[cost].max() / scale]
+        axes.set_xlim(0.9 * costs[0], 1.1 * costs[1])  # arms of equal cost look equal
         _legend(figure, axes, f"mean, {LEVEL:.0%} interval;\narms within 3 % of each\nother stand side by side")
     return figure
 

@@ -4,7 +4,7 @@ Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests 
 """
 
 import math
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -60,10 +60,9 @@ class Paired:
 
 @dataclass(frozen=True)
 class Images:
-    """Two finished models, a and b, on the same n images, of which `only_a` are right in a alone.
+    """Two finished models on the same n images: `only_a` are right in a alone, `difference` is accuracy of a less that of b.
 
-    p: McNemar's exact test. difference: accuracy of a less that of b. [low, high]: percentile interval of a paired bootstrap
-    over the images, which stands for other images and the same two trained models.
+    p: McNemar's exact test. [low, high]: percentile interval of a paired bootstrap over the images.
     """
 
     n: int
@@ -92,9 +91,7 @@ def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
     """Compare two arms' values a and b, both (n,), of which a[i] and b[i] are of one seed.
 
     Differences that are equal but for rounding count as equal; then the interval is a point, and p 0 (1 at no difference).
-
-    Raises:
-        UserError: unequal lengths, fewer than 2 pairs, or values that are not finite.
+    `UserError`: unequal lengths, fewer than 2 pairs, or values that are not finite.
     """
     from scipy import stats
 
@@ -114,8 +111,8 @@ def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
     interval = lambda k: stats.binomtest(k, len(d)).proportion_ci(level, method="exact")
     superiority = (wins + ties / 2) / len(d), float(interval(wins).low), float(interval(wins + ties).high)
-    detectable = about.sd * _effect(len(d), level, power)
-    return Paired(*astuple(about), p, _sign_flip(d, tiny), 2.0 ** (1 - len(d)), detectable, *superiority)
+    tests = p, _sign_flip(d, tiny), 2.0 ** (1 - len(d)), about.sd * _effect(len(d), level, power)
+    return Paired(len(d), about.mean, about.sd, about.low, about.high, *tests, *superiority)
 
 
 def holm(p: Any) -> np.ndarray:
@@ -143,7 +140,7 @@ def compare(
         most 1 - level, else "undecided"; "too few", and nan for the numbers, below 2 pairs.
 
     Raises:
-        UserError: a column is missing, the baseline is not among the arms, or a pair occurs twice in an arm.
+        UserError: a column is missing, the baseline is not there, or a pair occurs twice in an arm.
     """
     counted = _counted(rows, [arm, pair], metric)
     found: dict[Any, dict[Any, float]] = {value: {} for value in rows[arm].dropna().tolist()}
@@ -197,9 +194,8 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     A run without a factor, a pair or a finite metric is left out. Interactions above `order` count as noise.
 
     Returns:
-        A line a term, largest share first: term ("k", "k x upsample", and the block by its name), df, sum_sq, share (of the
-        total sum of squares; in a balanced study the shares and the noise's add up to 1), f, p, and p_holm (over the terms,
-        nan for the block).
+        A line a term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq, share (of the total
+        sum of squares; in a balanced study these and the noise's add up to 1), f, p, p_holm (over all but the block).
 
     Raises:
         UserError: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
@@ -208,9 +204,8 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     from statsmodels.stats.anova import anova_lm
 
     counted = _counted(rows, [*factors, pair], metric)
-    for name in factors:
-        if counted[name].nunique() < 2:
-            raise UserError(f"{name} has fewer than two values among the {len(counted)} finished runs; leave it out")
+    if single := [name for name in factors if counted[name].nunique() < 2]:
+        raise UserError(f"fewer than two values of {', '.join(single)} among the {len(counted)} runs counted; leave it out")
     code = {name: f'C(Q("{name}"), Sum)' for name in [*factors, pair]}
     chosen = [names for size in range(1, order + 1) for names in combinations(factors, size)]
     terms = {":".join(code[name] for name in names): " x ".join(names) for names in chosen}
@@ -232,9 +227,8 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
 def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
     """Main effects: a line a factor's value, in the order in which they first appear.
 
-    Its columns are factor, value, the fields of `Described` over that value's runs (so that sd and interval hold the spread
-    over the other factors too), and effect, the mean less that of all runs counted. `UserError`: a column is missing, or no
-    run has a finite metric.
+    Columns: factor, value, the fields of `Described` over that value's runs (spread over the other factors included), and
+    effect, the mean less that of all runs counted. `UserError`: a column is missing, or no run has a finite metric.
     """
     counted = _counted(rows, factors, metric)
     if counted.empty:
@@ -255,10 +249,8 @@ def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:
         return f"{against}: {n} pair{'s' * (n != 1)} of {name}, too few to compare; 2 are needed."
     low, high, p = line["low"], line["high"], line["p_holm"]
     shown = f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
-    said = (
-        f"{against}: {_points(line['difference'], '+')} points [{_points(low, '+')}, {_points(high, '+')}] of {name} "
-        f"over {n} pairs, {shown} after Holm: {line['verdict']}"
-    )
+    points = f"{_points(line['difference'], '+')} points [{_points(low, '+')}, {_points(high, '+')}]"
+    said = f"{against}: {points} of {name} over {n} pairs, {shown} after Holm: {line['verdict']}"
     if line["verdict"] != "undecided":
         return f"{said}."
     why = f"the {100 * level:g} % interval holds zero" if low <= 0 <= high else f"p after Holm is above {1 - level:.2g}"
@@ -282,8 +274,7 @@ def _numbers(values: Any) -> np.ndarray:
 
 def _counted(rows: pd.DataFrame, names: list[str], metric: str) -> pd.DataFrame:
     """The rows with a finite metric, as floats, and a value in each named column."""
-    missing = [name for name in (*names, metric) if name not in rows]
-    if missing:
+    if missing := [name for name in (*names, metric) if name not in rows]:
         raise UserError(f"the rows have no column {', '.join(missing)}; there are {', '.join(map(str, rows))}")
     number = np.array(pd.to_numeric(rows[metric], errors="coerce"), float)
     there = np.isfinite(number) & np.array(rows[names].notna().all(axis=1))
@@ -308,6 +299,5 @@ def _effect(n: int, level: float, power: float) -> float:
     # The tail on the wrong side is left out: it is nothing at any power asked for, and scipy returns nan for it. And not
     # solve_power: at 2 or 3 pairs and a level of 0.99 it returns where its search began.
     missed = lambda effect: TTestPower().power(effect, n, (1 - level) / 2, alternative="larger") - power
-    most = next(2.0**i for i in range(64) if missed(2.0**i) > 0)
-    found: Any = brentq(missed, 0, most)
+    found: Any = brentq(missed, 0, next(2.0**i for i in range(64) if missed(2.0**i) > 0))
     return float(found)
