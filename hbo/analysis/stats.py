@@ -1,6 +1,7 @@
 """What the runs of a study show, and how surely: arms paired by their seed, two models on the same images, factorial studies.
 
-Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided.
+Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided. scipy and statsmodels take a
+second to import, so that only the functions that need them do.
 """
 
 import math
@@ -14,7 +15,6 @@ import pandas as pd
 
 from hbo.errors import UserError
 
-# scipy and statsmodels take a second to import, so that the functions that need them do.
 ROUNDING = 1e-12  # share of the largest value below which a difference is floating point's and not the runs'
 EXACT = 14  # pairs up to which all 2^n sign flips are tried
 FLIPS = 9999  # random sign flips above that
@@ -138,9 +138,7 @@ def compare(
         A line an arm, in the order in which they first appear: arm, baseline, the fields of `Paired`, p_holm (of p, over
         the lines), and verdict: "higher" or "lower" than the baseline where the interval leaves out zero and p_holm is at
         most 1 - level, else "undecided"; "too few", and nan for the numbers, below 2 pairs.
-
-    Raises:
-        UserError: a column is missing, the baseline is not there, or a pair occurs twice in an arm.
+    `UserError`: a column is missing, the baseline is not there, or a pair occurs twice in an arm.
     """
     counted = _counted(rows, [arm, pair], metric)
     found: dict[Any, dict[Any, float]] = {value: {} for value in rows[arm].dropna().tolist()}
@@ -196,9 +194,7 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     Returns:
         A line a term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq, share (of the total
         sum of squares; in a balanced study these and the noise's add up to 1), f, p, p_holm (over all but the block).
-
-    Raises:
-        UserError: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
+    `UserError`: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
     """
     import statsmodels.formula.api as smf
     from statsmodels.stats.anova import anova_lm

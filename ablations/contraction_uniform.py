@@ -1,0 +1,54 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # What does k do on its own?
+#
+# The release treats k = 1 otherwise than the rest (a ReLU6, the residual and the last depthwise convolution at stride 2).
+# Here every k is treated alike, and k = 0 contracts nothing: the control that the paper lacks. It costs more multiply-adds.
+
+# %% tags=["parameters"]
+source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
+
+# %%
+from hbo.analysis import figures, study
+
+it = study.read("contraction_uniform", source=source)
+it.table()
+
+# %%
+figures.accuracy(it, "k")
+
+# %%
+figures.accuracy_cost(it)
+
+# %%
+it.differences()
+
+# %% [markdown]
+# # ## Verdict
+
+# %%
+it.verdict()
+
+# %% [markdown]
+# # ## What stands behind it
+
+# %%
+it.differences("balanced_accuracy")
+
+# %%
+it.images()
+
+# %%
+figures.learning_curves(it)
+
+# %%
+it.provenance()

@@ -1,0 +1,62 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # The paper's figures
+#
+# Figure 1 from the published table; figures 2 to 4 drawn from the modules themselves: the maps have the shapes that the
+# block gives them, so that a switch changes the picture.
+
+# %% tags=["parameters"]
+source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
+
+# %%
+from hbo.analysis import diagrams, figures, results
+from hbo.block import Block
+from hbo.config import resolve
+
+rows = results.load(source)
+figures.figure1(rows)
+
+# %% [markdown]
+# # Figure 2: the bottleneck of MobileNetV2, and the harmonious one.
+
+# %%
+diagrams.figure2()
+
+# %% [markdown]
+# # Figure 3: contraction units, k = 1, 2 and 3.
+
+# %%
+diagrams.figure3()
+
+# %% [markdown]
+# # Figure 4: the block at stride 1 and at stride 2.
+
+# %%
+diagrams.figure4()
+
+# %% [markdown]
+# # The same block as another: bilinear, a quarter of the channels concatenated, no residual.
+
+# %%
+diagrams.figure4(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
+
+# %% [markdown]
+# # ## Where the multiply-adds go
+#
+# Table 6's networks, stage by stage; and beside MobileNetV2 at the same multiply-adds, by the size of the map.
+
+# %%
+ours = {f"HBONet k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2, 3)}
+figures.stage_costs(ours)
+
+# %%
+figures.resolution_costs({**ours, "MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)})

@@ -1,0 +1,68 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # The paper's tables
+#
+# Published beside what the networks cost, counted here and now, and what was measured. A dash is an absent cell. No accuracy
+# of the paper is measured without ImageNet, PASCAL VOC and Market-1501; what other data say stands in a column of its own.
+
+# %% tags=["parameters"]
+source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
+
+# %%
+from hbo.analysis import claims, results
+from hbo.analysis.tables import Markdown, paper_table
+
+rows = results.load(source)
+paper_table(1)
+
+# %%
+paper_table(2, rows)
+
+# %%
+paper_table(3, rows)
+
+# %%
+paper_table(4, rows)
+
+# %%
+paper_table(5, rows)
+
+# %%
+paper_table(6, rows)
+
+# %%
+paper_table(7, rows)
+
+# %%
+paper_table(8, rows)
+
+# %%
+paper_table(9, rows)
+
+# %% [markdown]
+# # ## The claims
+
+# %%
+verdicts = claims.check(rows)
+Markdown(claims.totals(verdicts).replace("\n", "  \n"))
+
+# %%
+claims.table([v for v in verdicts if v.kind == "comparison"])
+
+# %%
+claims.table([v for v in verdicts if v.word != "not run" and v.kind != "comparison"])
+
+# %% [markdown]
+# # ## Where paper, release and count disagree
+
+# %%
+print(claims.disagreements())
