@@ -35,13 +35,13 @@ figures.accuracy(beside, "k")
 it.differences()
 
 # %% [markdown]
-# # ## Verdict
+# ## Verdict
 
 # %%
 it.verdict()
 
 # %% [markdown]
-# # The release changes three things at once between k = 1 and the others; `contraction_uniform` has k vary alone.
+# The release changes three things at once between k = 1 and the others; `contraction_uniform` has k vary alone.
 #
 # ## What stands behind it
 #

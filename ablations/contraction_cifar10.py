@@ -30,13 +30,13 @@ figures.accuracy(it, "k")
 it.differences()
 
 # %% [markdown]
-# # ## Verdict
+# ## Verdict
 
 # %%
 it.verdict()
 
 # %% [markdown]
-# # ## What stands behind it
+# ## What stands behind it
 
 # %%
 it.images()

@@ -33,13 +33,13 @@ figures.accuracy_cost(it)
 it.differences()
 
 # %% [markdown]
-# # ## Verdict
+# ## Verdict
 
 # %%
 it.verdict()
 
 # %% [markdown]
-# # ## What stands behind it
+# ## What stands behind it
 
 # %%
 it.differences("balanced_accuracy")

@@ -102,6 +102,21 @@ def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: in
     return root
 
 
+def make_runs(root: Path, *studies: str, **where) -> Path:
+    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` picks rows by their fields."""
+    from hbo.analysis import results
+
+    for row, curve in results._read(str(ROOT / "ablations"), studies):
+        if any(row.get(name) not in values for name, values in where.items()):
+            continue
+        folder = root / row["study"] / row["key"]
+        folder.mkdir(parents=True)
+        (folder / "row.json").write_text(json.dumps({**row, "out": str(root), "data_dir": None}))
+        lines = [list(curve[0]), *([*point.values()] for point in curve)]
+        (folder / "metrics.csv").write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
+    return root
+
+
 @pytest.fixture(autouse=True)
 def _threads():
     """Two threads, as the default run has."""

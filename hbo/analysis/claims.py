@@ -90,14 +90,14 @@ def _cell(number: int, row: dict[str, Any], column: str, tolerance: float, rows:
         if cost is None:
             return Verdict("cost", number, claim, "not run", said, None, "pytorchcv is not installed (pip install -e '.[zoo]')")
         macs = cost.macs / 1e6
-        missed = abs(macs - said) > tolerance
+        missed = bool(abs(macs - said) > tolerance)
         return Verdict("cost", number, claim, "missed" if missed else "met", said, macs, f"by {macs - said:+.1f} M" * missed)
     groups = tables.measured(rows, run, column) if rows is not None and run is not None else {}
     notes = [f"{tables.said(group[column])} {where}" for where, group in groups.items() if where]
     if "" not in groups:
         return Verdict("accuracy", number, claim, "not run", said, None, "; ".join(notes))
     mean = 100 * groups[""][column].mean()
-    missed = abs(mean - said) > tolerance
+    missed = bool(abs(mean - said) > tolerance)
     notes = [f"n={len(groups[''])}"] + [f"by {mean - said:+.1f} points"] * missed + notes
     return Verdict("accuracy", number, claim, "missed" if missed else "met", said, mean, "; ".join(notes))
 
@@ -115,7 +115,7 @@ def _comparison(claim: dict[str, Any], tolerance: float, rows: pd.DataFrame | No
     if "" not in both:
         return Verdict("comparison", number, claim["says"], "not run", said, None, "; ".join(notes))
     found = 100 * (groups[0][""][column].mean() - groups[1][""][column].mean())
-    missed = found < said - tolerance
+    missed = bool(found < said - tolerance)
     notes = [_paired(groups[0][""], groups[1][""], column)] + [f"by {said - found:.1f} points"] * missed + notes
     return Verdict("comparison", number, claim["says"], "missed" if missed else "met", said, found, "; ".join(notes))
 

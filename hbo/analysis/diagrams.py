@@ -7,20 +7,18 @@ as high as its rows, and leads the shortcuts above them. Lengths are inches.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import pairwise
-from typing import NamedTuple
 
 import matplotlib
 import torch
-from einops.layers.torch import Rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
+from matplotlib.transforms import Bbox
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -33,12 +31,11 @@ KINDS = {  # kind -> Okabe and Ito's colour for the colour-blind, hatch for prin
     "pointwise": ("#E69F00", "", "pointwise convolution"),
     "upsample": ("#009E73", r"\\\\", "upsampling"),
     "pool": ("#CC79A7", "xxxx", "pooling"),
-    "add": ("#F0E442", "", "sum"),
+    "add": ("#F0E442", "++", "sum"),
     "other": ("#FFFFFF", "....", "other"),
 }
 WIDTH, MARGIN, TITLE, GAP, LEGEND = 7.0, 0.06, 0.2, 0.15, 0.25  # of a figure, which is wider only if a row needs it
-TALLEST = 0.72  # cuboid
-DEPTH = 0.17  # of a cuboid, over its columns
+TALLEST, DEPTH = 0.72, 0.17  # the tallest front of a cuboid; how far one recedes, over its columns
 FONT, LINE, PAD = 7, 0.115, 0.05  # of a label: its points, the height of a line, the space about it
 ARROW, NODE, LANE = 0.15, 0.055, 0.19  # the shortest arrow, the radius of a joint, from shortcut to shortcut
 
@@ -47,7 +44,7 @@ ARROW, NODE, LANE = 0.15, 0.055, 0.19  # the shortest arrow, the radius of a joi
 class Step:
     """A map, (channels, rows, columns), and the operation that made it of the maps of the steps `inputs`.
 
-    `kind` is a key of `KINDS`, "concat", "slice" (of channels), "pad" or "crop"; `macs` are a convolution's multiply-adds for one image.
+    `kind` is a key of `KINDS`, "concat", "slice" (of channels), "pad" or "crop"; `macs` are the multiply-adds of one image.
     """
 
     operation: str
@@ -71,9 +68,9 @@ class _Recorder(TorchFunctionMode):
         self.number[out] = len(self.steps)
         self.steps.append(Step(operation, (out.shape[1], out.shape[2], out.shape[3]), inputs, kind, macs))
 
-    def call(self, module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def call(self, module: nn.Module, x: Tensor) -> Tensor:
         self.inside = True
-        out, source = forward(x), self.number[x]
+        out, source = type(module).forward(module, x), self.number[x]
         folded = {nn.BatchNorm2d: "BN", nn.ReLU6: "ReLU6"}.get(type(module))
         if folded and source == len(self.steps) - 1 > 0:
             self.steps[source] = replace(self.steps[source], operation=f"{self.steps[source].operation} {folded}")
@@ -106,18 +103,18 @@ def _describe(module: nn.Module, x: Tensor, out: Tensor) -> tuple[str, str, int]
     growth, shrinkage = out.shape[2] // x.shape[2], round(x.shape[2] / out.shape[2])
     by = f"\N{NO-BREAK SPACE}/{shrinkage}" * (shrinkage > 1)  # labels break at spaces
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, BlurPool)):
-        first, per_group, rows, columns = module.weight.shape
+        _, per_group, rows, columns = module.weight.shape
         kernel, weights = f"{rows}{X}{columns}", per_group * rows * columns
         if isinstance(module, nn.ConvTranspose2d):
             return "upsample", f"Upsample {X}{growth} transposed {kernel}", x.numel() * weights
         if isinstance(module, BlurPool):
             return "pool", f"BlurPool {kernel}{by}", out.numel() * weights
         dense = ("pointwise", "PWConv") if rows == columns == 1 else ("other", f"Conv {kernel}")
-        kind, name = ("depthwise", f"DWConv {kernel}") if module.groups == first == x.shape[1] > 1 else dense
+        kind, name = ("depthwise", f"DWConv {kernel}") if module.groups == x.shape[1] > 1 else dense
         return kind, name + by, out.numel() * weights
     if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
         return "pool", f"{type(module).__name__[:-2]} {module.kernel_size}{X}{module.kernel_size}", 0
-    if isinstance(module, (nn.Upsample, Rearrange)):
+    if growth > 1:  # nn.Upsample, or einops' Rearrange, which has no mode
         return "upsample", f"Upsample {X}{growth} {getattr(module, 'mode', 'pixelshuffle')}", 0
     return "other", type(module).__name__, 0
 
@@ -134,25 +131,12 @@ def trace(module: nn.Module, channels: int, size: int) -> list[Step]:
     x = torch.zeros(1, channels, size, size)  # shapes do not depend on the values
     recorder = _Recorder(x)
     for leaf in [m for m in module.modules() if not any(m.children())]:
-        leaf.forward = partial(recorder.call, leaf, leaf.forward)
+        leaf.forward = partial(recorder.call, leaf)
     with torch.no_grad(), recorder:
         out = module(x)
     steps = recorder.steps[: recorder.number[out] + 1]
     used = [i for i in range(len(steps)) if i == len(steps) - 1 or any(i in step.inputs for step in steps)]
     return [replace(steps[i], inputs=tuple(used.index(j) for j in steps[i].inputs)) for i in used]
-
-
-class _Box(NamedTuple):
-    """A cuboid as seen: its sides, its top, as far above its middle as its bottom is below, and how far it recedes."""
-
-    left: float
-    right: float
-    top: float
-    depth: float
-
-    @property
-    def centre(self) -> float:
-        return (self.left + self.right) / 2
 
 
 @cache
@@ -164,9 +148,10 @@ def _sized(step: Step) -> str:
     return f"{step.shape[0]}{X}\n{step.shape[1]}{X}{step.shape[2]}"
 
 
-def _box(step: Step, scale: tuple[float, float], left: float = 0) -> _Box:
-    depth = DEPTH * step.shape[2] * scale[1]
-    return _Box(left, left + max(step.shape[0] * scale[0], 0.02) + depth, (step.shape[1] * scale[1] + depth) / 2, depth)
+def _box(step: Step, scale: tuple[float, float], left: float = 0, middle: float = 0) -> Bbox:
+    height = (step.shape[1] + DEPTH * step.shape[2]) * scale[1]
+    width = max(step.shape[0] * scale[0], 0.02) + DEPTH * step.shape[2] * scale[1]
+    return Bbox.from_bounds(left, middle - height / 2, width, height)
 
 
 def _paths(steps: list[Step]) -> tuple[list[int], list[tuple[int, int, list[int], str]]]:
@@ -187,77 +172,72 @@ def _paths(steps: list[Step]) -> tuple[list[int], list[tuple[int, int, list[int]
     return path, shortcuts
 
 
-def _lay_out(steps: list[Step], scale: tuple[float, float], width: float = 0) -> tuple[dict[int, _Box], float, list[float]]:
-    """The main path, as close as its labels allow or spread over `width`.
-
-    Returns:
-        Its cuboids, the width that they need, and three heights: of the bottom below their middle; above it, of the
-        shortcuts' middle and of the top.
-    """
+def _lay_out(steps: list[Step], scale: tuple[float, float], width: float = 0) -> tuple[dict[int, Bbox], float, list[float]]:
+    """The main path's cuboids, spread over `width`; what width they need; where bottom, shortcuts' middle and top are."""
     path, shortcuts = _paths(steps)
-    box, label = _box(steps[0], scale), _width(_sized(steps[0])) / 2
-    lefts, top, bottom = [max(label - box.centre, 0)], box.top, box.top
-    last = _box(steps[0], scale, lefts[0])
-    reached = last.centre  # by the operations' labels, and here by a shortcut that rises
+    label = _width(_sized(steps[0])) / 2
+    last = _box(steps[0], scale, max(label - _box(steps[0], scale).width / 2, 0))
+    lefts, low, top = [last.x0], last.y0, last.y1
+    reached = last.x0 + last.width / 2  # by the operations' labels, and here by a shortcut that rises
     for i in path[1:]:
         box, text = _box(steps[i], scale), _width(steps[i].operation.replace(" ", "\n")) / 2
-        end, label = max(last.right, last.centre + label + PAD), _width(_sized(steps[i])) / 2
+        end, label = max(last.x1, last.x0 + last.width / 2 + label + PAD), _width(_sized(steps[i])) / 2
         arrow = 2 * (ARROW + NODE) if len(steps[i].inputs) > 1 else ARROW
-        lefts.append(max(last.right + arrow, end + max(label - box.centre, 0), 2 * (reached + PAD + text) - last.right))
-        reached = (last.right + lefts[-1]) / 2 + text
-        top = max(top, max(last.top, box.top) + PAD + LINE * (steps[i].operation.count(" ") + 1))
-        last, bottom = _box(steps[i], scale, lefts[-1]), max(bottom, box.top)
-    needed = max(last.right, last.centre + label, reached)
+        lefts.append(max(last.x1 + arrow, end + max(label - box.width / 2, 0), 2 * (reached + PAD + text) - last.x1))
+        reached = (last.x1 + lefts[-1]) / 2 + text
+        low, top = min(low, box.y0), max(top, max(last.y1, box.y1) + PAD + LINE * (steps[i].operation.count(" ") + 1))
+        last = _box(steps[i], scale, lefts[-1])
+    needed = max(last.x1, last.x0 + last.width / 2 + label, reached)
     spare = max(width - needed, 0) / max(len(path) - 1, 1)
     boxes = {i: _box(steps[i], scale, left + n * spare) for n, (i, left) in enumerate(zip(path, lefts, strict=True))}
-    sides = [_box(steps[i], scale).top for _, _, via, _ in shortcuts for i in via]
-    reach = LANE * (len(shortcuts) - 1) / 2  # of the outer shortcuts from their middle
+    reach, sides = LANE * (len(shortcuts) - 1) / 2, [_box(steps[i], scale).y1 for _, _, via, _ in shortcuts for i in via]
     lanes = top + PAD + max([reach, *(side + PAD + LINE for side in sides)])
     top = lanes + max([reach + PAD + LINE, *sides]) if shortcuts else top
-    return boxes, needed, [bottom + PAD + 2 * LINE, lanes, top]
+    return boxes, needed, [low - PAD - 2 * LINE, lanes, top]
 
 
 def draw(ax: Axes, steps: list[Step], title: str, scale: tuple[float, float]) -> None:
     """A traced block from left to right, `scale` being inches of a channel and of a row; the axes' units become inches."""
     width, height = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
     path, shortcuts = _paths(steps)
-    boxes, _, (bottom, lanes, _) = _lay_out(steps, scale, width)
-    ax.set(xlim=(0, width), ylim=(-bottom, height - bottom))
+    boxes, _, (low, lanes, _) = _lay_out(steps, scale, width)
+    ax.set(xlim=(0, width), ylim=(low, low + height))
     ax.set_axis_off()
-    ax.text(0, height - bottom, title, fontsize=FONT + 1, weight="bold", va="top")
+    ax.text(0, low + height, title, fontsize=FONT + 1, weight="bold", va="top")
     _map(ax, steps, 0, boxes[0])
-    joints: dict[int, float] = {}
+    joints = {i: (boxes[before].x1 + boxes[i].x0) / 2 for before, i in pairwise(path)}
     for before, i in pairwise(path):
-        last, box = boxes[before], boxes[i]
-        joints[i] = (last.right + box.left) / 2
+        last, box, start = boxes[before], boxes[i], boxes[before].x1
         _map(ax, steps, i, box)
-        _text(ax, joints[i], max(last.top, box.top) + PAD, steps[i].operation.replace(" ", "\n"))
-        _arrow(ax, (last.right, 0), (box.left, 0))
+        _text(ax, joints[i], max(last.y1, box.y1) + PAD, steps[i].operation.replace(" ", "\n"))
         if len(steps[i].inputs) > 1:
-            _arrow(ax, (last.right, 0), (joints[i] - NODE, 0))
+            _arrow(ax, (start, 0), (joints[i] - NODE, 0))
             ax.plot(joints[i], 0, marker="o", ms=144 * NODE, mfc="white", mec="black", mew=0.8, zorder=4)
-            ax.plot(joints[i], 0, marker=r"$\Vert$" if steps[i].kind == "concat" else "+", color="black", ms=5, zorder=5)
+            sign, start = r"$\mathrm{C}$" if steps[i].kind == "concat" else "$+$", joints[i] + NODE
+            ax.plot(joints[i], 0, marker=sign, color="black", ms=5, mew=0, zorder=5)
+        _arrow(ax, (start, 0), (box.x0, 0))
     for n, (join, source, via, label) in enumerate(shortcuts):
-        x = boxes[source].centre
-        line = [(x, boxes[source].top), (x, lanes)]
+        x = boxes[source].x0 + boxes[source].width / 2
+        line = [(x, boxes[source].y1)]
         for i in via:
             if i not in boxes:
-                boxes[i] = _box(steps[i], scale, x + _width(steps[i].operation) + 4 * PAD)
-                _map(ax, steps, i, boxes[i], lanes)
-                _text(ax, (x + boxes[i].left) / 2, lanes + PAD / 2, steps[i].operation)
-                _arrow(ax, *line, (boxes[i].left, lanes))
-            x = boxes[i].right + PAD
-            line = [(boxes[i].right, lanes), (x, lanes)]
+                boxes[i] = _box(steps[i], scale, x + _width(steps[i].operation) + 4 * PAD, lanes)
+                _map(ax, steps, i, boxes[i], "")
+                _text(ax, (x + boxes[i].x0) / 2, lanes + PAD / 2, steps[i].operation)
+                _arrow(ax, *line, (x, lanes), (boxes[i].x0, lanes))
+            x, line = boxes[i].x1 + PAD, [(boxes[i].x1, lanes), (boxes[i].x1 + PAD, lanes)]
         y = lanes + LANE * ((len(shortcuts) - 1) / 2 - n)
         _text(ax, x + PAD, y + PAD / 2, label, ha="left")
         _arrow(ax, *line, (x, y), (joints[join], y), (joints[join], NODE))
 
 
-def _map(ax: Axes, steps: list[Step], i: int, box: _Box, middle: float = 0) -> None:
+def _map(ax: Axes, steps: list[Step], i: int, box: Bbox, separator: str = "\n") -> None:
     """A map; a concatenation shows what it is made of, in the colours of the maps that it came from."""
-    x, d, low, top = box.left, box.depth, middle - box.top, middle + box.top - box.depth
+    channels, rows, columns = steps[i].shape
+    d = box.height * DEPTH * columns / (rows + DEPTH * columns)
+    x, low, top = box.x0, box.y0, box.y1 - d
     for part in steps[i].inputs if steps[i].kind == "concat" else (i,):
-        right = x + (box.right - d - box.left) * steps[part].shape[0] / steps[i].shape[0]
+        right = x + (box.width - d) * steps[part].shape[0] / channels
         while steps[part].kind not in KINDS:
             part = steps[part].inputs[0]
         colour, hatch, _ = KINDS[steps[part].kind]
@@ -267,8 +247,7 @@ def _map(ax: Axes, steps: list[Step], i: int, box: _Box, middle: float = 0) -> N
         for face in (side, lid, front):
             ax.add_patch(Polygon(face, fc=colour, ec="black", lw=0.5, hatch=hatch * (face is front), joinstyle="round"))
         x = right
-    label = _sized(steps[i])
-    _text(ax, box.centre, low - PAD, label.replace("\n", "") if middle else label, va="top")
+    _text(ax, box.x0 + box.width / 2, low - PAD, _sized(steps[i]).replace("\n", separator), va="top")
 
 
 def _text(ax: Axes, x: float, y: float, text: str, ha: str = "center", va: str = "bottom") -> None:
@@ -290,7 +269,7 @@ def _figure(blocks: list[tuple[str, nn.Module]], channels: int, size: int) -> Fi
         width = max(WIDTH, *(_lay_out(steps, scale)[1] + 2 * MARGIN for steps in traces))
         if width == WIDTH:
             break
-    heights = [bottom + top + TITLE for bottom, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
+    heights = [top - low + TITLE for low, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
     height = sum(heights) + GAP * len(traces) + LEGEND
     figure, bottom = Figure((width, height)), height + GAP - MARGIN
     for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
@@ -317,6 +296,5 @@ def figure3(block: Block = Block(), depths: tuple[int, ...] = (1, 2, 3), channel
 
 def figure4(block: Block = Block(), channels: int = 36, out_channels: int = 72, size: int = 56) -> Figure:
     """The harmonious bottleneck that keeps its input's size and channels, and the one at stride 2 that changes both."""
-    make = lambda stride, cout: HarmoniousBottleneck(channels, cout, stride, 2, block)
-    ends = ((1, channels), (2, out_channels))
-    return _figure([(f"Stride {s}, k = {block.k}", make(s, cout)) for s, cout in ends], channels, size)
+    make = lambda stride, cout: (f"Stride {stride}, k = {block.k}", HarmoniousBottleneck(channels, cout, stride, 2, block))
+    return _figure([make(1, channels), make(2, out_channels)], channels, size)

@@ -46,6 +46,9 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     dates: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
     file = io.BytesIO()
     with rc_context(STYLE):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once: a second time moves things by a hair
         figure.savefig(file, format=kind, dpi=160, metadata=dates[kind])
     return file.getvalue()
 
@@ -267,12 +270,10 @@ def learning_curves(study: Study, metric: str = "val/top1") -> Figure:
         what = {"val": "reported images", "train": "training images"}[part]
         figure, axes = _axes("epoch", f"{SHOWN.get(name, name)}{', %' * (percent == 100)}, {what}")
         for i, arm in enumerate(study.arms):
-            curve = rows[rows["arm"] == arm].groupby("epoch")[metric].agg(["mean", "min", "max", "count"]) * percent
-            epochs = curve.index + 1
-            axes.plot(
-                epochs, curve["mean"], DASHES[i % 4], color=COLOURS[i % 7], marker=MARKERS[i % 7], markersize=3, label=arm
-            )
-            axes.fill_between(epochs, curve["min"], curve["max"], color=COLOURS[i % 7], alpha=0.1, lw=0)
+            curve = rows[rows["arm"] == arm].groupby("epoch")[metric].quantile([0.25, 0.5, 0.75]).unstack() * percent
+            epochs, dash, colour, marker = curve.index + 1, DASHES[i % 4], COLOURS[i % 7], MARKERS[i % 7]
+            axes.plot(epochs, curve[0.5], dash, color=colour, marker=marker, markersize=3, label=arm)
+            axes.fill_between(epochs, curve[0.25], curve[0.75], color=colour, alpha=0.12, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, axes, "median, band: quartiles")
     return figure

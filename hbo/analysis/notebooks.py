@@ -15,6 +15,8 @@ from hbo.analysis.published import PAPER
 from hbo.analysis.study import ABLATIONS
 from hbo.errors import UserError, one_line
 
+QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel warns of its own sockets, here on this machine
+
 
 def scripts() -> list[Path]:
     """The scripts of all notebooks."""
@@ -30,7 +32,7 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
         to: folder of the notebook; left out: the script's.
 
     Raises:
-        UserError: a package of the extra `notebooks` is not installed.
+        UserError: a package of the extra `notebooks` is not installed; a cell fails, which one and why.
     """
     try:
         import jupytext
@@ -49,7 +51,10 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.ipynb", Path(folder) / "after.ipynb"
         nbformat.write(book, before)
-        papermill.execute_notebook(before, after, parameters, cwd=script.parent, progress_bar=False, log_output=False)
+        try:
+            papermill.execute_notebook(before, after, parameters, cwd=script.parent, progress_bar=False, **QUIET)
+        except papermill.PapermillExecutionError as error:
+            raise UserError(f"{script}, cell {error.cell_index}: {error.ename}: {error.evalue}") from None
         book = nbformat.read(after, as_version=4)
     for n, cell in enumerate(book.cells):  # what differs from run to run and says nothing
         cell.id = f"cell-{n}"

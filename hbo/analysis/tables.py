@@ -33,7 +33,7 @@ class Markdown(str):
         return str(self)
 
 
-@dataclass
+@dataclass(repr=False)
 class Table:
     """A table with its title and what must be said about it."""
 
@@ -55,8 +55,10 @@ class Table:
         notes = "".join(f"% {line}\n" for note in self.notes for line in note.splitlines())
         return notes + body
 
-    def _repr_markdown_(self) -> str:
+    def __repr__(self) -> str:
         return self.markdown()
+
+    _repr_markdown_ = markdown
 
 
 def _is_number(cell: Any) -> bool:

@@ -26,31 +26,31 @@ rows = results.load(source)
 figures.figure1(rows)
 
 # %% [markdown]
-# # Figure 2: the bottleneck of MobileNetV2, and the harmonious one.
+# Figure 2: the bottleneck of MobileNetV2, and the harmonious one.
 
 # %%
 diagrams.figure2()
 
 # %% [markdown]
-# # Figure 3: contraction units, k = 1, 2 and 3.
+# Figure 3: contraction units, k = 1, 2 and 3.
 
 # %%
 diagrams.figure3()
 
 # %% [markdown]
-# # Figure 4: the block at stride 1 and at stride 2.
+# Figure 4: the block at stride 1 and at stride 2.
 
 # %%
 diagrams.figure4()
 
 # %% [markdown]
-# # The same block as another: bilinear, a quarter of the channels concatenated, no residual.
+# The same block as another: bilinear, a quarter of the channels concatenated, no residual.
 
 # %%
 diagrams.figure4(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
 
 # %% [markdown]
-# # ## Where the multiply-adds go
+# ## Where the multiply-adds go
 #
 # Table 6's networks, stage by stage; and beside MobileNetV2 at the same multiply-adds, by the size of the map.
 

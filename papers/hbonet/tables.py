@@ -49,7 +49,7 @@ paper_table(8, rows)
 paper_table(9, rows)
 
 # %% [markdown]
-# # ## The claims
+# ## The claims
 
 # %%
 verdicts = claims.check(rows)
@@ -62,7 +62,7 @@ claims.table([v for v in verdicts if v.kind == "comparison"])
 claims.table([v for v in verdicts if v.word != "not run" and v.kind != "comparison"])
 
 # %% [markdown]
-# # ## Where paper, release and count disagree
+# ## Where paper, release and count disagree
 
 # %%
 print(claims.disagreements())

@@ -1,0 +1,205 @@
+"""The drawn block is the built block: shapes, costs and switches of a trace, and figures without colliding text."""
+
+import itertools
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from test_block import CASES
+
+from hbo import cost
+from hbo.analysis.diagrams import KINDS, figure2, figure3, figure4, trace
+from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
+from hbo.errors import UserError
+
+STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
+BLOCKS = {replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS}
+SIZES = (16, 17)  # an odd map grows past its partner and is cropped
+
+
+def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> HarmoniousBottleneck:
+    torch.manual_seed(0)
+    return HarmoniousBottleneck(cin, cout, stride, 2, block)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These maps are small: waking a second thread takes longer than the arithmetic."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def traced(one_thread):
+    """Every value of every switch at every depth and stride: module, block, stride, input size, steps."""
+    cases = itertools.product(BLOCKS, STRIDES, SIZES)
+    modules = [(make(block, stride).eval(), block, stride, size) for block, stride, size in cases]
+    return [(*case, trace(case[0], 6, case[3])) for case in modules]
+
+
+def kinds(block: Block, stride: int = 1, **widths: int) -> list[str]:
+    return [step.kind for step in trace(make(block, stride, **widths), widths.get("cin", 6), 16)]
+
+
+def test_the_trace_ends_in_the_block_s_own_output_and_costs_what_the_counter_says(traced):
+    for module, block, stride, size, steps in traced:
+        x = torch.zeros(1, 6, size, size)
+        assert steps[0].shape == x.shape[1:]
+        with torch.no_grad():
+            assert steps[-1].shape == module(x).shape[1:], (block, stride, size)
+        counted, _ = cost.pass_through(module, x)
+        assert sum(step.macs for step in steps) == counted["Global"].macs > 0, (block, stride, size)
+
+
+def test_every_map_comes_from_earlier_ones_and_goes_somewhere(traced):
+    for _, block, stride, _, steps in traced:
+        assert all(i < n for n, step in enumerate(steps) for i in step.inputs)
+        assert {i for step in steps for i in step.inputs} == set(range(len(steps) - 1)), (block, stride)
+        assert all(bool(step.inputs) == (n > 0) for n, step in enumerate(steps))
+        assert all(step.kind in KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"} for step in steps)
+
+
+def test_joins_fit_their_inputs(traced):
+    for *_, steps in traced:
+        for step in steps:
+            given = [steps[i].shape for i in step.inputs]
+            if step.kind == "add":
+                assert given == [step.shape] * 2
+            elif step.kind == "concat":
+                assert sum(shape[0] for shape in given) == step.shape[0]
+                assert {shape[1:] for shape in given} == {step.shape[1:]}
+            else:
+                assert len(given) == (step.kind != "input")
+
+
+def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced):
+    for _, block, stride, _, steps in traced:
+        halved = [
+            s for s in steps[1:] if s.kind in ("depthwise", "pool") and s.shape[1] == -(-steps[s.inputs[0]].shape[1] // 2)
+        ]
+        smaller = [s for s in steps[1:] if s.kind != "crop" and s.shape[1] < steps[s.inputs[0]].shape[1]]
+        assert halved == smaller
+        main = max(block.k, stride - 1)  # at k = 0 the 3 x 3 convolution takes the stride
+        pooled = stride == 2 and any(s.kind in ("add", "concat") for s in steps)  # for the shortcuts
+        assert len(halved) == main + pooled, (block, stride)
+
+
+def test_the_parts_of_the_paper_s_block_in_order():
+    """Section 3.3 at k = 1: contract, transform, expand, add, smooth, concatenate."""
+    steps = trace(make(Block(), cin=36, cout=36), 36, 56)
+    assert [(step.kind, step.shape[:2], step.inputs) for step in steps] == [
+        ("input", (36, 56), ()),
+        ("depthwise", (36, 28), (0,)),
+        ("pointwise", (72, 28), (1,)),
+        ("depthwise", (72, 28), (2,)),
+        ("pointwise", (18, 28), (3,)),
+        ("upsample", (18, 56), (4,)),
+        ("slice", (18, 56), (0,)),
+        ("add", (18, 56), (5, 6)),
+        ("depthwise", (18, 56), (7,)),
+        ("slice", (18, 56), (0,)),
+        ("concat", (36, 56), (9, 8)),
+    ]
+    assert [steps[6].operation, steps[9].operation] == ["first 18 channels", "last 18 channels"]
+    assert steps[2].operation == "PWConv BN ReLU6"
+    assert steps[4].operation == "PWConv BN"
+
+
+def test_a_residual_of_fewer_channels_is_filled_with_zeros():
+    steps = trace(make(Block(k=2, concat_ratio=0), stride=2, cin=36, cout=72), 36, 16)
+    assert [step.operation for step in steps if step.kind == "pad"] == ["36 zero channels"]
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+@pytest.mark.parametrize("stride", STRIDES)
+def test_what_is_switched_off_is_not_there(k, stride):
+    whole = Block(k=k, scheme="uniform")
+    assert {"add", "concat"} <= set(kinds(whole, stride))
+    assert "add" not in kinds(replace(whole, residual=False), stride)
+    assert "concat" not in kinds(replace(whole, concat_ratio=0.0), stride)
+    assert "add" in kinds(Block(k=k), stride) or (k, stride) == (1, 2)  # the release's exception
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Block)])
+def test_every_value_of_a_switch_has_a_picture_of_its_own(name):
+    """Or it is parsed and ignored. Two bases: some switches have nothing to act on at some k."""
+    values = [value for field, value in CASES if field == name]
+    pictures = {
+        tuple(
+            tuple(trace(make(replace(base, **{name: v}), stride, 12, 16), 12, 16))
+            for base in (Block(k=2), Block())
+            for stride in STRIDES
+        )
+        for v in values
+    }
+    assert len(pictures) == len(values) > 1
+
+
+def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
+    for cout, stride, expand in [(6, 1, 6), (6, 1, 1), (8, 1, 6), (6, 2, 6)]:
+        module = InvertedResidual(6, cout, stride, expand)
+        steps = trace(module, 6, 16)
+        assert (steps[-1].kind == "add") == (cout == 6 and stride == 1)
+        assert sum(step.macs for step in steps) == cost.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
+
+
+def test_a_trace_leaves_the_module_as_it_was():
+    module = make(Block(k=2)).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    random = torch.get_rng_state()
+    trace(module, 6, 16)
+    assert all(m.training and not m._forward_hooks and "forward" not in vars(m) for m in module.modules())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_map_too_small_is_refused():
+    with pytest.raises(UserError, match="too small for 3 contraction units"):
+        figure3(size=4)
+
+
+FIGURES = {
+    "figure2": (figure2, {}),
+    "figure3": (figure3, {}),
+    "figure4": (figure4, {}),
+    "k=0 to 3": (figure3, {"depths": (0, 1, 2, 3)}),
+    "pixelshuffle": (figure3, {"block": Block(upsample="pixelshuffle")}),
+    "transposed": (figure4, {"block": Block(k=2, upsample="transposed", scheme="uniform")}),
+    "no residual": (figure4, {"block": Block(k=2, residual=False, contract="avgpool")}),
+    "no concat": (figure4, {"block": Block(k=2, concat_ratio=0.0)}),
+    "neither": (figure4, {"block": Block(k=2, concat_ratio=0.0, residual=False)}),
+    "concat 0.75": (figure4, {"block": Block(concat_ratio=0.75, contract="blurpool", scheme="paper")}),
+    "odd": (figure4, {"block": Block(k=3, kernel=7), "size": 57, "out_channels": 100}),
+    "wide": (figure2, {"block": Block(k=3, upsample="bilinear"), "channels": 288, "size": 112}),
+    "narrow": (figure4, {"block": Block(k=2), "channels": 4, "out_channels": 6, "size": 14}),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_lies_inside_the_canvas_and_overlaps_no_other(name):
+    make_figure, arguments = FIGURES[name]
+    figure = make_figure(**arguments)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
+    extents = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
+    assert len(extents) > 15
+    assert 7 <= figure.get_figwidth() <= 8
+    assert all(t.get_fontsize() >= 7 for t in texts)
+    for text, box in extents:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.width, text
+        assert box.y1 <= figure.bbox.height, text
+    for (one, a), (other, b) in itertools.combinations(extents, 2):
+        assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0, (one, other)
+
+
+def test_a_figure_says_what_its_blocks_are():
+    drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure4(Block(k=2)).findobj(Text)]
+    labels = {"first 18 channels", "last 18 channels", "EltAdd", "Concat", "AvgPool 2x2", "Upsample\nx4\nnearest", "72x\n14x14"}
+    assert labels <= set(drawn)

@@ -1,0 +1,122 @@
+"""Every notebook runs on the committed rows and says what the committed one says; and on rows from anywhere else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, call, make_runs
+from services import wandb_server
+
+from hbo.analysis import notebooks
+
+pytestmark = pytest.mark.slow
+SCRIPTS = notebooks.scripts()
+SEEDS = [0, 1]
+
+
+def said(path: Path) -> list[str]:
+    """What the cells printed and the tables that they showed; pictures by their kind, as their bytes are a library's."""
+    found = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            found.append(
+                data.get("text/markdown") or ("picture" if "image/png" in data else out.get("text") or data["text/plain"])
+            )
+    return found
+
+
+@pytest.fixture(scope="module")
+def all_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("notebooks")
+    done = subprocess.run(
+        [sys.executable, "-m", "hbo.analysis.notebooks", "--to", str(folder)], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_each_script_has_its_notebook_and_each_study_its_rows():
+    assert len(SCRIPTS) >= 6
+    for script in SCRIPTS:
+        assert script.with_suffix(".ipynb").exists()
+    for path in (ROOT / "ablations").glob("*.csv"):
+        if (ROOT / "sweeps" / path.name).with_suffix(".yaml").exists():
+            assert path.with_suffix(".py").exists(), f"{path.name}: a study with rows and without a notebook"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_committed_notebook_is_its_scripts(all_run, script):
+    """Cells as in the script, outputs as the rows give them today."""
+    import jupytext
+
+    committed = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    assert [cell.source for cell in committed.cells] == [cell.source for cell in jupytext.read(script).cells]
+    assert said(script.with_suffix(".ipynb")) == said(all_run / f"{script.stem}.ipynb")
+
+
+def test_runs_and_wandb_show_the_same_tables(tmp_path):
+    """Rows mirrored in W&B's loopback server, read back through its API, and the folder that they came from."""
+    runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
+    mirror = f"""
+import json
+from dataclasses import fields
+from pathlib import Path
+from hbo import tracking
+from hbo.config import Run
+for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
+    row = json.loads(path.read_text())
+    run = Run(**{{f.name: row[f.name] for f in fields(Run) if f.name in row}} | {{"wandb": "online"}})
+    tracking.mirror(run, path.parent, row)
+"""
+    script = ROOT / "ablations" / "contraction.py"
+    with wandb_server(tmp_path) as env:
+        env = env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = subprocess.run([sys.executable, "-c", mirror], env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        environment = {name: env.get(name) for name in {*env, *os.environ}}
+        for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
+            call("hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment)
+        kept = list((tmp_path / "cache").rglob("*.json"))
+        assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
+        # What is kept is not asked for again: a row changed there is what is shown.
+        kept[0].write_text(kept[0].read_text().replace('"study": "', '"study": "another_'))
+        out, _ = call("hbo.analysis.results", "wandb:local/hbo", "--csv", env=environment)
+        assert sum("another_" in line for line in out.splitlines()) == 1
+    one, other = (said(tmp_path / name / "contraction.ipynb") for name in ("runs", "wandb"))
+    assert one == other
+    assert any("| k=3 | 2 |" in text for text in one)
+
+
+def test_a_cell_that_fails_is_one_line(tmp_path):
+    script = ROOT / "ablations" / "contraction_uniform.py"
+    runs = make_runs(tmp_path / "runs", "mobilenetv2")
+    _, err = call("hbo.analysis.notebooks", script, "--source", runs, "--to", tmp_path, expect=2)
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.endswith("holds no rows of contraction_uniform")
+    assert not (tmp_path / "contraction_uniform.ipynb").exists()
+    _, err = call("hbo.analysis.notebooks", script, "--source", runs, expect=2)
+    assert "needs --to" in err
+
+
+def test_make_paper_builds_every_table_and_figure(tmp_path):
+    out, _ = call("hbo.analysis.paper", "--to", tmp_path)
+    tables = [f"table{n}" for n in range(1, 10)] + ["claims", "contraction", "contraction_differences", "contraction_uniform"]
+    figures = [f"figure{n}" for n in range(1, 5)] + [
+        "stages",
+        "maps",
+        "contraction_k",
+        "contraction_macs",
+        "contraction_curves",
+    ]
+    for stem in tables:
+        assert all((tmp_path / f"{stem}.{kind}").stat().st_size > 100 for kind in ("md", "tex", "csv"))
+    for stem in figures:
+        assert (tmp_path / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / f"{stem}.svg").read_text().rstrip().endswith("</svg>")
+        assert (tmp_path / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{len(list(tmp_path.iterdir()))} files" in out
+    assert "74.5 ± 1.3 (n=6)" in (tmp_path / "table6.md").read_text()

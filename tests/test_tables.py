@@ -1,0 +1,125 @@
+"""The paper's tables: published cells as published, costs as counted, nothing measured under a name that is not its own."""
+
+import re
+
+import pytest
+from conftest import ROOT, published
+
+from hbo.analysis import published as paper
+from hbo.analysis import results
+from hbo.analysis.tables import ABSENT, PROTOCOL, paper_table, stage_table
+from hbo.config import resolve
+
+ROWS = results.load(ROOT / "ablations", "contraction")
+PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)
+    ("224x224x3", ABSENT, 32, 1, 2), ("112x112x32", "1", 20, 1, 1), ("112x112x20", "2", 36, 1, 1), ("112x112x36", "2", 72, 3, 2),
+    ("56x56x72", "2", 96, 4, 2), ("28x28x96", "2", 192, 4, 2), ("14x14x192", "2", 288, 1, 1), ("14x14x288", ABSENT, 144, 1, 1),
+    ("14x14x144", "6", 200, 2, 2), ("7x7x200", "6", 400, 1, 1), ("7x7x400", ABSENT, 1600, 1, 1),
+]  # fmt: skip
+
+
+def test_table_1_is_read_off_the_network_as_printed():
+    """At divisor 4 no channel of width 1 is rounded; at the published 8 two are, and the notes say so."""
+    frame = stage_table(resolve(data="imagenet", width=1.0, divisor=4)).frame
+    found = [tuple(line) for line in frame[["input", "t", "c", "n", "s"]].values.tolist()]
+    assert found[:-1] == PRINTED
+    table = paper_table(1)
+    assert any("20 as 24, 36 as 40" in note for note in table.notes)
+    assert sum(float(x) for x in table.frame["M multiply-adds"]) == pytest.approx(305.6, abs=0.6)
+    operators = stage_table(resolve(data="imagenet", width=1.0, first_stage="paper", k=3)).frame.set_index("stage")["operator"]
+    assert operators["1"] == operators["3"] == "harmonious bottleneck, k = 3"
+    assert (operators["4"], operators["5"], operators["8"]) == (
+        "harmonious bottleneck, k = 2",
+        "harmonious bottleneck, k = 1",
+        "inverted residual",
+    )
+
+
+@pytest.mark.parametrize("number", range(2, 10))
+def test_every_published_cell_is_there(number):
+    frame = paper_table(number, ROWS).frame
+    rows = published(number)
+    assert len(frame) == len(rows)
+    for row, line in zip(rows, frame.to_dict("records"), strict=True):
+        for column, title in {"top1": "top-1", "top5": "top-5", "map": "mAP", "voc07_map": "mAP", "rank1": "rank-1"}.items():
+            if column in row:
+                assert float(line[f"{title} published"]) == float(row[column])
+        if "mmacs" in row:
+            assert float(line["M multiply-adds published"]) == float(row["mmacs"])
+            if number < 7:
+                assert abs(float(line["counted"]) - float(row["mmacs"])) <= 1
+        assert all(value == ABSENT for name, value in line.items() if name.endswith(" measured"))
+
+
+def fields_of(**changes):
+    """The committed rows, as if they were of another run."""
+    return ROWS.assign(**changes)
+
+
+def imagenet(**changes):
+    run = resolve(data="imagenet", width=0.25, divisor=8)
+    return fields_of(**{name: getattr(run, name) for name in PROTOCOL} | changes)
+
+
+def test_only_the_papers_protocol_stands_under_measured():
+    frame = paper_table(6, imagenet()).frame
+    for k, line in zip((1, 2, 3), frame.to_dict("records"), strict=True):
+        top1 = 100 * ROWS[ROWS["k"] == k]["top1"]
+        assert line["top-1 measured"] == f"{top1.mean():.1f} ± {top1.std():.1f} (n=6)"
+    for change in ({"epochs": 149}, {"batch": 128}, {"limit_batches": 9}, {"per_class": 5}, {"lr": 0.1}):
+        frame = paper_table(6, imagenet(**change)).frame
+        assert set(frame["top-1 measured"]) == {ABSENT}
+        assert any(name.startswith("top-1 on imagenet (224 px") for name in frame.columns)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"scheme": "uniform"}, {"upsample": "bilinear"}, {"width": 0.5}, {"divisor": 2}, {"first_stage": "paper"}, {"kernel": 3},
+     {"net": "mobilenetv2"}, {"state": "failed"}, {"holdout": 0.2}],
+    ids=str,
+)  # fmt: skip
+def test_another_network_is_not_measured_here(change):
+    frame = paper_table(6, imagenet(**change)).frame
+    assert set(frame["top-1 measured"]) == {ABSENT}
+    assert not [name for name in frame.columns if " on " in name]
+
+
+def test_other_data_have_a_column_of_their_own_and_a_shared_row_counts_once():
+    import pandas as pd
+
+    twice = pd.concat([ROWS, ROWS.assign(study="again")], ignore_index=True)
+    for rows in (ROWS, twice):
+        (column,) = [name for name in paper_table(6, rows).frame.columns if " on " in name]
+        assert column == "top-1 on elpv (64 px, 20 epochs)"
+        assert [cell.endswith("(n=6)") for cell in paper_table(6, rows).frame[column]] == [True] * 3
+    two = pd.concat([ROWS, ROWS.assign(lr=0.1, key=ROWS["key"] + "x")], ignore_index=True)
+    names = [name for name in paper_table(6, two).frame.columns if " on " in name]
+    assert names == ["top-1 on elpv (64 px, 20 epochs, lr=0.05)", "top-1 on elpv (64 px, 20 epochs, lr=0.1)"]
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_latex_has_the_frames_cells(number):
+    """Rules, as many cells a line as columns, specials escaped, nothing beyond ASCII."""
+    table = paper_table(number, ROWS)
+    text = "\n".join(line for line in table.latex().splitlines() if not line.startswith("%"))
+    assert text.isascii()
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert text.count(f"\\{rule}") == 1
+    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len(lines) == len(table.frame) + 1
+    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(table.frame.columns)}
+    assert not re.search(r"(?<!\\)[%_#]", text)
+    cell = str(table.frame.iloc[-1, 0])
+    assert lines[-1].startswith(cell)
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_markdown_has_the_frames_cells(number):
+    table = paper_table(number, ROWS)
+    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert cells == [[str(cell) for cell in line] for line in table.frame.values.tolist()]
+
+
+def test_the_rivals_are_those_of_the_table():
+    assert list(paper.RIVALS) == [row["model"] for row in published(7)]
