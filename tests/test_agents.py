@@ -15,6 +15,7 @@ from conftest import ROOT, call, start
 from services import AGENT, Environment, family, new_sweep, rows, started, wait_for, wandb_server, with_patience
 from test_pool import same
 
+from hbo.analysis import results
 from hbo.config import Run
 
 pytestmark = pytest.mark.slow
@@ -92,6 +93,19 @@ def test_two_agents_run_each_row_once(server, grid):
     assert len(runs) == 5
     for key, run in good.items():
         mirrors(run, found[key])
+
+
+def test_rows_come_back_from_wandb_the_failed_one_marked(server, grid, tmp_path):
+    """The four rows as in their folder, and the run that could not be built with the fields that the sweep gave it."""
+    environment = server | {"XDG_CACHE_HOME": str(tmp_path)}
+    out, _ = call("hbo.analysis.results", "wandb:local/hbo", "--study", "grid", "--csv", env=environment)
+    (tmp_path / "grid.csv").write_text(out)
+    table = results.load(tmp_path / "grid.csv")
+    assert table["state"].value_counts().to_dict() == {"done": 4, "failed": 1}
+    (failed,) = table[table["state"] == "failed"].to_dict("records")
+    assert (failed["k"], failed["study"], failed["width"]) == (4, "grid", TINY["width"])
+    done = table[table["state"] == "done"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(done, results.load(grid[1], "grid"), check_exact=True, check_dtype=False)
 
 
 def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):

@@ -24,18 +24,16 @@ def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> Harmonio
     return HarmoniousBottleneck(cin, cout, stride, 2, block)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These maps are small: waking a second thread takes longer than the arithmetic."""
-    threads = torch.get_num_threads()
+@pytest.fixture(autouse=True)
+def _threads():
+    """In place of the suite's two: to wake the second takes longer than these small maps, on a busy machine by far."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
-def traced(one_thread):
+def traced():
     """Every value of every switch at every depth and stride: module, block, stride, input size, steps."""
+    torch.set_num_threads(1)  # this runs before what a test alone needs
     cases = itertools.product(BLOCKS, STRIDES, SIZES)
     modules = [(make(block, stride).eval(), block, stride, size) for block, stride, size in cases]
     return [(*case, trace(case[0], 6, case[3])) for case in modules]
@@ -45,13 +43,17 @@ def kinds(block: Block, stride: int = 1, **widths: int) -> list[str]:
     return [step.kind for step in trace(make(block, stride, **widths), widths.get("cin", 6), 16)]
 
 
-def test_the_trace_ends_in_the_block_s_own_output_and_costs_what_the_counter_says(traced):
-    for module, block, stride, size, steps in traced:
-        x = torch.zeros(1, 6, size, size)
-        assert steps[0].shape == x.shape[1:]
-        with torch.no_grad():
+def test_the_trace_ends_in_the_block_s_own_output(traced):
+    with torch.no_grad():
+        for module, block, stride, size, steps in traced:
+            x = torch.zeros(1, 6, size, size)
+            assert steps[0].shape == x.shape[1:]
             assert steps[-1].shape == module(x).shape[1:], (block, stride, size)
-        counted, _ = cost.pass_through(module, x)
+
+
+def test_the_trace_costs_what_the_counter_counts(traced):
+    for module, block, stride, size, steps in traced:
+        counted, _ = cost.pass_through(module, torch.zeros(1, 6, size, size))
         assert sum(step.macs for step in steps) == counted["Global"].macs > 0, (block, stride, size)
 
 

@@ -80,7 +80,7 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
         environment = {name: env.get(name) for name in {*env, *os.environ}}
         for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
             call("hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment)
-        kept = list((tmp_path / "cache").rglob("*.json"))
+        kept = list((tmp_path / "cache" / "hbo").rglob("*.json"))
         assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
         # What is kept is not asked for again: a row changed there is what is shown.
         kept[0].write_text(kept[0].read_text().replace('"study": "', '"study": "another_'))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from hbo.analysis import stats
@@ -51,24 +52,24 @@ def rates(studies: int = 2000) -> dict[str, tuple[float, float]]:
         "A/A: intervals without zero": share([((table["low"] > 0) | (table["high"] < 0)).mean() for table in tables]),
         "A/A: sign flips at or below 0.05": share([(table["p_exact"] <= 0.05).mean() for table in tables]),
     }
-    tables = [stats.compare(study(rng, effect=0.01), 0) for _ in range(studies // 2)]
+    tables = [stats.compare(study(rng, effect=0.01), 0) for _ in range(studies // 4)]
     held = [((table["low"] <= 0.01) & (table["high"] >= 0.01)).mean() for table in tables]
     found["A/B: intervals with the truth"] = share(held)
     found["A/B: verdicts of the wrong sign"] = share([(table["verdict"] == "lower").mean() for table in tables])
-    pair = stats.paired(A + [0.8], B + [0.7])
+    pair = stats.paired([*A, 0.8], [*B, 0.7])
     effect = pair.detectable / pair.sd  # in deviations of the differences, here 0.01
-    lots = [stats.paired(row, np.zeros(6)) for row in rng.normal(effect * 0.01, 0.01, (studies, 6))]
+    lots = [stats.paired(row, np.zeros(6)) for row in rng.normal(effect * 0.01, 0.01, (studies // 2, 6))]
     found["A/B: detectable difference found"] = share([one.low > 0 for one in lots])
     return found
 
 
 @lru_cache
-def factorial_rates(studies: int = 300) -> dict[str, tuple[float, float]]:
+def factorial_rates(studies: int = 240) -> dict[str, tuple[float, float]]:
     """Measured rates of effects() over simulated studies without, and with, an effect of k."""
     rng = np.random.default_rng(2)
     names = ["k", "upsample", "flag"]
     none = [stats.effects(factorial(rng), names) for _ in range(studies)]
-    some = [stats.effects(factorial(rng, k=0.03), names).set_index("term")["p_holm"] for _ in range(studies // 3)]
+    some = [stats.effects(factorial(rng, k=0.03), names).set_index("term")["p_holm"] for _ in range(studies // 2)]
     return {
         "effects, A/A: studies with any term": share([(table["p_holm"] <= 0.05).any() for table in none]),
         "effects, A/B: k found": share([p["k"] <= 0.05 for p in some]),
@@ -174,7 +175,7 @@ def test_the_detectable_difference_has_the_power_asked_for():
         beyond = lambda s: scipy_stats.norm.sf(quantile * s / math.sqrt(df) - effect * math.sqrt(n))  # noqa: B023
         assert scipy_stats.chi(df).expect(beyond) == pytest.approx(power, abs=1e-5), (n, level, power)
     effect = TTestPower().solve_power(nobs=6, alpha=0.05, power=0.8)
-    pair = stats.paired(A + [0.8], B + [0.7])
+    pair = stats.paired([*A, 0.8], [*B, 0.7])
     assert pair.detectable == pytest.approx(effect * pair.sd, rel=1e-5)
 
 
@@ -182,6 +183,8 @@ def test_holm_as_published():
     # Holm's example, as worked in Wikipedia's article on the method, and one in which monotony has to be forced.
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    for p in np.random.default_rng(0).uniform(0, 0.3, (2, 6)).round(2):
+        assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert stats.holm([0.5, 0.9]) == pytest.approx([1, 1])
     assert np.isnan(stats.holm([math.nan])).all()
     assert len(stats.holm([])) == 0

@@ -2,8 +2,11 @@
 
 Each function returns a matplotlib `Figure`; `save` writes it as PDF, SVG and PNG. Colours are Okabe and Ito's, which
 colour-blind readers tell apart; markers, dashes and hatches say the same in grey.
+
+    python -m hbo.analysis.figures contraction mobilenetv2 --of k --to contraction      # contraction.pdf, .svg, .png
 """
 
+import argparse
 import io
 import math
 from dataclasses import fields
@@ -19,10 +22,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from hbo.analysis import published, stats
-from hbo.analysis.study import LEVEL, SHOWN, Study
+from hbo.analysis.study import LEVEL, SHOWN, Study, add_arguments, from_arguments
 from hbo.block import Block
 from hbo.config import Run, build_net
-from hbo.errors import UserError
+from hbo.errors import UserError, one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
@@ -299,3 +302,23 @@ def _without(arm: str, switch: str) -> str:
 
 def _words(switch: str) -> str:
     return {"k": "k, contraction units", "concat_ratio": "concatenation ratio"}.get(switch, switch)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: one figure of a study, or all that its rows allow."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.figures", description="Figures of a study.")
+    add_arguments(parser)
+    parser.add_argument("--of", help="One of them: a switch, macs, latency or curves. [all, as TO_NAME]")
+    parser.add_argument("--to", type=Path, help="Where, without the suffix. [STUDY]")
+    args = parser.parse_args(argv)
+    with one_line():
+        found, to = of(from_arguments(args)), args.to or Path(args.study[0])
+        if args.of and args.of not in found:
+            raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")
+        chosen = {to: found[args.of]} if args.of else {to.with_name(f"{to.name}_{n}"): f for n, f in found.items()}
+        for stem, figure in chosen.items():
+            print(*save(figure, stem))
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,7 @@ def read(path: str) -> list[Found]:
         listed = list(api.runs(path, order="+created_at", per_page=200))
     except Exception as error:  # whatever the client raises: the network, the key, the project
         raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
-    host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_")
+    host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_").replace(":", "_")
     folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hbo" / "wandb" / host / path
     once: dict[tuple[str, str], Found] = {}
     for run in listed:
@@ -61,8 +61,8 @@ def _read(run: Any, cached: Path) -> Found:
             return Found(kept["row"], kept["curve"])
     summary = dict(run.summary)
     config = {name: value for name, value in run.config.items() if name in ASKED}
-    # The summary also has the last point of the curve and W&B's own.
-    rest = {name: _plain(value) for name, value in summary.items() if name[0] != "_" and "/" not in name}
+    # The summary also has the last point of the curve, its `lr` in the place of the field's, and W&B's own.
+    rest = {n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED}
     if "state" not in rest:
         rest = {"key": run.id, "state": STATES.get(run.state, "failed"), **{n: rest[n] for n in ("error",) if n in rest}}
     else:

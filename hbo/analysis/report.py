@@ -62,14 +62,11 @@ def page(study: Study) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m hbo.analysis.report", description="One HTML page of a study.")
-    parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
-    parser.add_argument("--source", default=studies.ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
-    parser.add_argument("--baseline", help="The arm to compare with.")
-    parser.add_argument("--metric", default="top1", help="What is judged. [top1]")
+    studies.add_arguments(parser)
     parser.add_argument("--to", type=Path, help="The page. [STUDY.html]")
     args = parser.parse_args(argv)
     with one_line():
-        study = studies.read(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
+        study = studies.from_arguments(args)
         path = args.to or Path(f"{args.study[0]}.html")
         write_atomically(path, page(study))
     print(f"{path}: {study.conclusion()}")

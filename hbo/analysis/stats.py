@@ -1,7 +1,7 @@
 """What the runs of a study show, and how surely: arms paired by their seed, two models on the same images, factorial studies.
 
 Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided. scipy and statsmodels take a
-second to import, so that only the functions that need them do.
+second to import: only the functions that need them do.
 """
 
 import math
@@ -16,8 +16,7 @@ import pandas as pd
 from hbo.errors import UserError
 
 ROUNDING = 1e-12  # share of the largest value below which a difference is floating point's and not the runs'
-EXACT = 14  # pairs up to which all 2^n sign flips are tried
-FLIPS = 9999  # random sign flips above that
+EXACT, FLIPS = 14, 9999  # pairs up to which all 2^n sign flips are tried, and the random ones tried above that
 SHOWN = {"top1": "top-1", "top5": "top-5"}
 
 
@@ -109,20 +108,17 @@ def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
         test: Any = stats.ttest_1samp(d, 0)
         about, p = describe(d, level), float(test.pvalue)
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
-    interval = lambda k: stats.binomtest(k, len(d)).proportion_ci(level, method="exact")
-    superiority = (wins + ties / 2) / len(d), float(interval(wins).low), float(interval(wins + ties).high)
+    low, high = _exact(wins, len(d), level)[0], _exact(wins + ties, len(d), level)[1]
     tests = p, _sign_flip(d, tiny), 2.0 ** (1 - len(d)), about.sd * _effect(len(d), level, power)
-    return Paired(len(d), about.mean, about.sd, about.low, about.high, *tests, *superiority)
+    return Paired(len(d), about.mean, about.sd, about.low, about.high, *tests, (wins + ties / 2) / len(d), low, high)
 
 
 def holm(p: Any) -> np.ndarray:
     """Holm's adjusted p of a family p (n,); nan stays nan and does not count in the family."""
-    from statsmodels.stats.multitest import multipletests
-
     adjusted = np.array(p, float)
-    there = ~np.isnan(adjusted)
-    if there.any():
-        adjusted[there] = multipletests(adjusted[there], method="holm")[1]
+    order = np.argsort(adjusted)[: (~np.isnan(adjusted)).sum()]  # nan stands last
+    # Not statsmodels' multipletests, each call of which collects garbage, 60 ms and more.
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * adjusted[order]), 1)
     return adjusted
 
 
@@ -134,10 +130,9 @@ def compare(
     A run (row) without an arm, a pair or a finite metric is left out, and `n` says how many pairs stayed. In a table without
     any true difference a verdict falls with a probability of at most 1 - level.
 
-    Returns:
-        A line an arm, in the order in which they first appear: arm, baseline, the fields of `Paired`, p_holm (of p, over
-        the lines), and verdict: "higher" or "lower" than the baseline where the interval leaves out zero and p_holm is at
-        most 1 - level, else "undecided"; "too few", and nan for the numbers, below 2 pairs.
+    A line an arm, in the order in which they first appear: arm, baseline, the fields of `Paired`, p_holm (of p, over the
+    lines), and verdict: "higher" or "lower" than the baseline where the interval leaves out zero and p_holm is at most
+    1 - level, else "undecided"; "too few", and nan for the numbers, below 2 pairs.
     `UserError`: a column is missing, the baseline is not there, or a pair occurs twice in an arm.
     """
     counted = _counted(rows, [arm, pair], metric)
@@ -148,8 +143,7 @@ def compare(
         if unit in found[value]:
             raise UserError(f"{arm} {value!r} has {pair} {unit!r} twice; leave one of the two runs out")
         found[value][unit] = number
-    base = found.pop(baseline)
-    lines = []
+    base, lines = found.pop(baseline), []
     for value, runs in found.items():
         both = [unit for unit in base if unit in runs]
         numbers: dict[str, Any] = {field.name: math.nan for field in fields(Paired)} | {"n": len(both)}
@@ -181,8 +175,7 @@ def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resample
     shares = np.array([only_a, only_b, n - only_a - only_b]) / n
     drawn = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
-    # The two counts of images on which both agree do not enter the test.
-    test: Any = mcnemar([[0, only_a], [only_b, 0]], exact=True)
+    test: Any = mcnemar([[0, only_a], [only_b, 0]], exact=True)  # images on which both agree do not enter it
     return Images(n, only_a, only_b, float(test.pvalue), (only_a - only_b) / n, float(low), float(high))
 
 
@@ -191,9 +184,8 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
 
     A run without a factor, a pair or a finite metric is left out. Interactions above `order` count as noise.
 
-    Returns:
-        A line a term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq, share (of the total
-        sum of squares; in a balanced study these and the noise's add up to 1), f, p, p_holm (over all but the block).
+    A line a term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq, share (of the total
+    sum of squares; in a balanced study these and the noise's add up to 1), f, p, p_holm (over all but the block).
     `UserError`: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
     """
     import statsmodels.formula.api as smf
@@ -202,22 +194,24 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     counted = _counted(rows, [*factors, pair], metric)
     if single := [name for name in factors if counted[name].nunique() < 2]:
         raise UserError(f"fewer than two values of {', '.join(single)} among the {len(counted)} runs counted; leave it out")
-    code = {name: f'C(Q("{name}"), Sum)' for name in [*factors, pair]}
-    chosen = [names for size in range(1, order + 1) for names in combinations(factors, size)]
-    terms = {":".join(code[name] for name in names): " x ".join(names) for names in chosen}
-    if counted[pair].nunique() > 1:
-        terms = {code[pair]: pair} | terms
-    fit = smf.ols(f'Q("{metric}") ~ {" + ".join(terms)}', counted).fit()
-    if np.linalg.matrix_rank(fit.model.exog) < fit.model.exog.shape[1]:
+    # Under names of their own: one called C, Q or Sum would stand in the way of the formula's.
+    own = {name: f"x{i}" for i, name in enumerate([*factors, pair])}
+    terms = {f"C({own[pair]}, Sum)": pair} if counted[pair].nunique() > 1 else {}
+    for names in (names for size in range(1, order + 1) for names in combinations(factors, size)):
+        terms[":".join(f"C({own[name]}, Sum)" for name in names)] = " x ".join(names)
+    data = pd.DataFrame({"y": counted[metric]} | {x: counted[name] for name, x in own.items()})
+    model: Any = smf.ols(f"y ~ {' + '.join(terms)}", data)
+    if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
         raise UserError(f"combinations of {', '.join(factors)} and {pair} were not run; run them, or lower order")
+    fit = model.fit()
     if fit.df_resid < 1 or fit.ssr <= ROUNDING**2 * fit.uncentered_tss:
         raise UserError(f"no noise is left in the {len(counted)} runs to test {metric} against; lower order, or add seeds")
-    table = anova_lm(fit, typ=2).loc[list(terms)].rename(columns={"F": "f", "PR(>F)": "p"}).astype({"df": int})
+    table = anova_lm(fit, typ=2).loc[list(terms), ["df", "sum_sq", "F", "PR(>F)"]].astype({"df": int})
+    table.columns = ["df", "sum_sq", "f", "p"]
     table.insert(0, "term", list(terms.values()))
-    table["share"] = table["sum_sq"] / fit.centered_tss
+    table.insert(3, "share", table["sum_sq"] / fit.centered_tss)
     table["p_holm"] = holm(table["p"].where(table["term"] != pair))
-    table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
-    return table[["term", "df", "sum_sq", "share", "f", "p", "p_holm"]]
+    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
 
 
 def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
@@ -229,12 +223,10 @@ def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level
     counted = _counted(rows, factors, metric)
     if counted.empty:
         raise UserError(f"none of the {len(rows)} runs has a finite {metric}")
-    lines = []
-    for name in factors:
-        for value, group in counted.groupby(name, sort=False):
-            about = asdict(describe(group[metric], level))
-            lines.append({"factor": name, "value": value, **about, "effect": about["mean"] - counted[metric].mean()})
-    return pd.DataFrame(lines).astype({"value": object})
+    groups = [(name, *group) for name in factors for group in counted.groupby(name, sort=False)]
+    lines = [{"factor": name, "value": value, **asdict(describe(group[metric], level))} for name, value, group in groups]
+    table = pd.DataFrame(lines).astype({"value": object})
+    return table.assign(effect=table["mean"] - counted[metric].mean())
 
 
 def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:
@@ -243,8 +235,8 @@ def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:
     n, against = int(line["n"]), f"{line['arm']} against {line['baseline']}"
     if line["verdict"] == "too few":
         return f"{against}: {n} pair{'s' * (n != 1)} of {name}, too few to compare; 2 are needed."
-    low, high, p = line["low"], line["high"], line["p_holm"]
-    shown = f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
+    low, high = line["low"], line["high"]
+    shown = f"p = {line['p_holm']:.2g}" if line["p_holm"] >= 1e-4 else "p < 0.0001"
     points = f"{_points(line['difference'], '+')} points [{_points(low, '+')}, {_points(high, '+')}]"
     said = f"{against}: {points} of {name} over {n} pairs, {shown} after Holm: {line['verdict']}"
     if line["verdict"] != "undecided":
@@ -287,13 +279,21 @@ def _sign_flip(d: np.ndarray, tiny: float) -> float:
 
 
 @lru_cache
+def _exact(wins: int, n: int, level: float) -> tuple[float, float]:
+    """Clopper-Pearson interval of a share."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(wins, n).proportion_ci(level, method="exact")
+    return float(low), float(high)
+
+
+@lru_cache
 def _effect(n: int, level: float, power: float) -> float:
     """Least true difference, in deviations of the differences, that n pairs show at 1 - level with this power."""
     from scipy.optimize import brentq
     from statsmodels.stats.power import TTestPower
 
-    # The tail on the wrong side is left out: it is nothing at any power asked for, and scipy returns nan for it. And not
-    # solve_power: at 2 or 3 pairs and a level of 0.99 it returns where its search began.
+    # One tail, as scipy has nan for the other; and not solve_power, which at 2 or 3 pairs can return where it began.
     missed = lambda effect: TTestPower().power(effect, n, (1 - level) / 2, alternative="larger") - power
     found: Any = brentq(missed, 0, next(2.0**i for i in range(64) if missed(2.0**i) > 0))
     return float(found)

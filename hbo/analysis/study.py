@@ -1,11 +1,13 @@
 """A study read: its question, its arms, what they reached, how they differ, and what may be concluded.
 
+    python -m hbo.analysis.study contraction mobilenetv2              # the same as Markdown
     study = read("contraction", "mobilenetv2", source="ablations")
     study.table(); study.differences(); print(study.verdict())
 
 An arm is all runs that differ in nothing but the seed. Notebooks and the report call this and hold no logic.
 """
 
+import argparse
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +21,7 @@ from hbo.analysis import latency, results, stats
 from hbo.analysis.tables import PROTOCOL, Markdown, Table
 from hbo.block import Block
 from hbo.config import Run
-from hbo.errors import UserError
+from hbo.errors import UserError, one_line
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
@@ -263,3 +265,30 @@ def _usual(rows: Any, arms: Sequence[str]) -> str:
 def _crossed(rows: Any, factors: list[str]) -> bool:
     """Whether every combination of the factors' values has runs."""
     return len(rows[factors].drop_duplicates()) == np.prod([rows[name].nunique() for name in factors])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the commands that read a study share; `from_arguments` reads it."""
+    parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
+    parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
+    parser.add_argument("--baseline", help="The arm to compare with. [k = 0 where it is, else the published switches]")
+    parser.add_argument("--metric", default="top1", help="What is judged. [top1]")
+
+
+def from_arguments(args: argparse.Namespace) -> Study:
+    """The study that a command line names."""
+    return read(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
+    add_arguments(parser)
+    with one_line():
+        study = from_arguments(parser.parse_args(argv))
+        parts = [study.question(), study.table().markdown(), study.differences().markdown(), study.verdict()]
+        print("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -38,13 +38,19 @@ diagrams.figure2()
 diagrams.figure3()
 
 # %% [markdown]
-# Figure 4: the block at stride 1 and at stride 2.
+# Figure 4: the block at stride 1 and at stride 2, with k = 2.
 
 # %%
-diagrams.figure4()
+diagrams.figure4(Block(k=2))
 
 # %% [markdown]
-# The same block as another: bilinear, a quarter of the channels concatenated, no residual.
+# With k = 1 the release leaves out the residual and the last convolution at stride 2.
+
+# %%
+diagrams.figure4(Block(k=1))
+
+# %% [markdown]
+# Another block: bilinear, a quarter of the channels concatenated, no residual.
 
 # %%
 diagrams.figure4(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
