@@ -144,10 +144,12 @@ def test_sign_flips_against_scipy(n):
 
 def test_few_differences_and_none():
     same = stats.paired([0.3, 0.5, 0.7], [0.2, 0.4, 0.6])  # equal but for rounding
-    assert (same.sd, same.p, same.detectable, same.p_exact) == (0, 0, 0, 1 / 4)
+    assert (same.sd, same.p, same.detectable, same.p_exact) == (0, 1 / 4, 0, 1 / 4)
     assert same.low == same.difference == same.high == pytest.approx(0.1)
     none = stats.paired([0.1 + 0.2, 0.5], [0.3, 0.5])
     assert (none.difference, none.sd, none.low, none.high, none.p, none.p_exact) == (0, 0, 0, 0, 1, 1)
+    rounded = stats.paired([0.1 + 0.2, 0.5, 0.9], [0.3, 0.4, 0.7])
+    assert rounded.superiority == pytest.approx(2.5 / 3)
     assert (none.superiority, none.superiority_low, none.superiority_high) == (0.5, 0, 1)
 
 
@@ -193,8 +195,9 @@ def test_holm_as_published():
 def test_arms_against_the_baseline():
     rows = pd.DataFrame(
         [("new", s, x) for s, x in zip(range(5), A, strict=True)]
+        + [("base", 9, 0.1)]
         + [("base", s, x) for s, x in zip(range(4, -1, -1), reversed(B), strict=True)]
-        + [("base", 9, 0.1), ("new", 8, math.nan), ("new", 8, None)]  # without a partner; failed, and once more
+        + [("new", 8, math.nan), ("new", 8, None)]  # failed, and once more; base's 9 has no partner
         + [("few", 0, 0.7), ("few", 1, math.inf), ("none", 0, None)],
         columns=["arm", "seed", "top1"],
     )

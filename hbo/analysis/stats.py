@@ -89,7 +89,8 @@ def describe(values: Any, level: float = 0.95) -> Described:
 def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
     """Compare two arms' values a and b, both (n,), of which a[i] and b[i] are of one seed.
 
-    Differences that are equal but for rounding count as equal; then the interval is a point, and p 0 (1 at no difference).
+    Differences that are equal but for rounding count as equal; then the interval is a point, and p is that of sign flips: a
+    few small sets agree by chance, of which t would be sure.
     `UserError`: unequal lengths, fewer than 2 pairs, or values that are not finite.
     """
     from scipy import stats
@@ -101,15 +102,16 @@ def paired(a: Any, b: Any, level: float = 0.95, power: float = 0.8) -> Paired:
     # Sorted, so that the order of the pairs does not change the last digit.
     d = np.sort(a - b)
     d[np.abs(d) <= tiny] = 0
+    flips = _sign_flip(d, tiny)
     if np.ptp(d) <= tiny:
         d[:] = mean = float(d[0])
-        about, p = Described(len(d), mean, 0.0, mean, mean), float(mean == 0)
+        about, p = Described(len(d), mean, 0.0, mean, mean), flips
     else:
         test: Any = stats.ttest_1samp(d, 0)
         about, p = describe(d, level), float(test.pvalue)
     wins, ties = int((d > 0).sum()), int((d == 0).sum())
     low, high = _exact(wins, len(d), level)[0], _exact(wins + ties, len(d), level)[1]
-    tests = p, _sign_flip(d, tiny), 2.0 ** (1 - len(d)), about.sd * _effect(len(d), level, power)
+    tests = p, flips, 2.0 ** (1 - len(d)), about.sd * _effect(len(d), level, power)
     return Paired(len(d), about.mean, about.sd, about.low, about.high, *tests, (wins + ties / 2) / len(d), low, high)
 
 
