@@ -1,5 +1,6 @@
 """Errors for the user: one clear line and exit status 2, no traceback."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ def one_line() -> Iterator[None]:
         message = str(error).strip().split("DataError: ")[-1]
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(error.status) from None
+    except BrokenPipeError:  # who reads the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
     except OSError as error:  # a folder that cannot be written, a full disk, a server that is not there
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
         rows.write_atomically(path, results.to_csv(pd.DataFrame(lines)))
     print(f"{path}: {len(lines)} networks, {TURNS} turns of {IMAGES} images each\n")
     for line in lines:
-        name = " ".join(f"{n}={line[n]}" for n in ("net", "k", "scheme", "width", "resolution"))
+        name = " ".join(f"{n}={line[n]}" for n in ("net", "k", "scheme", "width", "resolution", "num_classes"))
         print(f"{line['latency_ms']:7.2f} ms  ({line['least_ms']:.2f} to {line['greatest_ms']:.2f})  {name}")
 
 

@@ -65,7 +65,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
     rest = sorted({name for line in lines for name in line} - {*asked, *FIRST})
     table = pd.DataFrame(lines, columns=pd.Index([*FIRST, *asked, *rest]))
-    by = ["study", *varying(table), "seed", "key"]
+    by = ["study", "net", *(name for name in varying(table) if name != "net"), "seed", "key"]
     return table.sort_values(by, key=lambda column: column.map(_order), kind="stable", ignore_index=True)
 
 
