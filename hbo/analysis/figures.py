@@ -181,7 +181,8 @@ def accuracy_cost(study: Study, cost: str = "macs", metric: str | None = None) -
         figure, axes = _axes(label, f"{SHOWN[metric]}, %")
         arms = sorted(study.arms, key=lambda arm: done.loc[done["arm"] == arm, cost].iloc[0])
         step, before = 0, -math.inf
-        for i, arm in enumerate(arms):
+        for arm in arms:
+            i = study.arms.index(arm)  # an arm has its colour in every figure
             runs = done[done["arm"] == arm]
             found, x = stats.describe(100 * runs[metric], LEVEL), runs[cost].iloc[0] / scale
             step, before = step + 1 if x < 1.03 * before else 0, x
