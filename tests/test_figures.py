@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, published
 from PIL import Image
@@ -52,6 +53,18 @@ def test_means_and_intervals_are_scipys():
         top1 = 100 * rows["top1"]
         interval = stats.t.interval(0.95, len(top1) - 1, top1.mean(), stats.sem(top1))
         np.testing.assert_allclose([x[0], mean[0], low[0], high[0]], [rows["macs"].iloc[0] / 1e6, top1.mean(), *interval])
+
+
+def test_a_switch_of_a_factorial_study_is_its_main_effect():
+    """With more lines than colours, all runs of a value together."""
+    rows = STUDY.done[STUDY.done["net"] == "hbonet"]
+    many = [rows.assign(concat_ratio=i / 10, top1=rows["top1"] + i / 100) for i in range(9)]
+    crossed = pd.concat(many, ignore_index=True)
+    crossed["arm"] = study.labels(crossed)
+    it = study.Study(("factorial",), crossed, STUDY.curves, crossed["arm"].iloc[0])
+    ((label, drawn),) = bars(figures.accuracy(it, "k")).items()
+    assert label == "all others together, n=54"
+    np.testing.assert_allclose(drawn[1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
 
 
 def test_every_seed_is_a_dot():

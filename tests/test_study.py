@@ -116,6 +116,7 @@ def test_the_conclusion_follows_the_comparisons():
     assert it.conclusion() == "Told from k=1 residual=True: k=2 residual=True (higher), k=2 residual=False (higher)."
     for line, said in zip(it.comparisons().to_dict("records"), it.findings(), strict=True):
         assert said == stats.verdict(line)
+    assert study.read("contraction", seed=0).conclusion().startswith("Too few pairs of runs to tell any arm from k=1")
     assert study.read("mobilenetv2").conclusion().endswith("there is nothing to compare.")
 
 

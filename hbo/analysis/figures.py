@@ -119,7 +119,8 @@ def figure1(rows: pd.DataFrame | None = None) -> Figure:
 def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
     """A metric against a switch: each seed a faint dot, the mean with its interval; a line for each of the other fields' values.
 
-    Arms of other networks, which do not have the switch, are bands across.
+    With more of those than colours, all runs of a value are taken together: the switch's main effect. Arms of other networks,
+    which do not have the switch, are bands across.
     """
     metric = metric or study.metric
     ours = study.done[study.done["depths"].map(len) > 0]
@@ -130,6 +131,8 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
     series: dict[str, Any] = {
         name: group for name, group in ours.groupby(ours["arm"].map(lambda arm: _without(arm, switch)), sort=False)
     }
+    if len(series) > len(COLOURS):  # a factorial study: its main effect
+        series = {"all others together": ours}
     with rc_context(STYLE):
         figure, axes = _axes(_words(switch), f"{SHOWN[metric]}, %")
         for i, (name, group) in enumerate(series.items()):
@@ -139,7 +142,7 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
                 at = values.index(value) + shift
                 found = stats.describe(100 * runs[metric], LEVEL)
                 axes.plot(
-                    [at + 0.03] * len(runs), 100 * runs[metric], ".", color=COLOURS[i], alpha=0.35, markersize=5, zorder=1
+                    [at + 0.03] * len(runs), 100 * runs[metric], ".", color=COLOURS[i % 7], alpha=0.35, markersize=5, zorder=1
                 )
                 places.append(at)
                 means.append(found.mean)
@@ -149,7 +152,7 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
             arrays = [np.asarray(a)[order] for a in (places, means, lows, highs)]
             n = "/".join(dict.fromkeys(str(len(runs)) for _, runs in group.groupby(switch)))
             axes.errorbar(
-                arrays[0], arrays[1], yerr=arrays[2:], color=COLOURS[i], marker=MARKERS[i], linestyle=DASHES[i % 4], capsize=3,
+                arrays[0], arrays[1], yerr=arrays[2:], color=COLOURS[i % 7], marker=MARKERS[i % 7], linestyle=DASHES[i % 4], capsize=3,
                 label=f"{name or 'hbonet'}, n={n}",
             )  # fmt: skip
         for j, (name, runs) in enumerate(others.groupby("arm", sort=False)):

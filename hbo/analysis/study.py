@@ -160,6 +160,8 @@ class Study:
         found: Any = self.comparisons()
         if found.empty:
             return f"{self.baseline} alone has finished runs: there is nothing to compare."
+        if (found["verdict"] == "too few").all():
+            return f"Too few pairs of runs to tell any arm from {self.baseline}: two seeds are needed, six better."
         decided = found[found["verdict"].isin(["higher", "lower"])]
         told = ", ".join(f"{line['arm']} ({line['verdict']})" for line in decided.to_dict("records"))
         return f"Told from {self.baseline}: {told}." if told else f"No arm is told from {self.baseline} by these runs."
