@@ -11,20 +11,12 @@ import yaml
 from conftest import ROOT, published
 
 from hbo import cost, size
+from hbo.analysis.published import RIVALS
 from hbo.config import Run, build_net, resolve
 from hbo.sweep.study import COMMAND, read
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}
-RIVALS = {  # the name in table 7, and the network's here
-    "MobileNetV1 (0.75)": "pytorchcv:mobilenet_w3d4",
-    "CondenseNet (G=C=8)": "pytorchcv:condensenet74_c8_g8",
-    "ShuffleNetV1 (g=3)": "pytorchcv:shufflenet_g3_w3d2",
-    "MobileNetV2 (1.0)": "mobilenetv2",
-    "IGCV3-D": "pytorchcv:igcv3_w1",
-    "ShuffleNetV2": "torchvision:shufflenet_v2_x1_5",
-    "HBONet (1.0)": "hbonet",
-}
 
 
 def runs(name: str, **overrides) -> list[Run]:

@@ -37,6 +37,8 @@ def test_a_baseline_that_is_no_arm_is_refused():
         study.read("contraction", baseline="k=4")
     with pytest.raises(UserError, match="no finished run of contraction where"):
         study.read("contraction", k=5)
+    with pytest.raises(UserError, match="metric='loss': choose from top1, top5, balanced_accuracy"):
+        study.read("contraction", metric="loss")
 
 
 def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):

@@ -22,7 +22,7 @@ from hbo.analysis import published, results, stats, tables
 from hbo.config import describe_net, resolve
 from hbo.errors import UserError, one_line
 
-NAMES = {"mmacs": "M multiply-adds", "voc07_map": "mAP", "map": "mAP", "rank1": "rank-1", "top1": "top-1", "top5": "top-5"}
+NAMES = stats.SHOWN | {"mmacs": "M multiply-adds"}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from hbo.analysis import published, stats
-from hbo.analysis.study import LEVEL, SHOWN, Study, add_arguments, from_arguments
+from hbo.analysis.stats import SHOWN
+from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
 from hbo.block import Block
 from hbo.config import Run, build_net
 from hbo.errors import UserError, one_line

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from hbo.analysis import latency, results, stats
+from hbo.analysis.stats import SHOWN
 from hbo.analysis.tables import PROTOCOL, Markdown, Table
 from hbo.block import Block
 from hbo.config import Run
@@ -25,7 +26,6 @@ from hbo.errors import UserError, one_line
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
-SHOWN = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
 
 
 @dataclass
@@ -221,6 +221,8 @@ def read(*names: str, source: str | Path = ABLATIONS, baseline: str | None = Non
     Raises:
         UserError: no such rows, or no such arm.
     """
+    if metric not in SHOWN:
+        raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
     for name, value in where.items():
         rows = rows[rows[name] == value]

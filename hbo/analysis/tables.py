@@ -14,12 +14,13 @@ from torch import nn
 
 from hbo import nets
 from hbo.analysis import published, results
+from hbo.analysis.stats import SHOWN
 from hbo.block import Block
 from hbo.config import Run, build_net, resolve
 from hbo.errors import UserError, one_line
 
 ABSENT = "—"
-ACCURACIES = {"top1": "top-1", "top5": "top-5", "voc07_map": "mAP", "map": "mAP", "rank1": "rank-1"}
+ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
 PROTOCOL = [  # fields under which two networks are compared; the first three are always told
     "data", "resolution", "epochs", "eval_resize", "crop", "crop_area", "flip", "jitter", "batch", "lr", "momentum", "nesterov",
     "weight_decay", "schedule", "warmup", "label_smoothing", "class_weights", "limit_batches", "per_class",
@@ -92,8 +93,9 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
     for row in published.table(number).to_dict("records"):
         line: dict[str, Any] = {"": published.name_of(number, row)}
         run = published.run_of(number, row)
-        for name, title in ACCURACIES.items():
+        for name in ACCURACIES:
             if name in row:
+                title = SHOWN[name]
                 line[f"{title} published"] = ABSENT if pd.isna(row[name]) else f"{row[name]:.1f}"
                 groups = measured(rows, run, name) if rows is not None and run is not None else {}
                 found = {where: said(group[name]) for where, group in groups.items()}
