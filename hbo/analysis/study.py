@@ -226,8 +226,10 @@ def read(*names: str, source: str | Path = ABLATIONS, baseline: str | None = Non
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
     for name, value in where.items():
         rows = rows[rows[name] == value]
-    if metric not in rows or rows[rows["state"] == "done"].empty:
+    if rows[rows["state"] == "done"].empty:
         raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
+    if metric not in rows:
+        raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
     rows = rows.drop_duplicates(["key", "state"]).assign(arm="").reset_index(drop=True)
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
