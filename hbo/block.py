@@ -10,7 +10,7 @@ import math
 import typing
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.errors import UserError
+from hbo.norm import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check_choices(switches: object) -> None:
 def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
     """Convolution (no bias, padding kernel // 2), batch norm and, with `act`, ReLU6: (B, cin, H, W) -> (B, cout, H/s, W/s)."""
     conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), *[nn.ReLU6(inplace=True)] * act)
+    return nn.Sequential(conv, BatchNorm(cout), *[nn.ReLU6(inplace=True)] * act)
 
 
 class BlurPool(nn.Module):
@@ -117,6 +118,37 @@ def enlarge(block: Block, channels: int, factor: int) -> nn.Module:
         up.weight.data.copy_(torch.outer(ramp, ramp))
         return up
     return nn.Upsample(scale_factor=factor, mode=block.upsample, align_corners=None if block.upsample == "nearest" else False)
+
+
+def ends(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """The first and the last channels of (B, C, H, W), which may overlap or leave some out.
+
+    Two slices would each make a gradient of C channels, mostly zeros, to be added to the other's.
+    """
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or not x.requires_grad:
+        return x[:, :first], x[:, x.shape[1] - last :]
+    return _Ends.apply(x, first, last)  # pyright: ignore[reportReturnType]
+
+
+class _Ends(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+        ctx.like, ctx.first, ctx.last = torch.empty_like(x, device="meta"), first, last
+        return x[:, :first], x[:, x.shape[1] - last :]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (first, last), channels = grads, ctx.like.shape[1]
+        grad = torch.empty_like(ctx.like, device=first.device)
+        start = channels - ctx.last
+        grad[:, start:] = last
+        grad[:, ctx.first : start] = 0
+        if ctx.first > start:  # channels that are both
+            grad[:, :start] = first[:, :start]
+            grad[:, start : ctx.first] += first[:, start:]
+        else:
+            grad[:, : ctx.first] = first
+        return grad, None, None
 
 
 class HarmoniousBottleneck(nn.Module):
@@ -162,7 +194,7 @@ class HarmoniousBottleneck(nn.Module):
         """Contraction unit 1..k: halve the map, BN; pointwise to the hidden width, BN, ReLU6."""
         channels = cin if unit == 1 else hidden
         act = unit == 1 or block.scheme != "paper"
-        return [halve(block, channels), nn.BatchNorm2d(channels), *conv_norm(channels, hidden, act=act)]
+        return [halve(block, channels), BatchNorm(channels), *conv_norm(channels, hidden, act=act)]
 
     def forward(self, x: Float[Tensor, "b cin h w"]) -> Float[Tensor, "b cout hs ws"]:
         if self.k and min(x.shape[2:]) <= 2 ** (self.k - 1):
@@ -177,11 +209,12 @@ class HarmoniousBottleneck(nn.Module):
         main = self.project(main)  # (B, Cmain, H/2^k, W/2^k)
         main = self.enlarge(main)
         main = main[:, :, : pooled.shape[2], : pooled.shape[3]]  # (B, Cmain, H/s, W/s): odd maps grow past their partner
+        joined, drawn = ends(pooled, self.residual_channels, self.concat_channels)
+        if spare := self.residual_channels and self.main_channels - self.residual_channels:
+            joined = F.pad(joined, (0, 0, 0, 0, 0, spare))
         if self.residual_channels:
-            spare = self.main_channels - self.residual_channels
-            main = main + F.pad(pooled[:, : self.residual_channels], (0, 0, 0, 0, 0, spare))
+            main = main + joined
         main = self.smooth(main)
-        drawn = pooled[:, pooled.shape[1] - self.concat_channels :]
         return torch.cat([drawn, main], dim=1)  # (B, Cout, H/s, W/s)
 
 
