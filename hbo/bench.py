@@ -1,82 +1,182 @@
-"""python -m hbo.bench: training throughput against the same network in plain NCHW, in one run.
+"""python -m hbo.bench train: training throughput beside baselines, in turns in one run.
 
-    python -m hbo.bench --resolution 224 --batch 32
+    python -m hbo.bench train --data imagenet --batch 32 --k 2
+    HBO_REFERENCE=DIR python -m hbo.bench train --data imagenet --batch 32 --compile --json
 
-Both train in turns (forward, backward, SGD) on the same random images, so that a machine that slows down slows both; the
-first turns warm up. A figure on its own says little: the ratio does.
+All train in turns (forward, backward, SGD) on the same random images, so that a machine that slows down slows all of them;
+the first turn warms up. A figure on its own says little: the ratio to the baseline does. The rivals:
+
+    nchw           the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
+    channels_last  what `hbo.fit` trains
+    compiled       the same through torch.compile, with --compile; its start-up is told apart
+    mobilenetv2    at the same multiply-adds, channels-last
+    reference      the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release; the baseline
 """
 
+import importlib.util
 import json
+import os
 import statistics
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from hbo import config, flags, rows
-from hbo.errors import one_line
+from hbo import config, flags, nets, rows
+from hbo.errors import UserError, one_line
 
 TURNS, STEPS = 7, 3  # turns measured, after one of warm-up; updates a turn
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: the flags of `hbo.fit`, and `--json`."""
-    parser = flags.make_parser("hbo.bench", "Images/s of training in channels-last order against NCHW.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    """The command line: `train`, the flags of `hbo.fit`, and `--json`."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = flags.make_parser("hbo.bench train", "Images/s of training beside baselines, in one run.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
     with one_line():
-        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
+        if argv and not argv[0].startswith("-"):
+            if argv[0] != "train":
+                raise UserError(f"bench {argv[0]}: choose from train")
+            argv = argv[1:]
+        given = flags.given(parser, argv)
         as_json = given.pop("json", False)
         run = config.resolve(**given)
-        rates = train({"nchw": replace(run, channels_last=False), "channels_last": replace(run, channels_last=True)})
-    median = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = [a / b for a, b in zip(rates["channels_last"], rates["nchw"], strict=True)]
+        found = train(run)
     if as_json:
-        print(json.dumps({"machine": rows.machine(), "threads": run.threads, "images_per_second": rates, "ratio": ratios}))
+        print(json.dumps(found, indent=1))
         return
-    print(
-        f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads, {rows.machine()}, {TURNS} turns of {STEPS} updates"
-    )
-    for name, values in rates.items():
-        print(f"  {name:<14} {median[name]:7.1f} images/s   {min(values):.1f} to {max(values):.1f}")
-    print(f"  ratio          {statistics.median(ratios):7.2f}            {min(ratios):.2f} to {max(ratios):.2f}")
+    base = found["baseline"]
+    print(f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads")
+    print(f"{found['machine']}, torch {found['torch']}; {TURNS} turns of {STEPS} updates; ratios to {base}, turn by turn\n")
+    print(f"{'':<14} {'images/s':>9}   {'range':<16} {'ratio':>6}   {'range':<14} {'start-up':>8}")
+    for name, rates in found["images_per_second"].items():
+        ratios = found["ratio"][name]
+        print(
+            f"{name:<14} {statistics.median(rates):9.1f}   {f'{min(rates):.1f} to {max(rates):.1f}':<16}"
+            f" {statistics.median(ratios):6.2f}   {f'{min(ratios):.2f} to {max(ratios):.2f}':<14} {found['first_update'][name]:6.1f} s"
+        )
 
 
-def train(runs: dict[str, config.Run]) -> dict[str, list[float]]:
-    """Images/s of each run, a value a turn, in turns."""
+def rivals(run: config.Run) -> dict[str, Any]:
+    """Name -> (run, network), the baseline first.
+
+    Raises:
+        UserError: $HBO_REFERENCE names no checkout of the release, or one that has no such network.
+    """
+    from hbo.size import total, width_for
+
+    own = replace(run, compile=False, channels_last=True)
+    plain = replace(own, channels_last=False)
+    found: dict[str, Any] = {"nchw": (plain, None), "channels_last": (own, None)}
+    if run.compile:
+        found["compiled"] = (replace(own, compile=True), None)
+    if run.net != "mobilenetv2" and run.net in nets.TABLES:
+        macs = total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, 224, 1000).macs
+        width, _ = width_for(macs / 1e6, "mobilenetv2", nets.Block(), 2, "release")
+        found["mobilenetv2"] = (config.resolve(**_outer(own), net="mobilenetv2", width=width, divisor=2), None)
+    if folder := os.environ.get("HBO_REFERENCE"):
+        found = {"reference": (plain, reference(run, Path(folder)))} | found
+    return found
+
+
+def _outer(run: config.Run) -> dict[str, Any]:
+    """The fields of a run that are not its network's."""
+    names = ("data", "data_dir", "resolution", "eval_resize", "batch", "lr", "momentum", "weight_decay", "seed", "precision")
+    return {name: getattr(run, name) for name in (*names, "threads", "accelerator", "channels_last")}
+
+
+def reference(run: config.Run, folder: Path) -> Any:
+    """The authors' definition of the run's network, from a checkout of their release.
+
+    Raises:
+        UserError: no such file, or a network that the release does not define.
+    """
+    path = folder.expanduser() / "models" / "imagenet" / "hbonet.py"
+    spec = importlib.util.spec_from_file_location("hbonet_release", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UserError(f"HBO_REFERENCE={folder}: holds no models/imagenet/hbonet.py; name a checkout of the authors' release")
+    block = replace(config.block_of(run), k=1)
+    if run.net != "hbonet" or block != nets.Block() or run.first_stage != "release" or run.k == 0 or not run.width:
+        raise UserError("HBO_REFERENCE: the release defines hbonet alone, k from 1 to 3, every other switch as by default")
+    release = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(release)
+    net = release.hbonet(width_mult=run.width)
+    assert run.divisor is not None
+    parts = nets.layout(nets.HBONET, run.width, run.divisor)
+    # Its definition has one k and one divisor a width, and comments say which lines to exchange for the others.
+    net.features[0] = release.conv_3x3_bn(3, parts[0].cin, 2)
+    for i, part in enumerate(parts, start=1):
+        if part.row.block == "conv":
+            net.features[i] = release.conv_1x1_bn(part.cin, part.cout, activation=False)
+        else:
+            name = "InvertedResidual" if part.row.block == "ir" else f"HarmoniousBottleneck_{2 ** min(run.k, part.row.cap)}x"
+            net.features[i] = getattr(release, name)(part.cin, part.cout, part.stride, part.row.expand)
+    net.conv = release.conv_1x1_bn(parts[-1].cout, nets.head_channels(nets.HBONET, run.width, run.divisor))
+    return net
+
+
+def train(run: config.Run) -> dict[str, Any]:
+    """Images/s of each rival, a value a turn, their ratios to the first, and the seconds of each one's first update."""
     import torch
     from tqdm import tqdm
 
     from hbo.tasks.classify import Classify
 
-    any_run = next(iter(runs.values()))
-    torch.set_num_threads(any_run.threads)
-    device = "cuda" if torch.cuda.is_available() and any_run.accelerator != "cpu" else "cpu"
-    images = torch.randint(0, 256, (any_run.batch, 3, any_run.resolution, any_run.resolution), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, 1000, (any_run.batch,), device=device)
+    torch.set_num_threads(run.threads)
+    cuda = torch.cuda.is_available() and run.accelerator != "cpu"
+    device = "cuda" if cuda else "cpu"
+    images = torch.randint(0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 1000, (run.batch,), device=device)
     updates = {}
-    for name, run in runs.items():
+    for name, (fields, net) in rivals(run).items():
         torch.manual_seed(run.seed)
-        task = Classify(run, 1000).to(device).train()
-        if run.compile:
+        task = Classify(fields, 1000)
+        if net is not None:
+            task.net = net
+        task = task.to(device).train()
+        if fields.compile:
             task.net.compile()
         optimizer = task.configure_optimizers()["optimizer"]
+        kind = torch.bfloat16 if "bf16" in run.precision else torch.float16
 
-        def update(task=task, optimizer=optimizer) -> None:
+        def update(task=task, optimizer=optimizer, kind=kind) -> None:
             optimizer.zero_grad()
-            task.loss(task(images), labels).backward()
+            with torch.autocast(device, dtype=kind, enabled=run.precision != "32-true"):
+                loss = task.loss(task(images), labels)
+            loss.backward()
             optimizer.step()
 
         updates[name] = update
-    rates: dict[str, list[float]] = {name: [] for name in runs}
+    first: dict[str, float] = {}
+    rates: dict[str, list[float]] = {name: [] for name in updates}
     for turn in tqdm(range(TURNS + 1), desc="turns", leave=False):
         for name, update in updates.items():
             start = time.perf_counter()
-            for _ in range(STEPS):
+            for _ in range(STEPS if turn else 1):
                 update()
-            if device == "cuda":
+            if cuda:
                 torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
             if turn:
-                rates[name].append(STEPS * any_run.batch / (time.perf_counter() - start))
-    return rates
+                rates[name].append(STEPS * run.batch / seconds)
+            else:
+                first[name] = seconds
+    base = next(iter(rates))
+    return {
+        "machine": rows.machine(),
+        "torch": torch.__version__,
+        "git": rows.git_commit(),
+        "net": config.describe_net(run),
+        "resolution": run.resolution,
+        "batch": run.batch,
+        "threads": run.threads,
+        "precision": run.precision,
+        "baseline": base,
+        "images_per_second": rates,
+        "ratio": {name: [a / b for a, b in zip(found, rates[base], strict=True)] for name, found in rates.items()},
+        "first_update": first,
+    }
 
 
 if __name__ == "__main__":

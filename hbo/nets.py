@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual, conv_norm
 from hbo.errors import UserError
+from hbo.norm import BatchNorm
 
 
 class Row(NamedTuple):
@@ -316,4 +317,6 @@ def mobilenetv2(width: float, divisor: int, num_classes: int) -> Pyramid:
     class MobileNetV2Pyramid(MobileNetV2, Pyramid):
         pass
 
-    return MobileNetV2Pyramid(num_classes=num_classes, width_mult=width, round_nearest=divisor, dropout=0.0)
+    return MobileNetV2Pyramid(
+        num_classes=num_classes, width_mult=width, round_nearest=divisor, dropout=0.0, norm_layer=BatchNorm
+    )
