@@ -4,24 +4,24 @@ import json
 
 import pytest
 import torch
+from conftest import call
 
 from hbo import bench, config, cost
 from hbo.errors import UserError
 from hbo.norm import BatchNorm
 
-from conftest import call
-
-TINY = ("--data", "digits", "--batch", "4", "--width", "0.1", "--threads", "1")
+TINY = ("--data", "digits", "--batch", "4", "--width", "0.25", "--divisor", "8", "--threads", "1")
 
 
-def test_mobilenetv2_has_the_same_multiply_adds():
-    found = bench.rivals(config.resolve(data="imagenet"))
+@pytest.mark.parametrize("divisor", [2, 8])
+def test_mobilenetv2_has_the_same_multiply_adds(divisor):
+    found, _ = bench.rivals(config.resolve(data="imagenet", width=0.25, divisor=divisor))
     macs = [cost.macs(config.build_net(found[name][0], 1000), 224) for name in ("channels_last", "mobilenetv2")]
     assert macs[1] == pytest.approx(macs[0], rel=0.03)
 
 
-def test_plain_is_plain_and_ours_takes_the_quick_batch_norm(monkeypatch):
-    found = bench.rivals(config.resolve(data="imagenet"))
+def test_plain_is_plain_and_mobilenetv2_takes_the_quick_batch_norm():
+    found, _ = bench.rivals(config.resolve(data="imagenet"))
     assert next(iter(found)) == "nchw"
     assert not found["nchw"][0].channels_last
     net = config.build_net(found["mobilenetv2"][0], 10)
@@ -37,9 +37,15 @@ def test_every_rival_takes_every_turn():
     assert set(found["ratio"]["nchw"]) == {1.0}
 
 
-def test_what_cannot_be_measured_is_said(monkeypatch, tmp_path):
+def test_a_rival_that_there_cannot_be_is_named():
+    found, left_out = bench.rivals(config.resolve(data="imagenet", width=0.1))
+    assert "mobilenetv2" not in found
+    assert "within 3 %" in left_out["mobilenetv2"]
+
+
+def test_what_cannot_be_measured_is_said(tmp_path):
     assert "choose from train" in call("hbo.bench", "trian", expect=2)[1]
-    with pytest.raises(UserError, match="hbonet.py; name a checkout"):
+    with pytest.raises(UserError, match=r"hbonet\.py; name a checkout"):
         bench.reference(config.resolve(data="imagenet"), tmp_path)
     (tmp_path / "models" / "imagenet").mkdir(parents=True)
     (tmp_path / "models" / "imagenet" / "hbonet.py").write_text("")
