@@ -120,13 +120,13 @@ def enlarge(block: Block, channels: int, factor: int) -> nn.Module:
     return nn.Upsample(scale_factor=factor, mode=block.upsample, align_corners=None if block.upsample == "nearest" else False)
 
 
-def ends(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """The first and the last channels of (B, C, H, W), which may overlap or leave some out.
+def ends(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor] | None:
+    """The first and the last channels of (B, C, H, W), which may overlap or leave some out; None where slicing is as good.
 
     Two slices would each make a gradient of C channels, mostly zeros, to be added to the other's.
     """
-    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or not x.requires_grad:
-        return x[:, :first], x[:, x.shape[1] - last :]
+    if torch.compiler.is_compiling() or not x.requires_grad:
+        return None
     return _Ends.apply(x, first, last)  # pyright: ignore[reportReturnType]
 
 
@@ -209,12 +209,14 @@ class HarmoniousBottleneck(nn.Module):
         main = self.project(main)  # (B, Cmain, H/2^k, W/2^k)
         main = self.enlarge(main)
         main = main[:, :, : pooled.shape[2], : pooled.shape[3]]  # (B, Cmain, H/s, W/s): odd maps grow past their partner
-        joined, drawn = ends(pooled, self.residual_channels, self.concat_channels)
-        if spare := self.residual_channels and self.main_channels - self.residual_channels:
-            joined = F.pad(joined, (0, 0, 0, 0, 0, spare))
+        both = ends(pooled, self.residual_channels, self.concat_channels) if self.residual_channels else None
         if self.residual_channels:
+            joined = both[0] if both else pooled[:, : self.residual_channels]
+            if spare := self.main_channels - self.residual_channels:
+                joined = F.pad(joined, (0, 0, 0, 0, 0, spare))
             main = main + joined
         main = self.smooth(main)
+        drawn = both[1] if both else pooled[:, pooled.shape[1] - self.concat_channels :]
         return torch.cat([drawn, main], dim=1)  # (B, Cout, H/s, W/s)
 
 
