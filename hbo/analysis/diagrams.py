@@ -71,7 +71,7 @@ class _Recorder(TorchFunctionMode):
     def call(self, module: nn.Module, x: Tensor) -> Tensor:
         self.inside = True
         out, source = type(module).forward(module, x), self.number[x]
-        folded = {nn.BatchNorm2d: "BN", nn.ReLU6: "ReLU6"}.get(type(module))
+        folded = "BN" if isinstance(module, nn.BatchNorm2d) else "ReLU6" if isinstance(module, nn.ReLU6) else None
         if folded and source == len(self.steps) - 1 > 0:
             self.steps[source] = replace(self.steps[source], operation=f"{self.steps[source].operation} {folded}")
             self.number[out] = source
