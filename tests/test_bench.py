@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import call
 
-from hbo import bench, config, cost
+from hbo import config, cost
+from hbo.bench import train as bench
 from hbo.errors import UserError
 from hbo.norm import BatchNorm
 
@@ -44,7 +45,7 @@ def test_a_rival_that_there_cannot_be_is_named():
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):
-    assert "choose from train" in call("hbo.bench", "trian", expect=2)[1]
+    assert "did you mean train?" in call("hbo.bench", "trian", expect=2)[1]
     with pytest.raises(UserError, match=r"hbonet\.py; name a checkout"):
         bench.reference(config.resolve(data="imagenet"), tmp_path)
     (tmp_path / "models" / "imagenet").mkdir(parents=True)

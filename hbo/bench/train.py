@@ -16,33 +16,27 @@ the first turn warms up. A figure on its own says little: the ratio to the basel
 import importlib.util
 import json
 import os
-import statistics
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags, nets, rows
-from hbo.errors import UserError, one_line
+from hbo import config, flags, nets
+from hbo.bench import turns
+from hbo.errors import UserError
 
 TURNS, STEPS = 7, 3  # turns measured, after one of warm-up; updates a turn
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command line: `train`, the flags of `hbo.fit`, and `--json`."""
-    argv = sys.argv[1:] if argv is None else argv
+def main(argv: list[str]) -> None:
+    """The command line: the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser("hbo.bench train", "Images/s of training beside baselines, in one run.")
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
-    with one_line():
-        if argv and not argv[0].startswith("-"):
-            if argv[0] != "train":
-                raise UserError(f"bench {argv[0]}: choose from train")
-            argv = argv[1:]
-        given = flags.given(parser, argv)
-        as_json = given.pop("json", False)
-        run = config.resolve(**given)
-        found = train(run)
+    given = flags.given(parser, argv)
+    as_json = given.pop("json", False)
+    run = config.resolve(**given)
+    found = train(run)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -53,13 +47,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"mobilenetv2 at the same multiply-adds: {found['nets']['mobilenetv2']}\n")
     for name, why in found["left_out"].items():
         print(f"{name} left out: {why}\n")
-    print(f"{'':<14} {'images/s':>9}   {'range':<16} {'ratio':>6}   {'range':<14} {'start-up':>8}")
-    for name, rates in found["images_per_second"].items():
-        ratios = found["ratio"][name]
-        print(
-            f"{name:<14} {statistics.median(rates):9.1f}   {f'{min(rates):.1f} to {max(rates):.1f}':<16}"
-            f" {statistics.median(ratios):6.2f}   {f'{min(ratios):.2f} to {max(ratios):.2f}':<14} {found['first_update'][name]:6.1f} s"
-        )
+    start_up = {name: f"{seconds:.1f} s" for name, seconds in found["first_update"].items()}
+    print(turns.table("images/s", found["images_per_second"], base, beside=("start-up", start_up)))
 
 
 def rivals(run: config.Run) -> tuple[dict[str, Any], dict[str, str]]:
@@ -131,7 +120,6 @@ def reference(run: config.Run, folder: Path) -> Any:
 def train(run: config.Run) -> dict[str, Any]:
     """Images/s of each rival, a value a turn, their ratios to the first, and the seconds of each one's first update."""
     import torch
-    from tqdm import tqdm
 
     from hbo.tasks.classify import Classify
 
@@ -162,24 +150,20 @@ def train(run: config.Run) -> dict[str, Any]:
 
         updates[name] = update
     first: dict[str, float] = {}
-    rates: dict[str, list[float]] = {name: [] for name in updates}
-    for turn in tqdm(range(TURNS + 1), desc="turns", leave=False):
-        for name, update in updates.items():
-            start = time.perf_counter()
-            for _ in range(STEPS if turn else 1):
-                update()
-            if cuda:
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
-            if turn:
-                rates[name].append(STEPS * run.batch / seconds)
-            else:
-                first[name] = seconds
+
+    def rate(name: str) -> float:
+        start = time.perf_counter()
+        for _ in range(STEPS if name in first else 1):
+            updates[name]()
+        if cuda:
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        first.setdefault(name, seconds)
+        return STEPS * run.batch / seconds
+
+    rates = turns.take_turns({name: partial(rate, name) for name in updates}, TURNS)
     base = next(iter(rates))
-    return {
-        "machine": rows.machine(),
-        "torch": torch.__version__,
-        "git": rows.git_commit(),
+    return turns.where() | {
         "nets": {name: config.describe_net(fields) for name, (fields, _) in beside.items()},
         "left_out": left_out,
         "resolution": run.resolution,
@@ -188,10 +172,6 @@ def train(run: config.Run) -> dict[str, Any]:
         "precision": run.precision,
         "baseline": base,
         "images_per_second": rates,
-        "ratio": {name: [a / b for a, b in zip(found, rates[base], strict=True)] for name, found in rates.items()},
+        "ratio": turns.ratios(rates, base),
         "first_update": first,
     }
-
-
-if __name__ == "__main__":
-    main()

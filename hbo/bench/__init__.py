@@ -1,0 +1,1 @@
+"""python -m hbo.bench train|infer|data: what is fast, beside what, measured in turns in one run."""

@@ -1,0 +1,32 @@
+"""python -m hbo.bench train|infer|data: a table with ratios to a named baseline, measured in turns in one run.
+
+python -m hbo.bench train --data imagenet --batch 32 --k 2     # images/s of training
+python -m hbo.bench infer --k 2                                # milliseconds an image, deployed
+python -m hbo.bench data --data imagefolder --data_dir DIR     # images/s of loading, on one core
+
+Each takes --json too, every turn in it, and --help.
+"""
+
+import importlib
+import sys
+
+from hbo.config import did_you_mean
+from hbo.errors import UserError, one_line
+
+COMMANDS = ("train", "infer", "data")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: one of `COMMANDS`, then its own flags."""
+    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return
+    with one_line():
+        if command not in COMMANDS:
+            raise UserError(f"bench {command}: choose from {', '.join(COMMANDS)}{did_you_mean(command, list(COMMANDS))}")
+        importlib.import_module(f"hbo.bench.{command}").main(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Rivals measured in turns, so that a machine that slows down slows all of them, and their table.
+
+A figure on its own says little: its ratio to the baseline's of the same turn does.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from hbo import rows
+
+
+def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
+    """What each rival's call returns (a rate or a time), a value a turn; a first turn warms up and does not count."""
+    from tqdm import tqdm
+
+    found: dict[str, list[float]] = {name: [] for name in rivals}
+    for turn in tqdm(range(turns + 1), desc="turns", leave=False):
+        for name, measure in rivals.items():
+            value = measure()
+            if turn:
+                found[name].append(value)
+    return found
+
+
+def ratios(found: dict[str, list[float]], base: str) -> dict[str, list[float]]:
+    """Each rival's values over the baseline's, turn by turn."""
+    return {name: [a / b for a, b in zip(values, found[base], strict=True)] for name, values in found.items()}
+
+
+def where() -> dict[str, Any]:
+    """The machine, the versions and the code, for the JSON file."""
+    import torch
+
+    return {"machine": rows.machine(), "torch": torch.__version__, "git": rows.git_commit()}
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median and range, in two columns."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):9.{digits}f}   {f'{low:.{digits}f} to {high:.{digits}f}':<16}"
+
+
+def table(
+    unit: str,
+    found: dict[str, list[float]],
+    base: str,
+    digits: int = 1,
+    beside: tuple[str, dict[str, str]] = ("", {}),
+    width: int = 14,
+) -> str:
+    """A rival a line: median and range of what was measured and of its ratio to the baseline, and one column more."""
+    title, cells = beside
+    lines = [f"{'':<{width}} {unit:>9}   {'range':<16} {'ratio':>9}   {'range':<16} {title:>10}".rstrip()]
+    for name, values in ratios(found, base).items():
+        lines.append(f"{name:<{width}} {spread(found[name], digits)} {spread(values, 2)} {cells.get(name, ''):>10}".rstrip())
+    return "\n".join(lines)
