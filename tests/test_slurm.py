@@ -123,8 +123,8 @@ def test_a_run_of_two_tasks_is_one_row_and_is_taken_up(cluster, tmp_path):
     assert row["resumed_at"], story(runs)
 
 
-def importing() -> int | None:
-    """A process of submitit that does not listen to SIGUSR2 yet."""
+def importing(runs: Path) -> int | None:
+    """The process of submitit that does not listen to SIGUSR2 yet."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
@@ -132,7 +132,8 @@ def importing() -> int | None:
         except OSError:
             continue
         listens = caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1
-        if b"python" in words[0] and b"submitit.core._submit" in words and not listens:
+        ours = b"submitit.core._submit" in words and any(bytes(runs) in word for word in words)
+        if ours and b"python" in words[0] and not listens:
             return int(path.name)
     return None
 
@@ -141,7 +142,7 @@ def test_a_preemptions_signal_before_the_first_word_ends_nothing(cluster, tmp_pa
     file = write(tmp_path / "early.yaml", **{**LONG, "epochs": 1}, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
-    os.kill(wait_for(importing, 120, "it starts", every=0.01), signal.SIGUSR2)
+    os.kill(wait_for(lambda: importing(runs), 120, "it starts", every=0.01), signal.SIGUSR2)
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
 
