@@ -95,7 +95,7 @@ def test_a_finished_run_is_not_repeated_unless_forced(unbroken, tmp_path):
     assert json.loads((kept / "row.json").read_text()) == first
 
 
-def wait_for(test, process, seconds: float = 120) -> None:
+def wait_for(test, process, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not test():
         assert process.poll() is None, process.communicate()
@@ -135,7 +135,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number)
     wait_for(lambda: list(tmp_path.glob("*/*/metrics.csv")), process)  # after the first epoch
     time.sleep(0.3)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number, err
     assert "the same command goes on" in err
     assert "Traceback" not in err
@@ -171,7 +171,7 @@ def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path, number):
     process = start("hbo.fit", *args, "--out", tmp_path / "runs", start_new_session=True)
     wait_for(lambda: list(tmp_path.glob("runs/*/*/last.ckpt")), process)
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
     assert only_row(tmp_path / "runs")[0]["state"] == "interrupted"
@@ -281,7 +281,7 @@ def test_two_processes_resume_exactly(tmp_path):
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/metrics.csv")), process)
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, err
     call("hbo.fit", *args, "--out", tmp_path / "cut")
     row, _ = only_row(tmp_path / "cut")
