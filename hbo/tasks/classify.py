@@ -51,9 +51,8 @@ class Classify(pl.LightningModule):
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Logits of images as they lie on disk, 0 to 255."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
-        if self.run.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.net(x)
+        order = torch.channels_last if self.run.channels_last else torch.contiguous_format
+        return self.net(x.contiguous(memory_format=order))
 
     def loss(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """Mean over images of the weighted, smoothed cross-entropy; a sum over images, so that devices can share it."""
