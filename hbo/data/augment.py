@@ -29,12 +29,18 @@ class Augment:
     def draw(self, size: Size) -> list[Any]:
         """What torchvision would draw for an image of this size, one entry a part; from torch's CPU randomness."""
         image = torch.empty((), dtype=torch.uint8).expand(1, *size)
-        return [
+        draws = [
             bool(torch.rand(1) < part.p)  # as they toss it
             if isinstance(part, v2.RandomHorizontalFlip | v2.RandomVerticalFlip)
             else part.make_params([image])
             for part in self.parts
         ]
+        for drawn in draws:
+            if (
+                isinstance(drawn, dict) and "fn_idx" in drawn
+            ):  # jitter's order: a tensor would go to the device, to be read back
+                drawn["fn_idx"] = drawn["fn_idx"].tolist()
+        return draws
 
     @property
     def resized(self) -> v2.RandomResizedCrop | None:

@@ -47,9 +47,9 @@ class Images(Dataset):
         self.on_device = run.augment == "device" and bool(random)
         self.fixed, self.transform = fixed, v2.Compose([fixed, *random])
         self.pixels: cache.Pixels | None = None
+        self.side = run.cached_side if self.augment.resized else None  # of evaluation's images nothing is left out
         if run.cache != "none":
-            side = run.cached_side if self.augment.resized else None
-            self.pixels = cache.opened(run, cacheable(run.data, source.get, len(self.labels), fixed, side))
+            self.pixels = cache.opened(run, cacheable(run.data, source.get, len(self.labels), fixed, self.side))
         elif in_memory:
             with ThreadPoolExecutor(4) as pool:  # decoding leaves Python's lock
                 self.get = list(pool.map(lambda i: fixed(source.get(i)), range(len(self.labels)))).__getitem__
@@ -93,7 +93,7 @@ class Images(Dataset):
 
     def upsampled(self) -> dict[str, float]:
         """For the row: shares of the random-resized crops that have fewer pixels than they are resized to, with and without the cache."""
-        if self.pixels is None or self.augment.resized is None:
+        if self.pixels is None or self.side is None:
             return {}
         shares = self.augment.upsampled(self.pixels.sizes())
         return dict(zip(("cache_upsampled", "uncached_upsampled"), shares, strict=True))
@@ -128,7 +128,7 @@ def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int |
 
     def size() -> tuple[int, bool]:
         if not isinstance(fixed, v2.Identity):
-            height, width = v2.functional.get_size(fixed(torch.empty((1, 64, 64), dtype=torch.uint8)))
+            height, width = fixed.transforms[-1].size  # pyright: ignore  (of the centre crop)
             return images * height * width * get.shape(0)[2], True
         chosen = range(0, images, math.ceil(images / CHECKED))
         with ThreadPoolExecutor(4) as pool:
