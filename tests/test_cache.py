@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,15 @@ def photographs(folder: Path, where: Path, kind: str = "disk", **given):
     return opened(kind, where, data="imagefolder", data_dir=str(folder), **{"resolution": 64, **given})
 
 
+def linked(root: Path, number: int, size: int) -> Path:
+    """A folder of one photograph under many names."""
+    make_folder(root, {"a": 1}, {"a": 1}, size=size)
+    first = root / "train" / "a" / "0.png"
+    for i in range(1, number):
+        os.link(first, first.with_name(f"{i}.png"))
+    return root
+
+
 def files(where: Path) -> list[Path]:
     return sorted((where / "caches").glob("*/*"))
 
@@ -200,12 +210,20 @@ def test_a_stale_one_is_refused(folder, tmp_path):
         photographs(root, tmp_path)
 
 
-def test_no_room_is_said_with_both_figures_before_anything_is_written(folder, tmp_path):
-    """A resolution at which the set would take more than this disk has."""
+def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
+    """A resolution at which two thousand photographs would take more than this disk has."""
+    root = linked(tmp_path / "set", 2000, size=40)
     free = shutil.disk_usage(tmp_path).free
-    side = int((1.3 * free / 3 / 12) ** 0.5)
-    with pytest.raises(DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir") as error:
-        photographs(folder, tmp_path, resolution=side, crop="none")
+    side = int((1.3 * free / 3 / 2000) ** 0.5)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))  # if it were written all the same, not for long
+    try:
+        with pytest.raises(
+            DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir"
+        ) as error:
+            photographs(root, tmp_path, resolution=side, crop="none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
     needs = float(str(error.value).split("needs ")[1].split()[0])
     assert needs == pytest.approx(1.3 * free / 1e9, rel=0.01)
     assert not list((tmp_path / "caches").iterdir())
@@ -241,12 +259,8 @@ print(data.train.pixels.flat.sum().item())
 
 @pytest.fixture(scope="module")
 def slow_folder(tmp_path_factory):
-    """Some seconds of decoding, two hundred times one photograph."""
-    root = make_folder(tmp_path_factory.mktemp("slow"), {"a": 1}, {"a": 1}, size=700)
-    first = root / "train" / "a" / "0.png"
-    for i in range(1, 200):
-        os.link(first, first.with_name(f"{i}.png"))
-    return root
+    """Some seconds of decoding."""
+    return linked(tmp_path_factory.mktemp("slow"), 200, size=700)
 
 
 def opening(folder: Path, where: Path) -> subprocess.Popen:
