@@ -148,7 +148,7 @@ def rate(batches: Iterator[Any], mean: Any = None, std: Any = None) -> float:
     while (seconds := time.perf_counter() - start) < SECONDS or not count:
         batch = next(batches)
         if mean is not None and not batch.is_floating_point():
-            batch = (batch.to(mean.dtype) - mean) / std
+            batch = batch.to(mean.dtype).sub_(mean).div_(std)
         count += len(batch)
     return count / seconds
 
