@@ -42,6 +42,12 @@ class Run(Block):
     """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/."""
     download: bool = False
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep the images decoded in one file that all workers and runs share: disk in --cache_dir, ram in /dev/shm; until it is deleted."""
+    cache_dir: str | None = None
+    """Folder of --cache disk. Left out: $XDG_CACHE_HOME/hbo, or ~/.cache/hbo."""
+    cache_size: int | None = None
+    """Short side of the cached photographs that random-resized crops are cut from. Left out: eval_resize. Larger ones keep more detail in small crops."""
     holdout: float = 0.0
     """Share of the training part that is held out and reported in place of the validation part: for tuning, in [0, 0.5]."""
     per_class: int | None = None
@@ -58,6 +64,8 @@ class Run(Block):
     """Random flips in training; both: also upside down."""
     jitter: float = 0.0
     """Strength of a random change of brightness and contrast in training, in [0, 1)."""
+    augment: Literal["loader", "device"] = "loader"
+    """Where training's crops are resized, flipped and jittered: in the loader's processes, or on the device that trains, with the same draws."""
 
     epochs: int = 150
     """Passes over the training images."""
@@ -123,6 +131,9 @@ class Run(Block):
         [
             "data_dir",
             "download",
+            "cache",  # where it changes pixels, `cached_side` is
+            "cache_dir",
+            "cache_size",
             "accelerator",
             "strategy",
             "workers",
@@ -149,7 +160,7 @@ class Run(Block):
             _require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name in ("label_smoothing", "jitter", "momentum"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
-        for name in ("limit_batches", "eval_resize", "per_class"):
+        for name in ("limit_batches", "eval_resize", "per_class", "cache_size"):
             _require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         _require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
         _require(self, "resolution", self.resolution >= 32, "must be at least 32")
@@ -159,6 +170,12 @@ class Run(Block):
             "eval_resize",
             (self.eval_resize or self.resolution) >= self.resolution,
             f"must be at least the resolution, {self.resolution}; the crop would reach past the image",
+        )
+        _require(
+            self,
+            "cache_size",
+            self.cache_size is None or self.cached_side is not None,
+            "is of the photographs that random-resized crops are cut from: it needs --cache ram or disk, --crop random and a folder of images",
         )
         _require(self, "lr", self.lr > 0, "must be positive")
         _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
@@ -184,12 +201,22 @@ class Run(Block):
         """Processes, each with a device of its own."""
         return self.devices * self.num_nodes
 
+    @property
+    def cached_side(self) -> int | None:
+        """Short side of the cached photographs, where random-resized crops are cut from them; elsewhere a cache changes no pixel."""
+        photographs = self.data in ("imagenet", "imagefolder", "imagenette")
+        if self.cache == "none" or self.crop != "random" or not photographs:
+            return None
+        return self.cache_size or self.eval_resize or self.resolution
+
     def key(self) -> str:
         """Ten hexadecimal digits: a hash of everything that can change the result."""
         # Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.NOT_IN_KEY}
         content = {name: value for name, value in content.items() if value != getattr(Run, name)}
         content |= {"world": self.world}  # batch norm sees batch / world images
+        if self.cached_side is not None:
+            content["cached_side"] = self.cached_side
         if self.data == "imagefolder":
             from hbo.data.images import fingerprint
 

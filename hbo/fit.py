@@ -97,6 +97,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     from hbo import checkpoint, cost, size, tracking
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
+    from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
     from hbo.metrics import classification
     from hbo.tasks.classify import Classify
@@ -127,6 +128,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         "train_images": len(data.train),
         "val_images": len(data.val),
         "steps_per_epoch": steps,
+        **data.train.upsampled(),
         "before_resuming": changed,
     }
     if trainer.is_global_zero:
@@ -144,9 +146,13 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
 
     train = batches(TrainBatches, len(data.train), seed=run.seed, progress=lambda: trainer.global_step)
     workers = data_workers(run, data.train.in_memory)
-    val_loader = loader(data.val, batches(EvalBatches, len(data.val)), workers)
+    device = trainer.strategy.root_device
+    train_loader, val_loader = (
+        prefetched(loader(images, order, workers), device)
+        for images, order in ((data.train, train), (data.val, batches(EvalBatches, len(data.val))))
+    )
     try:
-        trainer.fit(task, loader(data.train, train, workers), val_loader, ckpt_path=last if last.exists() else None)
+        trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
     except (Interrupted, NotFinite, DataError) as stop:

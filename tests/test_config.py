@@ -112,6 +112,9 @@ WRONG = [
     (["--study", ".."], "folder"),
     (["--config", "/bin/true"], "not a text file"),
     (["stray"], "stray"),
+    (["--cache", "tape"], "none, ram, disk"),
+    (["--cache", "ram", "--cache_size", "300"], "--crop random and a folder"),
+    (["--data", "imagenet", "--cache_size", "300"], "needs --cache ram or disk"),
     (["--match_macs", "44.1", "--width", "0.3"], "takes 0.292"),
     (["--match_macs", "44.1", "--net", "mobilenetv2", "--divisor", "8"], "39.2 (width 0.277)"),
     (["--match_macs", "44.1", "--net", "timm:resnet18"], "one width"),
@@ -142,19 +145,31 @@ def test_the_command_line_says_it_too():
 def test_the_key_is_what_can_change_the_result():
     run = resolve(data="digits", eval_resize=64)
     same = {"threads": 7, "workers": 3, "out": "x", "study": "y", "wandb": "offline", "project": "p", "checkpoint_every": 1.0, "force": True,
-            "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp", "match_macs": 9.0, "variant": "k=2"}  # fmt: skip
+            "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp", "match_macs": 9.0, "variant": "k=2",
+            "cache": "disk", "cache_dir": "c"}  # fmt: skip
     switches = {f.name: next(v for v in choices(f) if v != f.default) for f in dataclasses.fields(Block)}
     other = {**switches, "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "per_class": 5, "resolution": 48,
-             "eval_resize": 100, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "epochs": 7, "batch": 32, "lr": 0.1,
+             "eval_resize": 100, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "augment": "device", "epochs": 7, "batch": 32, "lr": 0.1,
              "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "schedule": "constant", "warmup": 1.0, "label_smoothing": 0.1,
              "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,
              "devices": 2, "num_nodes": 2}  # fmt: skip
-    assert same.keys() | other.keys() == {f.name for f in dataclasses.fields(Run)}
+    assert same.keys() | other.keys() | {"cache_size"} == {f.name for f in dataclasses.fields(Run)}
     assert {dataclasses.replace(run, **{f: v}).key() for f, v in same.items()} == {run.key()}
     keys = [dataclasses.replace(run, **{f: v}).key() for f, v in other.items() if f not in ("devices", "num_nodes")]
     assert len({run.key(), *keys}) == len(keys) + 1
     two, nodes = (dataclasses.replace(run, **{f: 2}).key() for f in ("devices", "num_nodes"))
     assert two == nodes != run.key()  # batch norm sees batch / 2 images in both
+
+
+def test_a_cache_is_in_the_key_where_it_changes_pixels():
+    """Random-resized crops of photographs are cut from smaller copies: the copies' size counts, not where they lie."""
+    key = lambda **given: resolve(data="imagenet", **given).key()
+    assert key(cache="ram") == key(cache="disk", cache_dir="c") == key(cache="ram", cache_size=256) != key()
+    assert key(cache="ram", cache_size=320) not in (key(), key(cache="ram"))
+    assert key(cache="ram", crop="pad") == key(crop="pad")
+    for data in ("elpv", "cifar10"):
+        assert resolve(data=data, crop="random", cache="ram").key() == resolve(data=data, crop="random").key()
+    assert resolve(data="elpv", cache="ram").key() == resolve(data="elpv").key()
 
 
 def test_the_key_of_a_folder_is_what_it_holds_not_where_it_lies(tmp_path):

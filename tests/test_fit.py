@@ -30,8 +30,9 @@ def same_run(a, b, loss_rtol: float = 0) -> None:
     `loss_rtol`: of the curve's mean training loss alone, whose sums several ranks add up in another order after a cut.
     """
     (row_a, folder_a), (row_b, folder_b) = only_row(a), only_row(b)
+    theirs = weights(folder_b)
     for name, tensor in weights(folder_a).items():
-        assert torch.equal(tensor, weights(folder_b)[name]), name
+        assert torch.equal(tensor, theirs[name]), name
     curves = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds") for folder in (folder_a, folder_b)]
     np.testing.assert_allclose(*(curve.pop("train/loss") for curve in curves), rtol=loss_rtol, atol=0)
     pd.testing.assert_frame_equal(*curves, check_exact=True)

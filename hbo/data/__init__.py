@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hbo.config import Run
-from hbo.data.images import Images, folder, imagenette, stacked
+from hbo.data.images import Images, folder, imagenette
+from hbo.data.stacks import stacked
 from hbo.errors import DataError
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from hbo.config import Run, build_net
+from hbo.data.augment import Augment, Raw, unpack
+from hbo.data.images import random_part
 from hbo.data.sampling import hashed
 from hbo.metrics import Outcomes, classification
 
@@ -42,6 +44,7 @@ class Classify(pl.LightningModule):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
+        self.augment = Augment(random_part(run, train=True))  # of batches that the loader leaves to the device
         self.outcomes = Outcomes(num_classes)
         self.train_loss = MeanMetric()
         self.train_loss.persistent(True)  # an epoch's mean goes on where a checkpoint cut it
@@ -51,9 +54,8 @@ class Classify(pl.LightningModule):
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Logits of images as they lie on disk, 0 to 255."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
-        if self.run.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.net(x)
+        order = torch.channels_last if self.run.channels_last else torch.contiguous_format
+        return self.net(x.contiguous(memory_format=order))
 
     def loss(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
         """Mean over images of the weighted, smoothed cross-entropy; a sum over images, so that devices can share it."""
@@ -61,6 +63,10 @@ class Classify(pl.LightningModule):
         if self.class_weights is not None:
             losses = losses * self.class_weights[labels]
         return losses.mean()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, *rest = batch
+        return unpack(images, self.augment) if isinstance(images, Raw) else images, *rest
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, labels, _ = batch
