@@ -71,8 +71,7 @@ class Deployed(nn.Module):
         layout: Layout = [(0, 1, 2)]
         built = []
         for i, block in enumerate(blocks):
-            wish = _wish(blocks[i + 1]) if i + 1 < len(blocks) else None
-            new = _build(block, layout, wish)
+            new = _build(block, layout, _wish(blocks[i + 1 :]))
             layout = new.target
             built.append(new)
         self.blocks = nn.ModuleList(built)
@@ -87,7 +86,7 @@ class Deployed(nn.Module):
         parts = [x]
         for block in self.blocks:
             parts = block(parts)
-        return self.classifier(F.adaptive_avg_pool2d(parts[0], 1).flatten(1))
+        return self.classifier(F.avg_pool2d(parts[0], parts[0].shape[2:]).flatten(1))
 
 
 def _build(block: nn.Module, source: Layout, wish: Layout | None) -> nn.Module:
@@ -98,8 +97,11 @@ def _build(block: nn.Module, source: Layout, wish: Layout | None) -> nn.Module:
     return Convolution(block, source, wish)
 
 
-def _wish(block: nn.Module) -> Layout | None:
-    """The layout that spares a harmonious bottleneck a copy, where its input can be made in any; None if it does not care."""
+def _wish(after: Sequence[nn.Module]) -> Layout | None:
+    """The layout that spares the next bottleneck a copy, where its input can be made in any; None if it does not care."""
+    block = after[0] if after else None
+    if isinstance(block, InvertedResidual) and block.residual_channels:
+        return _wish(after[1:])  # its output has the layout of its input
     if not isinstance(block, HarmoniousBottleneck) or block.stride == 2 or not block.residual_channels:
         return None
     drawn, joined = _roles(block)
@@ -215,34 +217,35 @@ class Unit(nn.Module):
             scale, shift = scale_shift(norm)
             bias = affine.bias + affine.weight[:, :, 0, 0] @ shift
             affine = Affine(affine.weight * scale.view(1, -1, 1, 1), bias)
-        self.pointwise = Dense(affine, own, fill(range(conv.out_channels)), act=act)
+        # Small maps side by side are quicker than a convolution each: ONNX Runtime has no sum of two with a ReLU6 after it.
+        self.pointwise = Dense(affine, [sum(own, ())], fill(range(conv.out_channels)), act=act)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
-        return [self.pointwise([halve(parts[p]) for p, halve in zip(self.parts, self.halve, strict=True)])]
+        halved = [halve(parts[p]) for p, halve in zip(self.parts, self.halve, strict=True)]
+        return [self.pointwise([torch.cat(halved, 1) if len(halved) > 1 else halved[0]])]
 
 
 class Pool(nn.Module):
-    """Average 2x2, every second pixel: the parts of `target` from those of `source`."""
+    """Average 2x2, every second pixel: those parts of `source` that are read, or all of these in one part."""
 
-    def __init__(self, source: Layout, target: Layout, channels: int) -> None:
+    def __init__(self, block: HarmoniousBottleneck, source: Layout) -> None:
         super().__init__()
+        drawn, joined = _roles(block)
+        channels, read = _channels(block), {*drawn, *joined} - {ZERO}
+        at = places(source)
+        own = [tuple(c if c in read and at[c] == (p, i) else ZERO for i, c in enumerate(s)) for p, s in enumerate(source)]
+        self.parts = [p for p, lanes in enumerate(own) if any(c >= 0 for c in lanes)]
         quarter = Affine(torch.full((channels, 1, 2, 2), 0.25), torch.zeros(channels))
-        square = Affine(torch.eye(channels).view(channels, channels, 1, 1).repeat(1, 1, 2, 2) / 4, torch.zeros(channels))
-        self.same: list[int | None] = []
-        steps: list[nn.Module] = []
-        for lanes in target:
-            twin = next((p for p, s in enumerate(source) if len(s) == len(lanes) and _within(lanes, s)), None)
-            self.same.append(twin)
-            steps.append(Dense(square, source, lanes, 2) if twin is None else depthwise(quarter, lanes, 2, 0))
-        self.steps = nn.ModuleList(steps)
+        self.pool = nn.ModuleList(depthwise(quarter, own[p], 2, 0) for p in self.parts)
+        self.target, self.gather = [own[p] for p in self.parts], None
+        whole = fill([*drawn, *joined])
+        if len(whole) < sum(map(len, self.target)) + len(fill(joined)):
+            same = Affine(torch.eye(channels).view(channels, channels, 1, 1), torch.zeros(channels))
+            self.gather, self.target = Dense(same, self.target, whole), [whole]
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
-        parts = [even(part) for part in parts]
-        return [step(parts if p is None else parts[p]) for p, step in zip(self.same, self.steps, strict=True)]
-
-
-def _within(lanes: Lanes, source: Lanes) -> bool:
-    return all(a in (b, ZERO) for a, b in zip(lanes, source, strict=True))
+        pooled = [pool(even(parts[p])) for p, pool in zip(self.parts, self.pool, strict=True)]
+        return pooled if self.gather is None else [self.gather(pooled)]
 
 
 class Piece(nn.Module):
@@ -327,8 +330,8 @@ class Bottleneck(nn.Module):
         self.depthwise = nn.Sequential(depthwise(affine, hidden[0], conv.stride[0]), *[nn.ReLU6()] * act)
         bases, self.pool = source, None
         if block.stride == 2:
-            bases = _pooled(block, source)
-            self.pool = Pool(source, bases, _channels(block))
+            self.pool = Pool(block, source)
+            bases = self.pool.target
         self.pieces = nn.ModuleList(_arrange(block, bases, hidden))
         self.target: Layout = [piece.target for piece in self.pieces]
 
@@ -339,19 +342,6 @@ class Bottleneck(nn.Module):
             parts = self.pool(parts)
             h, w = -(-h // 2), -(-w // 2)
         return [piece(parts, low, (h, w)) for piece in self.pieces]
-
-
-def _pooled(block: HarmoniousBottleneck, source: Layout) -> Layout:
-    """What a pooled input looks like: its parts, as far as they are read, or all in one where that takes fewer lanes."""
-    drawn, joined = _roles(block)
-    read = {*drawn, *joined} - {ZERO}
-    parts = [tuple(c if c in read else ZERO for c in lanes) for lanes in source]
-    at = places(parts)
-    parts = [tuple(c if at.get(c) == (p, lane) else ZERO for lane, c in enumerate(lanes)) for p, lanes in enumerate(parts)]
-    parts = [lanes for lanes in parts if any(c >= 0 for c in lanes)]
-    apart = sum(map(len, parts)) + len(fill(joined))
-    whole = fill([*drawn, *joined])
-    return [whole] if len(whole) < apart else parts
 
 
 def _arrange(block: HarmoniousBottleneck, bases: Layout, hidden: Layout) -> list[Piece]:
