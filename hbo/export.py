@@ -265,17 +265,18 @@ def quantize(model: Any, images: Any) -> Any:
             return None if image is None else {INPUT: image[None]}
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        path = str(Path(folder) / "int8.onnx")
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(model.SerializeToString())  # of a model in memory it would move the weights elsewhere
         quantize_static(
-            model,
-            path,
+            source,
+            target,
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,  # with signed activations its kernels take twice as long
             weight_type=QuantType.QInt8,
         )
-        return onnx.load(path)
+        return onnx.load(target)
 
 
 @contextmanager
