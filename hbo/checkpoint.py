@@ -5,19 +5,22 @@ counting blocks and J counting layers, activations included.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hbo import config, rows
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
+from hbo.config import Run
 from hbo.errors import UserError
 from hbo.nets import HBONET, Net, build, round_channels
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"}
 
 
 class Variant(NamedTuple):
@@ -145,3 +148,53 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
 def variant_fields(variant: Variant) -> dict[str, Any]:
     """The fields of `Run` that build a released network."""
     return {"net": "hbonet", "width": variant.width, "divisor": variant.divisor} | asdict(Block(k=variant.k))
+
+
+class Trained(NamedTuple):
+    """A trained network's checkpoint, ours or a released one: the run that it is of, and the weights."""
+
+    path: Path
+    run: Run
+    num_classes: int
+    content: dict[str, Any]
+    ours: bool
+
+    def load_into(self, task: Any) -> None:
+        """Load the weights into a task (`hbo.tasks`) of this run."""
+        if self.ours:
+            task.load_state_dict(self.content["state_dict"])
+        else:
+            load_released(task.net, unwrap(self.content))
+
+
+def trained(path: Path, given: Mapping[str, Any]) -> Trained:
+    """Open a checkpoint; what is of the network comes from it.
+
+    Args:
+        path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
+        given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
+
+    Raises:
+        UserError: the file is neither; a field contradicts it.
+    """
+    path = path / "last.ckpt" if path.is_dir() else path
+    content = read(path)
+    ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
+    if ours:
+        saved = dict(content["hyper_parameters"])
+        num_classes = saved.pop("num_classes")
+        # How it was trained, and where, says nothing of how it is evaluated.
+        saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
+        if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
+            whole = saved["eval_resize"] == saved["resolution"]
+            saved["eval_resize"] = given["resolution"] if whole else None
+    else:
+        variants = identify(unwrap(content))
+        if not variants:
+            raise UserError(f"checkpoint {path}: neither a run's nor a released network's")
+        if "data" not in given:
+            raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
+        saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
+    asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
+    rows.guard(saved, asked, path, instead="leave these flags out")
+    return Trained(path, config.resolve(**saved | given), num_classes, content, ours)
