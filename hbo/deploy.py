@@ -47,7 +47,9 @@ def _deploy(model: nn.Module) -> nn.Module:
     try:
         return fuse(model)
     except Exception as error:  # whatever the tracer says of code that it cannot follow
-        raise UserError(f"deploy: {type(model).__name__} cannot be traced ({str(error).splitlines()[0]}); --plain exports it")
+        raise UserError(
+            f"deploy: {type(model).__name__} cannot be traced ({str(error).splitlines()[0]}); --plain exports it"
+        ) from None
 
 
 def _ours(block: nn.Module) -> nn.Module:
@@ -137,9 +139,7 @@ class Convolution(nn.Module):
         super().__init__()
         conv, affine, act = _parts(block)
         self.target = wish or [fill(range(conv.out_channels))]
-        self.convs = nn.ModuleList(
-            Dense(affine, source, lanes, conv.stride[0], conv.padding[0], act) for lanes in self.target
-        )
+        self.convs = nn.ModuleList(Dense(affine, source, lanes, conv.stride[0], conv.padding[0], act) for lanes in self.target)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
         return [conv(parts) for conv in self.convs]
@@ -164,9 +164,7 @@ class Inverted(nn.Module):
             self.expand = Convolution(block.expand, source, None)
             hidden = self.expand.target
         conv, affine, _ = _parts(block.depthwise)
-        self.depthwise = nn.ModuleList(
-            nn.Sequential(depthwise(affine, lanes, conv.stride[0]), nn.ReLU6()) for lanes in hidden
-        )
+        self.depthwise = nn.ModuleList(nn.Sequential(depthwise(affine, lanes, conv.stride[0]), nn.ReLU6()) for lanes in hidden)
         self.residual = bool(block.residual_channels)
         self.project = Convolution(block.project, hidden, source if self.residual else wish)
         self.target = self.project.target
@@ -251,7 +249,15 @@ class Pool(nn.Module):
 class Piece(nn.Module):
     """A part of a bottleneck's output: from a part of its (pooled) input, from the contracted map, or from both."""
 
-    def __init__(self, block: HarmoniousBottleneck, base: int | None, was: Lanes, hidden: Layout, main: dict[int, int], drawn: dict[int, int]) -> None:
+    def __init__(
+        self,
+        block: HarmoniousBottleneck,
+        base: int | None,
+        was: Lanes,
+        hidden: Layout,
+        main: dict[int, int],
+        drawn: dict[int, int],
+    ) -> None:
         """`main`: lane -> computed channel; `drawn`: lane -> output channel that the base has there."""
         super().__init__()
         self.base, self.project, self.smooth = base, None, None
@@ -260,7 +266,7 @@ class Piece(nn.Module):
             self.target = tuple(drawn.get(lane, OTHER) for lane in range(len(was)))
             return
         lanes = tuple(main.get(lane, ZERO) for lane in range(len(was)))
-        conv, affine, _ = _parts(block.project)
+        _, affine, _ = _parts(block.project)
         self.factor = block.factor
         self.shuffle = len(affine.bias) != block.main_channels
         if self.shuffle:
@@ -273,9 +279,7 @@ class Piece(nn.Module):
             self.enlarge = block.enlarge
             if isinstance(block.enlarge, nn.ConvTranspose2d):
                 self.enlarge = _transposed(block.enlarge, lanes)
-        self.target = tuple(
-            out(main[lane]) if lane in main else drawn[lane] if lane in drawn else OTHER for lane in range(len(was))
-        )
+        self.target = tuple(out(main[lane]) if lane in main else drawn.get(lane, OTHER) for lane in range(len(was)))
         if not isinstance(block.smooth, nn.Identity):
             _, affine, _ = _parts(block.smooth)
             self.smooth = depthwise(affine, lanes)
@@ -318,7 +322,9 @@ class Bottleneck(nn.Module):
         else:
             layers = list(block.contract)
             size = len(layers) // block.k
-            starts = [i for i, layer in enumerate(layers) if i + 1 < len(layers) and isinstance(layers[i + 1], nn.BatchNorm2d)][::2]
+            starts = [i for i, layer in enumerate(layers) if i + 1 < len(layers) and isinstance(layers[i + 1], nn.BatchNorm2d)][
+                ::2
+            ]
             for i in starts:
                 halve, norm, conv, conv_norm, *rest = layers[i:]
                 act = [m for m in rest[:1] if isinstance(m, nn.ReLU6)]

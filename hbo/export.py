@@ -3,7 +3,6 @@
     python -m hbo.export runs/default/KEY                            # last.onnx beside last.ckpt
     python -m hbo.export runs/default/KEY --int8 --calibration 128   # last-int8.onnx, 8 bits a weight and an activation
     python -m hbo.export runs/default/KEY --plain                    # last-plain.onnx: the network as it was trained
-    python -m hbo.export --delegation                                # what ExecuTorch's XNNPACK takes (hbo.delegation)
 
 The file's input is `image`, float32 (batch, 3, R, R), normalised as the task does: (pixel / 255 - mean) / std, an RGB pixel
 from 0 to 255; mean and std, the classes and the run's fields stand in the file's metadata. Its output is `logits`. Beside it
@@ -34,11 +33,6 @@ INPUT, OUTPUT = "image", "logits"
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and how to export."""
     argv = sys.argv[1:] if argv is None else argv
-    if "--delegation" in argv:
-        from hbo import delegation
-
-        delegation.main([arg for arg in argv if arg != "--delegation"])
-        return
     parser = flags.make_parser("hbo.export", "Export a checkpoint; the network comes from the file.")
     parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
     parser.add_argument("--to", choices=["onnx"], default="onnx", help="Format.")
@@ -46,7 +40,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plain", action="store_true", help="The network as it was trained: the baseline.")
     parser.add_argument("--int8", action="store_true", help="Quantise weights and activations to 8 bits.")
     parser.add_argument("--calibration", type=int, default=128, help="Training images by which --int8 finds its ranges.")
-    parser.add_argument("--delegation", action="store_true", help="Which upsamplings ExecuTorch's XNNPACK takes; no checkpoint.")
     with one_line():
         given = flags.given(parser, argv)
         own = ("plain", "int8", "calibration", "file")
@@ -75,9 +68,11 @@ def export(
     """Write the ONNX file and its JSON; nothing of them where the file does not give the module's logits.
 
     Args:
-        checkpoint_path, given: as `hbo.evaluate` takes them.
+        checkpoint_path: a run's folder, its last.ckpt, or a .pth of the release, as `hbo.evaluate` takes it.
+        given: fields of `Run` that differ from the checkpoint's.
         plain: leave `hbo.deploy` out.
-        int8: quantise, with so many training images for `calibration`.
+        int8: quantise.
+        calibration: training images by which int8 finds its ranges.
         file: what to write; None: beside the checkpoint.
 
     Raises:
@@ -126,7 +121,9 @@ def export(
         about |= {"calibration_images": min(calibration, len(data.train))}
         about |= {"float": evaluate(session, task, data.val)}
         about |= {"int8": evaluate(open_session(model.SerializeToString(), run.threads), task, data.val)}
-        about |= {"images": about["float"].pop("images"), "reported": run.data} | {"int8": dict(list(about["int8"].items())[1:])}
+        about |= {"images": about["float"].pop("images"), "reported": run.data} | {
+            "int8": dict(list(about["int8"].items())[1:])
+        }
     facts = {"mean": MEAN, "std": STD, "run": asdict(run), "classes": data.classes if data else num_classes}
     for name, value in facts.items():
         model.metadata_props.add(key=name, value=json.dumps(value))

@@ -80,7 +80,9 @@ class Dense(nn.Module):
         real = (out >= 0).nonzero().flatten()
         self.parts, convs = list[int](), []
         for part, lanes in enumerate(source):
-            pairs = [(lane, channel) for channel, (p, lane) in places(source).items() if p == part and channel < weight.shape[1]]
+            pairs = [
+                (lane, channel) for channel, (p, lane) in places(source).items() if p == part and channel < weight.shape[1]
+            ]
             pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
             if not pairs and (convs or part + 1 < len(source)):
                 continue

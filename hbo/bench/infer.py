@@ -17,7 +17,6 @@ How far from the machine's limit: multiply-adds over the rate of a large matrix 
 """
 
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags, nets, rows
+from hbo import config, flags, rows
 from hbo.bench import train, turns
 from hbo.errors import UserError
 
@@ -54,7 +53,9 @@ def main(argv: list[str]) -> None:
     if own.get("json"):
         print(json.dumps(found, indent=1))
         return
-    print(f"{found['net']}\n{found['resolution']} x {found['resolution']}, one image, {found['macs'] / 1e6:.1f} M multiply-adds")
+    print(
+        f"{found['net']}\n{found['resolution']} x {found['resolution']}, one image, {found['macs'] / 1e6:.1f} M multiply-adds"
+    )
     print(f"{found['machine']}, torch {found['torch']}, onnxruntime {found['onnxruntime']}; {TURNS} turns of {IMAGES} images")
     if "mobilenetv2" in found["nets"]:
         print(f"mobilenetv2 at the same multiply-adds: {found['nets']['mobilenetv2']}")
