@@ -8,6 +8,7 @@ Pooling is a convolution too, as runtimes have quick ones.
 
 import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -237,7 +238,7 @@ class Pool(nn.Module):
         self.pool = nn.ModuleList(depthwise(quarter, own[p], 2, 0) for p in self.parts)
         self.target, self.gather = [own[p] for p in self.parts], None
         whole = fill([*drawn, *joined])
-        if len(whole) < sum(map(len, self.target)) + len(fill(joined)):
+        if _lanes(_arrange(block, [whole])) < _lanes(_arrange(block, self.target)):
             same = Affine(torch.eye(channels).view(channels, channels, 1, 1), torch.zeros(channels))
             self.gather, self.target = Dense(same, self.target, whole), [whole]
 
@@ -249,17 +250,9 @@ class Pool(nn.Module):
 class Piece(nn.Module):
     """A part of a bottleneck's output: from a part of its (pooled) input, from the contracted map, or from both."""
 
-    def __init__(
-        self,
-        block: HarmoniousBottleneck,
-        base: int | None,
-        was: Lanes,
-        hidden: Layout,
-        main: dict[int, int],
-        drawn: dict[int, int],
-    ) -> None:
-        """`main`: lane -> computed channel; `drawn`: lane -> output channel that the base has there."""
+    def __init__(self, block: HarmoniousBottleneck, plan: "Plan", hidden: Layout) -> None:
         super().__init__()
+        base, was, main, drawn = plan
         self.base, self.project, self.smooth = base, None, None
         out = lambda m: block.concat_channels + m
         if not main:
@@ -321,16 +314,12 @@ class Bottleneck(nn.Module):
             hidden = units[0].target
         else:
             layers = list(block.contract)
-            size = len(layers) // block.k
-            starts = [i for i, layer in enumerate(layers) if i + 1 < len(layers) and isinstance(layers[i + 1], nn.BatchNorm2d)][
-                ::2
-            ]
+            starts = [i for i in range(len(layers) - 1) if isinstance(layers[i + 1], nn.BatchNorm2d)][::2]  # halve, pointwise, ...
             for i in starts:
                 halve, norm, conv, conv_norm, *rest = layers[i:]
                 act = [m for m in rest[:1] if isinstance(m, nn.ReLU6)]
                 units.append(Unit(halve, norm, nn.Sequential(conv, conv_norm, *act), hidden))
                 hidden = [fill(range(conv.out_channels))]
-            del size
         self.contract = nn.Sequential(*units)
         conv, affine, act = _parts(block.depthwise)
         self.depthwise = nn.Sequential(depthwise(affine, hidden[0], conv.stride[0]), *[nn.ReLU6()] * act)
@@ -338,7 +327,7 @@ class Bottleneck(nn.Module):
         if block.stride == 2:
             self.pool = Pool(block, source)
             bases = self.pool.target
-        self.pieces = nn.ModuleList(_arrange(block, bases, hidden))
+        self.pieces = nn.ModuleList(Piece(block, plan, hidden) for plan in _arrange(block, bases))
         self.target: Layout = [piece.target for piece in self.pieces]
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
@@ -350,7 +339,16 @@ class Bottleneck(nn.Module):
         return [piece(parts, low, (h, w)) for piece in self.pieces]
 
 
-def _arrange(block: HarmoniousBottleneck, bases: Layout, hidden: Layout) -> list[Piece]:
+class Plan(NamedTuple):
+    """A part of a bottleneck's output: what it starts from, and what its lanes then hold."""
+
+    base: int | None  # a part of the (pooled) input
+    was: Lanes  # that part's lanes
+    main: dict[int, int]  # lane -> computed channel
+    drawn: dict[int, int]  # lane -> output channel that the base has there
+
+
+def _arrange(block: HarmoniousBottleneck, bases: Layout) -> list[Plan]:
     """The parts of the output: each computed channel in the lane of the input channel that joins it."""
     drawn_channels, joined = _roles(block)
     main: list[dict[int, int]] = [{} for _ in bases]  # of each part: lane -> computed channel
@@ -362,13 +360,18 @@ def _arrange(block: HarmoniousBottleneck, bases: Layout, hidden: Layout) -> list
         else:
             part, lane = at[c]
             main[part][lane] = m
-    # A drawn channel is taken from a part where nothing is computed, else from a lane where nothing is, else from a part as it was.
+    # A drawn channel is taken from a part where nothing is computed, else from a lane where nothing is, else from a part as it
+    # was; and where a part is needed as it was, all its channels are taken from that, so that they stay together.
     drawn: list[dict[int, int]] = [{} for _ in bases]
     as_is: list[dict[int, int]] = [{} for _ in bases]
     for o, c in enumerate(drawn_channels):
         spots = [(p, lane) for p, lanes in enumerate(bases) for lane, channel in enumerate(lanes) if channel == c]
         part, lane = min(spots, key=lambda s: (bool(main[s[0]]), s[1] in main[s[0]], s))
         (as_is if lane in main[part] else drawn)[part][lane] = o
+    for p in range(len(bases)):
+        if as_is[p]:
+            as_is[p] |= drawn[p]
+            drawn[p] = {}
     if left:  # nothing joins these: a lane of zeros where all fit, else a part of their own
         for p, lanes in enumerate(bases):
             free = [lane for lane, c in enumerate(lanes) if c == ZERO and lane not in main[p]]
@@ -376,13 +379,16 @@ def _arrange(block: HarmoniousBottleneck, bases: Layout, hidden: Layout) -> list
                 main[p] |= dict(zip(free, left, strict=False))
                 left = []
                 break
-    pieces = []
+    plans = []
     for p, lanes in enumerate(bases):
         if as_is[p] or (drawn[p] and not main[p]):
-            pieces.append(Piece(block, p, lanes, hidden, {}, as_is[p] | ({} if main[p] else drawn[p])))
+            plans.append(Plan(p, lanes, {}, as_is[p] or drawn[p]))
         if main[p]:
-            pieces.append(Piece(block, p, lanes, hidden, main[p], drawn[p]))
+            plans.append(Plan(p, lanes, main[p], drawn[p]))
     if left:
-        lanes = fill(left)
-        pieces.append(Piece(block, None, lanes, hidden, dict(enumerate(left)), {}))
-    return pieces
+        plans.append(Plan(None, fill(left), dict(enumerate(left)), {}))
+    return plans
+
+
+def _lanes(plans: list[Plan]) -> int:
+    return sum(len(plan.was) for plan in plans)
