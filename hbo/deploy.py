@@ -314,7 +314,9 @@ class Bottleneck(nn.Module):
             hidden = units[0].target
         else:
             layers = list(block.contract)
-            starts = [i for i in range(len(layers) - 1) if isinstance(layers[i + 1], nn.BatchNorm2d)][::2]  # halve, pointwise, ...
+            starts = [i for i in range(len(layers) - 1) if isinstance(layers[i + 1], nn.BatchNorm2d)][
+                ::2
+            ]  # halve, pointwise, ...
             for i in starts:
                 halve, norm, conv, conv_norm, *rest = layers[i:]
                 act = [m for m in rest[:1] if isinstance(m, nn.ReLU6)]
