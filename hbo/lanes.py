@@ -86,7 +86,7 @@ class Dense(nn.Module):
             pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
             if not pairs and (convs or part + 1 < len(source)):
                 continue
-            conv = nn.Conv2d(len(lanes), len(target), tuple(weight.shape[2:]), stride, padding, bias=not convs)
+            conv = nn.Conv2d(len(lanes), len(target), weight.shape[-1], stride, padding, bias=not convs)
             conv.weight.data.zero_()
             for lane, channel in pairs:
                 conv.weight.data[real, lane] = weight[out[real], channel].float()
@@ -103,6 +103,29 @@ class Dense(nn.Module):
         for part, conv in zip(self.parts, self.convs, strict=True):
             total = conv(parts[part]) if total is None else total + conv(parts[part])
         return self.act(total)
+
+
+class Convolution(nn.Module):
+    """Convolution, batch norm, perhaps ReLU6: parts -> the parts wished for."""
+
+    def __init__(self, block: nn.Module, source: Layout, wish: Layout | None) -> None:
+        super().__init__()
+        conv, affine, act = folded(block)
+        self.target = wish or [fill(range(conv.out_channels))]
+        self.convs = nn.ModuleList(
+            Dense(affine, source, lanes, conv.stride[0], int(conv.padding[0]), act) for lanes in self.target
+        )
+
+    def forward(self, parts: list[Tensor]) -> list[Tensor]:
+        return [conv(parts) for conv in self.convs]
+
+
+def folded(block: nn.Module) -> tuple[nn.Conv2d, Affine, bool]:
+    """The convolution of a `conv_norm`, with its batch norm folded, and whether ReLU6 follows."""
+    conv, norm, *act = block.children()
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return conv, fold(conv, norm), bool(act)
 
 
 def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None = None) -> nn.Conv2d:

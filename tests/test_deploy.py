@@ -10,7 +10,8 @@ from torch import nn
 
 from hbo import nets
 from hbo.block import Block, HarmoniousBottleneck
-from hbo.deploy import Bottleneck, deploy
+from hbo.bottleneck import Bottleneck
+from hbo.deploy import deploy
 from hbo.errors import UserError
 from hbo.lanes import LANES, fill
 

@@ -119,7 +119,9 @@ def infer(run: config.Run) -> dict[str, Any]:
     parts = {}
     for threads in THREADS:
         sessions = {name: export.open_session(file, threads) for name, file in files.items()}
-        rivals = {name: partial(milliseconds, session, image.numpy()) for name, session in sessions.items()}
+        rivals: dict[str, Callable[[], float]] = {
+            name: partial(milliseconds, session, image.numpy()) for name, session in sessions.items()
+        }
         rivals["eager"] = _eager(net, image, threads)
         product = export.open_session(_product(), threads)
         rivals["gemm"] = partial(milliseconds, product, torch.randn(SIZE, SIZE).numpy(), 3)
