@@ -5,7 +5,7 @@ goes through the last depthwise convolution with a kernel that changes nothing. 
 inside a contraction, at a quarter of the pixels.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -262,4 +262,5 @@ def roles(block: HarmoniousBottleneck) -> tuple[list[int], list[int]]:
 def input_channels(block: HarmoniousBottleneck) -> int:
     """`cin`: of the first batch norm, which follows the first halving, or of the pointwise convolution where nothing contracts."""
     layers = list(block.contract)
-    return layers[1].num_features if block.k else layers[0].in_channels
+    first: Any = layers[1] if block.k else layers[0]
+    return first.num_features if block.k else first.in_channels
