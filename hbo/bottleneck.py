@@ -244,7 +244,7 @@ class Piece(nn.Module):
 
 def _transposed(up: nn.ConvTranspose2d, lanes: Lanes) -> nn.ConvTranspose2d:
     size, stride, pad = up.kernel_size[0], up.stride[0], int(up.padding[0])
-    new = nn.ConvTranspose2d(len(lanes), len(lanes), size, stride, pad, groups=len(lanes), bias=False)
+    new = nn.ConvTranspose2d(len(lanes), len(lanes), size, stride, pad, groups=len(lanes), bias=False, dtype=torch.float64)
     new.weight.data.zero_()
     for lane, channel in enumerate(lanes):
         if channel >= 0:

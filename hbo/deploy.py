@@ -28,10 +28,11 @@ def deploy(model: nn.Module) -> nn.Module:
     Raises:
         UserError: a network of a zoo whose code cannot be traced.
     """
-    model = copy.deepcopy(model).cpu().float().eval()
+    model = copy.deepcopy(model).cpu().eval()
+    dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     with torch.no_grad():
-        deployed = _deploy(model)
-    return deployed.eval().requires_grad_(False)
+        deployed = _deploy(model.double())
+    return deployed.eval().requires_grad_(False).to(dtype)
 
 
 def _deploy(model: nn.Module) -> nn.Module:
@@ -79,7 +80,7 @@ class Deployed(nn.Module):
             built.append(new)
         self.blocks = nn.ModuleList(built)
         (lanes,) = layout
-        self.classifier = nn.Linear(len(lanes), classifier.out_features)
+        self.classifier = nn.Linear(len(lanes), classifier.out_features, dtype=torch.float64)
         self.classifier.weight.data.zero_()
         for channel, (_, lane) in places(layout).items():
             self.classifier.weight.data[:, lane] = classifier.weight[:, channel]
