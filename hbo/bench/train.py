@@ -46,12 +46,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--turns", type=int, default=TURNS, help=f"Turns of {STEPS} updates that are measured (default {TURNS})."
     )
+    parser.add_argument("--only", nargs="+", help="Measure these rivals alone, where memory does not hold all of them.")
     given = flags.given(parser, argv)
-    as_json, count = given.pop("json", False), given.pop("turns", TURNS)
+    as_json, count, only = given.pop("json", False), given.pop("turns", TURNS), given.pop("only", None)
     if count < 1:
         raise UserError(f"turns={count}: must be at least 1")
     run = config.resolve(**given)
-    found = train(run, count)
+    found = train(run, count, only)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -139,11 +140,14 @@ def reference(run: config.Run, folder: Path) -> Any:
     return net
 
 
-def train(run: config.Run, count: int = TURNS) -> dict[str, Any]:
+def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) -> dict[str, Any]:
     """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update, its peak of memory."""
     import torch.multiprocessing as processes
 
     beside, left_out = rivals(run)
+    if unknown := set(only or ()) - beside.keys():
+        raise UserError(f"only={' '.join(sorted(unknown))}: choose from {', '.join(beside)}")
+    beside = {name: rival for name, rival in beside.items() if only is None or name in only}
     context = processes.get_context("spawn")
     pipes, started = {}, []
     first: dict[str, float] = {}
@@ -167,7 +171,9 @@ def train(run: config.Run, count: int = TURNS) -> dict[str, Any]:
             pipe.send(None)
             peak[name] = pipe.recv()
     except EOFError:
-        raise UserError("a rival's process ended: what it printed stands above; a smaller --batch takes less memory") from None
+        raise UserError(
+            "a rival's process ended: what it printed stands above; all of them need memory at once; take a smaller --batch or --only some"
+        ) from None
     finally:
         for process in started:
             process.terminate()
