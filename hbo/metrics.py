@@ -9,6 +9,10 @@ from torchmetrics import Metric
 from torchmetrics.functional import classification as F
 from torchmetrics.utilities import dim_zero_cat
 
+from hbo.voc_map import VOCMeanAveragePrecision
+
+__all__ = ["Outcomes", "VOCMeanAveragePrecision", "classification"]
+
 
 class Outcomes(Metric):
     """What became of each image: index, label, prediction, loss, and whether the label was among the five likeliest.

@@ -1,0 +1,188 @@
+"""Mean average precision as PASCAL VOC's devkit defines it, as a torchmetrics class (`hbo.metrics` has it by name).
+
+Boxes are (x1, y1, x2, y2) in continuous coordinates: their area is (x2 - x1) * (y2 - y1), no pixel is added.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchvision.ops import box_iou
+
+from hbo.errors import UserError
+
+FALSE, TRUE, IGNORED = 0, 1, -1  # what becomes of a detection
+SLACK = 1e-9  # of a recall level: 3 of 10 reaches 0.3
+
+
+class Matched(NamedTuple):
+    """Detections of one class in one image, in the order given."""
+
+    outcome: np.ndarray  # (D,) FALSE, TRUE or IGNORED
+    truth: np.ndarray  # (D,) the ground truth that a detection overlaps most, -1 where by less than the threshold
+
+
+def match(boxes: Tensor, scores: Tensor, truth: Tensor, difficult: Tensor, threshold: float) -> Matched:
+    """The devkit's rule: each detection, likeliest first, to the ground truth that it overlaps most.
+
+    By at least the threshold it is true if that is still free, false if a likelier detection has it, ignored if it is
+    difficult; by less it is false. Equal scores keep their order, equal overlaps take the first ground truth.
+
+    Args:
+        boxes: (D, 4), of the detections.
+        scores: (D,).
+        truth: (G, 4), of the ground truth.
+        difficult: (G,).
+        threshold: least intersection over union, compared with >=.
+    """
+    detections = len(scores)
+    if not len(truth) or not detections:
+        return Matched(np.full(detections, FALSE), np.full(detections, -1))
+    overlap = np.nan_to_num(box_iou(boxes.double(), truth.double()).numpy())  # two boxes without area: 0 / 0
+    best = overlap.argmax(1)
+    reached = overlap[np.arange(detections), best] >= threshold
+    hard = difficult.numpy().astype(bool)[best]
+    outcome = np.where(reached & hard, IGNORED, FALSE)
+    order = np.argsort(-scores.double().numpy(), kind="stable")
+    taking = order[(reached & ~hard)[order]]
+    _, first = np.unique(best[taking], return_index=True)  # the likeliest of each ground truth
+    outcome[taking[first]] = TRUE
+    return Matched(outcome, np.where(reached, best, -1))
+
+
+class VOCMeanAveragePrecision(Metric):
+    """Mean over classes of the area under precision against recall.
+
+    Detections that match a difficult ground truth leave no point on the curve; a class without a ground truth that counts
+    is left out of the mean, and NaN in `per_class`. Equal scores keep the order in which they came, rank by rank.
+
+    Args:
+        num_classes: labels are 0 to num_classes - 1, the background has none.
+        interpolation: "11point", the mean of the best precision at recalls of 0, 0.1, ..., 1 and more (VOC 2007), or "area"
+            under the curve that falls nowhere to the left (VOC 2010 and later).
+        iou_threshold: least intersection over union of a match.
+
+    Raises:
+        UserError: an argument out of range; in `update`, a label that is no class or dicts that do not fit each other.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    score: list[Tensor]  # (D,) of the detections that count, with their
+    label: list[Tensor]  # classes, and
+    true: list[Tensor]  # whether each is a true one
+    positives: Tensor  # (num_classes,) ground truths that count
+
+    def __init__(
+        self,
+        num_classes: int,
+        interpolation: Literal["11point", "area"] = "11point",
+        iou_threshold: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if interpolation not in ("11point", "area"):
+            raise UserError(f"interpolation={interpolation!r}: choose from 11point, area")
+        if num_classes < 1:
+            raise UserError(f"num_classes={num_classes}: must be at least 1")
+        if not 0 < iou_threshold <= 1:
+            raise UserError(f"iou_threshold={iou_threshold}: must lie in (0, 1]")
+        self.num_classes, self.interpolation, self.iou_threshold = num_classes, interpolation, iou_threshold
+        for name in ("score", "label", "true"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.add_state("positives", default=torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, preds: list[dict[str, Tensor]], target: list[dict[str, Tensor]]) -> None:
+        """One batch: a dict an image.
+
+        Args:
+            preds: `boxes` (D, 4), `scores` (D,), `labels` (D,).
+            target: `boxes` (G, 4), `labels` (G,), and, if there are such, `difficult` (G,).
+        """
+        if len(preds) != len(target):
+            raise UserError(f"preds, target: {len(preds)} and {len(target)} images; each needs a dict in both")
+        for found, truth in zip(preds, target, strict=True):
+            self._image(found, truth)
+
+    def _image(self, found: dict[str, Tensor], truth: dict[str, Tensor]) -> None:
+        boxes, scores, labels = (found[name].detach().cpu() for name in ("boxes", "scores", "labels"))
+        true_boxes, true_labels = truth["boxes"].cpu().reshape(-1, 4), truth["labels"].cpu()
+        difficult = truth.get("difficult", torch.zeros(len(true_labels))).cpu().bool()
+        boxes = boxes.reshape(-1, 4)
+        if not len(boxes) == len(scores) == len(labels) or not len(true_boxes) == len(true_labels) == len(difficult):
+            raise UserError("preds, target: an image's boxes, scores, labels and difficult must be equally many")
+        for name, given in (("preds", labels), ("target", true_labels)):
+            if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.num_classes:
+                odd = next(int(n) for n in given if not 0 <= n < self.num_classes)
+                raise UserError(f"{name}: label {odd}, where classes are 0 to {self.num_classes - 1}")
+        counted = true_labels[~difficult].long()
+        self.positives += torch.bincount(counted, minlength=self.num_classes).to(self.positives.device)
+        outcome = torch.empty(len(labels), dtype=torch.long)
+        for label in labels.unique():
+            mine, theirs = labels == label, true_labels == label
+            of_class = match(boxes[mine], scores[mine], true_boxes[theirs], difficult[theirs], self.iou_threshold)
+            outcome[mine] = torch.from_numpy(of_class.outcome)
+        counts = outcome != IGNORED
+        self.score.append(scores[counts].to(self.device, self._float))
+        self.label.append(labels[counts].to(self.device, torch.long))
+        self.true.append(outcome[counts].to(self.device))
+
+    @property
+    def _float(self) -> torch.dtype:
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As any metric's; a process that has seen no image takes part with empty columns of the right type."""
+        for name, kind in (("score", self._float), ("label", torch.long), ("true", torch.long)):
+            if not getattr(self, name):
+                setattr(self, name, [torch.empty(0, dtype=kind, device=self.device)])
+        super().sync(*args, **kwargs)
+
+    def _wrap_compute(self, compute: Callable) -> Callable:
+        """Torchmetrics makes a tensor of one number a scalar; one class is still a list of classes."""
+        wrapped = super()._wrap_compute(compute)
+
+        @wraps(compute)
+        def whole(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            value = wrapped(*args, **kwargs)
+            return value | {"per_class": value["per_class"].reshape(self.num_classes)}
+
+        return whole
+
+    def compute(self) -> dict[str, Tensor]:
+        """`map`, a fraction in [0, 1], NaN where no class counts; `per_class`, (num_classes,)."""
+        columns = [
+            dim_zero_cat(part).cpu().numpy() if len(part) else np.empty(0) for part in (self.score, self.label, self.true)
+        ]
+        score, label, true = columns
+        order = np.argsort(-score, kind="stable")
+        label, true = label[order], true[order]
+        average = [
+            average_precision(true[label == c], int(n), self.interpolation) if n else np.nan
+            for c, n in enumerate(self.positives.tolist())
+        ]
+        per_class = torch.tensor(average, dtype=self._float, device=self.device)
+        return {"map": per_class.nanmean(), "per_class": per_class}
+
+
+def average_precision(true: np.ndarray, positives: int, interpolation: str) -> float:
+    """Average precision of a class.
+
+    Args:
+        true: (D,) whether each detection is a true one, likeliest first.
+        positives: ground truths that count, at least one.
+        interpolation: "11point" or "area".
+    """
+    hits = np.cumsum(true)
+    recall, precision = hits / positives, hits / np.arange(1, len(true) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]  # of this recall and more
+    if interpolation == "area":
+        return float(np.sum(np.diff(recall, prepend=0.0) * best))
+    levels = np.searchsorted(recall, np.arange(11) / 10 - SLACK)  # the first point that reaches each level
+    return float(np.append(best, 0.0)[levels].sum() / 11)
