@@ -4,8 +4,10 @@ A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I
 counting blocks and J counting layers, activations included.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,6 +142,68 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         raise UserError(f"{where}: does not match this model, nor any released one; the first odd key is {odd[0]}")
     model.load_state_dict({key: state[name] for key, name in names.items()})
     return model
+
+
+# ---------------------------------------------------------------- backbones
+
+
+def located(path: str | Path) -> Path:
+    """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
+    path = Path(path).expanduser()
+    return path / "last.ckpt" if path.is_dir() else path
+
+
+@lru_cache
+def digest(path: str) -> str:
+    """What a checkpoint's file holds, in ten digits.
+
+    Raises:
+        UserError: no such file.
+    """
+    file = located(path)
+    if not file.is_file():
+        raise UserError(f"backbone_checkpoint={path}: no such file")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+
+
+def load_backbone(backbone: nn.Module, run: Any) -> str:
+    """Give a detector's backbone the weights of a trained classifier, all that it has a place for.
+
+    Args:
+        backbone: the run's network without its classifier.
+        run: whose `backbone_checkpoint` is a run of ours, a file of the authors' release, or a plain state dict of the
+            very network (as torchvision publishes MobileNetV2).
+
+    Returns:
+        Where the weights come from, in words, for the row.
+
+    Raises:
+        UserError: the file is of another network; names what differs.
+    """
+    from hbo import rows
+    from hbo.config import block_of
+
+    path = located(run.backbone_checkpoint)
+    content = read(path)
+    saved = content.get("hyper_parameters") or {}
+    if {"net", "num_classes"} <= saved.keys():
+        names = [*Block.__dataclass_fields__, "net", "first_stage", "width", "divisor"]
+        rows.guard(saved, {name: getattr(run, name) for name in names}, path, instead="take one of the same network")
+        if saved.get("task", "classify") != "classify":
+            raise UserError(f"backbone_checkpoint {path}: trained to {saved['task']}; take a classifier's")
+        state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+        words = f"{saved['net']} trained on {saved['data']}, {saved['epochs']} epochs, seed {saved['seed']}"
+    else:
+        state, words = unwrap(content), "a state dict"
+        if "classifier.weight" in state and run.net == "hbonet":
+            classes = len(state["classifier.weight"])
+            whole = build(run.net, block_of(run), run.width, run.divisor, classes, run.first_stage)
+            state, words = load_released(whole, state).state_dict(), f"the authors' release, {classes} classes"
+    wanted = backbone.state_dict()
+    if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
+        raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
+    backbone.load_state_dict({key: state[key] for key in wanted})
+    return f"{words} ({digest(run.backbone_checkpoint)})"
 
 
 def variant_fields(variant: Variant) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 
-OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"}
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"task", "net", "first_stage", "width", "divisor", "head", "min_scale"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,11 +50,9 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     Raises:
         UserError: the file is neither; a field contradicts it; the data set has other classes.
     """
-    from hbo import checkpoint, fit
+    from hbo import checkpoint, fit, tasks
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, loader
-    from hbo.metrics import classification
-    from hbo.tasks.classify import Classify
 
     path = path / "last.ckpt" if path.is_dir() else path
     content = checkpoint.read(path)
@@ -82,7 +80,9 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     data = open_data(run)
     if len(data.classes) != num_classes:
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
-    task = Classify(run, num_classes)
+    if content.get("classes", data.classes) != data.classes:
+        raise UserError(f"checkpoint {path}: of the classes {content['classes']}, {run.data} has {data.classes}")
+    task = tasks.make(run, data)
     if ours:
         task.load_state_dict(content["state_dict"])
     else:
@@ -93,8 +93,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    metrics = classification(task.last_outcomes, num_classes)
-    return {"images": len(task.last_outcomes["index"]), **metrics}, run
+    return {"images": len(task.last_outcomes["index"]), **task.metrics()}, run
 
 
 if __name__ == "__main__":

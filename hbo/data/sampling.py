@@ -122,6 +122,7 @@ def loader(dataset: Dataset, batches: TrainBatches | EvalBatches, workers: int) 
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (a list of pairs, which the data set takes)
         num_workers=workers,
+        collate_fn=getattr(dataset, "collate", None),
         worker_init_fn=_leave_signals,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
