@@ -69,8 +69,8 @@ class Run(Block):
     """detect: the convolutions that predict classes and boxes: depthwise-separable as in SSDLite (table 8), or full 3x3."""
     min_scale: float = 0.2
     """detect: side of the smallest anchors, over the image's; the largest ones are 0.95. In (0, 0.9)."""
-    augment: Literal["ssd", "none"] = "ssd"
-    """detect: SSD's photometric distortion, zoom-out and IoU crop in training; none: the whole image. Flips are --flip."""
+    ssd_augment: bool = True
+    """detect: SSD's zoom-out, IoU crop and photometric distortion in training; false: the whole image. Flips are --flip."""
     backbone_checkpoint: str | None = None
     """detect: start from the weights of a classifier of the same network: a run's folder or last.ckpt, or a .pth of the authors' release."""
     freeze_bn: bool = False
@@ -299,7 +299,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 # Fields that only these tasks obey.
 ONLY = dict.fromkeys(("crop", "crop_area", "jitter", "per_class", "label_smoothing", "class_weights"), ("classify",)) | (
-    dict.fromkeys(("head", "min_scale", "augment", "backbone_checkpoint", "freeze_bn"), ("detect",))
+    dict.fromkeys(("head", "min_scale", "ssd_augment", "backbone_checkpoint", "freeze_bn"), ("detect",))
 )
 CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10, "voc": 20}
 SIZES = {  # images to train on and to report
@@ -358,7 +358,7 @@ def resolve(**given: Any) -> Run:
     data = given.get("data") or next((name for name in RECIPES if task_of(name) == given.get("task")), Run.data)
     if data not in RECIPES:
         raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{did_you_mean(str(data), list(RECIPES))}")
-    values = {"data": data} | RECIPES[data] | given
+    values: dict[str, Any] = {"data": data} | RECIPES[data] | given
     if {"width", "net"} & given.keys() and "divisor" not in given:
         values.pop("divisor", None)
     net = values.get("net", Run.net)

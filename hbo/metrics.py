@@ -1,6 +1,6 @@
 """Metrics as torchmetrics classes, which gather over processes by themselves. All are fractions in [0, 1]."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -141,7 +141,8 @@ def detection(outcomes: dict[str, Tensor], classes: list[str], coco: bool = True
     """
     preds, target = by_image(outcomes)
     metrics = {"loss": float(outcomes["loss"].double().sum() / outcomes["matched"].sum().clamp(min=1))}
-    for name, interpolation in (("map", "11point"), ("map_area", "area")):
+    kinds: list[tuple[str, Literal["11point", "area"]]] = [("map", "11point"), ("map_area", "area")]
+    for name, interpolation in kinds:
         voc = VOCMeanAveragePrecision(len(classes), interpolation, sync_on_compute=False)
         voc.update(preds, target)
         found = voc.compute()

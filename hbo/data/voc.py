@@ -95,10 +95,14 @@ class Boxes(Dataset):
 
 
 def transform(run: Run, train: bool) -> v2.Transform:
-    """SSD's augmentation in training, in its order; the whole image to R x R, whatever its shape, always."""
+    """SSD's augmentation in training; the whole of what is left to R x R, whatever its shape, always.
+
+    The photometric distortion comes last, on R x R pixels, where SSD has it first: it works on each pixel by itself, and
+    takes a quarter of the time there.
+    """
     parts: list[Any] = []
-    if train and run.augment == "ssd":
-        parts += [v2.RandomPhotometricDistort(), v2.RandomZoomOut(fill=GREY), v2.RandomIoUCrop()]
+    if train and run.ssd_augment:
+        parts += [v2.RandomZoomOut(fill=GREY), v2.RandomIoUCrop()]
     if train and run.flip != "none":
         parts.append(v2.RandomHorizontalFlip())
     if train and run.flip == "both":
@@ -106,6 +110,8 @@ def transform(run: Run, train: bool) -> v2.Transform:
     parts.append(v2.Resize((run.resolution, run.resolution), antialias=True))
     if train:
         parts.append(v2.SanitizeBoundingBoxes(labels_getter=_beside_boxes))
+    if train and run.ssd_augment:
+        parts.append(v2.RandomPhotometricDistort())
     return v2.Compose(parts)
 
 

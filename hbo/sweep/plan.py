@@ -246,7 +246,7 @@ def calibrate(run: Run) -> float:
         net.zero_grad()
         with contextlib.nullcontext() if run.precision == "32-true" else mixed:
             out = net(images)
-            loss = F.cross_entropy(out, labels) if run.task == "classify" else sum(part.float().mean() for part in out)
+            loss = F.cross_entropy(out, labels) if run.task == "classify" else torch.stack([part.mean() for part in out]).sum()
         loss.backward()
         with torch.no_grad():  # by hand: torch's optimizers first import its compiler, for seconds
             for weight in net.parameters():
