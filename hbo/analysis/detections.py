@@ -60,7 +60,7 @@ def grid(images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[s
     lines = -(-len(images) // columns)
     figure = Figure(figsize=(4 * columns, 3.2 * lines + 0.4), layout="constrained")
     for place, (image, drawn, title) in enumerate(zip(images, marked, titles, strict=True)):
-        axes = figure.add_subplot(lines, columns, place + 1)
+        axes: Any = figure.add_subplot(lines, columns, place + 1)
         axes.imshow(np.asarray(image))
         axes.set_title(title, fontsize=8)
         axes.set_axis_off()
