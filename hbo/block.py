@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.errors import UserError
+from hbo.layers import HalvingPool, Layers
 from hbo.norm import BatchNorm
 
 
@@ -73,10 +74,10 @@ def check_choices(switches: object) -> None:
             raise UserError(f"{name}={value!r}: must be true or false")
 
 
-def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> Layers:
     """Convolution (no bias, padding kernel // 2), batch norm and, with `act`, ReLU6: (B, cin, H, W) -> (B, cout, H/s, W/s)."""
     conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, BatchNorm(cout), *[nn.ReLU6(inplace=True)] * act)
+    return Layers(conv, BatchNorm(cout), *[nn.ReLU6(inplace=True)] * act)
 
 
 class BlurPool(nn.Module):
@@ -100,7 +101,7 @@ def halve(block: Block, channels: int) -> nn.Module:
     if block.contract == "dwconv":
         return nn.Conv2d(channels, channels, block.kernel, 2, block.kernel // 2, groups=channels, bias=False)
     if block.contract == "avgpool":
-        return nn.AvgPool2d(2, ceil_mode=True)
+        return HalvingPool()
     if block.contract == "maxpool":
         return nn.MaxPool2d(2, ceil_mode=True)
     return BlurPool(channels, block.kernel)
@@ -177,7 +178,7 @@ class HarmoniousBottleneck(nn.Module):
         bare = block.scheme != "uniform" and k == 1 and stride == 2
         self.residual_channels = min(main, cin) if block.residual and not bare else 0
 
-        self.contract = nn.Sequential(*[layer for unit in range(1, k + 1) for layer in self._unit(block, unit, cin, hidden)])
+        self.contract = Layers(*[layer for unit in range(1, k + 1) for layer in self._unit(block, unit, cin, hidden)])
         if k == 0:
             self.contract = conv_norm(cin, hidden)
         # The release drops this ReLU6 in a cascade (k >= 2) alone.
@@ -187,7 +188,7 @@ class HarmoniousBottleneck(nn.Module):
         self.project = conv_norm(hidden, main * self.factor**2 if block.upsample == "pixelshuffle" else main, act=False)
         self.enlarge = enlarge(block, main, self.factor)
         self.smooth = nn.Identity() if bare else conv_norm(main, main, block.kernel, groups=main, act=False)
-        self.pool = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else nn.Identity()
+        self.pool = HalvingPool() if stride == 2 else nn.Identity()
 
     @staticmethod
     def _unit(block: Block, unit: int, cin: int, hidden: int) -> list[nn.Module]:

@@ -6,7 +6,7 @@ counting blocks and J counting layers, activations included.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hbo import config, rows
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
+from hbo.config import Run
 from hbo.errors import UserError
 from hbo.nets import HBONET, Net, build, round_channels
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
+OF_A_DETECTOR = {"task", "head", "min_scale"}
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"} | OF_A_DETECTOR
 
 
 class Variant(NamedTuple):
@@ -166,7 +170,7 @@ def digest(path: str) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
 
-def load_backbone(backbone: nn.Module, run: Any) -> str:
+def load_backbone(backbone: nn.Module, run: Run) -> str:
     """Give a detector's backbone the weights of a trained classifier, all that it has a place for.
 
     Args:
@@ -180,15 +184,16 @@ def load_backbone(backbone: nn.Module, run: Any) -> str:
     Raises:
         UserError: the file is of another network; names what differs.
     """
-    from hbo import rows
-    from hbo.config import block_of
-
-    path = located(run.backbone_checkpoint)
+    path = located(run.backbone_checkpoint or "")
     content = read(path)
     saved = content.get("hyper_parameters") or {}
     if {"net", "num_classes"} <= saved.keys():
-        names = [*Block.__dataclass_fields__, "net", "first_stage", "width", "divisor"]
-        rows.guard(saved, {name: getattr(run, name) for name in names}, path, instead="take one of the same network")
+        rows.guard(
+            saved,
+            {name: getattr(run, name) for name in OF_THE_NETWORK - OF_A_DETECTOR},
+            path,
+            instead="take one of the same network",
+        )
         if saved.get("task", "classify") != "classify":
             raise UserError(f"backbone_checkpoint {path}: trained to {saved['task']}; take a classifier's")
         state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
@@ -197,15 +202,65 @@ def load_backbone(backbone: nn.Module, run: Any) -> str:
         state, words = unwrap(content), "a state dict"
         if "classifier.weight" in state and run.net == "hbonet":
             classes = len(state["classifier.weight"])
-            whole = build(run.net, block_of(run), run.width, run.divisor, classes, run.first_stage)
+            whole = build(run.net, config.block_of(run), run.width, run.divisor, classes, run.first_stage)
             state, words = load_released(whole, state).state_dict(), f"the authors' release, {classes} classes"
     wanted = backbone.state_dict()
     if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
         raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
     backbone.load_state_dict({key: state[key] for key in wanted})
-    return f"{words} ({digest(run.backbone_checkpoint)})"
+    return f"{words} ({digest(str(path))})"
 
 
 def variant_fields(variant: Variant) -> dict[str, Any]:
     """The fields of `Run` that build a released network."""
     return {"net": "hbonet", "width": variant.width, "divisor": variant.divisor} | asdict(Block(k=variant.k))
+
+
+class Trained(NamedTuple):
+    """A trained network's checkpoint, ours or a released one: the run that it is of, and the weights."""
+
+    path: Path
+    run: Run
+    num_classes: int
+    content: dict[str, Any]
+    ours: bool
+
+    def load_into(self, task: Any) -> None:
+        """Load the weights into a task (`hbo.tasks`) of this run."""
+        if self.ours:
+            task.load_state_dict(self.content["state_dict"])
+        else:
+            load_released(task.net, unwrap(self.content))
+
+
+def trained(path: Path, given: Mapping[str, Any]) -> Trained:
+    """Open a checkpoint; what is of the network comes from it.
+
+    Args:
+        path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
+        given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
+
+    Raises:
+        UserError: the file is neither; a field contradicts it.
+    """
+    path = located(path)
+    content = read(path)
+    ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
+    if ours:
+        saved = dict(content["hyper_parameters"])
+        num_classes = saved.pop("num_classes")
+        # How it was trained, and where, says nothing of how it is evaluated.
+        saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
+        if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
+            whole = saved["eval_resize"] == saved["resolution"]
+            saved["eval_resize"] = given["resolution"] if whole else None
+    else:
+        variants = identify(unwrap(content))
+        if not variants:
+            raise UserError(f"checkpoint {path}: neither a run's nor a released network's")
+        if "data" not in given:
+            raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
+        saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
+    asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
+    rows.guard(saved, asked, path, instead="leave these flags out")
+    return Trained(path, config.resolve(**saved | given), num_classes, content, ours)  # pyright: ignore

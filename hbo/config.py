@@ -48,6 +48,12 @@ class Run(Block):
     """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/; for voc the VOCdevkit, for vocfolder one that holds Annotations/, JPEGImages/ and ImageSets/."""
     download: bool = False
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep the images decoded in one file that all workers and runs share: disk in --cache_dir, ram in /dev/shm; until it is deleted."""
+    cache_dir: str | None = None
+    """Folder of --cache disk. Left out: $XDG_CACHE_HOME/hbo, or ~/.cache/hbo."""
+    cache_size: int | None = None
+    """Short side of the cached photographs that random-resized crops are cut from. Left out: eval_resize. Larger ones keep more detail in small crops."""
     holdout: float = 0.0
     """Share of the training part that is held out and reported in place of the validation part: for tuning, in [0, 0.5]."""
     per_class: int | None = None
@@ -64,6 +70,8 @@ class Run(Block):
     """Random flips in training; both: also upside down."""
     jitter: float = 0.0
     """Strength of a random change of brightness and contrast in training, in [0, 1)."""
+    augment: Literal["loader", "device"] = "loader"
+    """Where training's crops are resized, flipped and jittered: in the loader's processes, or on the device that trains, with the same draws."""
 
     head: Literal["separable", "full"] = "separable"
     """detect: the convolutions that predict classes and boxes: depthwise-separable as in SSDLite (table 8), or full 3x3."""
@@ -145,6 +153,9 @@ class Run(Block):
             "data_dir",
             "backbone_checkpoint",  # what the file holds is
             "download",
+            "cache",  # where it changes pixels, `cached_side` is
+            "cache_dir",
+            "cache_size",
             "accelerator",
             "strategy",
             "workers",
@@ -171,7 +182,7 @@ class Run(Block):
             _require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name in ("label_smoothing", "jitter", "momentum"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
-        for name in ("limit_batches", "eval_resize", "per_class"):
+        for name in ("limit_batches", "eval_resize", "per_class", "cache_size"):
             _require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         _require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
         _require(self, "resolution", self.resolution >= 32, "must be at least 32")
@@ -181,6 +192,12 @@ class Run(Block):
             "eval_resize",
             (self.eval_resize or self.resolution) >= self.resolution,
             f"must be at least the resolution, {self.resolution}; the crop would reach past the image",
+        )
+        _require(
+            self,
+            "cache_size",
+            self.cache_size is None or self.cached_side is not None,
+            "is of the photographs that random-resized crops are cut from: it needs --cache ram or disk, --crop random and a folder of images",
         )
         _require(self, "lr", self.lr > 0, "must be positive")
         _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
@@ -247,12 +264,22 @@ class Run(Block):
         """Processes, each with a device of its own."""
         return self.devices * self.num_nodes
 
+    @property
+    def cached_side(self) -> int | None:
+        """Short side of the cached photographs, where random-resized crops are cut from them; elsewhere a cache changes no pixel."""
+        photographs = self.data in ("imagenet", "imagefolder", "imagenette")
+        if self.cache == "none" or self.crop != "random" or not photographs:
+            return None
+        return self.cache_size or self.eval_resize or self.resolution
+
     def key(self) -> str:
         """Ten hexadecimal digits: a hash of everything that can change the result."""
         # Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.NOT_IN_KEY}
         content = {name: value for name, value in content.items() if value != getattr(Run, name)}
         content |= {"world": self.world}  # batch norm sees batch / world images
+        if self.cached_side is not None:
+            content["cached_side"] = self.cached_side
         if self.data == "imagefolder":
             from hbo.data.images import fingerprint
 
@@ -298,9 +325,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vocfolder": VOC,
 }
 # Fields that only these tasks obey.
-ONLY = dict.fromkeys(("crop", "crop_area", "jitter", "per_class", "label_smoothing", "class_weights"), ("classify",)) | (
-    dict.fromkeys(("head", "min_scale", "ssd_augment", "backbone_checkpoint", "freeze_bn"), ("detect",))
-)
+ONLY = dict.fromkeys(
+    ("cache", "cache_size", "crop", "crop_area", "jitter", "augment", "per_class", "label_smoothing", "class_weights"),
+    ("classify",),
+) | (dict.fromkeys(("head", "min_scale", "ssd_augment", "backbone_checkpoint", "freeze_bn"), ("detect",)))
 CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10, "voc": 20}
 SIZES = {  # images to train on and to report
     "elpv": (1968, 656),
@@ -355,7 +383,7 @@ def resolve(**given: Any) -> Run:
             raise UserError(f"{name}: no such field{did_you_mean(name, known)}")
     if given.get("variant") is not None:
         given = _together(given)
-    data = given.get("data") or next((name for name in RECIPES if task_of(name) == given.get("task")), Run.data)
+    data = given.get("data") or next((n for n in (Run.data, *RECIPES) if task_of(n) == given.get("task")), Run.data)
     if data not in RECIPES:
         raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{did_you_mean(str(data), list(RECIPES))}")
     values: dict[str, Any] = {"data": data} | RECIPES[data] | given

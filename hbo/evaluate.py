@@ -10,16 +10,12 @@ What is of the network comes from the checkpoint; a flag that says otherwise is 
 
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags, rows
-from hbo.block import Block
+from hbo import config, flags
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-
-OF_THE_NETWORK = {f.name for f in fields(Block)} | {"task", "net", "first_stage", "width", "divisor", "head", "min_scale"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,11 +48,7 @@ def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> l
     from hbo import checkpoint, predict
 
     out = Path(given.pop("out", "detections.png"))
-    content = checkpoint.read(checkpoint.located(path))
-    saved = dict(content.get("hyper_parameters") or {})
-    saved.pop("num_classes", None)
-    rows.guard(saved, {name: value for name, value in given.items() if name in OF_THE_NETWORK}, path, "leave these flags out")
-    return predict.on_image(content, saved | given, image, out, score)
+    return predict.on_image(checkpoint.trained(path, given), image, out, score)
 
 
 def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
@@ -73,39 +65,15 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, loader
 
-    path = path / "last.ckpt" if path.is_dir() else path
-    content = checkpoint.read(path)
-    ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
-    if ours:
-        saved = dict(content["hyper_parameters"])
-        num_classes = saved.pop("num_classes")
-        # How it was trained, and where, says nothing of how it is evaluated.
-        saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
-        if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
-            whole = saved["eval_resize"] == saved["resolution"]
-            saved["eval_resize"] = given["resolution"] if whole else None
-    else:
-        variants = checkpoint.identify(checkpoint.unwrap(content))
-        if not variants:
-            raise UserError(f"checkpoint {path}: neither a run's nor a released network's")
-        if "data" not in given:
-            raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
-        saved, num_classes = checkpoint.variant_fields(variants[0]), variants[0].num_classes
-    asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
-    rows.guard(saved, asked, path, instead="leave these flags out")
-    run = config.resolve(**saved | given)
-
+    path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     fit.prepare(run)
     data = open_data(run)
     if len(data.classes) != num_classes:
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
-    if content.get("classes", data.classes) != data.classes:
-        raise UserError(f"checkpoint {path}: of the classes {content['classes']}, {run.data} has {data.classes}")
+    if trained.content.get("classes", data.classes) != data.classes:
+        raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
     task = tasks.make(run, data)
-    if ours:
-        task.load_state_dict(content["state_dict"])
-    else:
-        checkpoint.load_released(task.net, checkpoint.unwrap(content))
+    trained.load_into(task)
     trainer = fit.make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
     trainer.validate(task, loader(data.val, batches, fit.data_workers(run, data.val.in_memory)), verbose=False)

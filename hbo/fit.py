@@ -97,6 +97,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     from hbo import checkpoint, cost, size, tasks, tracking
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
+    from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
 
     prepare(run)
@@ -144,9 +145,13 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
 
     train = batches(TrainBatches, len(data.train), seed=run.seed, progress=lambda: trainer.global_step)
     workers = data_workers(run, data.train.in_memory)
-    val_loader = loader(data.val, batches(EvalBatches, len(data.val)), workers)
+    device = trainer.strategy.root_device
+    train_loader, val_loader = (
+        prefetched(loader(images, order, workers), device)
+        for images, order in ((data.train, train), (data.val, batches(EvalBatches, len(data.val))))
+    )
     try:
-        trainer.fit(task, loader(data.train, train, workers), val_loader, ckpt_path=last if last.exists() else None)
+        trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
     except (Interrupted, NotFinite, DataError) as stop:
@@ -206,7 +211,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             accelerator=run.accelerator,
             devices=run.devices,
             num_nodes=run.num_nodes,
-            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Classify).
+            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Task).
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
             if run.strategy == "ddp" or run.world > 1
             else "auto",

@@ -1,9 +1,9 @@
 """Batch norm that is quick where PyTorch's is slow: training on a CPU in channels-last order with few channels.
 
-PyTorch's kernel walks the channels of one pixel at a time, which are 5 to 50 here, where a vector register holds 16 and
-a cache line as many; it takes half of an update at width 0.25. Here a row is several pixels, so that the inner loop is
-hundreds of numbers long. The arithmetic is the same (two passes, a biased variance to normalise, an unbiased one to
-keep), and so are the parameters, their names and the running statistics.
+PyTorch's kernels walk the channels of one pixel at a time, which are 5 to 50 here, where a vector register holds 16 and a
+cache line as many. Here a pixel is several: what PyTorch takes for channels are `together * C` lanes, whose statistics
+are then joined. The arithmetic is the same (two passes, a biased variance to normalise, an unbiased one to keep), and so
+are the parameters, their names and the running statistics.
 """
 
 from typing import Any
@@ -11,29 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROW = 256  # numbers in the inner loop; 128 to 512 do equally well
+LANES = 64  # numbers in the inner loop, at least; up to 512 do equally well
 
 
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, (B, C, H, W) -> (B, C, H, W); evaluation, GPUs, compiled networks and other layouts take PyTorch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (self.training and _suits(input)):
-            return super().forward(input)
-        out, mean, var = _Normalise.apply(input, self.weight, self.bias, self.eps)  # pyright: ignore[reportGeneralTypeIssues]
+        return self.normalise(input) if self.training and suits(input) else super().forward(input)
+
+    def normalise(self, x: Tensor, relu6: bool = False) -> Tensor:
+        """Batch norm in training, then, if asked, ReLU6: of what `suits` only."""
+        out, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps, relu6)  # pyright: ignore[reportGeneralTypeIssues]
+        self.note(mean, var, x.numel() // x.shape[1])
+        return out
+
+    def note(self, mean: Tensor, var: Tensor, n: int) -> None:
+        """Take a batch's mean and biased variance over n numbers into the running statistics."""
         if self.track_running_stats:
             assert self.momentum is not None
             assert self.running_mean is not None
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
-            n = input.numel() // input.shape[1]
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (n / (n - 1)), self.momentum)
-        return out
 
 
-def _suits(x: Tensor) -> bool:
+def suits(x: Tensor) -> bool:
+    """Whether the quick paths of this file take (B, C, H, W)."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -45,50 +51,59 @@ def _suits(x: Tensor) -> bool:
     )
 
 
-def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """(B, C, H, W) in channels-last order as rows of `together` pixels, (B*H*W / together, together * C), no copy."""
+def _lanes(x: Tensor) -> tuple[Tensor, int]:
+    """(B, C, H, W) in channels-last order as (1, together * C, B*H*W / together, 1) in channels-last order, no copy."""
     c = x.shape[1]
     pixels, together = x.numel() // c, 1
-    while together * c < ROW and pixels % (2 * together) == 0:
+    while together * c < LANES and pixels % (2 * together) == 0:
         together *= 2
-    return x.permute(0, 2, 3, 1).reshape(pixels // together, together * c), together
+    rows = x.permute(0, 2, 3, 1).reshape(1, pixels // together, 1, together * c)
+    return rows.permute(0, 3, 1, 2), together
 
 
-def _total(rows: Tensor, together: int) -> Tensor:
-    """Sums over the pixels, (C,)."""
-    return rows.sum(0).view(together, -1).sum(0)
+def _spread(values: Tensor, together: int) -> Tensor:
+    """(C,) -> (1, together * C, 1, 1)."""
+    return values.repeat(together).view(1, -1, 1, 1)
 
 
 class _Normalise(torch.autograd.Function):
-    """(x, weight, bias, eps) -> (normalised x, mean, biased variance); the statistics carry no gradient."""
+    """(x, weight, bias, eps, relu6) -> (normalised x, mean, biased variance); the statistics carry no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, together = _rows(x)
-        n = x.numel() // x.shape[1]
-        mean = _total(rows, together) / n
-        out = torch.empty_like(x)  # a tensor of its own, not a view: the ReLU6 after it works in place
-        centred = torch.sub(rows, mean.repeat(together), out=_rows(out)[0])
-        var = _total(centred * centred, together) / n
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu6: bool) -> tuple[Tensor, Tensor, Tensor]:
+        lanes, together = _lanes(x)
+        means, variances = torch.ops.aten.batch_norm_update_stats(lanes, None, None, 0.0)
+        means, variances = means.view(together, -1), variances.view(together, -1)
+        mean = means.mean(0)
+        var = (variances + (means - mean) ** 2).mean(0)
         inverse = (var + eps).rsqrt_()
-        torch.addcmul(bias.repeat(together), centred, (weight * inverse).repeat(together), out=centred)
-        ctx.save_for_backward(x, weight, mean, inverse)
+        scale = weight * inverse
+        out = torch.empty_like(x)  # a tensor of its own, not a view: a ReLU6 after it may work in place
+        torch.addcmul(_spread(bias - mean * scale, together), lanes, _spread(scale, together), out=_lanes(out)[0])
+        if relu6:
+            out.clamp_(0, 6)
+        # PyTorch's ReLU6 in place keeps a copy of what it overwrites; its result, which the next layer keeps, says as much.
+        ctx.save_for_backward(x, weight, mean, inverse, *[out] * relu6)
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, weight, mean, inverse = ctx.saved_tensors
-        grad = grads[0].contiguous(memory_format=torch.channels_last)
-        (rows, together), (gs, _) = _rows(x), _rows(grad)
+        x, weight, mean, inverse, *out = ctx.saved_tensors
+        grad = torch.ops.aten.hardtanh_backward(grads[0], out[0], 0, 6) if out else grads[0]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        (lanes, together), (gs, _) = _lanes(x), _lanes(grad)
         n = x.numel() // x.shape[1]
-        d_bias = _total(gs, together)
-        d_weight = (_total(gs * rows, together) - mean * d_bias) * inverse
+        # In evaluation mode PyTorch's gradients of weight and bias are the two sums that are needed, in one pass.
+        _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+            gs, lanes, None, mean.repeat(together), inverse.repeat(together) ** -2, None, None, False, 0.0, [False, True, True]
+        )
+        d_weight, d_bias = d_weight.view(together, -1).sum(0), d_bias.view(together, -1).sum(0)
         # d_x = scale * (grad - d_bias / n - normalised * d_weight / n), sorted by what each number is multiplied with
         scale = weight * inverse
         of_x = -scale * inverse * d_weight / n
         constant = -scale * d_bias / n - of_x * mean
         d_x = torch.empty_like(x)
-        d_rows = torch.addcmul(constant.repeat(together), gs, scale.repeat(together), out=_rows(d_x)[0])
-        d_rows.addcmul_(rows, of_x.repeat(together))
-        return d_x, d_weight, d_bias, None
+        d_lanes = torch.addcmul(_spread(constant, together), gs, _spread(scale, together), out=_lanes(d_x)[0])
+        d_lanes.addcmul_(lanes, _spread(of_x, together))
+        return d_x, d_weight, d_bias, None, None

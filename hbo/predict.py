@@ -3,23 +3,21 @@
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torchvision.transforms import v2
 
-from hbo import config
+from hbo.checkpoint import Trained
 from hbo.errors import UserError
 
 REPEATS = 9  # timed passes, after two that warm up
 
 
-def on_image(content: dict[str, Any], saved: dict[str, Any], image: Path, out: Path, score: float) -> list[str]:
+def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str]:
     """Detect, write the picture, and say what was found.
 
     Args:
-        content: a checkpoint of ours.
-        saved: its fields, resolved as for evaluation.
+        trained: a checkpoint of ours.
         image: a photograph.
         out: where the picture goes.
         score: least score of a detection.
@@ -31,19 +29,19 @@ def on_image(content: dict[str, Any], saved: dict[str, Any], image: Path, out: P
         UserError: the checkpoint is no detector's; the photograph cannot be read.
     """
     from hbo.analysis.detections import one
-    from hbo.data.images import read_image
+    from hbo.data.sources import read_image
     from hbo.tasks.detect import Detect
 
-    if saved.get("task") != "detect" or "classes" not in content:
+    run, classes = trained.run, trained.content.get("classes")
+    if run.task != "detect" or classes is None:
         raise UserError("image: only a detector finds boxes on an image; this checkpoint is a classifier's")
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"out={out}: with --image it names the picture, such as --out detections.png")
     if not image.is_file():
         raise UserError(f"image={image}: no such file")
-    run, classes = config.resolve(**saved | {"backbone_checkpoint": None, "freeze_bn": False}), content["classes"]
     torch.set_num_threads(run.threads)
     task = Detect(run, classes)
-    task.load_state_dict(content["state_dict"])
+    trained.load_into(task)
     device = "cuda" if run.accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu"
     task = task.to(device).eval()
     photograph = read_image(image)

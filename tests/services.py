@@ -25,7 +25,7 @@ needs_slurm = pytest.mark.skipif(
 Environment = dict[str, str]
 
 
-def wait_for(test: Callable[[], Any], seconds: float = 240, what: Callable[[], object] = lambda: "") -> Any:
+def wait_for(test: Callable[[], Any], seconds: float = 600, what: Callable[[], object] = lambda: "") -> Any:
     """Wait until it holds, and return what it says; `what` is shown when it does not in time."""
     end = time.monotonic() + seconds
     while not (found := test()):
@@ -76,7 +76,7 @@ def new_sweep(folder: Path, env: Environment, **parameters: Any) -> str:
     path = folder / f"{time.monotonic_ns()}.yaml"
     path.write_text(yaml.safe_dump({"method": "grid", "command": COMMAND, "parameters": parameters}, sort_keys=False))
     done = subprocess.run(
-        ["wandb", "sweep", "--project", "hbo", str(path)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120
+        ["wandb", "sweep", "--project", "hbo", str(path)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stderr.rsplit("wandb agent ", 1)[1].split()[0]

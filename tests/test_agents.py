@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call, start
 from services import AGENT, Environment, family, new_sweep, rows, started, wait_for, wandb_server, with_patience
-from test_pool import same
+from test_pool import LR, same
 
 from hbo.analysis import results
 from hbo.config import Run
 
 pytestmark = pytest.mark.slow
 FIELDS = {field.name for field in fields(Run)}
-TINY = {"data": "digits", "width": 0.1, "threads": 1, "accelerator": "cpu"}
+TINY = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "accelerator": "cpu"}
 SHORT = {**TINY, "epochs": 2, "limit_batches": 3}
 LONG = {**TINY, "epochs": 8, "k": 2}
 
@@ -39,7 +39,7 @@ runs = wandb.Api().runs("local/hbo", filters={filters!r})
 parts = lambda r: dict(id=r.id, state=r.state, config=r.config, summary=dict(r.summary), history=list(r.scan_history()))
 print(json.dumps([parts(run) for run in runs], default=dict))
 """
-    done = subprocess.run(["python", "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["python", "-c", code], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -72,7 +72,7 @@ def grid(server, tmp_path_factory) -> tuple[str, Path, str]:
     sweep = new_sweep(root, server, **SHORT, out=str(root / "runs"), study="grid", k=[1, 4, 2, 3, 0])
     log = root / "agents.log"
     with started([str(ROOT / "sweeps" / "agents.sh"), sweep, "2"], server, log) as agents:
-        assert with_patience(agents, 300) == 0, log.read_text()
+        assert with_patience(agents, 900) == 0, log.read_text()
     return sweep, root / "runs", log.read_text()
 
 
@@ -123,7 +123,7 @@ def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, 
     written = (folder(done) / "last.ckpt").stat().st_mtime_ns
     sweep = new_sweep(tmp_path, server, **SHORT, out=str(out), study="grid", k=1, devices=[1, 2])
     with started([*AGENT, sweep], server, tmp_path / "log") as agent:
-        assert with_patience(agent, 300) == 0, (tmp_path / "log").read_text()
+        assert with_patience(agent, 900) == 0, (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
     found = rows(out)
     assert found[done["key"]] == done
@@ -161,25 +161,25 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
         wait_for(lambda: epochs() > before, what=log.read_text)
         for process in family(agent.pid):  # as SLURM ends a job: W&B's own process gets it too, and is gone at once
             os.kill(process, signal.SIGTERM)
-        assert with_patience(agent, 120) is not None
+        assert with_patience(agent, 300) is not None
     assert state() == "interrupted"
     (run,) = read_back(server, sweep=sweep.split("/")[-1])
     assert run["state"] == "preempted", log.read_text()
     name = run["id"]
     with started([*AGENT, sweep], server, log) as agent:
-        assert with_patience(agent, 240) == 0, log.read_text()
+        assert with_patience(agent, 900) == 0, log.read_text()
     (row,) = rows(tmp_path / "cut").values()
     assert len(row["resumed_at"]) == 2
     (run,) = read_back(server, sweep=sweep.split("/")[-1])
     assert run["id"] == name
     mirrors(run, row)
 
-    _, err = whole.communicate(timeout=240)
+    _, err = whole.communicate(timeout=900)
     assert whole.returncode == 0, err
     (undisturbed,) = rows(tmp_path / "whole").values()
     same(tmp_path / "cut", tmp_path / "whole")
     (kept,) = folder(undisturbed).glob("wandb/offline-run-*")
-    subprocess.run(["wandb", "sync", str(kept)], env=server, check=True, capture_output=True, timeout=120)
+    subprocess.run(["wandb", "sync", str(kept)], env=server, check=True, capture_output=True, timeout=300)
     (synced,) = read_back(server, name=undisturbed["key"])
     mirrors(synced, undisturbed)
     assert synced["summary"].keys() == run["summary"].keys()

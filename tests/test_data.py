@@ -11,8 +11,8 @@ from torchvision.transforms import v2
 
 from hbo.config import resolve
 from hbo.data import open_data
-from hbo.data.images import read_image
 from hbo.data.sampling import EvalBatches, TrainBatches, few, hashed, loader, seeded, split
+from hbo.data.sources import read_image
 from hbo.errors import DataError
 
 

@@ -124,7 +124,7 @@ def test_what_was_not_measured_is_said():
     without = study.Study(
         STUDY.names, STUDY.rows.drop(columns="latency_ms", errors="ignore"), STUDY.curves.iloc[:0], STUDY.baseline
     )
-    with pytest.raises(UserError, match=r"hbo\.analysis\.latency contraction mobilenetv2"):
+    with pytest.raises(UserError, match=r"infer --studies contraction mobilenetv2"):
         figures.accuracy_cost(without, "latency_ms")
     with pytest.raises(UserError, match="no learning curves"):
         figures.learning_curves(without)

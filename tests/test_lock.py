@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from services import wait_for
 
 from hbo import lock
 from hbo.lock import Busy, Lock
@@ -20,14 +21,16 @@ time.sleep(max(0, until - time.time()))
 try:
     Lock(folder).acquire()
     print("mine", flush=True)
-    time.sleep(3)
+    sys.stdin.read()  # held until the others have asked, however long they took to start
 except Busy:
     print("busy", flush=True)
 """
 
 
 def ask(folder, at: float) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", ASK, str(folder), str(at)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", ASK, str(folder), str(at)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def elsewhere(folder, age: float, number: int = 0):
@@ -43,7 +46,10 @@ def test_of_many_that_ask_at_once_one_gets_it(tmp_path, dead):
     if dead:
         elsewhere(tmp_path, age=100)
     at = time.time() + 2.5
-    said = [process.communicate()[0].strip() for process in [ask(tmp_path, at) for _ in range(6)]]
+    processes = [ask(tmp_path, at) for _ in range(6)]
+    said = [process.stdout.readline().strip() for process in processes]  # pyright: ignore
+    for process in processes:
+        process.communicate()
     assert sorted(said) == ["busy"] * 5 + ["mine"]
 
 
@@ -97,7 +103,6 @@ def test_a_heartbeat_renews_the_lock(tmp_path, monkeypatch):
     steps = iter(range(1000))
     held = Lock(tmp_path, lambda: {"step": next(steps)}).acquire()
     before = held.path.stat().st_mtime_ns  # pyright: ignore
-    time.sleep(0.5)
+    wait_for(lambda: (lock.read(tmp_path) or {}).get("step", 0) >= 2, 30)
     assert held.path.stat().st_mtime_ns > before  # pyright: ignore
-    assert (lock.read(tmp_path) or {})["step"] >= 2
     held.release()

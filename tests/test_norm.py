@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 
 from hbo.block import Block, ends
 from hbo.nets import build
-from hbo.norm import BatchNorm, _Normalise, _suits
+from hbo.norm import BatchNorm, _Normalise, suits
 
 
 def _map(*shape: int, dtype=torch.float64) -> torch.Tensor:
@@ -27,7 +27,7 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
     found = []
     for norm in (ours, theirs):
         x = _map(*shape)
-        assert _suits(x)
+        assert suits(x)
         for _ in range(2):
             out = norm(x)
         found.append([out, *torch.autograd.grad(out, [x, norm.weight, norm.bias], grad), *norm.buffers()])
@@ -38,12 +38,27 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
 
 def test_its_gradient_is_the_slope():
     x, weight, bias = _map(2, 3, 4, 5), *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert gradcheck(lambda *args: _Normalise.apply(*args, 1e-5)[0], (x, weight, bias))
+    assert gradcheck(lambda *args: _Normalise.apply(*args, 1e-5, False)[0], (x, weight, bias))
 
 
-def test_a_constant_channel_far_from_zero_is_normalised_to_zero():
+def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
+    """Its variance is 0 by rounding only; what is left is multiplied by 1 / sqrt(eps), as in PyTorch's own kernel."""
     x = torch.full((4, 8, 6, 6), 1000.0).contiguous(memory_format=torch.channels_last)
-    assert BatchNorm(8)(x).abs().max() == 0
+    assert BatchNorm(8)(x).abs().max() <= max(nn.BatchNorm2d(8)(x).abs().max(), 0.01)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (4, 10, 8, 8), (2, 300, 4, 4)])
+def test_with_relu6_the_same_as_relu6_after_it(shape):
+    norm = BatchNorm(shape[1]).double()
+    nn.init.uniform_(norm.weight, 2, 8, generator=torch.Generator().manual_seed(1))  # so that both of its bends are met
+    x, grad = _map(*shape), _map(*shape).detach()
+    plain = nn.functional.relu6(norm.normalise(x))
+    assert (plain == 0).any()
+    assert (plain == 6).any()
+    fused = norm.normalise(x, relu6=True)
+    for a, b in zip([fused, *torch.autograd.grad(fused, [x, norm.weight, norm.bias], grad)],
+                    [plain, *torch.autograd.grad(plain, [x, norm.weight, norm.bias], grad)], strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("first", "last"), [(3, 4), (2, 3), (5, 5), (0, 3), (7, 7)])

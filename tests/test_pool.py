@@ -17,7 +17,10 @@ from conftest import call, start
 from services import wait_for
 
 pytestmark = pytest.mark.slow
-BASE = {"data": "digits", "width": 0.1, "threads": 1, "epochs": 2, "checkpoint_every": 0.3}
+# At the recipe's 0.05 so narrow a network may lose all its features within an epoch or two; its gradient then overflows, or
+# not, by the last bit of the processor's arithmetic.
+LR = 0.01
+BASE = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "epochs": 2, "checkpoint_every": 0.3}
 
 
 def write(path: Path, **parameters) -> Path:
@@ -116,16 +119,13 @@ def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
     undisturbed, file = whole
     args = ["run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 1, "--set", "seed=[0,1]"]
     first, second = (start("hbo.sweep", *args, start_new_session=True) for _ in range(2))
-    end = time.monotonic() + 90
-    while len(list((tmp_path / "runs").glob("*/*/last.ckpt"))) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for(lambda: len(list((tmp_path / "runs").glob("*/*/last.ckpt"))) >= 2)
     os.killpg(first.pid, signal.SIGINT)
-    _, err = first.communicate(timeout=100)
+    _, err = first.communicate(timeout=300)
     assert first.returncode == 128 + signal.SIGINT, err
     assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call goes on"
     assert "Traceback" not in err
-    out, err = second.communicate(timeout=300)
+    out, err = second.communicate(timeout=900)
     assert second.returncode == 0, out + err
     found = study(tmp_path / "runs")
     assert len(found) == 4
@@ -159,9 +159,8 @@ def test_another_studys_rows_are_taken_over_not_run_again(whole, tmp_path):
 
 
 def test_what_fails_is_said_and_the_others_are_done(tmp_path):
-    file = write(
-        tmp_path / "some.yaml", **{**BASE, "limit_batches": 2}, net=["hbonet", "mobilenetv2"], k=[1, 2], lr=[0.05, 1e12]
-    )
+    few = {**BASE, "limit_batches": 2, "lr": [LR, 1e12]}
+    file = write(tmp_path / "some.yaml", **few, net=["hbonet", "mobilenetv2"], k=[1, 2])
     args = ["run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 2]
     out, err = call("hbo.sweep", *args, expect=1)
     assert "Traceback" not in out + err

@@ -1,24 +1,33 @@
-"""`hbo.sweep run --slurm` on a real SLURM of one node: an array of four, one requeued midway, one preempted; two tasks."""
+"""`hbo.sweep run --slurm` on a real SLURM of one node: an array of four, one requeued midway, one preempted; two tasks; a signal
+before the first word; a lock that a killed process left.
+"""
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import call
 from services import needs_slurm, slurm
-from test_pool import same, study, write
+from test_lock import elsewhere
+from test_pool import LR, same, study, write
+
+from hbo.lock import STALE
 
 pytestmark = [pytest.mark.slow, needs_slurm]
 LONG = {
     "data": "digits",
     "width": 0.1,
     "threads": 1,
-    "epochs": 12,
+    "epochs": 20,
+    "lr": LR,
     "checkpoint_every": 1.0,
     "accelerator": "cpu",
     "wandb": "disabled",
@@ -40,16 +49,24 @@ def said(*command: object) -> str:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
 
-def wait_for(test, seconds: float, what: str) -> None:
+def wait_for(test: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:
     end = time.monotonic() + seconds
-    while not test():
+    while not (found := test()):
         assert time.monotonic() < end, f"{what}\n{said('squeue')}"
-        time.sleep(0.5)
+        time.sleep(every)
+    return found
 
 
 def jobs(runs: Path) -> dict[str, Path]:
     """SLURM's name of each run's job -> the run's folder."""
     return {json.loads(path.read_text())["job"]: path.parent for path in runs.glob("*/*/slurm.json")}
+
+
+def story(runs: Path) -> str:
+    """What to read where a run did not end well: each row's state and error, and the end of each job's log."""
+    said = [f"{row['key']} {row['state']} at {row.get('resumed_at')}: {row.get('error')}" for row in study(runs).values()]
+    logs = [f"== {path}\n{path.read_text(errors='replace')[-4000:]}" for path in sorted(runs.glob("*/slurm/*_log.*"))]
+    return "\n".join(["", *said, *logs])
 
 
 def running() -> list[str]:
@@ -65,20 +82,21 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     assert len(jobs(runs)) == 4
     again, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
     assert "nothing is left to submit" in again
-    trained = lambda: [job for job in running() if (jobs(runs).get(job, tmp_path) / "last.ckpt").exists()]
-    wait_for(lambda: len(trained()) == 2, 90, "two train")
-    text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
+    wait_for(lambda: len(running()) == 2, 120, "two are started")
+    text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")  # while they start: it takes some of their time
     assert "2 running, 2 queued" in text
-    first, second = trained()[:2]
+    first, second = running()
+    wait_for(lambda: all((jobs(runs)[job] / "last.ckpt").exists() for job in (first, second)), 300, "two train")
     said("scontrol", "requeue", first)
-    wait_for(lambda: first not in running(), 30, "the first is requeued")
+    wait_for(lambda: first not in running(), 120, "the first is requeued")
     said("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
-    wait_for(lambda: second not in running(), 60, "the second is preempted")
-    wait_for(lambda: not said("squeue", "-h").strip(), 240, "all jobs end")
+    wait_for(lambda: second not in running(), 120, "the second is preempted")
+    assert {study(runs)[jobs(runs)[job].name]["state"] for job in (first, second)} <= {"interrupted", "unfinished"}, story(runs)
+    wait_for(lambda: not said("squeue", "-h").strip(), 900, "all jobs end")
     found = study(runs)
-    assert [row["state"] for row in found.values()] == ["done"] * 4
+    assert [row["state"] for row in found.values()] == ["done"] * 4, story(runs)
     for job in (first, second):
-        assert found[jobs(runs)[job].name]["resumed_at"], f"{job} began anew"
+        assert found[jobs(runs)[job].name]["resumed_at"], f"{job} began anew" + story(runs)
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "4 runs: 4 done" in text
     # What a cluster left is what one machine leaves.
@@ -95,13 +113,54 @@ def test_a_run_of_two_tasks_is_one_row_and_is_taken_up(cluster, tmp_path):
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
     ((job, folder),) = jobs(runs).items()
-    wait_for(lambda: (folder / "last.ckpt").exists(), 90, "it trains")
+    wait_for(lambda: (folder / "last.ckpt").exists(), 300, "it trains")
     said("scontrol", "requeue", job)
-    wait_for(lambda: not running(), 30, "it is requeued")
-    wait_for(lambda: not said("squeue", "-h").strip(), 180, "it ends")
+    wait_for(lambda: not running(), 120, "it is requeued")
+    wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     (row,) = study(runs).values()
-    assert (row["state"], row["devices"], row["val_images_seen"]) == ("done", 2, row["val_images"])
-    assert row["resumed_at"]
+    assert row["state"] == "done", story(runs)
+    assert (row["devices"], row["val_images_seen"]) == (2, row["val_images"])
+    assert row["resumed_at"], story(runs)
+
+
+def importing(runs: Path) -> int | None:
+    """The process of submitit that does not listen to SIGUSR2 yet."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+            caught = re.search(r"SigCgt:\s*(\w+)", (path / "status").read_text())
+        except OSError:
+            continue
+        listens = caught and int(caught[1], 16) >> (signal.SIGUSR2 - 1) & 1
+        ours = b"submitit.core._submit" in words and any(bytes(runs) in word for word in words)
+        if ours and b"python" in words[0] and not listens:
+            return int(path.name)
+    return None
+
+
+def test_a_preemptions_signal_before_the_first_word_ends_nothing(cluster, tmp_path):
+    file = write(tmp_path / "early.yaml", **{**LONG, "epochs": 1}, seed=0)
+    runs = tmp_path / "runs"
+    call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
+    os.kill(wait_for(lambda: importing(runs), 120, "it starts", every=0.01), signal.SIGUSR2)
+    wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
+    assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
+
+
+def test_a_requeued_run_outwaits_the_lock_of_its_dead(cluster, tmp_path):
+    """A process killed on another node cannot be asked: for a minute its last beat counts as life."""
+    file = write(tmp_path / "dead.yaml", **{**LONG, "epochs": 1}, seed=0)
+    runs = tmp_path / "runs"
+    call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
+    ((job, folder),) = jobs(runs).items()
+    wait_for(running, 120, "it starts")
+    said("scontrol", "requeue", job)
+    wait_for(lambda: not running(), 120, "it is requeued")
+    elsewhere(folder, age=STALE - 20, number=9)
+    wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
+    assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
+    logs = "".join(path.read_text() for path in runs.glob("*/slurm/*_log.err"))
+    assert "process 1 on other trains this run" in logs, "the lock was not met"
 
 
 def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):

@@ -29,8 +29,8 @@ def test_an_array_of_agents_one_preempted(tmp_path):
         wait_for(lambda: len(list(runs.glob("*/*/last.ckpt"))) >= 2, what=said)  # both tasks train
         high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # of four cores: one of them must go
         ask("sbatch", *high, "--wrap", "sleep 1")
-        wait_for(lambda: "interrupted" in states(), 60, said)
-        wait_for(lambda: not ask("squeue", "-h"), 300, said)
+        wait_for(lambda: "interrupted" in states(), what=said)
+        wait_for(lambda: not ask("squeue", "-h"), 900, said)
         found = rows(runs)
         assert states() == ["done"] * 4, said()
         assert any(row["resumed_at"] for row in found.values()), said()

@@ -109,7 +109,7 @@ def _comparison(claim: dict[str, Any], tolerance: float, rows: pd.DataFrame | No
     said = round(a[column] - b[column], 1)
     if abs(said - claim["by"]) > 0.05:
         raise UserError(f"claims.yaml: {claim['says']!r} says {claim['by']}, table {number} says {said}")
-    column = tables.COLUMN.get(column, column)
+    column = tables.COLUMN.get(column, str(column))
     runs = [published.run_of(number, row) for row in (a, b)]
     groups = [tables.measured(rows, run, column) if rows is not None and run is not None else {} for run in runs]
     both = [where for where in groups[0] if where in groups[1]]

@@ -83,7 +83,7 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
     """
     from hbo.config import Run, resolve
     from hbo.data import open_data
-    from hbo.data.images import read_image
+    from hbo.data.sources import read_image
     from hbo.metrics import by_image
 
     row = rows.read(folder)
@@ -106,9 +106,9 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
         path = Path(data.val.paths[int(outcomes["index"][place])])
         image = read_image(path)
         scale = torch.tensor([*image.size, *image.size]) / run.resolution  # boxes are of the resized image
-        boxes = [{**part[place], "boxes": part[place]["boxes"] * scale} for part in (preds, target)]
+        found, truth = ({**part[place], "boxes": part[place]["boxes"] * scale} for part in (preds, target))
         shown.append(image)
-        marked.append(marks(*boxes, row["classes"], score))
+        marked.append(marks(found, truth, row["classes"], score))
         titles.append(path.stem)
     return grid(shown, marked, titles)
 

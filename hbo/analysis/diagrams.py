@@ -113,7 +113,8 @@ def _describe(module: nn.Module, x: Tensor, out: Tensor) -> tuple[str, str, int]
         kind, name = ("depthwise", f"DWConv {kernel}") if module.groups == x.shape[1] > 1 else dense
         return kind, name + by, out.numel() * weights
     if isinstance(module, (nn.AvgPool2d, nn.MaxPool2d)):
-        return "pool", f"{type(module).__name__[:-2]} {module.kernel_size}{X}{module.kernel_size}", 0
+        name = "AvgPool" if isinstance(module, nn.AvgPool2d) else "MaxPool"
+        return "pool", f"{name} {module.kernel_size}{X}{module.kernel_size}", 0
     if growth > 1:  # nn.Upsample, or einops' Rearrange, which has no mode
         return "upsample", f"Upsample {X}{growth} {getattr(module, 'mode', 'pixelshuffle')}", 0
     return "other", type(module).__name__, 0

@@ -171,16 +171,16 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
 
 
 def accuracy_cost(study: Study, cost: str = "macs", metric: str | None = None) -> Figure:
-    """A metric against what an arm costs: `macs`, `params` or `latency_ms` (see hbo.analysis.latency)."""
+    """A metric against what an arm costs: `macs`, `params` or `latency_ms` (see hbo.bench.infer)."""
     metric = metric or study.metric
     scale, label = {
         "macs": (1e6, "million multiply-adds at the study's resolution"),
         "params": (1e6, "million parameters"),
-        "latency_ms": (1, "milliseconds an image, median, eager PyTorch, one thread"),
+        "latency_ms": (1, "milliseconds an image, median, deployed in ONNX Runtime, one thread"),
     }[cost]
     done = study.done
     if cost not in done or done[cost].isna().all():
-        raise UserError(f"{cost}: not measured; `python -m hbo.analysis.latency {' '.join(study.names)}` does")
+        raise UserError(f"{cost}: not measured; `python -m hbo.bench infer --studies {' '.join(study.names)}` does")
     with rc_context(STYLE):
         figure, axes = _axes(label, f"{SHOWN[metric]}, %")
         arms = sorted(study.arms, key=lambda arm: done.loc[done["arm"] == arm, cost].iloc[0])

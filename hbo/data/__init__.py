@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hbo.config import Run
-from hbo.data.images import folder, imagenette, stacked
+from hbo.data.images import folder, imagenette
+from hbo.data.stacks import stacked
 from hbo.errors import DataError
 
 
@@ -53,9 +54,10 @@ def open_data(run: Run) -> Data:
         data = opened(run)
     else:
         data = stacked(run)
-    train, val, classes, *facts = data
+    train, val, classes, *more = data
+    facts: dict[str, Any] = more[0] if more else data[0].upsampled()  # pyright: ignore[reportAttributeAccessIssue]
     if len(train) < run.batch:
         raise DataError(
             f"batch={run.batch}: more than the {len(train)} training images of {run.data}; take --batch {len(train) // 2}"
         )
-    return Data(train, val, classes, *facts)
+    return Data(train, val, classes, facts)

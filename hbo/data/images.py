@@ -1,15 +1,16 @@
-"""Image classification: folders of photographs, and small sets held in memory.
+"""Image classification: images with their transforms, and folders of photographs.
 
 An item is (uint8 image (3, R, R), label, index); the task normalises on its device.
 """
 
 import hashlib
+import math
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,7 +19,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hbo.config import Run
+from hbo.data import cache
+from hbo.data.augment import Augment, Raw, Size, pack
 from hbo.data.sampling import few, seeded, split
+from hbo.data.sources import Files, Get, Source, check_headers
 from hbo.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
@@ -26,65 +30,121 @@ CHECKED = 100_000  # files whose headers are read before training; of a larger s
 Opened = tuple["Images", "Images", list[str]]
 
 
-class Source(NamedTuple):
-    """Images as they come, by index: PIL, or uint8 tensors (C, H, W), C 1 or 3."""
-
-    get: Callable[[int], "Image.Image | Tensor"]
-    labels: list[int]
-
-    def part(self, indices: list[int]) -> "Source":
-        return Source(Part(self.get, indices), [self.labels[i] for i in indices])
-
-
-class Part:
-    """Some of a source's images, by their place; a class, since a closure cannot go to a spawned worker."""
-
-    def __init__(self, get: Callable, indices: list[int]) -> None:
-        self.get, self.indices = get, indices
-
-    def __call__(self, i: int) -> "Image.Image | Tensor":
-        return self.get(self.indices[i])
-
-
-class Files:
-    """Images read from their files; paths as text, since an ImageNet of Path objects takes a gigabyte."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.paths = paths
-
-    def __call__(self, i: int) -> Image.Image:
-        return read_image(Path(self.paths[i]))
-
-
 class Images(Dataset):
-    """Images by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone.
+    """Images by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone; a batch by a list of those.
 
     Args:
         source: the images as they come.
         fixed: the part of the transform that is the same each time an image is seen.
         random: the part that follows, to (C, R, R).
-        seed: of the run.
+        run: for the seed, the cache, and where to augment.
         in_memory: do the fixed part once, now.
     """
 
-    def __init__(self, source: Source, fixed: v2.Transform, random: v2.Transform, seed: int, in_memory: bool) -> None:
+    def __init__(self, source: Source, fixed: v2.Transform, random: list[v2.Transform], run: Run, in_memory: bool) -> None:
         self.get, self.labels = source
-        self.transform, self.seed, self.in_memory = v2.Compose([fixed, random]), seed, in_memory
-        if in_memory and not isinstance(fixed, v2.Identity):
-            self.get = [fixed(source.get(i)) for i in range(len(source.labels))].__getitem__
-            self.transform = random
+        self.seed, self.in_memory = run.seed, in_memory
+        self.augment = Augment(random)
+        self.on_device = run.augment == "device" and bool(random)
+        self.fixed, self.transform = fixed, v2.Compose([fixed, *random])
+        self.pixels: cache.Pixels | None = None
+        self.side = run.cached_side if self.augment.resized else None  # of evaluation's images nothing is left out
+        if run.cache != "none":
+            self.pixels = cache.opened(run, cacheable(run.data, source.get, len(self.labels), fixed, self.side))
+        elif in_memory:
+            with ThreadPoolExecutor(4) as pool:  # decoding leaves Python's lock
+                self.get = list(pool.map(lambda i: fixed(source.get(i)), range(len(self.labels)))).__getitem__
+            self.fixed, self.transform = v2.Identity(), v2.Compose(random) if random else v2.Identity()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int, int]:
         epoch, index = item
+        if self.pixels is not None:
+            image, size = self.pixels[index]
+            draws = self.draw(epoch, index, size)
+            image = self.augment.finish(self.augment.cut(image, draws, size), draws, as_pil=not self.in_memory)
+            return image.expand(3, -1, -1), self.labels[index], index
         image = self.get(index)
         with seeded(self.seed, epoch, index):
             image = self.transform(image)
-        if isinstance(image, Image.Image):
-            image = v2.functional.pil_to_tensor(image)
-        return image.expand(3, -1, -1), self.labels[index], index
+        return as_tensor(image).expand(3, -1, -1), self.labels[index], index
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor | Raw, Tensor, Tensor]:
+        """A batch: images (B, 3, R, R), or what the device is to augment; labels and indices (B,)."""
+        indices = [index for _, index in items]
+        images = pack([self.raw(*item) for item in items]) if self.on_device else stack([self[item][0] for item in items])
+        return images, torch.tensor([self.labels[i] for i in indices]), torch.tensor(indices)
+
+    def raw(self, epoch: int, index: int) -> tuple[Tensor, list[Any]]:
+        """An image as far as it is made here, and what is drawn for it, where the device does the rest."""
+        if self.pixels is not None:
+            image, size = self.pixels[index]
+        else:
+            image = as_tensor(self.fixed(self.get(index)))
+            size = (image.shape[1], image.shape[2])
+        draws = self.draw(epoch, index, size)
+        return self.augment.cut(image, draws, size), draws
+
+    def draw(self, epoch: int, index: int, size: Size) -> list[Any]:
+        """The random part's draws for an image."""
+        with seeded(self.seed, epoch, index):
+            return self.augment.draw(size)
+
+    def upsampled(self) -> dict[str, float]:
+        """For the row: shares of the random-resized crops that have fewer pixels than they are resized to, with and without the cache."""
+        if self.pixels is None or self.side is None:
+            return {}
+        shares = self.augment.upsampled(self.pixels.sizes())
+        return dict(zip(("cache_upsampled", "uncached_upsampled"), shares, strict=True))
+
+
+def as_tensor(image: "Image.Image | Tensor") -> Tensor:
+    """(C, H, W) uint8."""
+    return v2.functional.pil_to_tensor(image) if isinstance(image, Image.Image) else image
+
+
+def stack(images: list[Tensor]) -> Tensor:
+    """A batch (B, 3, R, R), channels last where the images are."""
+    channels, height, width = images[0].shape
+    if images[0].stride(0) == 1 and channels == 3:
+        batch = torch.empty(len(images), height, width, channels, dtype=torch.uint8).permute(0, 3, 1, 2)
+    else:
+        batch = torch.empty(len(images), channels, height, width, dtype=torch.uint8)
+    for place, image in zip(batch, images, strict=True):
+        place.copy_(image)
+    return batch
+
+
+def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int | None) -> cache.Content:
+    """What the cache is to hold: the images after their fixed part, and with the short side at most `side`, if given."""
+
+    def make(i: int) -> tuple[Tensor, Size]:
+        image = fixed(get(i))
+        height, width = v2.functional.get_size(image)
+        if side is not None and min(height, width) > side:
+            image = v2.functional.resize(image, [side], antialias=True)
+        return as_tensor(image).permute(1, 2, 0), (height, width)
+
+    def size() -> tuple[int, bool]:
+        if not isinstance(fixed, v2.Identity):
+            height, width = fixed.transforms[-1].size  # pyright: ignore  (of the centre crop)
+            return images * height * width * get.shape(0)[2], True
+        chosen = range(0, images, math.ceil(images / CHECKED))
+        with ThreadPoolExecutor(4) as pool:
+            shapes = list(pool.map(get.shape, chosen))
+        each = [reduced(height, width, side) * channels for height, width, channels in shapes]
+        return round(images / len(each) * sum(each)), len(each) == images
+
+    identity, version = get.content()
+    return cache.Content(data, repr((identity, str(fixed), side)), version, images, size, make)
+
+
+def reduced(height: int, width: int, side: int | None) -> int:
+    """Pixels of an image whose short side is brought down to `side`, as torchvision rounds."""
+    short, long = sorted((height, width))
+    return height * width if side is None or short <= side else side * int(side * long / short)
 
 
 def whole(resize: int, crop: int) -> list[v2.Transform]:
@@ -99,7 +159,7 @@ def fixed_part(run: Run, train: bool) -> v2.Transform:
     return v2.Identity() if run.crop == "random" else v2.Compose(whole(run.resolution, run.resolution))
 
 
-def random_part(run: Run, train: bool) -> v2.Transform:
+def random_part(run: Run, train: bool) -> list[v2.Transform]:
     """Training's crops, flips and jitter."""
     parts: list[v2.Transform] = []
     if train and run.crop == "random":
@@ -112,7 +172,7 @@ def random_part(run: Run, train: bool) -> v2.Transform:
         parts.append(v2.RandomVerticalFlip())
     if train and run.jitter:
         parts.append(v2.ColorJitter(brightness=run.jitter, contrast=run.jitter))
-    return v2.Compose(parts) if parts else v2.Identity()
+    return parts
 
 
 def opened(run: Run, train: Source, val: Source, classes: list[str], in_memory: bool) -> Opened:
@@ -122,7 +182,7 @@ def opened(run: Run, train: Source, val: Source, classes: list[str], in_memory: 
     if run.holdout:
         rest, held = split(train.labels, run.holdout, salt="holdout")
         train, val = train.part(rest), train.part(held)
-    make = lambda source, t: Images(source, fixed_part(run, t), random_part(run, t), run.seed, in_memory)
+    make = lambda source, t: Images(source, fixed_part(run, t), random_part(run, t), run, in_memory)
     return make(train, True), make(val, False), classes
 
 
@@ -184,30 +244,6 @@ def fingerprint(root: str | None) -> str:
     return digest.hexdigest()[:10]
 
 
-def check_headers(files: list[Path]) -> None:
-    """Read the first bytes of each file.
-
-    Raises:
-        DataError: the first that is no image.
-    """
-    with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda path: read_image(path, header_only=True), files):
-            pass
-
-
-def read_image(path: Path, header_only: bool = False) -> Image.Image:
-    """An image in RGB.
-
-    Raises:
-        DataError: cannot be read as an image; names the path.
-    """
-    try:
-        with Image.open(path) as image:
-            return image if header_only else image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not an image that can be read ({error})") from None
-
-
 def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Opened:
     """`root/train/CLASS/*` and `root/val/CLASS/*`."""
     root = root or data_dir(run)
@@ -229,10 +265,28 @@ def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Op
     return opened(run, source["train"], source["val"], names, in_memory=False)
 
 
+def sample(run: Run, images: int) -> Images:
+    """Some of a folder's training images, to time loading by: the first of some classes, unchecked.
+
+    Raises:
+        DataError: the folder is not there, or holds none.
+    """
+    root = data_dir(run) / ("imagenette2-320" if run.data == "imagenette" else "") / "train"
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    chosen = classes[:: math.ceil(len(classes) / 16)] if classes else []
+    each = [islice((e.path for e in os.scandir(c) if Path(e.path).suffix.lower() in SUFFIXES), images) for c in chosen]
+    paths = [path for together in zip_longest(*each) for path in together if path][:images]
+    if not paths:
+        raise DataError(f"{root}: holds no images in a folder a class")
+    return Images(Source(Files(paths), [0] * len(paths)), fixed_part(run, True), random_part(run, True), run, in_memory=False)
+
+
 def imagenette(run: Run) -> Opened:
     """torchvision's, at 320 pixels."""
     root = download_dir(run)
-    _torchvision(run, "Imagenette", root, split="train", size="320px")
+    torchvision_set(run, "Imagenette", root, split="train", size="320px")
     return folder(run, root / "imagenette2-320")
 
 
@@ -243,7 +297,8 @@ def download_dir(run: Run) -> Path:
     return data_dir(run)
 
 
-def _torchvision(run: Run, name: str, root: Path, **kwargs):
+def torchvision_set(run: Run, name: str, root: Path, **kwargs):
+    """A data set of torchvision's, downloaded if the run allows it."""
     from torchvision import datasets
 
     try:
@@ -252,62 +307,3 @@ def _torchvision(run: Run, name: str, root: Path, **kwargs):
         if run.download:
             raise DataError(f"data={run.data}: could not be downloaded into {root} ({error})") from None
         raise DataError(f"{root}: holds no {run.data}; add --download, or name the folder that does") from None
-
-
-# ---------------------------------------------------------------- in memory
-
-
-def stacked(run: Run) -> Opened:
-    """A set held in memory as uint8, what is fixed of its transform done once."""
-    (train, y_train), (val, y_val), classes = _STACKS[run.data](run)
-    return opened(run, Source(train.__getitem__, y_train), Source(val.__getitem__, y_val), classes, in_memory=True)
-
-
-Stack = tuple[Tensor, list[int]]  # images (N, C, H, W) uint8, labels
-
-
-def _elpv(run: Run) -> tuple[Stack, Stack, list[str]]:
-    from hbo.data.elpv import load
-
-    return load()
-
-
-def _digits(run: Run) -> tuple[Stack, Stack, list[str]]:
-    """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is reported."""
-    from sklearn.datasets import load_digits
-
-    pixels, target = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels * 15.9375).to(torch.uint8).view(-1, 1, 8, 8)  # 0..16 -> 0..255
-    labels = [int(y) for y in target]
-    return *parts(images, labels, *split(labels, 0.25, salt="digits")), [str(i) for i in range(10)]
-
-
-def _cifar(run: Run) -> tuple[Stack, Stack, list[str]]:
-    root = download_dir(run)
-    sets = [_torchvision(run, run.data.upper(), root, train=train) for train in (True, False)]
-    train, val = ((torch.from_numpy(s.data).permute(0, 3, 1, 2), list(s.targets)) for s in sets)
-    return train, val, sets[0].classes
-
-
-def _fake(run: Run) -> tuple[Stack, Stack, list[str]]:
-    """Random images of the run's resolution, with random labels: for tests and timing; there is nothing to learn."""
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda n: (
-        torch.randint(0, 256, (n, 3, run.resolution, run.resolution), dtype=torch.uint8, generator=generator),
-        torch.randint(0, 10, (n,), generator=generator).tolist(),
-    )
-    return draw(256), draw(64), [str(i) for i in range(10)]
-
-
-def parts(images: Tensor, labels: list[int], train: list[int], val: list[int]) -> tuple[Stack, Stack]:
-    """The two parts of a set by their indices."""
-    return (images[train], [labels[i] for i in train]), (images[val], [labels[i] for i in val])
-
-
-_STACKS: dict[str, Callable[[Run], tuple[Stack, Stack, list[str]]]] = {
-    "elpv": _elpv,
-    "digits": _digits,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
-    "fake": _fake,
-}

@@ -9,6 +9,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -116,13 +117,17 @@ def _leave_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
 def loader(dataset: Dataset, batches: TrainBatches | EvalBatches, workers: int) -> DataLoader:
-    """A loader over batches of (epoch, index); workers stay alive between epochs."""
+    """A loader over batches of (epoch, index); workers stay alive between epochs. A set with `__getitems__` makes whole batches."""
     return DataLoader(
         dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (a list of pairs, which the data set takes)
         num_workers=workers,
-        collate_fn=getattr(dataset, "collate", None),
+        collate_fn=_as_is if hasattr(dataset, "__getitems__") else None,
         worker_init_fn=_leave_signals,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -20,13 +20,14 @@ from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hbo.config import Run, resolve
-from hbo.data.images import SUFFIXES, data_dir, read_image
+from hbo.data.images import SUFFIXES, data_dir
 from hbo.data.sampling import seeded, split
+from hbo.data.sources import read_image
 from hbo.errors import DataError
 
 CLASSES = [
@@ -87,11 +88,10 @@ class Boxes(Dataset):
             image, target = self.transform(tv_tensors.Image(image), target | {"boxes": boxes})
         return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}, index
 
-    @staticmethod
-    def collate(items: list[tuple[Tensor, Target, int]]) -> tuple[Tensor, list[Target], Tensor]:
+    def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor, list[Target], Tensor]:
         """A batch: images (B, 3, R, R), a dict of targets an image, indices (B,)."""
-        images, targets, indices = zip(*items, strict=True)
-        return default_collate(list(images)), list(targets), torch.tensor(indices)
+        images, targets, indices = zip(*(self[item] for item in items), strict=True)
+        return torch.stack(images), list(targets), torch.tensor(indices)
 
 
 def transform(run: Run, train: bool) -> v2.Transform:

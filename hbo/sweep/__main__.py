@@ -106,6 +106,7 @@ def opened(args: Any):
 def plan(args: Any) -> int:
     """`plan FILE`."""
     from hbo.sweep import plan as p
+    from hbo.sweep.loading import bottleneck
     from hbo.sweep.pool import places
 
     _, runs = opened(args)
@@ -114,7 +115,9 @@ def plan(args: Any) -> int:
     if args.json:
         print(p.as_json(runs))
     else:
-        print(p.table(runs) + "\n\n" + p.totals(runs, args.workers or len(places(runs, None)), source))
+        slow = bottleneck(runs)
+        totals = p.totals(runs, args.workers or len(places(runs, None)), source)
+        print("\n\n".join([p.table(runs), totals]) + f"\n{slow}" * bool(slow))
     return 0
 
 

@@ -7,9 +7,11 @@ A run of several devices is a job of as many tasks a node, each a process of Lig
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from hbo import rows, signals
 from hbo.config import did_you_mean
 from hbo.errors import UserError
-from hbo.lock import BUSY
+from hbo.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command
@@ -25,6 +27,8 @@ from hbo.sweep.study import Study
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
 NOTICE = 120  # seconds before the time limit at which a run is told to save
+# submitit's own process too must outlive a signal that comes before it listens: else SLURM takes the job for failed.
+PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 TIMEOUTS = 1000  # times that a run may be requeued at its time limit: it goes on each time, so there is no reason to stop
 
 
@@ -38,9 +42,24 @@ class Fit:
     def __call__(self) -> str:
         """Train; "done", or "busy" where another process does.
 
+        The lock of a process that SLURM killed on another node counts for a minute: a requeued job waits for it.
+
         Raises:
             RuntimeError: the run failed; its last line stands above in the job's log.
         """
+        end = time.monotonic() + STALE + 2 * BEAT if os.environ.get("SLURM_RESTART_COUNT") else 0.0
+        code = self._train()
+        while code == BUSY and time.monotonic() < end:
+            time.sleep(BEAT)
+            code = self._train()
+        if code - 128 in signals.PREEMPTION:  # preempted, or cancelled: SLURM says which by what it does next
+            time.sleep(900)
+        if code not in (0, BUSY):
+            raise RuntimeError(f"hbo.fit ended with exit status {code}")
+        return "done" if code == 0 else "busy"
+
+    def _train(self) -> int:
+        """Exit status of `hbo.fit`."""
 
         def ignore() -> None:  # until the child listens: SLURM signals all processes of a job, its first moment included
             for number in signals.PREEMPTION:
@@ -49,12 +68,7 @@ class Fit:
         self.process = subprocess.Popen(command(self.fields), preexec_fn=ignore)
         while not self._over():
             time.sleep(0.2)
-        code = self.process.wait()
-        if code - 128 in signals.PREEMPTION:  # preempted, or cancelled: SLURM says which by what it does next
-            time.sleep(900)
-        if code not in (0, BUSY):
-            raise RuntimeError(f"hbo.fit ended with exit status {code}")
-        return "done" if code == 0 else "busy"
+        return self.process.wait()
 
     def checkpoint(self) -> Any:
         """What submitit calls at its signal, to requeue the job: let the run save itself first."""
@@ -105,7 +119,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
         assert group[0].run is not None
         logs = Path(group[0].run.out).expanduser().resolve() / group[0].run.study / "slurm"
         try:
-            executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=TIMEOUTS)
+            executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=TIMEOUTS, slurm_python=PYTHON)
             executor.update_parameters(**parameters(asked, study.name, devices, nodes, threads))
             with executor.batch():
                 jobs = [executor.submit(Fit(entry.fields)) for entry in group]

@@ -69,9 +69,8 @@ class Task(pl.LightningModule):
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
         """The network on images as they lie on disk, 0 to 255."""
         x: Float[Tensor, "b 3 h w"] = (images.to(self.mean.dtype) - self.mean) / self.std
-        if self.run.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.net(x)
+        order = torch.channels_last if self.run.channels_last else torch.contiguous_format
+        return self.net(x.contiguous(memory_format=order))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and its like (in rivals' networks) as a function of seed, update and rank: resumable without a state.

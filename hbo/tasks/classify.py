@@ -9,6 +9,8 @@ from torch import Tensor
 
 from hbo import rows
 from hbo.config import Run
+from hbo.data.augment import Augment, Raw, unpack
+from hbo.data.images import random_part
 from hbo.metrics import Outcomes, classification
 from hbo.tasks.base import Task
 
@@ -29,6 +31,7 @@ class Classify(Task):
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1, class_weights: list[float] | None = None) -> None:
         super().__init__(run, num_classes, steps_per_epoch)
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
+        self.augment = Augment(random_part(run, train=True))  # of batches that the loader leaves to the device
         self.outcomes = Outcomes(num_classes)
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
@@ -41,6 +44,10 @@ class Classify(Task):
         if self.class_weights is not None:
             losses = losses * self.class_weights[labels]
         return losses.mean()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, *rest = batch
+        return unpack(images, self.augment) if isinstance(images, Raw) else images, *rest
 
     def training_loss(self, batch: Any) -> tuple[Tensor, int]:
         images, labels, _ = batch

@@ -1,0 +1,272 @@
+"""Decoded images in one file that all workers and runs of a machine map into memory (`--cache ram|disk`).
+
+What is kept is what each look at an image starts with: the fixed part of the transform, done as without the cache, and so
+the same pixels; for random-resized crops of photographs, the photograph with its short side at most `Run.cached_side`.
+
+ROOT/NAME/pixels: a header (JSON, 4096 bytes), the images (H, W, C) uint8 one after the other, the index. NAME is a hash of the
+images' names and lengths and of the transform: moved or asked for by another run, they are found again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hbo import lock, signals
+from hbo.config import Run
+from hbo.data.augment import Size
+from hbo.errors import DataError, UserError
+
+FORMAT, HEADER = 1, 4096
+MEMORY = Path("/dev/shm")  # a file system in memory
+PROBED = 256  # images whose checksums are compared at each opening, evenly spread
+# Where an image lies, its shape, the size that random draws are made for, and its checksum.
+INDEX = np.dtype(
+    [(name, "<i8" if name == "offset" else "<i4") for name in ("offset", "height", "width", "channels", "seen_h", "seen_w")]
+    + [("crc", "<u4")]
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a cache is made from.
+
+    Args:
+        name: the set's, for people.
+        identity: the images' names and lengths and the transform: the same, the same file.
+        version: of the images, such as the times of their files: another, the file is stale.
+        images: how many.
+        size: bytes of the pixels to come, and whether that is a count (else an estimate); may take a while.
+        make: index -> (image (H, W, C) uint8, the size that random draws are made for).
+    """
+
+    name: str
+    identity: str
+    version: str
+    images: int
+    size: Callable[[], tuple[int, bool]]
+    make: Callable[[int], tuple[Tensor, Size]]
+
+
+class Pixels:
+    """The images of a cache: `[i]` is (image (C, H, W) uint8, to be read only, the size that random draws are made for)."""
+
+    def __init__(self, path: Path, index: np.ndarray) -> None:
+        self.path, self.index = path, index
+        self._flat: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_flat": None}  # another process maps the file anew
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Size]:
+        offset, height, width, channels, seen_h, seen_w, _ = self.index[i].item()
+        flat = self.flat[offset : offset + height * width * channels]
+        return flat.view(height, width, channels).permute(2, 0, 1), (seen_h, seen_w)
+
+    @property
+    def flat(self) -> Tensor:
+        """All bytes of the file."""
+        if self._flat is None:
+            with warnings.catch_warnings():  # that it must not be written to
+                warnings.simplefilter("ignore", UserWarning)
+                self._flat = torch.from_numpy(np.memmap(self.path, np.uint8, "r"))
+        return self._flat
+
+    def sizes(self, at_most: int = 2000) -> list[tuple[Size, Size]]:
+        """(size that draws are made for, stored size) of the images, of many an even choice."""
+        chosen = self.index[:: max(1, len(self) // at_most)]
+        return [((int(e["seen_h"]), int(e["seen_w"])), (int(e["height"]), int(e["width"]))) for e in chosen]
+
+
+def root(run: Run) -> Path:
+    """The folder of all caches.
+
+    Raises:
+        UserError: this system has no file system in memory.
+    """
+    if run.cache == "ram":
+        if not MEMORY.is_dir():
+            raise UserError(f"cache=ram: needs {MEMORY}, which this system lacks; take --cache disk")
+        return MEMORY / f"hbo-{os.getuid()}"
+    if run.cache_dir:
+        return Path(run.cache_dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hbo"
+
+
+def opened(run: Run, content: Content) -> Pixels:
+    """The cache of these images, built first where there is none; of processes that ask together, one builds.
+
+    Raises:
+        DataError: it is stale or damaged, an image is broken, or there is no room.
+    """
+    folder = root(run) / f"{content.name}-{_digest(FORMAT, content.identity)}"
+    path = folder / "pixels"
+    told = False
+    while not path.exists():
+        held = lock.Lock(folder)
+        try:
+            held.acquire()
+        except lock.Busy:
+            if not told and (holder := lock.read(folder)):
+                print(f"cache: process {holder['pid']} on {holder['host']} builds {folder}; waiting", file=sys.stderr)
+                told = True
+            _heed_signals()
+            time.sleep(0.5)
+            continue
+        try:
+            if not path.exists():  # else it has just been built
+                build(run, folder, content)
+        finally:
+            held.release()
+            if not path.exists() and folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+    return read(path, content)
+
+
+def read(path: Path, content: Content) -> Pixels:
+    """Map a cache.
+
+    Raises:
+        DataError: of other images, cut short or damaged; says what to delete.
+    """
+    instead = f"delete {path.parent} to have it built again"
+    try:
+        with open(path, "rb") as file:
+            head = json.loads(file.read(HEADER))
+            if head["bytes"] != (found := path.stat().st_size):
+                raise DataError(f"{path}: cut short, {found} of {head['bytes']} bytes; {instead}")
+            file.seek(head["bytes"] - head["images"] * INDEX.itemsize)
+            raw = file.read()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: no cache of this program; {instead}") from None
+    if zlib.crc32(raw) != head["index"]:
+        raise DataError(f"{path}: its index is damaged; {instead}")
+    if head["format"] != FORMAT or head["version"] != content.version or head["images"] != content.images:
+        raise DataError(f"{path}: stale, the images have changed since it was built; {instead}")
+    pixels = Pixels(path, np.frombuffer(raw, INDEX))
+    for i in np.linspace(0, len(pixels) - 1, min(PROBED, len(pixels))).astype(int):
+        start, count = (
+            int(pixels.index[i]["offset"]),
+            int(np.prod([pixels.index[i][n] for n in ("height", "width", "channels")])),
+        )
+        if zlib.crc32(pixels.flat[start : start + count].numpy().data) != pixels.index[i]["crc"]:
+            raise DataError(f"{path}: image {i} is damaged; {instead}")
+    return pixels
+
+
+def build(run: Run, folder: Path, content: Content) -> None:
+    """Write the cache, whole or not at all; who calls holds the lock of its folder.
+
+    Raises:
+        DataError: an image is broken, or there is no room.
+    """
+    from tqdm import tqdm
+
+    for left in folder.glob("pixels.part-*"):  # by one who was killed
+        left.unlink()
+    size, exact = content.size()
+    size += HEADER + content.images * INDEX.itemsize
+    free = _free(run, folder)
+    others = sum(path.stat().st_size for path in folder.parent.glob("*/pixels"))
+    print(
+        f"cache: {content.images} images of {content.name}, {'' if exact else 'about '}{gb(size)}, into {folder}"
+        f" ({gb(free)} free, other caches there take {gb(others)}); kept until it is deleted",
+        file=sys.stderr,
+    )
+    if size > free:
+        small = "a smaller --resolution" if run.cached_side is None else "a smaller --cache_size"
+        where = "--cache disk" if run.cache == "ram" else "another --cache_dir"
+        raise DataError(
+            f"cache={run.cache}: needs {gb(size)} in {folder.parent}, where {gb(free)} are free; take {where}, {small} or --cache none"
+        )
+    part = folder / f"pixels.part-{os.getpid()}"
+    index = np.zeros(content.images, INDEX)
+    try:
+        with open(part, "wb") as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            file.seek(HEADER)
+            made = _in_order(pool, content.make, range(content.images))
+            watched = sys.stderr.isatty()
+            bar = tqdm(made, total=content.images, desc="cache", unit="image", mininterval=0.2 if watched else 10)
+            for i, (image, seen) in enumerate(bar):
+                array = image.contiguous().numpy()
+                index[i] = (file.tell(), *array.shape, *seen, zlib.crc32(array.data))
+                file.write(array.data)
+                _heed_signals()
+            file.write(index.tobytes())
+            head = {
+                "format": FORMAT,
+                "version": content.version,
+                "images": content.images,
+                "bytes": file.tell(),
+                "index": zlib.crc32(index.tobytes()),
+            }
+            file.seek(0)
+            file.write(json.dumps(head).encode().ljust(HEADER))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, folder / "pixels")
+    finally:
+        part.unlink(missing_ok=True)
+    directory = os.open(folder, os.O_RDONLY)
+    os.fsync(directory)  # the name, too
+    os.close(directory)
+
+
+def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
+    """The results in order, a few at most made ahead: what is done must not pile up before the disk."""
+    rest = iter(indices)
+    ahead = [pool.submit(make, i) for i in islice(rest, 4 * (os.cpu_count() or 1))]
+    try:
+        while ahead:
+            yield ahead.pop(0).result()
+            ahead += [pool.submit(make, i) for i in islice(rest, 1)]
+    finally:
+        for future in ahead:
+            future.cancel()
+
+
+def _free(run: Run, folder: Path) -> int:
+    """Bytes that may be taken there."""
+    free = shutil.disk_usage(folder).free
+    if run.cache == "ram":
+        try:
+            with open("/proc/meminfo") as lines:
+                available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+            free = min(free, available)
+        except (OSError, StopIteration):
+            pass
+    return free
+
+
+def _heed_signals() -> None:
+    """A scheduler's signal ends a build: it may take longer than the scheduler waits."""
+    if signals.noted:
+        raise SystemExit(128 + signals.noted)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+
+
+def gb(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,127 @@
+"""Where images come from: files, or a tensor in memory; by index, decoded when asked for."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from hbo.errors import DataError
+
+
+class Get(Protocol):
+    """Images as they come, by index: PIL, or uint8 tensors (C, H, W), C 1 or 3."""
+
+    def __call__(self, i: int) -> "Image.Image | Tensor": ...
+
+    def shape(self, i: int) -> tuple[int, int, int]:
+        """Height, width, channels, without decoding."""
+        ...
+
+    def content(self) -> tuple[str, str]:
+        """Hashes of what the images are (names, lengths) and of their version (times): for the cache."""
+        ...
+
+
+class Source(NamedTuple):
+    """Images and their labels."""
+
+    get: Get
+    labels: list[int]
+
+    def part(self, indices: list[int]) -> "Source":
+        return Source(Part(self.get, indices), [self.labels[i] for i in indices])
+
+
+class Part:
+    """Some of a source's images, by their place; a class, since a closure cannot go to a spawned worker."""
+
+    def __init__(self, get: Get, indices: list[int]) -> None:
+        self.get, self.indices = get, indices
+
+    def __call__(self, i: int) -> "Image.Image | Tensor":
+        return self.get(self.indices[i])
+
+    def shape(self, i: int) -> tuple[int, int, int]:
+        return self.get.shape(self.indices[i])
+
+    def content(self) -> tuple[str, str]:
+        identity, version = self.get.content()
+        return hashlib.sha256(repr((identity, self.indices)).encode()).hexdigest(), version
+
+
+class Files:
+    """Images read from their files; paths as text, since an ImageNet of Path objects takes a gigabyte."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+
+    def __call__(self, i: int) -> "Image.Image | Tensor":
+        return read_image(Path(self.paths[i]))
+
+    def shape(self, i: int) -> tuple[int, int, int]:
+        image = read_image(Path(self.paths[i]), header_only=True)
+        return image.height, image.width, 3
+
+    def content(self) -> tuple[str, str]:
+        identity, version = hashlib.sha256(), hashlib.sha256()
+        with ThreadPoolExecutor(4) as pool:
+            for path, stat in zip(self.paths, pool.map(os.stat, self.paths, chunksize=1000), strict=True):
+                identity.update(repr((path.split(os.sep)[-2:], stat.st_size)).encode())
+                version.update(repr(stat.st_mtime_ns).encode())
+        return identity.hexdigest(), version.hexdigest()
+
+
+class Grey(Files):
+    """The same, grey, as tensors."""
+
+    def __call__(self, i: int) -> Tensor:
+        return pil_to_tensor(read_image(Path(self.paths[i]), "L"))
+
+    def shape(self, i: int) -> tuple[int, int, int]:
+        return *super().shape(i)[:2], 1
+
+
+class Stack:
+    """Images of one size in a tensor (N, C, H, W) uint8."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __call__(self, i: int) -> Tensor:
+        return self.images[i]
+
+    def shape(self, i: int) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return height, width, channels
+
+    def content(self) -> tuple[str, str]:
+        return hashlib.sha256(self.images.contiguous().numpy().data).hexdigest() + str(tuple(self.images.shape)), ""
+
+
+def check_headers(files: list[Path]) -> None:
+    """Read the first bytes of each file.
+
+    Raises:
+        DataError: the first that is no image.
+    """
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda path: read_image(path, header_only=True), files):
+            pass
+
+
+def read_image(path: Path, mode: str = "RGB", header_only: bool = False) -> Image.Image:
+    """An image, in PIL's mode.
+
+    Raises:
+        DataError: cannot be read as an image; names the path.
+    """
+    try:
+        with Image.open(path) as image:
+            return image if header_only else image.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not an image that can be read ({error})") from None

@@ -1,0 +1,126 @@
+"""Feature maps as parts with lanes, and convolutions between them: what `hbo.deploy` builds networks of.
+
+Runtimes compute channels in blocks of a vector register's size; a map of other sizes is filled up, and taken apart and put
+together again, around every slice and every concatenation. So here a map is a list of parts, each a tensor of (B, L, H, W)
+whose L is a multiple of `LANES`, and a layout says which channel each lane holds. Taking channels from a map, putting maps
+together and changing their order are then a matter of the weights of whatever reads them: nothing is copied.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LANES = 16  # float32 numbers in a register of AVX-512, and the block of ONNX Runtime there and on ARM; two of AVX2's
+ZERO, OTHER = -1, -2  # a lane that holds zeros; one that holds what nobody reads
+Lanes = tuple[int, ...]  # the channel in each lane, or one of the above
+Layout = list[Lanes]
+
+
+def fill(channels: Iterable[int], lanes: int = LANES) -> Lanes:
+    """These channels, then zeros up to a multiple of `lanes`."""
+    given = tuple(channels)
+    return given + (ZERO,) * (-len(given) % lanes)
+
+
+def places(layout: Layout) -> dict[int, tuple[int, int]]:
+    """Channel -> (part, lane) where it is read; it may lie in others too."""
+    found: dict[int, tuple[int, int]] = {}
+    for part, lanes in enumerate(layout):
+        for lane, channel in enumerate(lanes):
+            if channel >= 0:
+                found.setdefault(channel, (part, lane))
+    return found
+
+
+class Affine(NamedTuple):
+    """A convolution's weight (O, I, kh, kw) and bias (O), in float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> Affine:
+    """A convolution with the batch norm that follows it."""
+    weight = conv.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.float64) if conv.bias is None else conv.bias.detach().double()
+    if norm is None:
+        return Affine(weight, bias)
+    scale, shift = scale_shift(norm)
+    return Affine(weight * scale.view(-1, 1, 1, 1), bias * scale + shift)
+
+
+def scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What batch norm does in evaluation: multiply by the one, add the other."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
+
+
+class Dense(nn.Module):
+    """A convolution over all channels: parts -> one part, each part's share added up.
+
+    Args:
+        affine: weight (O, I, kh, kw), bias (O), by channel.
+        source: the parts that it reads.
+        target: the output channel of each lane of its result; a channel may have several lanes.
+        stride, padding: as of `nn.Conv2d`.
+        act: whether ReLU6 follows.
+    """
+
+    def __init__(
+        self, affine: Affine, source: Layout, target: Lanes, stride: int = 1, padding: int = 0, act: bool = False
+    ) -> None:
+        super().__init__()
+        weight, bias = affine
+        out = torch.tensor(target)
+        real = (out >= 0).nonzero().flatten()
+        self.parts, convs = list[int](), []
+        for part, lanes in enumerate(source):
+            pairs = [
+                (lane, channel) for channel, (p, lane) in places(source).items() if p == part and channel < weight.shape[1]
+            ]
+            pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
+            if not pairs and (convs or part + 1 < len(source)):
+                continue
+            conv = nn.Conv2d(len(lanes), len(target), tuple(weight.shape[2:]), stride, padding, bias=not convs)  # pyright: ignore
+            conv.weight.data.zero_()
+            for lane, channel in pairs:
+                conv.weight.data[real, lane] = weight[out[real], channel].float()
+            if conv.bias is not None:
+                conv.bias.data.zero_()
+                conv.bias.data[real] = bias[out[real]].float()
+            self.parts.append(part)
+            convs.append(conv)
+        self.convs = nn.ModuleList(convs)
+        self.act = nn.ReLU6() if act else nn.Identity()
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        total = None
+        for part, conv in zip(self.parts, self.convs, strict=True):
+            total = conv(parts[part]) if total is None else total + conv(parts[part])
+        return self.act(total)
+
+
+def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
+    """A convolution per channel, weight (C, 1, k, k): each lane has its channel's, lanes without a channel give zeros."""
+    weight, bias = affine
+    size = weight.shape[-1]
+    conv = nn.Conv2d(len(lanes), len(lanes), size, stride, size // 2 if padding is None else padding, groups=len(lanes))
+    conv.weight.data.zero_()
+    assert conv.bias is not None
+    conv.bias.data.zero_()
+    for lane, channel in enumerate(lanes):
+        if channel >= 0:
+            conv.weight.data[lane] = weight[channel].float()
+            conv.bias.data[lane] = bias[channel].float()
+    return conv
+
+
+def even(x: Tensor) -> Tensor:
+    """Repeat the last row and column of a map with an odd number of them: what pooling 2x2 with ceil averages and compares."""
+    h, w = x.shape[2:]
+    return F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x

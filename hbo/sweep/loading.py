@@ -1,0 +1,90 @@
+"""Whether a study waits for its images: some of them loaded and one network timed, each alone, before anything starts."""
+
+import contextlib
+import io
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+
+from hbo.config import Run
+from hbo.errors import UserError
+from hbo.sweep import plan
+
+SAMPLE = 256  # files
+SECONDS = 1.5  # of loading, after the workers have started
+
+
+def bottleneck(runs: list[plan.Entry]) -> str:
+    """A line where the run that most depends on its loader is loaded more slowly than it trains; else nothing.
+
+    It is the one that writes least, of those that read photographs; sets in memory are not loaded.
+    """
+    reading = [
+        entry
+        for entry in runs
+        if entry.run and entry.written and entry.state not in ("done", "invalid") and entry.run.data in FOLDERS
+    ]
+    if not reading:
+        return ""
+    entry = min(reading, key=lambda entry: entry.written or 0)
+    assert entry.run is not None
+    try:
+        loaded, workers = loading(entry.run)
+    except UserError as error:
+        return f"loading was not timed: {error}"
+    return verdict(entry.run, loaded, 1 / plan.calibrate(entry.run), workers)
+
+
+FOLDERS = ("imagenet", "imagefolder", "imagenette")
+
+
+def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:
+    """What to say of images/s of one process's loader and of its network; nothing where the network is the slower one."""
+    if loaded >= trained:
+        return ""
+    cores = (os.cpu_count() or 1) // run.devices
+    more = math.ceil(max(workers, 1) * trained / loaded)
+    ways = ["--set cache=disk"] * (run.cache == "none") + [f"--set workers={more}"] * (workers < more < cores)
+    if run.augment == "loader" and run.crop == "random" and run.cache != "none":
+        ways.append("--set augment=device (on a GPU)")
+    return (
+        f"data is the bottleneck: {workers} worker{'s' * (workers != 1)} load{'s' * (workers == 1)} {loaded:.0f} images/s at"
+        f" {run.resolution} x {run.resolution}, {run.net} trains {trained:.0f} a device"
+        f" (each timed alone); take {' or '.join(ways) or f'more cores than {cores} a device'}"
+    )
+
+
+def loading(run: Run) -> tuple[float, int]:
+    """Images/s that one process of the run loads, and its workers; a cache is made of the sample alone.
+
+    Raises:
+        UserError: the folder is not there.
+    """
+    from hbo.data.images import sample
+    from hbo.data.sampling import loader
+    from hbo.fit import data_workers
+
+    workers = data_workers(run, in_memory=False)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        images = sample(replace(run, cache="none" if run.cache == "none" else "disk", cache_dir=folder), SAMPLE)
+        size = min(run.batch // run.world, 32, len(images))
+
+        def batches() -> Iterator[list[tuple[int, int]]]:
+            for epoch in count():
+                for start in range(0, len(images) - size + 1, size):
+                    yield [(epoch, index) for index in range(start, start + size)]
+
+        found = iter(loader(images, batches(), workers))  # pyright: ignore[reportArgumentType]
+        for _ in range(2 * workers + 1):  # what is made ahead
+            next(found)
+        done, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS or done < 2 * workers + 1:
+            next(found)
+            done += 1
+        seconds = time.perf_counter() - start
+        del found  # ends the workers
+    return done * size / seconds, workers

@@ -1,0 +1,365 @@
+"""The cache: the pixels of the plain path, the same crops of smaller copies, and what is stale, broken, killed or too large."""
+
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import call, make_folder, only_row, start
+from PIL import Image
+from test_fit import same_run, wait_for
+
+from hbo.config import resolve
+from hbo.data import cache, open_data
+from hbo.data.augment import unpack
+from hbo.data.prefetch import prefetched
+from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.errors import DataError, UserError
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch):
+    """What is kept in memory is kept for the test alone."""
+    monkeypatch.setattr(cache, "MEMORY", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)
+
+
+def opened(kind: str, where: Path, **given):
+    return open_data(resolve(cache=kind, cache_dir=str(where / "caches"), **{"batch": 4, **given}))
+
+
+def batches(images, workers: int = 0, updates: int = 0) -> list[torch.Tensor]:
+    return [b[0] for b in loader(images, TrainBatches(len(images), 4, 0, progress=lambda: updates), workers)]
+
+
+EXACT = [
+    {"data": "elpv", "per_class": 8, "holdout": 0.5, "jitter": 0.2},
+    {"data": "elpv", "per_class": 8, "holdout": 0.5, "crop": "random"},
+    {"data": "digits", "per_class": 2, "crop": "pad"},
+    {"data": "fake", "crop": "random", "flip": "both", "jitter": 0.3, "resolution": 32},
+    {"data": "imagefolder", "crop": "none", "resolution": 48},
+    {"data": "imagefolder", "crop": "pad", "resolution": 64, "jitter": 0.3, "flip": "both"},
+    {"data": "imagefolder", "crop": "none", "resolution": 96, "holdout": 0.3, "per_class": 5},
+]  # the last enlarges
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+@pytest.mark.parametrize("given", EXACT, ids=lambda given: "-".join(map(str, given.values())))
+def test_pixels_are_those_of_the_plain_path(given, kind, folder, tmp_path):
+    given = given | {"data_dir": str(folder)}
+    plain, cached = (opened(k, tmp_path, **given) for k in ("none", kind))
+    assert (cached.train.pixels.path.parent.parent.name == "caches") == (kind == "disk")
+    for a, b in ((plain.train, cached.train), (plain.val, cached.val)):
+        assert a.labels == b.labels
+        for item in [(epoch, i) for epoch in (0, 1) for i in range(min(len(a), 40))]:
+            assert torch.equal(a[item][0], b[item][0])
+    for a, b in zip(batches(plain.train), batches(cached.train), strict=True):
+        assert torch.equal(a, b)
+    assert resolve(cache=kind, **given).key() == resolve(**given).key()
+    assert cached.train.upsampled() == {}
+
+
+def test_evaluation_of_photographs_is_exact_too(folder, tmp_path):
+    plain, cached = (opened(k, tmp_path, data="imagefolder", data_dir=str(folder), resolution=64) for k in ("none", "disk"))
+    a, b = (list(loader(d.val, EvalBatches(6, 4), 0)) for d in (plain, cached))
+    for x, y in zip(a, b, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(x, y, strict=True))
+
+
+@pytest.fixture(scope="module")
+def chart(tmp_path_factory):
+    """Photographs whose pixels say where they are: red is the column, green the row, from 0 to 255."""
+    root, height, width = tmp_path_factory.mktemp("chart"), 360, 480
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([255 * x / (width - 1), 255 * y / (height - 1), 0 * x], 2).round().astype(np.uint8)
+    for part in ("train", "val"):
+        (root / part / "c").mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(pixels).save(root / part / "c" / f"{i}.png")
+    return root
+
+
+def corners(image: torch.Tensor) -> torch.Tensor:
+    """Where in the photograph, as shares of 255, the four corners of a crop come from."""
+    return image[:2].float()[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+
+
+def test_a_crop_is_the_same_part_of_the_photograph(chart, tmp_path):
+    """Within a pixel of the small copy (each edge goes to the nearest), and the same one flipped; small crops are half of it."""
+    given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 48, "batch": 2}
+    plain, cached, large = (
+        opened("none", tmp_path, **given).train,
+        opened("disk", tmp_path, **given, cache_size=120).train,
+        opened("disk", tmp_path, **given, cache_size=1000).train,
+    )
+    assert [images.pixels[0][0].shape for images in (cached, large)] == [(3, 120, 160), (3, 360, 480)]  # never enlarged
+    for item in [(epoch, i) for epoch in range(25) for i in range(4)]:
+        a, b = (corners(images[item][0]) for images in (plain, cached))
+        assert (a - b).abs().max() <= 1.0 * 255 / 120
+        assert (plain[item][0].int() - large[item][0].int()).abs().max() <= 1  # the same box; PIL rounds otherwise
+
+
+def test_enlarged_crops_are_counted_as_the_recipe_draws_them(chart, tmp_path):
+    """Against the distribution drawn by NumPy, which knows nothing of pixels: areas, log-uniform ratios, ten tries."""
+    given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 96, "batch": 2, "crop_area": 0.2}
+    found = opened("disk", tmp_path, **given, cache_size=120).train.upsampled()
+    draw = np.random.RandomState(0)
+    area = 360 * 480 * draw.uniform(0.2, 1, (100_000, 10))
+    ratio = np.exp(draw.uniform(np.log(3 / 4), np.log(4 / 3), area.shape))
+    w, h = np.sqrt(area * ratio), np.sqrt(area / ratio)
+    fits = (w <= 480) & (h <= 360)
+    first = fits.argmax(1)[:, None]
+    side = np.minimum(np.take_along_axis(w, first, 1), np.take_along_axis(h, first, 1))[:, 0]
+    side[~fits.any(1)] = 360
+    assert found["cache_upsampled"] == pytest.approx((side / 3 < 96).mean(), abs=0.03)
+    assert found["uncached_upsampled"] == pytest.approx((side < 96).mean(), abs=0.03)
+
+
+def test_any_number_of_workers_and_a_spawned_one_map_the_same_file(folder, tmp_path):
+    images = opened("disk", tmp_path, data="imagefolder", data_dir=str(folder), resolution=64).train
+    alone = torch.cat(batches(images))
+    assert torch.equal(alone, torch.cat(batches(images, workers=1)))
+    text = pickle.dumps(images)
+    assert len(text) < 20_000 < images.pixels.path.stat().st_size
+    assert torch.equal(alone, torch.cat(batches(pickle.loads(text))))
+
+
+# ------------------------------------------------------------ found again, stale, damaged, too large
+
+
+def photographs(folder: Path, where: Path, kind: str = "disk", **given):
+    return opened(kind, where, data="imagefolder", data_dir=str(folder), **{"resolution": 64, **given})
+
+
+def linked(root: Path, number: int, size: int) -> Path:
+    """A folder of one photograph under many names."""
+    make_folder(root, {"a": 1}, {"a": 1}, size=size)
+    first = root / "train" / "a" / "0.png"
+    for i in range(1, number):
+        os.link(first, first.with_name(f"{i}.png"))
+    return root
+
+
+def files(where: Path) -> list[Path]:
+    return sorted((where / "caches").glob("*/*"))
+
+
+def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
+    photographs(folder, tmp_path)
+    said = capsys.readouterr().err
+    assert "cache: 12 images of imagefolder" in said
+    before = [(path, path.stat().st_mtime_ns) for path in files(tmp_path)]
+    shutil.copytree(folder, tmp_path / "moved")  # with the times of its files
+    photographs(tmp_path / "moved", tmp_path, k=2, seed=5, epochs=3)
+    assert [(path, path.stat().st_mtime_ns) for path in files(tmp_path)] == before
+    photographs(folder, tmp_path, resolution=32)
+    assert len(files(tmp_path)) == 2 * len(before)
+
+
+@pytest.mark.parametrize("size", [64, 1000])
+def test_the_size_that_is_said_beforehand_is_the_size(folder, tmp_path, size, capsys):
+    images = photographs(folder, tmp_path, cache_size=size).train
+    assert f"cache: 12 images of imagefolder, {cache.gb(images.pixels.path.stat().st_size)}, into" in capsys.readouterr().err
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[-100:]
+    elif how == "pixels":
+        content[len(content) // 2] ^= 1
+    elif how == "index":
+        content[-3] ^= 1
+    elif how == "head":
+        content[:10] = b"0123456789"
+    elif how == "empty":
+        content.clear()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("how", "word"), [
+    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"), ("empty", "no cache"),
+])  # fmt: skip
+def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how, word):
+    path = photographs(folder, tmp_path).train.pixels.path
+    damage(path, how)
+    with pytest.raises(DataError, match=word) as error:
+        photographs(folder, tmp_path)
+    assert f"delete {path.parent}" in str(error.value)
+    shutil.rmtree(path.parent)
+    photographs(folder, tmp_path)
+
+
+def test_a_stale_one_is_refused(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "set")
+    photographs(root, tmp_path)
+    image = root / "train" / "a" / "1.png"
+    os.utime(image, (1, 1))  # written anew, as long as before
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(root, tmp_path)
+
+
+def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
+    """A resolution at which two thousand photographs would take more than this disk has."""
+    root = linked(tmp_path / "set", 2000, size=40)
+    free = shutil.disk_usage(tmp_path).free
+    side = int((1.3 * free / 3 / 2000) ** 0.5)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))  # if it were written all the same, not for long
+    try:
+        with pytest.raises(
+            DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir"
+        ) as error:
+            photographs(root, tmp_path, resolution=side, crop="none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    needs = float(str(error.value).split("needs ")[1].split()[0])
+    assert needs == pytest.approx(1.3 * free / 1e9, rel=0.01)
+    assert not list((tmp_path / "caches").iterdir())
+
+
+def test_a_broken_image_is_named_and_nothing_is_left(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "set")
+    image = root / "train" / "b" / "2.png"
+    image.write_bytes(image.read_bytes()[:300])  # its header is whole
+    with pytest.raises(DataError, match=str(image)):
+        photographs(root, tmp_path)
+    assert not list((tmp_path / "caches").iterdir())
+
+
+def test_without_a_file_system_in_memory_ram_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MEMORY", tmp_path / "none")
+    with pytest.raises(UserError, match="take --cache disk"):
+        photographs(folder, tmp_path, "ram")
+
+
+# ------------------------------------------------------------ processes
+
+OPEN = """
+import sys
+from hbo import signals
+signals.listen()
+from hbo.config import resolve
+from hbo.data import open_data
+data = open_data(resolve(data="imagefolder", data_dir=sys.argv[1], cache="disk", cache_dir=sys.argv[2], batch=4, resolution=64))
+print(data.train.pixels.flat.sum().item())
+"""
+
+
+@pytest.fixture(scope="module")
+def slow_folder(tmp_path_factory):
+    """Some seconds of decoding."""
+    return linked(tmp_path_factory.mktemp("slow"), 200, size=700)
+
+
+def opening(folder: Path, where: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", OPEN, str(folder), str(where / "caches")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_of_two_processes_at_once_one_builds_and_both_read(slow_folder, tmp_path):
+    both = [opening(slow_folder, tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert sum("200 images of imagefolder" in err for _, err in said) == 1
+    assert [path.name for path in files(tmp_path)] == ["pixels", "pixels"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_build_leaves_nothing_that_passes_for_whole(slow_folder, tmp_path, number):
+    process = opening(slow_folder, tmp_path)
+    written = lambda: sum(path.stat().st_size for path in (tmp_path / "caches").glob("*/pixels.part-*")) > 100_000
+    wait_for(written, process)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert not list((tmp_path / "caches").glob("*/pixels"))
+    assert bool(files(tmp_path)) == (number == signal.SIGKILL)
+    again = opening(slow_folder, tmp_path)
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "200 images of imagefolder" in err
+    assert [path.name for path in files(tmp_path)] == ["pixels", "pixels"]
+    assert int(out) > 0
+
+
+RUN = ["--resolution", 32, "--batch", 4, "--epochs", 5, "--width", 0.1, "--threads", 1, "--workers", 0, "--cache", "disk"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder, tmp_path_factory):
+    """A run with a cache: its flags, and where it is."""
+    where = tmp_path_factory.mktemp("unbroken")
+    args = ["--data", "imagefolder", "--data_dir", folder, "--cache_dir", where / "caches", *RUN]
+    call("hbo.fit", *args, "--out", where / "runs")
+    return args, where / "runs"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
+    args, whole = unbroken
+    process = start("hbo.fit", *args, "--out", tmp_path, "--checkpoint_every", 0.01)
+    wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), process)
+    process.kill()
+    process.communicate()
+    call("hbo.fit", *args, "--out", tmp_path)
+    assert only_row(tmp_path)[0]["resumed_at"]
+    same_run(whole, tmp_path)
+    row, _ = only_row(whole)
+    assert 0 < row["uncached_upsampled"] < row["cache_upsampled"] < 1
+
+
+# ------------------------------------------------------------ on the device
+
+
+@pytest.mark.parametrize("kind", ["none", "disk"])
+@pytest.mark.parametrize("given", [*EXACT, {"data": "imagefolder", "resolution": 64, "jitter": 0.3}], ids=lambda g: "-".join(map(str, g.values())))  # fmt: skip
+def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_path):
+    """The same draws; the same bits too, but where the loader has PIL jitter or resize."""
+    given = given | {"data_dir": str(folder)}
+    here, there = (opened(kind, tmp_path, **given, augment=where).train for where in ("loader", "device"))
+    pil = given["data"] == "imagefolder" and (given.get("jitter") or (kind == "none" and "crop" not in given))
+    for a, raw in zip(batches(here, updates=5), batches(there, updates=5), strict=True):
+        b = unpack(raw, there.augment) if there.on_device else raw  # pyright: ignore
+        assert (a.int() - b.int()).abs().max() <= (3 if pil else 0)
+
+
+@pytest.mark.slow
+def test_a_run_augmented_on_the_device_learns_the_same(unbroken, tmp_path):
+    """On the CPU bit for bit: a batch that is unpacked in training is the one that the loader makes."""
+    args, whole = unbroken
+    call("hbo.fit", *args, "--augment", "device", "--out", tmp_path)
+    losses = [np.load(only_row(out)[1] / "outcomes.npz")["loss"] for out in (whole, tmp_path)]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_on_a_cpu_batches_are_not_copied_ahead(folder, tmp_path):
+    images = photographs(folder, tmp_path).train
+    plain = loader(images, TrainBatches(len(images), 4, 0), 0)
+    assert prefetched(plain, torch.device("cpu")) is plain
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_copied_ahead_are_the_loaders(folder, tmp_path):
+    images = photographs(folder, tmp_path).train
+    order = TrainBatches(len(images), 4, 0)
+    ahead = prefetched(loader(images, order, 0), torch.device("cuda"))
+    for a, b in zip(loader(images, order, 0), ahead, strict=True):
+        assert all(torch.equal(x, y.cpu()) for x, y in zip(a, b, strict=True))
+    raw = photographs(folder, tmp_path, augment="device").train
+    for a, (b, *_) in zip(batches(images), prefetched(loader(raw, order, 0), torch.device("cuda")), strict=True):
+        assert (a.int() - unpack(b, raw.augment).cpu().int()).abs().max() <= 1
