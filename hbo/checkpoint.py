@@ -263,4 +263,4 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
     rows.guard(saved, asked, path, instead="leave these flags out")
-    return Trained(path, config.resolve(**saved | given), num_classes, content, ours)  # pyright: ignore
+    return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)

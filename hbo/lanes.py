@@ -36,7 +36,7 @@ def places(layout: Layout) -> dict[int, tuple[int, int]]:
 
 
 class Affine(NamedTuple):
-    """A convolution's weight (O, I, kh, kw) and bias (O), in float64."""
+    """A convolution's weight (O, I, kh, kw) and bias (O)."""
 
     weight: Tensor
     bias: Tensor
@@ -75,7 +75,7 @@ class Dense(nn.Module):
         self, affine: Affine, source: Layout, target: Lanes, stride: int = 1, padding: int = 0, act: bool = False
     ) -> None:
         super().__init__()
-        weight, bias = affine
+        weight, bias = affine.weight.double(), affine.bias.double()
         out = torch.tensor(target)
         real = (out >= 0).nonzero().flatten()
         self.parts, convs = list[int](), []
@@ -86,13 +86,13 @@ class Dense(nn.Module):
             pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
             if not pairs and (convs or part + 1 < len(source)):
                 continue
-            conv = nn.Conv2d(len(lanes), len(target), tuple(weight.shape[2:]), stride, padding, bias=not convs)  # pyright: ignore
+            conv = nn.Conv2d(len(lanes), len(target), weight.shape[-1], stride, padding, bias=not convs, dtype=torch.float64)
             conv.weight.data.zero_()
             for lane, channel in pairs:
-                conv.weight.data[real, lane] = weight[out[real], channel].float()
+                conv.weight.data[real, lane] = weight[out[real], channel]
             if conv.bias is not None:
                 conv.bias.data.zero_()
-                conv.bias.data[real] = bias[out[real]].float()
+                conv.bias.data[real] = bias[out[real]]
             self.parts.append(part)
             convs.append(conv)
         self.convs = nn.ModuleList(convs)
@@ -105,18 +105,42 @@ class Dense(nn.Module):
         return self.act(total)
 
 
+class Convolution(nn.Module):
+    """Convolution, batch norm, perhaps ReLU6: parts -> the parts wished for."""
+
+    def __init__(self, block: nn.Module, source: Layout, wish: Layout | None) -> None:
+        super().__init__()
+        conv, affine, act = folded(block)
+        self.target = wish or [fill(range(conv.out_channels))]
+        self.convs = nn.ModuleList(
+            Dense(affine, source, lanes, conv.stride[0], int(conv.padding[0]), act) for lanes in self.target
+        )
+
+    def forward(self, parts: list[Tensor]) -> list[Tensor]:
+        return [conv(parts) for conv in self.convs]
+
+
+def folded(block: nn.Module) -> tuple[nn.Conv2d, Affine, bool]:
+    """The convolution of a `conv_norm`, with its batch norm folded, and whether ReLU6 follows."""
+    conv, norm, *act = block.children()
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return conv, fold(conv, norm), bool(act)
+
+
 def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
     """A convolution per channel, weight (C, 1, k, k): each lane has its channel's, lanes without a channel give zeros."""
-    weight, bias = affine
-    size = weight.shape[-1]
-    conv = nn.Conv2d(len(lanes), len(lanes), size, stride, size // 2 if padding is None else padding, groups=len(lanes))
+    weight, bias = affine.weight.double(), affine.bias.double()
+    n, size = len(lanes), weight.shape[-1]
+    pad = size // 2 if padding is None else padding
+    conv = nn.Conv2d(n, n, size, stride, pad, groups=n, dtype=torch.float64)
     conv.weight.data.zero_()
     assert conv.bias is not None
     conv.bias.data.zero_()
     for lane, channel in enumerate(lanes):
         if channel >= 0:
-            conv.weight.data[lane] = weight[channel].float()
-            conv.bias.data[lane] = bias[channel].float()
+            conv.weight.data[lane] = weight[channel]
+            conv.bias.data[lane] = bias[channel]
     return conv
 
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
-from conftest import call
+from conftest import ROOT, call
 
 from hbo import config, cost
+from hbo.analysis import latency, results
+from hbo.bench import infer
 from hbo.bench import train as bench
 from hbo.errors import UserError
 from hbo.norm import BatchNorm
@@ -36,6 +38,34 @@ def test_every_rival_takes_every_turn():
         ("nchw", "channels_last", "mobilenetv2"), bench.TURNS
     )
     assert set(found["ratio"]["nchw"]) == {1.0}
+
+
+@pytest.mark.slow
+def test_deployed_networks_take_every_turn_on_one_thread_and_on_two():
+    found = json.loads(call("hbo.bench", "infer", *TINY, "--json")[0])
+    rivals = {"plain", "deployed", "int8", "eager", "mobilenetv2_plain", "mobilenetv2_deployed"}
+    for part in (found["threads"]["1"], found["threads"]["2"]):
+        assert {name: len(ms) for name, ms in part["ms"].items()} == dict.fromkeys(rivals, infer.TURNS)
+        assert set(part["speedup"]["plain"]) == {1.0}
+        assert part["limit_ms"] == pytest.approx(found["macs"] / part["gemm_gmacs"] / 1e6)
+    assert found["bytes"]["int8"] < 0.7 * found["bytes"]["deployed"]
+
+
+@pytest.mark.slow
+def test_the_latency_of_a_study_s_networks_is_joined_to_its_rows(tmp_path):
+    call("hbo.bench", "infer", "--studies", "mobilenetv2", "--source", ROOT / "ablations", "--to", tmp_path)
+    rows = latency.join(results.load(str(ROOT / "ablations"), "mobilenetv2"), tmp_path)
+    assert rows["latency_ms"].gt(0).all()
+    assert rows["latency_ms"].nunique() == rows[latency.NET].astype(str).drop_duplicates().shape[0]
+    measured = results.read_csv(tmp_path / latency.FILE)
+    assert all("deployed" in line["runtime"] and line["threads"] == 1 for line in measured)
+
+
+def test_flags_that_a_measurement_of_studies_would_ignore_are_refused():
+    with pytest.raises(UserError, match=r"k: the networks of contraction are in its rows"):
+        infer.main(["--studies", "contraction", "--k", "2"])
+    with pytest.raises(UserError, match="--studies STUDY"):
+        infer.main(["--to", "elsewhere"])
 
 
 def test_a_rival_that_there_cannot_be_is_named():

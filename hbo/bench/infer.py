@@ -119,11 +119,13 @@ def infer(run: config.Run) -> dict[str, Any]:
     parts = {}
     for threads in THREADS:
         sessions = {name: export.open_session(file, threads) for name, file in files.items()}
-        rivals = {name: partial(milliseconds, session, image.numpy()) for name, session in sessions.items()}
-        rivals["eager"] = _eager(net, image, threads)  # pyright: ignore
+        rivals: dict[str, Callable[[], float]] = {
+            name: partial(milliseconds, session, image.numpy()) for name, session in sessions.items()
+        }
+        rivals["eager"] = _eager(net, image, threads)
         product = export.open_session(_product(), threads)
         rivals["gemm"] = partial(milliseconds, product, torch.randn(SIZE, SIZE).numpy(), 3)
-        ms = turns.take_turns(rivals, TURNS)  # pyright: ignore
+        ms = turns.take_turns(rivals, TURNS)
         rate = SIZE**3 / statistics.median(ms.pop("gemm")) / 1e6  # G multiply-adds/s
         limit = macs / rate / 1e6
         parts[str(threads)] = {
