@@ -83,7 +83,7 @@ def test_the_first_map_feeds_the_step_down_to_stride_32():
     reads = {}
     for name, module in model.net.named_modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(lambda m, args, out: reads.setdefault(m, (args[0], out)))
+            module.register_forward_hook(lambda m, args, out: reads.update({m: (args[0], out)}))
     with torch.no_grad():
         maps = model.backbone(torch.rand(1, 3, 320, 320))
     assert [m.shape[1] for m in maps[:2]] == [576, 1280]
