@@ -105,7 +105,8 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
 def _from_runs(folders: list[Path]) -> Read:
     for folder in folders:
         row = (rows.read(folder) or {}) | {"study": folder.parent.name, "key": folder.name}
-        if "correct" not in row and row.get("state") == "done" and (folder / "outcomes.npz").exists():
+        classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
+        if "correct" not in row and classified and (folder / "outcomes.npz").exists():
             row["correct"] = rows.read_correct(folder / "outcomes.npz")  # of a run older than that column
         curve = read_csv(folder / "metrics.csv") if (folder / "metrics.csv").exists() else []
         yield row, curve
