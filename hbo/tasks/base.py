@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -68,7 +68,7 @@ class Task(pl.LightningModule):
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
         """The network on images as they lie on disk, 0 to 255."""
-        x: Float[Tensor, "b 3 h w"] = (images.to(self.mean.dtype) - self.mean) / self.std
+        x = (images - self.mean).div_(self.std)
         order = torch.channels_last if self.run.channels_last else torch.contiguous_format
         return self.net(x.contiguous(memory_format=order))
 
@@ -124,7 +124,12 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         run = self.run
         optimizer = torch.optim.SGD(
-            self.net.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, nesterov=run.nesterov
+            self.net.parameters(),
+            lr=run.lr,
+            momentum=run.momentum,
+            weight_decay=run.weight_decay,
+            nesterov=run.nesterov,
+            fused=True,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
