@@ -20,7 +20,14 @@ from hbo.errors import UserError
 from hbo.nets import build
 from hbo.ssd import EXTRA, Detector
 
-NETS = ["hbonet", "hbonet_ir", "mobilenetv2", "mobilenetv2_hbo", "torchvision:mobilenet_v3_small", "torchvision:shufflenet_v2_x0_5"]
+NETS = [
+    "hbonet",
+    "hbonet_ir",
+    "mobilenetv2",
+    "mobilenetv2_hbo",
+    "torchvision:mobilenet_v3_small",
+    "torchvision:shufflenet_v2_x0_5",
+]
 SIZES = [20, 10, 5, 3, 2, 1]
 
 
@@ -81,7 +88,7 @@ def test_the_first_map_feeds_the_step_down_to_stride_32():
     """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280 at the end."""
     model = Detector(build("mobilenetv2", width=1.0), 20).eval()
     reads = {}
-    for name, module in model.net.named_modules():
+    for module in model.net.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(lambda m, args, out: reads.update({m: (args[0], out)}))
     with torch.no_grad():
@@ -132,7 +139,7 @@ def test_a_network_without_the_two_maps_is_refused():
 
 @pytest.fixture(scope="module")
 def reference():
-    """torchvision's SSDLite320 on MobileNetV3, three classes and the background; it has the same six maps."""
+    """SSDLite320 of torchvision on MobileNetV3, three classes and the background; it has the same six maps."""
     torch.manual_seed(0)
     return ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4).eval()
 
@@ -174,7 +181,7 @@ def predictions():
 
 @pytest.fixture
 def torchvisions(reference, predictions):
-    """torchvision's whole SSDLite, its network's output replaced by the given predictions."""
+    """The whole SSDLite of torchvision, its network's output replaced by the given predictions."""
     logits, offsets = predictions
     backbone, head = reference.backbone, reference.head
     reference.backbone = Fixed(OrderedDict((str(n), torch.zeros(4, 1, n, n)) for n in SIZES))

@@ -84,7 +84,9 @@ def test_the_whole_photograph_is_no_fault(folder):
     assert data.train.targets[1]["boxes"].tolist() == [[0, 0, *SIZE]]
 
 
-@pytest.mark.parametrize("box", [(50, 40, 50, 40), (50, 40, 50, 60), (50, 40, 60, 30), (120, 10, 140, 30), (10, 90, 30, 95), (-9, 5, 0, 9)])
+@pytest.mark.parametrize(
+    "box", [(50, 40, 50, 40), (50, 40, 50, 60), (50, 40, 60, 30), (120, 10, 140, 30), (10, 90, 30, 95), (-9, 5, 0, 9)]
+)
 @pytest.mark.parametrize("name", ["0001", "0007"])
 def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, name, box):
     write(folder, name, ("b", *box), ("b", 11, 21, 50, 60))
