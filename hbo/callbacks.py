@@ -162,7 +162,7 @@ class Keep(Checkpoint):
 
 
 class Bar(ProgressBar):
-    """One bar over the whole run, with the time left, the loss and the latest top-1."""
+    """One bar over the whole run, with the time left, the loss and the task's latest metric."""
 
     def __init__(self, label: str) -> None:
         super().__init__()
@@ -195,8 +195,9 @@ class Bar(ProgressBar):
 
     def _numbers(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, str]:
         numbers = {"epoch": f"{trainer.current_epoch + 1}/{trainer.max_epochs}"}
-        if "val/top1" in pl_module.curve_point:
-            numbers["top1"] = f"{100 * pl_module.curve_point['val/top1']:.1f}%"
+        name = pl_module.headline
+        if f"val/{name}" in pl_module.curve_point:
+            numbers[name] = f"{100 * pl_module.curve_point[f'val/{name}']:.1f}%"
         return numbers
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

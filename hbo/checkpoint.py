@@ -4,8 +4,10 @@ A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I
 counting blocks and J counting layers, activations included.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,8 @@ from hbo.nets import HBONET, Net, build, round_channels
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
-OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"}
+OF_A_DETECTOR = {"task", "head", "min_scale"}
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"} | OF_A_DETECTOR
 
 
 class Variant(NamedTuple):
@@ -145,6 +148,69 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     return model
 
 
+# ---------------------------------------------------------------- backbones
+
+
+def located(path: str | Path) -> Path:
+    """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
+    path = Path(path).expanduser()
+    return path / "last.ckpt" if path.is_dir() else path
+
+
+@lru_cache
+def digest(path: str) -> str:
+    """What a checkpoint's file holds, in ten digits.
+
+    Raises:
+        UserError: no such file.
+    """
+    file = located(path)
+    if not file.is_file():
+        raise UserError(f"backbone_checkpoint={path}: no such file")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+
+
+def load_backbone(backbone: nn.Module, run: Run) -> str:
+    """Give a detector's backbone the weights of a trained classifier, all that it has a place for.
+
+    Args:
+        backbone: the run's network without its classifier.
+        run: whose `backbone_checkpoint` is a run of ours, a file of the authors' release, or a plain state dict of the
+            very network (as torchvision publishes MobileNetV2).
+
+    Returns:
+        Where the weights come from, in words, for the row.
+
+    Raises:
+        UserError: the file is of another network; names what differs.
+    """
+    path = located(run.backbone_checkpoint or "")
+    content = read(path)
+    saved = content.get("hyper_parameters") or {}
+    if {"net", "num_classes"} <= saved.keys():
+        rows.guard(
+            saved,
+            {name: getattr(run, name) for name in OF_THE_NETWORK - OF_A_DETECTOR},
+            path,
+            instead="take one of the same network",
+        )
+        if saved.get("task", "classify") != "classify":
+            raise UserError(f"backbone_checkpoint {path}: trained to {saved['task']}; take a classifier's")
+        state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+        words = f"{saved['net']} trained on {saved['data']}, {saved['epochs']} epochs, seed {saved['seed']}"
+    else:
+        state, words = unwrap(content), "a state dict"
+        if "classifier.weight" in state and run.net == "hbonet":
+            classes = len(state["classifier.weight"])
+            whole = build(run.net, config.block_of(run), run.width, run.divisor, classes, run.first_stage)
+            state, words = load_released(whole, state).state_dict(), f"the authors' release, {classes} classes"
+    wanted = backbone.state_dict()
+    if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
+        raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
+    backbone.load_state_dict({key: state[key] for key in wanted})
+    return f"{words} ({digest(str(path))})"
+
+
 def variant_fields(variant: Variant) -> dict[str, Any]:
     """The fields of `Run` that build a released network."""
     return {"net": "hbonet", "width": variant.width, "divisor": variant.divisor} | asdict(Block(k=variant.k))
@@ -177,7 +243,7 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
     Raises:
         UserError: the file is neither; a field contradicts it.
     """
-    path = path / "last.ckpt" if path.is_dir() else path
+    path = located(path)
     content = read(path)
     ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
     if ours:

@@ -10,11 +10,15 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from torch import nn
+
 from hbo import nets
 from hbo.block import Block, check_choices
 from hbo.errors import UserError
 
-DataName = Literal["elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake"]
+DataName = Literal[
+    "elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake", "voc", "vocfolder"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ class Run(Block):
     match_macs: float | None = None
     """Find the width that comes nearest to so many million multiply-adds, counted at 224 x 224 and 1000 classes as the paper does, whatever the data set. Refused where 3 % cannot be met."""
 
+    task: Literal["classify", "detect"] = "classify"
+    """What is trained: an image classifier, or SSD on the network's feature maps. Left out: what the data set is for."""
     data: DataName = "elpv"
-    """Data set. elpv, digits and fake need no folder; the others want --data_dir."""
+    """Data set. elpv, digits and fake need no folder; the others want --data_dir. voc and vocfolder are for detection."""
     data_dir: str | None = None
-    """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/."""
+    """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/; for voc the VOCdevkit, for vocfolder one that holds Annotations/, JPEGImages/ and ImageSets/."""
     download: bool = False
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
     cache: Literal["none", "ram", "disk"] = "none"
@@ -67,6 +73,17 @@ class Run(Block):
     augment: Literal["loader", "device"] = "loader"
     """Where training's crops are resized, flipped and jittered: in the loader's processes, or on the device that trains, with the same draws."""
 
+    head: Literal["separable", "full"] = "separable"
+    """detect: the convolutions that predict classes and boxes: depthwise-separable as in SSDLite (table 8), or full 3x3."""
+    min_scale: float = 0.2
+    """detect: side of the smallest anchors, over the image's; the largest ones are 0.95. In (0, 0.9)."""
+    ssd_augment: bool = True
+    """detect: SSD's zoom-out, IoU crop and photometric distortion in training; false: the whole image. Flips are --flip."""
+    backbone_checkpoint: str | None = None
+    """detect: start from the weights of a classifier of the same network: a run's folder or last.ckpt, or a .pth of the authors' release."""
+    freeze_bn: bool = False
+    """detect: keep the backbone's batch norm as the checkpoint has it."""
+
     epochs: int = 150
     """Passes over the training images."""
     batch: int = 256
@@ -79,10 +96,14 @@ class Run(Block):
     """Nesterov's momentum."""
     weight_decay: float = 4e-5
     """Weight decay on every weight."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up: cosine to zero, an update each iteration; or constant."""
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """Learning rate after the warm-up: cosine to zero, an update each iteration; constant; or divided by 10 at each of the milestones."""
+    milestones: str | None = None
+    """Epochs at which schedule=step divides the rate, such as 360,480. A recipe's are scaled with --epochs."""
     warmup: float = 0.0
     """Epochs of linear warm-up."""
+    warmup_from: float = 0.0
+    """Learning rate at which the warm-up starts."""
     label_smoothing: float = 0.0
     """Label smoothing, in [0, 1)."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -130,6 +151,7 @@ class Run(Block):
     NOT_IN_KEY: ClassVar = frozenset(
         [
             "data_dir",
+            "backbone_checkpoint",  # what the file holds is
             "download",
             "cache",  # where it changes pixels, `cached_side` is
             "cache_dir",
@@ -187,6 +209,14 @@ class Run(Block):
             re.fullmatch(r"\w[\w.+-]*", self.study) is not None,
             "letters, digits, . + - and _ alone, as it names a folder",
         )
+        self._check_task()
+        _require(self, "warmup_from", 0 <= self.warmup_from < self.lr, f"must lie in [0, lr), below {self.lr}")
+        _require(self, "warmup_from", self.warmup > 0 or not self.warmup_from, "needs a --warmup of some epochs")
+        stepped = self.schedule == "step"
+        _require(self, "milestones", stepped == (self.milestones is not None), "belongs to schedule=step, which needs it")
+        drops = self.drops
+        _require(self, "milestones", drops == sorted(set(drops)), "each must be later than the one before")
+        _require(self, "milestones", all(0 < d < self.epochs for d in drops), f"must lie within the {self.epochs} epochs")
         world = self.world
         _require(self, "batch", self.batch // world >= 2, "batch norm needs at least 2 images a device")
         _require(
@@ -195,6 +225,39 @@ class Run(Block):
             self.batch % world == 0,
             f"must be shared evenly by {world} devices: take {max(self.batch // world, 1) * world}",
         )
+
+    def _check_task(self) -> None:
+        """Refuse a field that the task would ignore.
+
+        Raises:
+            UserError: naming the field.
+        """
+        task = task_of(self.data)
+        alike = ", ".join(name for name in RECIPES if task_of(name) == self.task)
+        _require(self, "task", self.task == task, f"data={self.data} is for {task}; take --data {alike}")
+        for name, tasks in ONLY.items():
+            idle = self.task not in tasks and getattr(self, name) != getattr(Run, name)
+            _require(self, name, not idle, f"task={self.task} has no use for it; leave it out")
+        if self.task == "detect":
+            _require(self, "eval_resize", self.eval_resize in (None, self.resolution), "detection takes the whole image")
+            _require(self, "compile", not self.compile, "not for detection, whose feature maps are taken by hooks")
+            _require(self, "min_scale", 0 < self.min_scale < 0.9, "must lie in (0, 0.9)")
+            fresh = self.freeze_bn and self.backbone_checkpoint is None
+            _require(self, "freeze_bn", not fresh, "needs a --backbone_checkpoint: fresh batch norm has no statistics to keep")
+
+    @property
+    def drops(self) -> list[float]:
+        """`milestones` as epochs.
+
+        Raises:
+            UserError: they are not numbers.
+        """
+        try:
+            return [float(word) for word in (self.milestones or "").split(",") if self.milestones]
+        except ValueError:
+            raise UserError(
+                f"milestones={self.milestones!r}: must be epochs with commas between them, such as 360,480"
+            ) from None
 
     @property
     def world(self) -> int:
@@ -221,10 +284,22 @@ class Run(Block):
             from hbo.data.images import fingerprint
 
             content["images"] = fingerprint(self.data_dir)
+        elif self.data == "vocfolder":
+            from hbo.data.voc import fingerprint
+
+            content["images"] = fingerprint(self.data_dir)
+        if self.backbone_checkpoint:
+            from hbo.checkpoint import digest
+
+            content["backbone"] = digest(self.backbone_checkpoint)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
 CIFAR = {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4}
+VOC = {  # table 8
+    "task": "detect", "resolution": 320, "epochs": 560, "batch": 32, "lr": 1e-3, "weight_decay": 5e-4, "schedule": "step",
+    "milestones": "360,480", "warmup": 5.0, "warmup_from": 1e-6,
+}  # fmt: skip
 # What each data set changes of the paper's ImageNet protocol.
 RECIPES: dict[str, dict[str, Any]] = {
     "imagenet": {},
@@ -246,8 +321,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     "imagenette": {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
     "digits": {"resolution": 32, "eval_resize": 32, "epochs": 5, "batch": 64, "crop": "none", "flip": "none"},
     "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
+    "voc": VOC,
+    "vocfolder": VOC,
 }
-CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10}
+# Fields that only these tasks obey.
+ONLY = dict.fromkeys(
+    ("cache", "cache_size", "crop", "crop_area", "jitter", "augment", "per_class", "label_smoothing", "class_weights"),
+    ("classify",),
+) | (dict.fromkeys(("head", "min_scale", "ssd_augment", "backbone_checkpoint", "freeze_bn"), ("detect",)))
+CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10, "voc": 20}
 SIZES = {  # images to train on and to report
     "elpv": (1968, 656),
     "imagenet": (1281167, 50000),
@@ -256,6 +338,7 @@ SIZES = {  # images to train on and to report
     "imagenette": (9469, 3925),
     "digits": (1348, 449),
     "fake": (256, 64),
+    "voc": (16551, 4952),
 }
 
 
@@ -269,9 +352,19 @@ def block_of(run: Block) -> Block:
     return Block(**{f.name: getattr(run, f.name) for f in fields(Block)})
 
 
-def build_net(run: Run, num_classes: int) -> nets.Pyramid:
-    """The run's network, with fresh weights."""
-    return nets.build(run.net, block_of(run), run.width, run.divisor, num_classes, run.first_stage)
+def task_of(data: str) -> str:
+    """What a data set is for."""
+    return RECIPES[data].get("task", "classify")
+
+
+def build_net(run: Run, num_classes: int) -> nn.Module:
+    """The run's network, with fresh weights; to detect, SSD on top of it."""
+    net = nets.build(run.net, block_of(run), run.width, run.divisor, num_classes, run.first_stage)
+    if run.task == "detect":
+        from hbo.ssd import Detector
+
+        return Detector(net, num_classes, run.head, run.resolution, run.min_scale)
+    return net
 
 
 def resolve(**given: Any) -> Run:
@@ -290,10 +383,10 @@ def resolve(**given: Any) -> Run:
             raise UserError(f"{name}: no such field{did_you_mean(name, known)}")
     if given.get("variant") is not None:
         given = _together(given)
-    data = given.get("data", Run.data)
+    data = given.get("data") or next((n for n in (Run.data, *RECIPES) if task_of(n) == given.get("task")), Run.data)
     if data not in RECIPES:
         raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{did_you_mean(str(data), list(RECIPES))}")
-    values = RECIPES[data] | given
+    values: dict[str, Any] = {"data": data} | RECIPES[data] | given
     if {"width", "net"} & given.keys() and "divisor" not in given:
         values.pop("divisor", None)
     net = values.get("net", Run.net)
@@ -311,13 +404,26 @@ def resolve(**given: Any) -> Run:
             raise UserError(f"width, divisor: {net} comes in one width; leave them out")
         values |= {"width": None, "divisor": None}
     if "eval_resize" not in values or values["eval_resize"] is None:
-        values["eval_resize"] = round(values.get("resolution", Run.resolution) / 0.875)
+        whole = 1 if task_of(data) == "detect" else 0.875
+        values["eval_resize"] = round(values.get("resolution", Run.resolution) / whole)
+    if "milestones" not in given and "milestones" in RECIPES[data]:
+        values["milestones"] = _scaled(RECIPES[data], values)
+    if values.get("milestones") is not None:
+        values["milestones"] = str(values["milestones"])  # YAML has one of them as a number
     for field in fields(Run):  # 1 and 1.0 are one value, and one key
         if field.type in (float, float | None) and type(values.get(field.name)) is int:
             values[field.name] = float(values[field.name])
     run = Run(**values)
     check_choices(run)
     return run
+
+
+def _scaled(recipe: dict[str, Any], values: dict[str, Any]) -> str | None:
+    """The recipe's milestones, at the same shares of other epochs; none where the rate is not stepped."""
+    if values["schedule"] != "step":
+        return None
+    share = values["epochs"] / recipe["epochs"]
+    return ",".join(f"{float(epoch) * share:g}" for epoch in recipe["milestones"].split(","))
 
 
 def _together(given: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     python -m hbo.cost --k 2 --width 0.25            # a table, stage by stage
     python -m hbo.cost --net mobilenetv2 --resolution 192 --json
+    python -m hbo.cost --task detect --head full     # the whole detector, at 320 x 320 with VOC's 20 classes
 
 The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
 upsampling, adding and concatenating are free. `elementwise` counts what those write.
@@ -113,7 +114,7 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
     counted, _ = pass_through(model, image)
     root = type(model).__name__
     costs: dict[str, Cost] = {}
-    for name, stage in _stages(model).items():
+    for name, stage in stages(model).items():
         cost = counted.get(f"{root}.{name}", Cost())
         cost.params = parameters(model.get_submodule(name))
         total = costs.setdefault(stage, Cost())
@@ -150,12 +151,14 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
     return counter.costs, out
 
 
-def _stages(net: nn.Module) -> dict[str, str]:
-    """Module name -> its stage: the rows of our tables, else the network's own parts."""
+def stages(net: nn.Module) -> dict[str, str]:
+    """Module name -> its stage: the rows of our tables, a detector's parts, else the network's own."""
+    if own := getattr(net, "stages", None):
+        return own()
     labels = getattr(net, "labels", None)
     if isinstance(labels, list):
-        stages = {f"features.{i}": str(label) for i, label in enumerate(labels)}
-        return stages | {"head": "head", "classifier": "classifier"}
+        blocks = {f"features.{i}": str(label) for i, label in enumerate(labels)}
+        return blocks | {"head": "head", "classifier": "classifier"}
     parent, part = "", net
     while len(children := list(part.named_children())) == 1:  # an adapter around the network itself
         parent, part = f"{parent}{children[0][0]}.", children[0][1]
@@ -200,14 +203,15 @@ def main(argv: list[str] | None = None) -> None:
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         run = config.resolve(**given)
-        # The paper's input and classes unless asked otherwise: its costs are those of ImageNet.
-        resolution = run.resolution if {"resolution", "data"} & given.keys() else 224
-        classes = config.CLASSES.get(run.data, 1000) if "data" in given else 1000
+        # The paper's input and classes unless asked otherwise: its costs are those of ImageNet, and of VOC to detect.
+        resolution = run.resolution if {"resolution", "data", "task"} & given.keys() else 224
+        usual = config.CLASSES["voc"] if run.task == "detect" else 1000
+        classes = config.CLASSES.get(run.data, usual) if "data" in given else usual
         net = config.build_net(run, classes)
         costs = count(net, resolution)
     blocks = [asdict(block) for block in getattr(net, "built", [])]
     if as_json:
-        head = {name: getattr(run, name) for name in ("net", "width", "divisor", "k")} | {
+        head = {name: getattr(run, name) for name in ("task", "net", "width", "divisor", "k")} | {
             "resolution": resolution,
             "num_classes": classes,
         }

@@ -3,6 +3,7 @@
     python -m hbo.evaluate runs/default/KEY                                        # a run's folder, on its own set
     python -m hbo.evaluate last.ckpt --resolution 192
     python -m hbo.evaluate hbonet_0_5.pth --data imagenet --data_dir /data/imagenet   # the authors' release
+    python -m hbo.evaluate runs/default/KEY --image cells.jpg --out found.png      # a detector on one photograph
 
 What is of the network comes from the checkpoint; a flag that says otherwise is refused.
 """
@@ -24,9 +25,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
     parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
+    parser.add_argument("--image", help="A photograph to detect on, instead of a data set; --out names the picture.")
+    parser.add_argument("--score", type=float, default=0.5, help="Least score of a detection on --image.")
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
+        image, score = given.pop("image", None), given.pop("score", 0.5)
+        if image is not None:
+            print(*_on_image(Path(given.pop("checkpoint")), Path(image), given, score), sep="\n")
+            return
         metrics, run = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:
         print(json.dumps(metrics))
@@ -34,6 +41,14 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():
         print(f"  {name:<18} {value:.4f}" if name == "loss" else f"  {name:<18} {100 * value:.2f} %")
+
+
+def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
+    """The lines of `hbo.predict` for a checkpoint of ours."""
+    from hbo import checkpoint, predict
+
+    out = Path(given.pop("out", "detections.png"))
+    return predict.on_image(checkpoint.trained(path, given), image, out, score)
 
 
 def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
@@ -46,18 +61,18 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     Raises:
         UserError: the file is neither; a field contradicts it; the data set has other classes.
     """
-    from hbo import checkpoint, fit
+    from hbo import checkpoint, fit, tasks
     from hbo.data import open_data
     from hbo.data.sampling import EvalBatches, loader
-    from hbo.metrics import classification
-    from hbo.tasks.classify import Classify
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     fit.prepare(run)
     data = open_data(run)
     if len(data.classes) != num_classes:
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
-    task = Classify(run, num_classes)
+    if trained.content.get("classes", data.classes) != data.classes:
+        raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
+    task = tasks.make(run, data)
     trained.load_into(task)
     trainer = fit.make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
@@ -65,8 +80,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    metrics = classification(task.last_outcomes, num_classes)
-    return {"images": len(task.last_outcomes["index"]), **metrics}, run
+    return {"images": len(task.last_outcomes["index"]), **task.metrics()}, run
 
 
 if __name__ == "__main__":

@@ -82,12 +82,15 @@ def export(
 
     from hbo import checkpoint, fit
     from hbo.deploy import deploy
-    from hbo.tasks.classify import MEAN, STD, Classify
+    from hbo.tasks.base import MEAN, STD
+    from hbo.tasks.classify import Classify
 
     if calibration < 1:
         raise UserError(f"calibration={calibration}: int8 needs at least one image to find its ranges")
     require()
     path, run, num_classes, *_ = trained = checkpoint.trained(checkpoint_path, given)
+    if run.task != "classify":
+        raise UserError(f"checkpoint {path}: trained to {run.task}; only classifiers can be exported")
     suffix = "-plain" * plain + "-int8" * int8 + ".onnx"
     out = Path(file).expanduser() if file else path.with_name(path.stem + suffix)
     if not out.parent.is_dir():

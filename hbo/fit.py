@@ -94,19 +94,17 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     import numpy as np
     import pytorch_lightning as pl
 
-    from hbo import checkpoint, cost, size, tracking
+    from hbo import checkpoint, cost, size, tasks, tracking
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
     from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
-    from hbo.metrics import classification
-    from hbo.tasks.classify import Classify
 
     prepare(run)
     data = open_data(run)
     pl.seed_everything(run.seed, verbose=False)
     steps = len(TrainBatches(len(data.train), run.batch, run.seed, limit=run.limit_batches))
-    task = Classify(run, len(data.classes), steps, data.class_weights() if run.class_weights == "balanced" else None)
+    task = tasks.make(run, data, steps)
     costs = cost.count(task.net, run.resolution)["total"]  # refuses a resolution that is too small, before training
 
     changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
@@ -128,8 +126,9 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         "train_images": len(data.train),
         "val_images": len(data.val),
         "steps_per_epoch": steps,
-        **data.train.upsampled(),
         "before_resuming": changed,
+        **data.facts,
+        **task.begin(),
     }
     if trainer.is_global_zero:
         assert lock is not None
@@ -173,12 +172,11 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if not trainer.is_global_zero:
         raise SystemExit(0)
     outcomes = {name: values.numpy() for name, values in task.last_outcomes.items()}
-    metrics = classification(task.last_outcomes, len(data.classes))
     seen = min(len(data.val), run.limit_batches * run.batch) if run.limit_batches else len(data.val)
     if len(outcomes["index"]) != seen:
         raise RuntimeError(f"{len(outcomes['index'])} images were evaluated, not {seen}")
-    row |= metrics | {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
-    row |= {"correct": rows.correct(outcomes)}
+    row |= task.metrics() | task.columns()
+    row |= {"val_images_seen": len(outcomes["index"]), "resumed_at": keep.resumed_at, "seconds": keep.seconds}
     row |= {"images_per_second": keep.images / keep.busy if keep.busy else None, "state": "done"}
     np.savez_compressed(folder / "outcomes.npz", allow_pickle=False, **outcomes)
     rows.write(folder, row)
@@ -216,7 +214,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             accelerator=run.accelerator,
             devices=run.devices,
             num_nodes=run.num_nodes,
-            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Classify).
+            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Task).
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
             if run.strategy == "ddp" or run.world > 1
             else "auto",

@@ -193,9 +193,18 @@ def label(net: str, k: int, depths: list[int]) -> str:
     return f"{net} k={k}" if depths else net
 
 
-def summary(row: dict[str, Any], where: Path) -> str:
-    """The few lines that a run ends with."""
+def headline(row: dict[str, Any]) -> str:
+    """A finished row's main result in a few words."""
+    name, words = ("map", "mAP") if row.get("task") == "detect" else ("top1", "top-1")
+    return f"{words} {100 * row[name]:.2f} %"
+
+
+def results(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the row's task reports, for people to read."""
     percent = lambda name: f"{100 * row[name]:.2f} %"
+    if row.get("task") == "detect":
+        lines = [("mAP, 11 points", percent("map")), ("mAP, area", percent("map_area")), ("mAP, COCO", percent("coco_map"))]
+        return lines + [(f"AP {name}", percent(f"ap_{name}")) for name in row["classes"] if f"ap_{name}" in row]
     lines = [("top-1", percent("top1"))]
     if "top5" in row:
         lines.append(("top-5", percent("top5")))
@@ -205,6 +214,16 @@ def summary(row: dict[str, Any], where: Path) -> str:
             ("F1", percent("f1")),
             ("largest class", percent("majority")),
         ]
+    return lines
+
+
+def summary(row: dict[str, Any], where: Path) -> str:
+    """The few lines that a run ends with."""
+    lines = results(row)
+    if row.get("left_out_boxes") or row.get("clipped_boxes"):
+        lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))
+    if row.get("backbone_weights"):
+        lines.append(("backbone's weights", row["backbone_weights"]))
     lines += [
         ("multiply-adds", f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {row['resolution']}"),
         ("parameters", f"{row['params'] / 1e6:.3f} M"),

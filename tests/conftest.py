@@ -14,9 +14,10 @@ import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-from hbo import block, nets
-from hbo.metrics import Outcomes
+from hbo import block, nets, ssd
+from hbo.metrics import Detections, Outcomes
 from hbo.tasks.classify import Classify
+from hbo.tasks.detect import Detect
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
@@ -31,6 +32,10 @@ for owner, *names in (
     (nets.Pyramid, "pyramid"),
     (Outcomes, "update"),
     (Classify, "forward", "loss"),
+    (Detect, "forward"),
+    (Detections, "update"),
+    (ssd.Features, "forward"),
+    (ssd.Detector, "forward"),
 ):
     for name in names:
         setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
@@ -100,6 +105,41 @@ def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: in
             for i in range(number):
                 Image.fromarray(draw.randint(0, 256, (size, size + 7, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return root
+
+
+def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = (96, 80)) -> Path:
+    """A folder in VOC's layout that can be learnt: one to three rectangles a photograph, red ones `a` and blue ones `b`."""
+    from PIL import Image, ImageDraw
+
+    draw, (width, height) = np.random.RandomState(0), size
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, names in (("trainval", range(train)), ("test", range(train, train + test))):
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{n:06d}\n" for n in names))
+        for n in names:
+            image, boxes = Image.new("RGB", size, (120, 120, 120)), []
+            for place in range(draw.randint(1, 4)):  # side by side, so that none hides another
+                x, y = place * width // 3 + draw.randint(0, 4), draw.randint(0, height // 2)
+                box = x, y, x + draw.randint(width // 6, width // 3 - 6), y + draw.randint(height // 4, height // 2 - 2)
+                name = "ab"[draw.randint(2)]
+                ImageDraw.Draw(image).rectangle(box, fill={"a": (220, 30, 30), "b": (30, 30, 220)}[name])
+                boxes.append((name, *(corner + 1 for corner in box)))  # VOC counts from 1, the last pixel included
+            grain = draw.randint(-15, 16, (height, width, 3))  # in flat photographs whole channels are constant
+            image = Image.fromarray((np.asarray(image) + grain).astype(np.uint8))
+            image.save(root / "JPEGImages" / f"{n:06d}.jpg", quality=95)
+            annotate(root / "Annotations" / f"{n:06d}.xml", boxes, size)
+    return root
+
+
+def annotate(path: Path, boxes: list[tuple], size: tuple[int, int]) -> None:
+    """A VOC annotation: (class, xmin, ymin, xmax, ymax) and, if it is so, "difficult"."""
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{int(bool(hard))}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2, *hard in boxes
+    )
+    size_ = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    path.write_text(f"<annotation>{size_}{objects}</annotation>")
 
 
 def make_runs(root: Path, *studies: str, **where) -> Path:

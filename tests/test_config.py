@@ -51,9 +51,12 @@ def test_imagenets_recipe_is_the_papers():
 
 @pytest.mark.parametrize("data", list(RECIPES))
 def test_an_explicit_flag_beats_the_recipe(data):
-    others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 500, "epochs": 3, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
-              "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none"}  # fmt: skip
+    others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 500, "epochs": 30, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
+              "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none",
+              "schedule": "cosine", "milestones": "2,3", "warmup_from": 1e-5}  # fmt: skip
     for field, value in RECIPES[data].items():
+        if field == "task":
+            continue  # no flag changes what a set is for
         assert getattr(resolve(data=data), field) == value
         assert getattr(resolve(data=data, **{field: others[field]}), field) == others[field] != value
 
@@ -153,12 +156,17 @@ def test_the_key_is_what_can_change_the_result():
              "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "schedule": "constant", "warmup": 1.0, "label_smoothing": 0.1,
              "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,
              "devices": 2, "num_nodes": 2}  # fmt: skip
-    assert same.keys() | other.keys() | {"cache_size"} == {f.name for f in dataclasses.fields(Run)}
+    detection = {"head": "full", "min_scale": 0.1, "ssd_augment": False, "milestones": "1,2", "warmup_from": 1e-5}
+    elsewhere = {"cache_size", "task", "backbone_checkpoint", "freeze_bn"}  # tested below
+    assert same.keys() | other.keys() | detection.keys() | elsewhere == {f.name for f in dataclasses.fields(Run)}
     assert {dataclasses.replace(run, **{f: v}).key() for f, v in same.items()} == {run.key()}
     keys = [dataclasses.replace(run, **{f: v}).key() for f, v in other.items() if f not in ("devices", "num_nodes")]
     assert len({run.key(), *keys}) == len(keys) + 1
     two, nodes = (dataclasses.replace(run, **{f: 2}).key() for f in ("devices", "num_nodes"))
     assert two == nodes != run.key()  # batch norm sees batch / 2 images in both
+    detector = resolve(data="voc")
+    keys = [dataclasses.replace(detector, **{f: v}).key() for f, v in detection.items()]
+    assert len({detector.key(), *keys}) == len(keys) + 1
 
 
 def test_a_cache_is_in_the_key_where_it_changes_pixels():
@@ -194,3 +202,65 @@ def test_unknown_fields_are_refused():
 
 def test_the_blocks_fields_are_the_runs():
     assert {f.name for f in dataclasses.fields(Block)} <= {f.name for f in dataclasses.fields(Run)}
+
+
+# ------------------------------------------------------------ detection
+
+
+def test_voc_s_recipe_is_the_papers():
+    run = resolve(data="voc", net="mobilenetv2", width=1.0)
+    assert (run.task, run.resolution, run.batch, run.epochs) == ("detect", 320, 32, 560)
+    assert (run.lr, run.momentum, run.weight_decay) == (1e-3, 0.9, 5e-4)
+    assert (run.schedule, run.drops, run.warmup, run.warmup_from) == ("step", [360, 480], 5, 1e-6)
+    assert (run.head, run.ssd_augment, run.flip) == ("separable", True, "horizontal")
+
+
+def test_the_task_and_the_data_name_each_other():
+    assert resolve(task="detect").data == "voc"
+    assert resolve(data="vocfolder").task == "detect"
+    assert resolve(task="classify").data == "elpv"
+    with pytest.raises(UserError, match="data=elpv is for classify; take --data voc, vocfolder"):
+        resolve(task="detect", data="elpv")
+    with pytest.raises(UserError, match="data=voc is for detect"):
+        resolve(task="classify", data="voc")
+
+
+def test_a_recipes_milestones_keep_their_shares_of_other_epochs():
+    assert resolve(data="voc", epochs=56).drops == [36, 48]
+    assert resolve(data="voc", epochs=7).drops == [4.5, 6]
+    assert resolve(data="voc", epochs=56, milestones="10").drops == [10]
+    assert resolve(data="voc", milestones=60).milestones == "60"  # as YAML has it
+    assert resolve(data="voc", schedule="cosine").milestones is None
+
+
+@pytest.mark.parametrize(("given", "word"), [
+    ({"data": "voc", "crop": "pad"}, "crop=pad: task=detect has no use for it"),
+    ({"data": "voc", "cache": "ram"}, "cache=ram: task=detect has no use"),
+    ({"data": "digits", "head": "full"}, "head=full: task=classify has no use"),
+    ({"data": "digits", "freeze_bn": True}, "freeze_bn=True: task=classify"),
+    ({"data": "voc", "eval_resize": 400}, "eval_resize=400: detection takes the whole image"),
+    ({"data": "voc", "freeze_bn": True}, "needs a --backbone_checkpoint"),
+    ({"data": "voc", "compile": True}, "not for detection"),
+    ({"data": "voc", "min_scale": 0.95}, "min_scale=0.95"),
+    ({"data": "voc", "milestones": "480,360"}, "later than the one before"),
+    ({"data": "voc", "milestones": "480,560"}, "within the 560 epochs"),
+    ({"data": "voc", "milestones": "early"}, "must be epochs with commas"),
+    ({"data": "digits", "milestones": "2"}, "belongs to schedule=step"),
+    ({"data": "digits", "schedule": "step"}, "belongs to schedule=step"),
+    ({"data": "digits", "warmup_from": 0.001}, "needs a --warmup"),
+    ({"data": "voc", "warmup_from": 0.001}, "below 0.001"),
+    ({"data": "voc", "backbone_checkpoint": "/none.pth"}, "no such file"),
+])  # fmt: skip
+def test_what_detection_cannot_obey_is_refused(given, word):
+    with pytest.raises(UserError, match=word):
+        resolve(**given).key()
+
+
+def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
+    one, copy, other = (tmp_path / f"{name}.pth" for name in "abc")
+    one.write_bytes(b"weights")
+    copy.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    keys = [resolve(data="voc", backbone_checkpoint=str(path)).key() for path in (one, copy, other)]
+    assert keys[0] == keys[1]
+    assert len({*keys, resolve(data="voc").key(), resolve(data="voc", backbone_checkpoint=str(one), freeze_bn=True).key()}) == 4

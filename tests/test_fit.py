@@ -14,7 +14,7 @@ import yaml
 from conftest import call, make_folder, only_row, released_state, start
 
 from hbo.config import resolve
-from hbo.tasks.classify import Schedule
+from hbo.tasks.base import Schedule
 
 pytestmark = pytest.mark.slow
 DIGITS = ["--data", "digits", "--epochs", 4, "--batch", 64, "--width", 0.1, "--k", 2, "--threads", 1]

@@ -1,14 +1,16 @@
 """The paper's tables: published cells as published, costs as counted, nothing measured under a name that is not its own."""
 
+import dataclasses
 import re
 
 import pytest
-from conftest import ROOT, published
+from conftest import ROOT, call, published
 
+from hbo import cost
 from hbo.analysis import published as paper
 from hbo.analysis import results
 from hbo.analysis.tables import ABSENT, PROTOCOL, paper_table, stage_table
-from hbo.config import resolve
+from hbo.config import build_net, resolve
 
 ROWS = results.load(ROOT / "ablations", "contraction")
 PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)
@@ -123,3 +125,61 @@ def test_markdown_has_the_frames_cells(number):
 
 def test_the_rivals_are_those_of_the_table():
     assert list(paper.RIVALS) == [row["model"] for row in published(7)]
+
+
+def detectors(**changes):
+    """Two finished detectors of table 8's first line, seeds 0 and 1, trained as the paper does."""
+    run = resolve(data="voc", net="mobilenetv2", width=1.0)
+    keys = {f.name for f in dataclasses.fields(run)}
+    common = {name: getattr(run, name) for name in keys} | {"state": "done", "git": "x", "backbone_weights": "a state dict (0)"}
+    rows = [common | {"seed": seed, "key": f"k{seed}", "map": 0.69 + 0.02 * seed} for seed in (0, 1)]
+    return results.frame([row | changes for row in rows])
+
+
+def test_table_8_counts_the_whole_detector_and_shows_what_was_measured():
+    table = paper_table(8, detectors())
+    frame = table.frame.set_index("")
+    assert frame.loc["SSD320 mobilenetv2 1.0", "mAP published"] == "70.4"
+    assert frame.loc["SSD320 mobilenetv2 1.0", "mAP measured"] == "70.0 ± 1.4 (n=2)"
+    assert set(frame["mAP measured"].drop("SSD320 mobilenetv2 1.0")) == {ABSENT}
+    for row in published(8):
+        if not row["width"]:
+            continue
+        run = resolve(data="voc", net=row["backbone"], width=float(row["width"]))
+        counted = cost.count(build_net(run, 20), 320)["total"]
+        line = frame.loc[f"SSD320 {row['backbone']} {float(row['width'])}"]
+        assert line["M multiply-adds counted"] == f"{counted.macs / 1e6:.1f}"
+        assert line["M parameters counted"] == f"{counted.params / 1e6:.2f}"
+    assert frame.loc["Pelee pelee", "M multiply-adds counted"] == ABSENT  # a rival that is not built here
+    assert any("the paper prints no costs" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 56},
+        {"head": "full"},
+        {"min_scale": 0.1},
+        {"freeze_bn": True},
+        {"data": "vocfolder"},
+        {"backbone_weights": "random"},
+    ],
+    ids=str,
+)
+def test_a_detector_trained_otherwise_has_a_column_of_its_own(change):
+    frame = paper_table(8, detectors(**change)).frame
+    assert set(frame["mAP measured"]) == {ABSENT}
+    assert [name for name in frame.columns if name.startswith("mAP on ")]
+
+
+def test_a_classifier_is_no_detector():
+    frame = paper_table(8, detectors(task="classify")).frame
+    assert not [name for name in frame.columns if " on " in name]
+    assert set(frame["mAP measured"]) == {ABSENT}
+
+
+@pytest.mark.slow
+def test_table_8_from_the_command_line():
+    text = call("hbo.analysis.tables", 8)[0]
+    assert "| SSD320 hbonet 0.25 | 55.9 |" in text
+    assert "Table 8" in text

@@ -92,6 +92,7 @@ def _cell(number: int, row: dict[str, Any], column: str, tolerance: float, rows:
         macs = cost.macs / 1e6
         missed = bool(abs(macs - said) > tolerance)
         return Verdict("cost", number, claim, "missed" if missed else "met", said, macs, f"by {macs - said:+.1f} M" * missed)
+    column = tables.COLUMN.get(column, column)
     groups = tables.measured(rows, run, column) if rows is not None and run is not None else {}
     notes = [f"{tables.said(group[column])} {where}" for where, group in groups.items() if where]
     if "" not in groups:
@@ -108,6 +109,7 @@ def _comparison(claim: dict[str, Any], tolerance: float, rows: pd.DataFrame | No
     said = round(a[column] - b[column], 1)
     if abs(said - claim["by"]) > 0.05:
         raise UserError(f"claims.yaml: {claim['says']!r} says {claim['by']}, table {number} says {said}")
+    column = tables.COLUMN.get(column, str(column))
     runs = [published.run_of(number, row) for row in (a, b)]
     groups = [tables.measured(rows, run, column) if rows is not None and run is not None else {} for run in runs]
     both = [where for where in groups[0] if where in groups[1]]

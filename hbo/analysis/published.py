@@ -48,10 +48,12 @@ def table(number: int) -> pd.DataFrame:
 
 
 def run_of(number: int, row: dict[str, Any]) -> Run | None:
-    """The training run that a row of tables 2 to 7 published; None for tables 8 and 9, whose tasks are others."""
+    """The training run that a row of tables 2 to 8 published; None for table 9, whose task is another, and for 8's rivals."""
     if number == 7:
         net = RIVALS[row["model"]]
         return resolve(data="imagenet", net=net, **({"width": 1.0} if ":" not in net else {}))
+    if number == 8 and row["backbone"] in nets.TABLES:
+        return resolve(data="voc", net=row["backbone"], width=float(row["width"]))
     if number > 7:
         return None
     given = {name: int(row[name]) for name in ("divisor", "k") if not pd.isna(row[name])}
@@ -78,7 +80,7 @@ def cost_of(run: Run) -> Cost | None:
     from hbo import size
 
     try:
-        return size.total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, 1000)
+        return size.of_run(run, config.CLASSES[run.data])
     except UserError as error:
         if ":" in run.net and "install" in str(error):
             return None
@@ -86,8 +88,8 @@ def cost_of(run: Run) -> Cost | None:
 
 
 def backbone_cost(number: int, row: dict[str, Any]) -> Cost | None:
-    """Costs of a backbone of tables 8 and 9 at its task's input, without a head; None for those that are not ours."""
-    net, size = row["backbone"], {8: (320, 320), 9: (256, 128)}[number]
+    """Costs of a backbone of table 9 at its task's input, without a head; None for those that are not ours."""
+    net, size = row["backbone"], {9: (256, 128)}[number]
     if net not in nets.TABLES:
         return None
     costs = cost.count(config.build_net(config.resolve(data="imagenet", net=net, width=float(row["width"])), 1000), size)

@@ -59,7 +59,7 @@ def data(run: config.Run) -> dict[str, Any]:
 
     from hbo.data import cache, open_data
     from hbo.data.sampling import TrainBatches, loader
-    from hbo.tasks.classify import MEAN, STD
+    from hbo.tasks.base import MEAN, STD
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
     runs = {name: replace(run, cache=kind) for name, kind in (("disk", "disk"), ("ram", "ram"))}
@@ -105,7 +105,7 @@ def reference(run: config.Run, images: Any) -> Any:
     from torchvision import transforms as v1
 
     from hbo.data.sources import Files, Part
-    from hbo.tasks.classify import MEAN, STD
+    from hbo.tasks.base import MEAN, STD
 
     size = run.resolution
     parts: list[Any] = {

@@ -1,21 +1,23 @@
 """Data sets. One file a family; `open_data(run)` finds the one that `--data` names."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from hbo.config import Run
-from hbo.data.images import Images, folder, imagenette
+from hbo.data.images import folder, imagenette
 from hbo.data.stacks import stacked
 from hbo.errors import DataError
 
 
 @dataclass(frozen=True)
 class Data:
-    """A classification set, ready to be loaded: training and reported images, and the names of the classes."""
+    """A set, ready to be loaded: training and reported images, the names of the classes, and what a row says of it."""
 
-    train: Images
-    val: Images
+    train: Any  # Images, or Boxes to detect
+    val: Any
     classes: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def majority(self) -> float:
@@ -46,11 +48,16 @@ def open_data(run: Run) -> Data:
         data = folder(run)
     elif run.data == "imagenette":
         data = imagenette(run)
+    elif run.data in ("voc", "vocfolder"):
+        from hbo.data.voc import opened
+
+        data = opened(run)
     else:
         data = stacked(run)
-    train, val, classes = data
+    train, val, classes, *more = data
+    facts: dict[str, Any] = more[0] if more else data[0].upsampled()  # pyright: ignore[reportAttributeAccessIssue]
     if len(train) < run.batch:
         raise DataError(
             f"batch={run.batch}: more than the {len(train)} training images of {run.data}; take --batch {len(train) // 2}"
         )
-    return Data(train, val, classes)
+    return Data(train, val, classes, facts)

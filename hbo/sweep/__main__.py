@@ -10,6 +10,7 @@ import argparse
 import sys
 from typing import Any
 
+from hbo import rows
 from hbo.errors import UserError, one_line
 
 
@@ -130,7 +131,7 @@ def show(args: Any) -> int:
     names = p.varying(runs)
     for entry in runs:
         fields = " ".join(f"{name}={entry.fields.get(name)}" for name in names)
-        result = f"top-1 {100 * entry.row['top1']:.2f} %, {p.clock(entry.seconds)}" if entry.state == "done" else ""
+        result = f"{rows.headline(entry.row)}, {p.clock(entry.seconds)}" if entry.state == "done" else ""
         print(f"{entry.key or '-':<10}  {fields}  {p.describe(entry)}  {result}".rstrip())
     counts = {state: sum(entry.state == state for entry in runs) for state in dict.fromkeys(entry.state for entry in runs)}
     print(f"\n{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))

@@ -4,6 +4,7 @@ import sys
 import time
 from types import TracebackType
 
+from hbo import rows
 from hbo.sweep.plan import Entry, clock, describe, varying
 
 SHOWN = 12  # waiting or finished runs beside those that run or failed
@@ -78,7 +79,7 @@ class Board:
     def state(self, entry: Entry) -> str:
         """The state, with the result where there is one."""
         if entry.state == "done":
-            return f"{describe(entry)}, top-1 {100 * entry.row['top1']:.2f} %, {clock(entry.seconds)}"
+            return f"{describe(entry)}, {rows.headline(entry.row)}, {clock(entry.seconds)}"
         return describe(entry)
 
     def _table(self):

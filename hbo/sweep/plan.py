@@ -1,5 +1,6 @@
 """Every run of a study before anything starts: its key, what it costs, whether it is there, and how long it will take."""
 
+import contextlib
 import json
 import statistics
 from dataclasses import asdict, dataclass, field, replace
@@ -123,7 +124,7 @@ def price(plan: list[Entry]) -> None:
             continue
         try:
             _, _, classes = images(run)
-            cost = size.total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, classes)
+            cost = size.of_run(run, classes)
         except UserError as error:
             entry.run, entry.state, entry.error = None, "invalid", str(error)
             continue
@@ -142,6 +143,10 @@ def images(run: Run) -> tuple[int, int, int]:
         parts = [scan(data_dir(run), part) for part in ("train", "val")]
         train, val = (sum(map(len, part.values())) for part in parts)
         classes = len(parts[0])
+    elif run.data == "vocfolder":
+        from hbo.data.voc import counts
+
+        train, val, classes = counts(run.data_dir)
     else:
         (train, val), classes = config.SIZES[run.data], config.CLASSES[run.data]
     if run.per_class:
@@ -242,11 +247,9 @@ def calibrate(run: Run) -> float:
     while len(seconds) < 3 or (sum(seconds) < CALIBRATION / 2 and len(seconds) < 50):
         start = time.perf_counter()
         net.zero_grad()
-        if run.precision == "32-true":
-            loss = F.cross_entropy(net(images), labels)
-        else:
-            with mixed:
-                loss = F.cross_entropy(net(images), labels)
+        with contextlib.nullcontext() if run.precision == "32-true" else mixed:
+            out = net(images)
+            loss = F.cross_entropy(out, labels) if run.task == "classify" else torch.stack([part.mean() for part in out]).sum()
         loss.backward()
         with torch.no_grad():  # by hand: torch's optimizers first import its compiler, for seconds
             for weight in net.parameters():

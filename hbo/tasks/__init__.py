@@ -1,1 +1,21 @@
-"""Tasks: a LightningModule each."""
+"""What a network is trained to do, a LightningModule each."""
+
+from typing import TYPE_CHECKING
+
+from hbo.config import Run
+
+if TYPE_CHECKING:
+    from hbo.data import Data
+    from hbo.tasks.base import Task
+
+
+def make(run: Run, data: "Data", steps_per_epoch: int = 1) -> "Task":
+    """The task of a run, with a fresh network; the one place where `--task` is looked at to choose it."""
+    if run.task == "detect":
+        from hbo.tasks.detect import Detect
+
+        return Detect(run, data.classes, steps_per_epoch)
+    from hbo.tasks.classify import Classify
+
+    weights = data.class_weights() if run.class_weights == "balanced" else None
+    return Classify(run, len(data.classes), steps_per_epoch, weights)

@@ -1,0 +1,262 @@
+"""Boxes in PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
+
+An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, index), boxes in pixels of that image.
+
+VOC counts pixels from 1 and means the last one too; here a box is continuous: (xmin - 1, ymin - 1, xmax, ymax). What is
+wrong with a box has one rule each, is counted in the run's row and named there: a box that reaches outside its image is
+clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts. The
+size that counts is the image's own. Everything else is refused: a missing file, a class that is unknown.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from hbo.config import Run, resolve
+from hbo.data.images import SUFFIXES, data_dir
+from hbo.data.sampling import seeded, split
+from hbo.data.sources import read_image
+from hbo.errors import DataError
+
+CLASSES = [
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+]  # fmt: skip
+GREY = (124, 116, 104)  # ImageNet's mean, around an image that is zoomed out
+NAMED = 20  # faults that a row names; it counts all
+Target = dict[str, Tensor]
+
+
+@dataclass
+class Annotated:
+    """An image with its boxes as they are in its file, and what was wrong with them."""
+
+    path: str
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
+    clipped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+class Boxes(Dataset):
+    """Images with boxes by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone.
+
+    Args:
+        images: the annotated images.
+        classes: names, in the order of their labels.
+        transform: of {"image", "boxes", "labels"}, to an image (3, R, R).
+        seed: of the run.
+        difficult: keep difficult objects, which evaluation needs to ignore them.
+    """
+
+    in_memory = False
+
+    def __init__(
+        self, images: list[Annotated], classes: list[str], transform: v2.Transform, seed: int, difficult: bool
+    ) -> None:
+        self.transform, self.seed = transform, seed
+        self.paths = [image.path for image in images]
+        self.targets: list[Target] = []
+        for image in images:
+            hard = torch.tensor(image.difficult, dtype=torch.bool)
+            labels = torch.tensor([classes.index(name) for name in image.names], dtype=torch.long)
+            target = {"boxes": torch.tensor(image.boxes).reshape(-1, 4), "labels": labels, "difficult": hard}
+            self.targets.append(target if difficult else {name: values[~hard] for name, values in target.items()})
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Target, int]:
+        epoch, index = item
+        image = v2.functional.pil_to_tensor(read_image(Path(self.paths[index])))
+        target: dict[str, Any] = dict(self.targets[index])
+        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=image.shape[-2:])  # pyright: ignore
+        with seeded(self.seed, epoch, index):
+            image, target = self.transform(tv_tensors.Image(image), target | {"boxes": boxes})
+        return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}, index
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor, list[Target], Tensor]:
+        """A batch: images (B, 3, R, R), a dict of targets an image, indices (B,)."""
+        images, targets, indices = zip(*(self[item] for item in items), strict=True)
+        return torch.stack(images), list(targets), torch.tensor(indices)
+
+
+def transform(run: Run, train: bool) -> v2.Transform:
+    """SSD's augmentation in training; the whole of what is left to R x R, whatever its shape, always.
+
+    The photometric distortion comes last, on R x R pixels, where SSD has it first: it works on each pixel by itself, and
+    takes a quarter of the time there.
+    """
+    parts: list[Any] = []
+    if train and run.ssd_augment:
+        parts += [v2.RandomZoomOut(fill=GREY), v2.RandomIoUCrop()]
+    if train and run.flip != "none":
+        parts.append(v2.RandomHorizontalFlip())
+    if train and run.flip == "both":
+        parts.append(v2.RandomVerticalFlip())
+    parts.append(v2.Resize((run.resolution, run.resolution), antialias=True))
+    if train:
+        parts.append(v2.SanitizeBoundingBoxes(labels_getter=_beside_boxes))
+    if train and run.ssd_augment:
+        parts.append(v2.RandomPhotometricDistort())
+    return v2.Compose(parts)
+
+
+def _beside_boxes(sample: Any) -> tuple[Tensor, Tensor]:
+    """What goes where its box goes."""
+    return sample[1]["labels"], sample[1]["difficult"]
+
+
+# ---------------------------------------------------------------- files
+
+
+def read(root: Path, split_name: str) -> list[Annotated]:
+    """The images of a split with their boxes, in the order of its list.
+
+    Raises:
+        DataError: a folder, list, image or annotation that is missing, or that cannot be read.
+    """
+    from tqdm import tqdm
+
+    listing = root / "ImageSets" / "Main" / f"{split_name}.txt"
+    for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
+        if not path.exists():
+            raise DataError(f"{path}: not there; VOC's layout has {what} there")
+    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{listing}: an empty list")
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise DataError(f"{listing}: names {twice[0]} more than once")
+    folder = root / "JPEGImages"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    images = {Path(e.name).stem: e.path for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES}
+    one = partial(_annotated, root, images)
+    with ThreadPoolExecutor(4) as pool:
+        return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
+
+
+def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
+    """One image with its annotation, each box checked against the image's own size."""
+    path = root / "Annotations" / f"{name}.xml"
+    if name not in images:
+        raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
+    width, height = read_image(Path(images[name]), header_only=True).size
+    try:
+        tree = ElementTree.parse(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}: not XML that can be read ({error})") from None
+    found = Annotated(images[name])
+    for thing in tree.iterfind("object"):
+        label = (thing.findtext("name") or "").strip()
+        corners = [thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            x1, y1, x2, y2 = (float(corner) for corner in corners if corner is not None)
+        except ValueError:
+            raise DataError(f"{path}: a box of {label or 'no class'} with corners {corners}, not four numbers") from None
+        said = f"{name}: {label} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
+        box = max(x1 - 1, 0.0), max(y1 - 1, 0.0), min(x2, width), min(y2, height)
+        if x2 <= x1 or y2 <= y1 or box[2] <= box[0] or box[3] <= box[1]:
+            found.left_out.append(f"{said} has no area in {width} x {height}")
+            continue
+        if box != (x1 - 1, y1 - 1, x2, y2):
+            found.clipped.append(f"{said} reaches outside {width} x {height}")
+        found.boxes.append(box)
+        found.names.append(label)
+        found.difficult.append((thing.findtext("difficult") or "0").strip() not in ("0", ""))
+    return found
+
+
+def voc(run: Run) -> tuple[list[Annotated], list[Annotated], list[str]]:
+    """VOC 2007 and 2012 trainval together, and 2007 test."""
+    root = data_dir(run)
+    if (root / "VOCdevkit").is_dir():
+        root = root / "VOCdevkit"
+    train = [image for year in ("VOC2007", "VOC2012") for image in read(root / year, "trainval")]
+    return train, read(root / "VOC2007", "test"), CLASSES
+
+
+def vocfolder(run: Run) -> tuple[list[Annotated], list[Annotated], list[str]]:
+    """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
+    root = data_dir(run)
+    train, val = read(root, "trainval"), read(root, "test")
+    if both := sorted({image.path for image in train} & {image.path for image in val}):
+        raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
+    return train, val, sorted({name for image in train for name in image.names})
+
+
+def opened(run: Run) -> tuple[Boxes, Boxes, list[str], dict[str, Any]]:
+    """Training and reported images, class names, and what was found in the annotations, for the row.
+
+    Raises:
+        DataError: as `read`; or a class that is unknown, naming the file.
+    """
+    train, val, classes = voc(run) if run.data == "voc" else vocfolder(run)
+    for image in [*train, *val]:
+        if alien := sorted(set(image.names) - set(classes)):
+            known = "VOC's" if run.data == "voc" else "of trainval.txt"
+            raise DataError(f"{image.path}: annotated with {alien[0]!r}, a class that is none {known}: {', '.join(classes)}")
+    if not classes:
+        raise DataError(f"data_dir={run.data_dir}: no box in any image of trainval.txt")
+    if run.holdout:
+        rest, held = split([0] * len(train), run.holdout, salt="holdout")
+        train, val = [train[i] for i in rest], [train[i] for i in held]
+    every = [*train, *val]
+    faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
+    facts = {
+        "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
+        "val_boxes": sum(len(image.boxes) for image in val),
+        "difficult_boxes": sum(sum(image.difficult) for image in every),
+        "clipped_boxes": sum(len(image.clipped) for image in every),
+        "left_out_boxes": sum(len(image.left_out) for image in every),
+        "faults": faults[:NAMED],
+    }
+    make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
+    return make(train, True), make(val, False), classes, facts
+
+
+@lru_cache
+def counts(root: str | None) -> tuple[int, int, int]:
+    """Images to train on and to report, and classes, of a folder in VOC's layout.
+
+    Raises:
+        DataError: as `read`.
+    """
+    train, val, classes = vocfolder(resolve(data="vocfolder", data_dir=root))
+    return len(train), len(val), len(classes)
+
+
+@lru_cache
+def fingerprint(root: str | None) -> str:
+    """What a folder in VOC's layout holds, in ten digits: lists, annotations, and the names and sizes of its images.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if root is None or not (path := Path(root).expanduser()).is_dir():
+        raise DataError(
+            f"data_dir={root}: no such folder" if root else "data=vocfolder needs --data_dir, the folder that holds it"
+        )
+    digest = hashlib.sha256()
+    for part in ("ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"):
+        digest.update((path / part).read_bytes() if (path / part).is_file() else b"")
+    for file in sorted((path / "Annotations").glob("*.xml")):
+        digest.update(file.name.encode() + file.read_bytes())
+    for file in sorted((path / "JPEGImages").glob("*")):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+    return digest.hexdigest()[:10]

@@ -1,0 +1,156 @@
+"""What the tasks share: the network on normalised images, SGD with its schedule, the mean loss that a cut does not disturb."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from hbo.config import Run, build_net
+from hbo.data.sampling import hashed
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
+
+
+class Task(pl.LightningModule):
+    """A network that is trained on batches of (images, labels or targets, indices), and outcomes per image in evaluation.
+
+    A task defines `outcomes`, `training_loss` and `evaluate_batch`, and `metrics` of the outcomes.
+
+    Args:
+        run: all fields; they stand as plain values in the checkpoint (`hyper_parameters`).
+        num_classes: without a background.
+        steps_per_epoch: updates an epoch, for the schedule.
+    """
+
+    mean: Tensor
+    std: Tensor
+    outcomes: Metric
+    headline = ""  # the metric that tells most, a key of `metrics`
+
+    def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
+        super().__init__()
+        self.save_hyperparameters(asdict(run) | {"num_classes": num_classes}, logger=False)
+        self.run, self.num_classes, self.steps_per_epoch = run, num_classes, steps_per_epoch
+        self.net: nn.Module = build_net(run, num_classes)
+        if run.channels_last:
+            self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
+        self.train_loss = MeanMetric()
+        self.train_loss.persistent(True)  # an epoch's mean goes on where a checkpoint cut it
+        self.curve_point: dict[str, float] = {}  # the latest of each number of the learning curve
+        self.last_outcomes: dict[str, Tensor] | None = None  # of the latest evaluation
+
+    def training_loss(self, batch: Any) -> tuple[Tensor, int]:
+        """The loss of a batch, and of how many it is a mean."""
+        raise NotImplementedError
+
+    def evaluate_batch(self, batch: Any) -> None:
+        """Take a batch into the outcomes."""
+        raise NotImplementedError
+
+    def metrics(self, final: bool = True) -> dict[str, float]:
+        """Of the latest evaluation; those that take long only if it is the final one."""
+        raise NotImplementedError
+
+    def begin(self) -> dict[str, Any]:
+        """Take what a run starts from, if not from nothing; what the row says of it."""
+        return {}
+
+    def columns(self) -> dict[str, Any]:
+        """What else the row gets from the latest evaluation."""
+        return {}
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
+        """The network on images as they lie on disk, 0 to 255."""
+        x = (images - self.mean).div_(self.std)
+        order = torch.channels_last if self.run.channels_last else torch.contiguous_format
+        return self.net(x.contiguous(memory_format=order))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        # Dropout and its like (in rivals' networks) as a function of seed, update and rank: resumable without a state.
+        torch.manual_seed(hashed(self.run.seed, self.global_step, self.global_rank))
+        loss, weight = self.training_loss(batch)
+        self.train_loss.update(loss.detach(), weight)
+        return loss
+
+    def lost(self) -> str:
+        """What to say where the loss is infinite or not a number."""
+        return (
+            f"the loss is not finite at update {self.global_step} (epoch {self.current_epoch}): take a smaller --lr than"
+            f" {self.run.lr} or a longer --warmup than {self.run.warmup}"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.world_size > 1:  # the sums of all ranks; rank 0 goes on with them
+            for name in ("train_loss.mean_value", "train_loss.weight"):
+                total = checkpoint["state_dict"][name].clone()
+                torch.distributed.all_reduce(total)
+                checkpoint["state_dict"][name] = total
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank:
+            for name in ("train_loss.mean_value", "train_loss.weight"):
+                checkpoint["state_dict"][name] = torch.zeros_like(checkpoint["state_dict"][name])
+
+    @property
+    def on_cpu(self) -> bool:
+        """Where reading a number costs nothing."""
+        return self.device.type == "cpu"
+
+    def on_validation_epoch_start(self) -> None:
+        self.outcomes.reset()
+        if self.trainer.world_size > 1:  # each rank has seen other images: all evaluate with rank 0's batch norm
+            for buffer in self.net.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.last_outcomes = self.outcomes.compute()
+        self.curve_point |= {f"val/{name}": value for name, value in self.metrics(final=False).items()}
+
+    def on_train_epoch_end(self) -> None:
+        rate = self.optimizers().param_groups[0]["lr"]  # pyright: ignore
+        self.curve_point |= {"train/loss": float(self.train_loss.compute()), "lr": rate}
+        self.train_loss.reset()
+
+    def configure_optimizers(self) -> Any:
+        run = self.run
+        optimizer = torch.optim.SGD(
+            self.net.parameters(),
+            lr=run.lr,
+            momentum=run.momentum,
+            weight_decay=run.weight_decay,
+            nesterov=run.nesterov,
+            fused=True,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Schedule:
+    """Share of the peak learning rate at update t = 0, 1, ...: linear warm-up, then cosine to zero, constant, or by steps.
+
+    Steps come from the data, not from the trainer: reading the trainer's estimate loses its loader's state.
+    """
+
+    def __init__(self, run: Run, steps_per_epoch: int) -> None:
+        self.warmup, self.total = round(run.warmup * steps_per_epoch), run.epochs * steps_per_epoch
+        self.start, self.kind = run.warmup_from / run.lr, run.schedule
+        self.drops = [round(epoch * steps_per_epoch) for epoch in run.drops]
+
+    def __call__(self, t: int) -> float:
+        if t < self.warmup:
+            return self.start + (1 - self.start) * t / self.warmup if self.start else (t + 1) / self.warmup
+        if self.kind == "step":
+            return 0.1 ** sum(t >= drop for drop in self.drops)
+        if self.kind == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (t - self.warmup) / (self.total - self.warmup)))
