@@ -210,7 +210,7 @@ def classifier(tmp_path_factory):
 
 @pytest.mark.slow
 def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_path):
-    args = [*BRIEF, "--data_dir", folder, "--backbone_checkpoint", classifier, "--lr", 1e-4]
+    args = [*BRIEF, "--data_dir", folder, "--backbone_checkpoint", classifier, "--lr", 1e-5]
     for name, more in (("frozen", ["--freeze_bn"]), ("free", [])):
         call("hbo.fit", *args, *more, "--out", tmp_path / name)
     frozen, free = (only_row(tmp_path / name) for name in ("frozen", "free"))
