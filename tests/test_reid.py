@@ -200,7 +200,7 @@ def test_amsgrad_is_the_formula():
     group = optimizer.param_groups[0]
     assert sum(p.numel() for p in group["params"]) == sum(p.numel() for p in task.parameters())
     weight = task.classifier.weight
-    value, m, v, most = float(weight[0, 0]), 0.0, 0.0, 0.0
+    value, m, v, most = weight[0, 0].item(), 0.0, 0.0, 0.0
     for t, gradient in enumerate((0.5, -0.01, 0.002), start=1):
         optimizer.zero_grad()
         weight.grad = torch.full_like(weight, gradient)
@@ -209,7 +209,7 @@ def test_amsgrad_is_the_formula():
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         most = max(most, v)
         value -= 1e-3 * (m / (1 - 0.9**t)) / ((most / (1 - 0.999**t)) ** 0.5 + 1e-8)
-        assert float(weight[0, 0]) == pytest.approx(value, rel=1e-5)
+        assert weight[0, 0].item() == pytest.approx(value, rel=1e-5)
     assert type(made(optimizer="sgd").configure_optimizers()["optimizer"]) is torch.optim.SGD
 
 
