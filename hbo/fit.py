@@ -190,10 +190,13 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
 
 
 def prepare(run: Run) -> None:
-    """Threads and warnings of this process."""
+    """Threads, memory and warnings of this process."""
     import torch
 
+    from hbo import allocator
+
     quieten()
+    allocator.keep_freed_memory()
     torch.set_num_threads(run.threads)
 
 

@@ -150,11 +150,12 @@ def without_classifier(net: Pyramid) -> None:
     Raises:
         UserError: the network has no pyramid.
     """
-    meta, calls = _on_meta(net), list[str]()
-    for name, module in meta.named_modules():
-        module.register_forward_hook(lambda _m, _i, _o, name=name: calls.append(name))
+    meta, calls, image = _on_meta(net), list[str](), torch.empty(1, 3, 224, 224, device="meta")
     with torch.no_grad():
-        maps = meta.pyramid(torch.empty(1, 3, 224, 224, device="meta"))  # finds the strides
+        meta.pyramid(image)  # the first call finds the strides, in passes of its own
+        for name, module in meta.named_modules():
+            module.register_forward_hook(lambda _m, _i, _o, name=name: calls.append(name))
+        maps = meta.pyramid(image)
     if not {16, 32} <= maps.keys():
         raise UserError(f"{type(net).__name__} has no feature maps of stride 16 and 32 at 224 x 224, so no detector on it")
     net.__dict__["_strides"] = meta.__dict__["_strides"]

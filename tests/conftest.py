@@ -128,6 +128,8 @@ def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = 
                 name = "ab"[draw.randint(2)]
                 ImageDraw.Draw(image).rectangle(box, fill={"a": (220, 30, 30), "b": (30, 30, 220)}[name])
                 boxes.append((name, *(corner + 1 for corner in box)))  # VOC counts from 1, the last pixel included
+            grain = draw.randint(-15, 16, (height, width, 3))  # in flat photographs whole channels are constant
+            image = Image.fromarray((np.asarray(image) + grain).astype(np.uint8))
             image.save(root / "JPEGImages" / f"{n:06d}.jpg", quality=95)
             annotate(root / "Annotations" / f"{n:06d}.xml", boxes, size)
     return root

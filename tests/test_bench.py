@@ -38,6 +38,7 @@ def test_every_rival_takes_every_turn():
         ("nchw", "channels_last", "mobilenetv2"), bench.TURNS
     )
     assert set(found["ratio"]["nchw"]) == {1.0}
+    assert all(size > 1e8 for size in found["peak_bytes"].values())  # torch alone takes as much
 
 
 @pytest.mark.slow
@@ -75,6 +76,11 @@ def test_a_rival_that_there_cannot_be_is_named():
 
 
 def test_what_cannot_be_measured_is_said(tmp_path):
+    assert (
+        "only=mobilenet: choose from nchw, channels_last"
+        in call("hbo.bench", "train", *TINY, "--only", "mobilenet", expect=2)[1]
+    )
+    assert "turns=0" in call("hbo.bench", "train", *TINY, "--turns", "0", expect=2)[1]
     assert "did you mean train?" in call("hbo.bench", "trian", expect=2)[1]
     with pytest.raises(UserError, match=r"hbonet\.py; name a checkout"):
         bench.reference(config.resolve(data="imagenet"), tmp_path)

@@ -78,3 +78,14 @@ def test_hooks_on_its_modules_are_called_in_training():
     layers[2].register_forward_hook(lambda *_: seen.append(1))
     layers(_map(2, 3, 8, 8).float())
     assert seen
+
+
+def test_a_batch_norm_in_evaluation_mode_stays_as_it_is_within_a_network_in_training():
+    layers = conv_norm(3, 8, 3).double().train()
+    norm = next(m for m in layers if isinstance(m, nn.BatchNorm2d))
+    norm.running_mean.fill_(0.3)
+    norm.eval()
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = _map(2, 3, 6, 6)
+    assert layers(x).equal(nn.Sequential(*layers)(x))
+    assert all(value.equal(before[name]) for name, value in norm.state_dict().items())

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 import yaml
-from conftest import ROOT, published
+from conftest import ROOT, make_voc, published
 
 from hbo import cost, size
 from hbo.analysis.published import RIVALS
@@ -17,21 +17,33 @@ from hbo.sweep.study import COMMAND, read
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}
+DETECTION = ("table8", "detection_bccd")
+FOLDERS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _voc(tmp_path_factory):
+    """A folder in VOC's layout: a run's key is of what it holds."""
+    FOLDERS["vocfolder"] = str(make_voc(tmp_path_factory.mktemp("voc") / "set", train=2, test=1))
 
 
 def runs(name: str, **overrides) -> list[Run]:
+    if name == "detection_bccd":
+        overrides = {"data_dir": FOLDERS["vocfolder"], **overrides}
     return [resolve(**row) for row in read(ROOT / "sweeps" / f"{name}.yaml", overrides).rows]
 
 
 def test_the_studies_are_there():
     wanted = {"contraction", "contraction_cifar10", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
-              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7"}  # fmt: skip
+              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7", *DETECTION}  # fmt: skip
     assert {path.stem for path in FILES} == wanted
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("data", [None, "elpv", "cifar10", "imagenet"])
 def test_each_row_is_a_run_of_its_own(path, data):
+    if path.stem in DETECTION and data:
+        data = "voc"
     found = runs(path.stem, **({"data": data} if data else {}))
     assert len({run.key() for run in found}) == len(found)
     assert {run.study for run in found} == {path.stem}
@@ -62,7 +74,7 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
-    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in ("factorial", "contraction_cifar10") else 6
+    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in ("factorial", "contraction_cifar10", "detection_bccd") else 6
     assert {run.seed for run in found} == set(range(seeds))
     without = Counter(replace(run, seed=0).key() for run in found)
     assert set(without.values()) == {seeds}  # every row has every seed
@@ -87,6 +99,22 @@ def test_the_rows_of_a_table_are_the_published_ones(table, study):
     assert protocol == {(150, 256, 0.05, "release", "release")}
     resize = {run.eval_resize for run in runs(study, data="imagenet", seed=0)}
     assert resize == ({256} if table == "5" else {round(n / 0.875) for _, _, _, n, _ in found})
+
+
+def test_the_rows_of_table_8_are_the_published_ones_under_the_papers_protocol():
+    wanted = Counter((row["backbone"], float(row["width"])) for row in published(8) if row["width"])
+    found = runs("table8")
+    assert Counter((run.net, run.width) for run in found) == wanted
+    assert len(wanted) == 8
+    names = ("task", "data", "resolution", "epochs", "batch", "lr", "weight_decay", "milestones", "warmup_from", "head", "min_scale")
+    protocol = {tuple(getattr(run, name) for name in names) for run in found}
+    assert protocol == {("detect", "voc", 320, 560, 32, 1e-3, 5e-4, "360,480", 1e-6, "separable", 0.2)}
+
+
+def test_detectors_on_bccd_differ_in_the_backbone_alone():
+    found = runs("detection_bccd", seed=0)
+    assert {(run.net, run.width) for run in found} == {("hbonet", 0.25), ("mobilenetv2", 0.25)}
+    assert len({replace(run, net="hbonet", divisor=2).key() for run in found}) == 1
 
 
 def test_table_7s_comment_is_what_is_counted_and_published():

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from hbo import rows
+from hbo.analysis import results
+from hbo.analysis.tables import Table
 from hbo.errors import DataError, UserError, one_line
 from hbo.voc_map import IGNORED, TRUE, match
 
@@ -111,6 +114,17 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
         marked.append(marks(found, truth, row["classes"], score))
         titles.append(path.stem)
     return grid(shown, marked, titles)
+
+
+def per_class(done: pd.DataFrame) -> Table:
+    """Average precision of each class, an arm a line, of a detection study's finished rows (`Study.done`)."""
+    names = [name for name in done.columns if name.startswith("ap_") and done[name].notna().any()]
+    lines = []
+    for arm, group in done.groupby("arm", sort=False):
+        said = {name.removeprefix("ap_"): results.mean(group[name].dropna()) for name in names}
+        lines.append({"arm": arm, "n": len(group)} | said)
+    note = "Average precision, 11 points at an overlap of 0.5, in percent: mean ± sample deviation over n seeds."
+    return Table("Class by class", pd.DataFrame(lines), [note])
 
 
 def one(image: Image.Image, found: dict[str, Tensor], classes: Sequence[str], title: str) -> Figure:

@@ -21,7 +21,7 @@ from hbo import rows
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 
-METRICS = ("top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "seconds")
+METRICS = ("top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "rank1", "rank5", "rank10", "rank20", "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
 FIRST = ("study", "key", "state")
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
@@ -105,7 +105,8 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
 def _from_runs(folders: list[Path]) -> Read:
     for folder in folders:
         row = (rows.read(folder) or {}) | {"study": folder.parent.name, "key": folder.name}
-        if "correct" not in row and row.get("state") == "done" and (folder / "outcomes.npz").exists():
+        classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
+        if "correct" not in row and classified and (folder / "outcomes.npz").exists():
             row["correct"] = rows.read_correct(folder / "outcomes.npz")  # of a run older than that column
         curve = read_csv(folder / "metrics.csv") if (folder / "metrics.csv").exists() else []
         yield row, curve

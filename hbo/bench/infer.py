@@ -17,6 +17,7 @@ How far from the machine's limit: multiply-adds over the rate of a large matrix 
 """
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
     for threads, part in found["threads"].items():
         faster = {name: f"{statistics.median(v):.2f}" for name, v in part["speedup"].items()}
         print(f"\n{threads} thread{'s' * (int(threads) > 1)}; ratios to plain's time, turn by turn\n")
-        print(turns.table("ms", part["ms"], "plain", 2, ("speedup", faster), width=22))
+        print(turns.table("ms", part["ms"], "plain", 2, {"speedup": faster}, width=22))
         print(
             f"\nlimit {part['limit_ms']:.2f} ms, by {part['gemm_gmacs']:.0f} G multiply-adds/s of a {SIZE} x {SIZE} product;"
             f" deployed takes {part['times_limit']:.1f} times that"
@@ -76,10 +77,11 @@ def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str
     beside, left_out = train.rivals(run)
     found = {"own": (config.build_net(run, 1000).eval(), config.describe_net(run))}
     if "mobilenetv2" in beside:
-        fields, _ = beside["mobilenetv2"]
+        fields = beside["mobilenetv2"].run
         found["mobilenetv2"] = (config.build_net(fields, 1000).eval(), config.describe_net(fields))
     if "reference" in beside:
-        found["reference"] = (beside["reference"][1].eval(), "the authors' definition of it")
+        released = train.reference(beside["reference"].run, Path(os.environ["HBO_REFERENCE"]))
+        found["reference"] = (released.eval(), "the authors' definition of it")
     return found, left_out
 
 

@@ -1,16 +1,18 @@
-"""python -m hbo.bench train: training throughput beside baselines, in turns in one run.
+"""python -m hbo.bench train: training throughput and memory beside baselines, in turns in one run.
 
     python -m hbo.bench train --data imagenet --batch 32 --k 2
     HBO_REFERENCE=DIR python -m hbo.bench train --data imagenet --batch 32 --compile --json
 
-All train in turns (forward, backward, SGD) on the same random images, so that a machine that slows down slows all of them;
-the first turn warms up. A figure on its own says little: the ratio to the baseline does. The rivals:
+Each rival is a process of its own, so that its peak of memory is its own; all train in turns (forward, backward, SGD) on the
+same random images, so that a machine that slows down slows all of them; the first turn warms up. A figure on its own says
+little: the ratio to the baseline does. The rivals:
 
-    nchw           the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
-    channels_last  what `hbo.fit` trains
-    compiled       the same through torch.compile, with --compile; its start-up is told apart
-    mobilenetv2    at the same multiply-adds, channels-last
-    reference      the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release; the baseline
+    nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
+    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees (`hbo.allocator`)
+    compiled        the same through torch.compile, with --compile; its start-up is told apart
+    mobilenetv2     at the same multiply-adds, as `hbo.fit` trains it
+    reference       the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release; the baseline
+    reference_kept  the same in a process that keeps the memory that it frees
 """
 
 import importlib.util
@@ -20,39 +22,59 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hbo import config, flags, nets
 from hbo.bench import turns
 from hbo.errors import UserError
 
-TURNS, STEPS = 7, 3  # turns measured, after one of warm-up; updates a turn
+TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
+
+
+class Rival(NamedTuple):
+    """A run, whether its network is the authors' own definition, and whether its process keeps freed memory."""
+
+    run: config.Run
+    released: bool = False
+    kept: bool = True
 
 
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser("hbo.bench train", "Images/s of training beside baselines, in one run.")
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
+    parser.add_argument(
+        "--turns", type=int, default=TURNS, help=f"Turns of {STEPS} updates that are measured (default {TURNS})."
+    )
+    parser.add_argument("--only", nargs="+", help="Measure these rivals alone, where memory does not hold all of them.")
     given = flags.given(parser, argv)
-    as_json = given.pop("json", False)
+    as_json, count, only = given.pop("json", False), given.pop("turns", TURNS), given.pop("only", None)
+    if count < 1:
+        raise UserError(f"turns={count}: must be at least 1")
     run = config.resolve(**given)
-    found = train(run)
+    found = train(run, count, only)
     if as_json:
         print(json.dumps(found, indent=1))
         return
     base = found["baseline"]
     print(f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads")
-    print(f"{found['machine']}, torch {found['torch']}; {TURNS} turns of {STEPS} updates; ratios to {base}, turn by turn\n")
+    print(
+        f"{found['machine']}, torch {found['torch']}; {count} turn{'s' * (count > 1)} of {STEPS} updates; ratios to {base}, turn by turn\n"
+    )
     if "mobilenetv2" in found["nets"]:
         print(f"mobilenetv2 at the same multiply-adds: {found['nets']['mobilenetv2']}\n")
     for name, why in found["left_out"].items():
         print(f"{name} left out: {why}\n")
-    start_up = {name: f"{seconds:.1f} s" for name, seconds in found["first_update"].items()}
-    print(turns.table("images/s", found["images_per_second"], base, beside=("start-up", start_up)))
+    beside = {
+        "start-up": {name: f"{seconds:.1f} s" for name, seconds in found["first_update"].items()},
+        "memory": {name: f"{size / 1e9:.2f} GB" for name, size in found["peak_bytes"].items()},
+    }
+    print(turns.table("images/s", found["images_per_second"], base, beside=beside))
+    print(f"\nstart-up: seconds of the first update; memory: the most that {found['peak_is']}")
 
 
-def rivals(run: config.Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """Name -> (run, network), the baseline first; and name -> reason of those that there cannot be.
+def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
+    """Name -> rival, the baseline first; and name -> reason of those that there cannot be.
 
     Raises:
         UserError: $HBO_REFERENCE names no checkout of the release, or one that has no such network.
@@ -62,9 +84,9 @@ def rivals(run: config.Run) -> tuple[dict[str, Any], dict[str, str]]:
     own = replace(run, compile=False, channels_last=True)
     plain = replace(own, channels_last=False)
     left_out: dict[str, str] = {}
-    found: dict[str, Any] = {"nchw": (plain, None), "channels_last": (own, None)}
+    found = {"nchw": Rival(plain, kept=False), "channels_last": Rival(own)}
     if run.compile:
-        found["compiled"] = (replace(own, compile=True), None)
+        found["compiled"] = Rival(replace(own, compile=True))
     if run.net != "mobilenetv2" and run.net in nets.TABLES:
         macs = total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, 224, 1000).macs
         for divisor in (2, 1):  # its widths are coarse: odd channels where even ones miss by more than 3 %
@@ -74,10 +96,11 @@ def rivals(run: config.Run) -> tuple[dict[str, Any], dict[str, str]]:
                 left_out["mobilenetv2"] = str(error)
                 continue
             fields = config.resolve(**_outer(own), net="mobilenetv2", width=width, divisor=divisor)
-            found["mobilenetv2"], left_out = (fields, None), {}
+            found["mobilenetv2"], left_out = Rival(fields), {}
             break
     if folder := os.environ.get("HBO_REFERENCE"):
-        found = {"reference": (plain, reference(run, Path(folder)))} | found
+        reference(run, Path(folder))  # refused here, not in its process
+        found = {"reference": Rival(plain, True, kept=False), "reference_kept": Rival(plain, True)} | found
     return found, left_out
 
 
@@ -117,54 +140,46 @@ def reference(run: config.Run, folder: Path) -> Any:
     return net
 
 
-def train(run: config.Run) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, and the seconds of each one's first update."""
-    import torch
+def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) -> dict[str, Any]:
+    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update, its peak of memory."""
+    import torch.multiprocessing as processes
 
-    from hbo.tasks.classify import Classify
-
-    torch.set_num_threads(run.threads)
-    cuda = torch.cuda.is_available() and run.accelerator != "cpu"
-    device = "cuda" if cuda else "cpu"
-    images = torch.randint(0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device)
-    labels = torch.randint(0, 1000, (run.batch,), device=device)
-    updates = {}
     beside, left_out = rivals(run)
-    for name, (fields, net) in beside.items():
-        torch.manual_seed(run.seed)
-        task = Classify(fields, 1000)
-        if net is not None:
-            task.net = net
-        task = task.to(device).train()
-        if fields.compile:
-            task.net.compile()
-        optimizer = task.configure_optimizers()["optimizer"]
-        kind = torch.bfloat16 if "bf16" in run.precision else torch.float16
-
-        def update(task=task, optimizer=optimizer, kind=kind) -> None:
-            optimizer.zero_grad()
-            with torch.autocast(device, dtype=kind, enabled=run.precision != "32-true"):
-                loss = task.loss(task(images), labels)
-            loss.backward()
-            optimizer.step()
-
-        updates[name] = update
+    if unknown := set(only or ()) - beside.keys():
+        raise UserError(f"only={' '.join(sorted(unknown))}: choose from {', '.join(beside)}")
+    beside = {name: rival for name, rival in beside.items() if only is None or name in only}
+    context = processes.get_context("spawn")
+    pipes, started = {}, []
     first: dict[str, float] = {}
+    peak: dict[str, int] = {}
 
     def rate(name: str) -> float:
-        start = time.perf_counter()
-        for _ in range(STEPS if name in first else 1):
-            updates[name]()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        steps = STEPS if name in first else 1
+        pipes[name].send(steps)
+        seconds = pipes[name].recv()
         first.setdefault(name, seconds)
-        return STEPS * run.batch / seconds
+        return steps * run.batch / seconds
 
-    rates = turns.take_turns({name: partial(rate, name) for name in updates}, TURNS)
+    try:
+        for name, rival in beside.items():
+            pipes[name], theirs = context.Pipe()
+            started.append(context.Process(target=_serve, args=(theirs, rival), daemon=True))
+            started[-1].start()
+            theirs.close()
+        rates = turns.take_turns({name: partial(rate, name) for name in beside}, count)
+        for name, pipe in pipes.items():
+            pipe.send(None)
+            peak[name] = pipe.recv()
+    except EOFError:
+        raise UserError(
+            "a rival's process ended: what it printed stands above; all of them need memory at once; take a smaller --batch or --only some"
+        ) from None
+    finally:
+        for process in started:
+            process.terminate()
     base = next(iter(rates))
     return turns.where() | {
-        "nets": {name: config.describe_net(fields) for name, (fields, _) in beside.items()},
+        "nets": {name: config.describe_net(rival.run) for name, rival in beside.items()},
         "left_out": left_out,
         "resolution": run.resolution,
         "batch": run.batch,
@@ -174,4 +189,55 @@ def train(run: config.Run) -> dict[str, Any]:
         "images_per_second": rates,
         "ratio": turns.ratios(rates, base),
         "first_update": first,
+        "peak_bytes": peak,
+        "peak_is": "its process held" if run.accelerator == "cpu" or not _cuda() else "it held on the GPU",
     }
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _serve(pipe: Any, rival: Rival) -> None:
+    """A rival's process: as many updates as it is asked for, answered by their seconds; at the end its peak of memory."""
+    import resource
+    import sys
+
+    import torch
+
+    from hbo import allocator, fit
+    from hbo.tasks.classify import Classify
+
+    run = rival.run
+    fit.quieten()
+    torch.set_num_threads(run.threads)
+    if rival.kept:
+        allocator.keep_freed_memory()
+    cuda = _cuda() and run.accelerator != "cpu"
+    device = "cuda" if cuda else "cpu"
+    torch.manual_seed(run.seed)
+    images = torch.randint(0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 1000, (run.batch,), device=device)
+    task = Classify(run, 1000)
+    if rival.released:
+        task.net = reference(run, Path(os.environ["HBO_REFERENCE"]))
+    task = task.to(device).train()
+    if run.compile:
+        task.net.compile()
+    optimizer = task.configure_optimizers()["optimizer"]
+    kind = torch.bfloat16 if "bf16" in run.precision else torch.float16
+    while steps := pipe.recv():
+        start = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            with torch.autocast(device, dtype=kind, enabled=run.precision != "32-true"):
+                loss = task.loss(task(images), labels)
+            loss.backward()
+            optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
+        pipe.send(time.perf_counter() - start)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    pipe.send(torch.cuda.max_memory_allocated() if cuda else held)

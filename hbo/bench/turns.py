@@ -46,12 +46,14 @@ def table(
     found: dict[str, list[float]],
     base: str,
     digits: int = 1,
-    beside: tuple[str, dict[str, str]] = ("", {}),
+    beside: dict[str, dict[str, str]] | None = None,
     width: int = 14,
 ) -> str:
-    """A rival a line: median and range of what was measured and of its ratio to the baseline, and one column more."""
-    title, cells = beside
-    lines = [f"{'':<{width}} {unit:>9}   {'range':<16} {'ratio':>9}   {'range':<16} {title:>10}".rstrip()]
+    """A rival a line: median and range of what was measured and of its ratio to the baseline, and the columns of `beside`."""
+    columns = beside or {}
+    title = f"{'':<{width}} {unit:>9}   {'range':<16} {'ratio':>9}   {'range':<16}" + "".join(f" {t:>10}" for t in columns)
+    lines = [title.rstrip()]
     for name, values in ratios(found, base).items():
-        lines.append(f"{name:<{width}} {spread(found[name], digits)} {spread(values, 2)} {cells.get(name, ''):>10}".rstrip())
+        cells = "".join(f" {column.get(name, ''):>10}" for column in columns.values())
+        lines.append(f"{name:<{width}} {spread(found[name], digits)} {spread(values, 2)}{cells}".rstrip())
     return "\n".join(lines)

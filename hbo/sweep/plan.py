@@ -237,8 +237,11 @@ def calibrate(run: Run) -> float:
 
     gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
     device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
+    from hbo import allocator
+
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads)
+    allocator.keep_freed_memory()  # as `hbo.fit` does
     memory = torch.channels_last if run.channels_last else torch.contiguous_format
     net = config.build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
     images = torch.randn(batch, 3, *run.size, device=device).contiguous(memory_format=memory)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
@@ -69,7 +69,7 @@ class Task(pl.LightningModule):
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
         """The network on images as they lie on disk, 0 to 255."""
-        x: Float[Tensor, "b 3 h w"] = (images.to(self.mean.dtype) - self.mean) / self.std
+        x = (images - self.mean).div_(self.std)
         order = torch.channels_last if self.run.channels_last else torch.contiguous_format
         return self.net(x.contiguous(memory_format=order))
 
@@ -124,13 +124,11 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         run = self.run
+        weights, decay = self.parameters(), run.weight_decay
         if run.optimizer == "amsgrad":
-            betas = run.momentum, 0.999
-            optimizer = torch.optim.Adam(self.parameters(), run.lr, betas, weight_decay=run.weight_decay, amsgrad=True)
+            optimizer = torch.optim.Adam(weights, run.lr, (run.momentum, 0.999), weight_decay=decay, amsgrad=True)
         else:
-            optimizer = torch.optim.SGD(
-                self.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay, nesterov=run.nesterov
-            )
+            optimizer = torch.optim.SGD(weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

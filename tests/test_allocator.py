@@ -1,0 +1,38 @@
+"""hbo.allocator: what was freed is kept."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+COUNT = """
+import resource, sys
+from hbo import allocator
+kept = sys.argv[1] == "kept" and allocator.keep_freed_memory()
+import torch
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def update():
+    a = torch.ones(64 << 20, dtype=torch.uint8)  # 64 MB: above what malloc ever learns to keep by itself
+    b = a + 1
+for _ in range(8):
+    update()
+before = faults()
+for _ in range(4):
+    update()
+print(kept, faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_kept_memory_is_not_faulted_in_again():
+    def count(mode):
+        out = subprocess.run([sys.executable, "-c", COUNT, mode], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        kept, faults = out.split()
+        return kept == "True", int(faults)
+
+    kept, few = count("kept")
+    assert kept
+    _, many = count("given back")
+    assert few < 200
+    assert many > 10 * few + 200  # or the former count says nothing

@@ -1,0 +1,297 @@
+"""Boxes in VOC's layout: each rule for what is wrong, and order and augmentation as functions of (seed, epoch, index)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import annotate, make_voc
+from PIL import Image
+
+from hbo.config import resolve
+from hbo.data import open_data
+from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.data.voc import CLASSES, fingerprint, read
+from hbo.errors import DataError
+
+SIZE = 100, 80  # width and height
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six photographs to train on, each with one cell; two to report."""
+    return plain(tmp_path / "set", ["a", "b", "a", "b", "a", "b"], ["a", "b"])
+
+
+def plain(root, train: list[str], test: list[str], first: int = 0):
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for split, labels in (("trainval", train), ("test", test)):
+        if not labels:
+            continue
+        names = [f"{first + i:04d}" for i in range(len(labels))]
+        first += len(labels)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name, label in zip(names, labels, strict=True):
+            pixels = np.random.RandomState(int(name)).randint(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "JPEGImages" / f"{name}.jpg")
+            annotate(root / "Annotations" / f"{name}.xml", [(label, 11, 21, 50, 60)], SIZE)
+    return root
+
+
+def opened(root, **kwargs):
+    given = {"data": "vocfolder", "batch": 2, "resolution": 64, "ssd_augment": False, "flip": "none"} | kwargs
+    return open_data(resolve(data_dir=str(root), **given))
+
+
+def write(root, name: str, *boxes: tuple) -> None:
+    annotate(root / "Annotations" / f"{name}.xml", list(boxes), SIZE)
+
+
+# ------------------------------------------------------------ what is there
+
+
+def test_a_box_counts_pixels_from_one_and_means_the_last_one_too(folder):
+    """(11, 21) to (50, 60) are 40 x 40 pixels; the whole photograph is squeezed to 64 x 64."""
+    data = opened(folder)
+    image, target, index = data.val[(0, 0)]
+    assert (image.dtype, tuple(image.shape), index) == (torch.uint8, (3, 64, 64), 0)
+    expected = torch.tensor([[10 * 64 / 100, 20 * 64 / 80, 50 * 64 / 100, 60 * 64 / 80]])
+    torch.testing.assert_close(target["boxes"], expected)
+    assert data.classes == ["a", "b"]
+    assert [int(data.val[(0, i)][1]["labels"]) for i in range(2)] == [0, 1]
+    assert (len(data.train), len(data.val)) == (6, 2)
+    assert {k: data.facts[k] for k in ("train_boxes", "val_boxes", "clipped_boxes", "left_out_boxes")} == {
+        "train_boxes": 6, "val_boxes": 2, "clipped_boxes": 0, "left_out_boxes": 0,
+    }  # fmt: skip
+
+
+def test_a_box_that_reaches_outside_is_clipped_counted_and_named(folder):
+    write(folder, "0001", ("b", 0, 21, 50, 60), ("b", 60, 50, 101, 999))
+    data = opened(folder)
+    assert data.facts["clipped_boxes"] == 2
+    assert data.facts["left_out_boxes"] == 0
+    assert data.facts["faults"][0] == "0001: b (0, 21, 50, 60) reaches outside 100 x 80: clipped"
+    scale = torch.tensor([0.64, 0.8, 0.64, 0.8])
+    torch.testing.assert_close(data.train.targets[1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]]))
+    torch.testing.assert_close(data.train[(0, 1)][1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]]) * scale)
+
+
+def test_the_whole_photograph_is_no_fault(folder):
+    write(folder, "0001", ("b", 1, 1, *SIZE))
+    data = opened(folder)
+    assert data.facts["faults"] == []
+    assert data.train.targets[1]["boxes"].tolist() == [[0, 0, *SIZE]]
+
+
+@pytest.mark.parametrize(
+    "box", [(50, 40, 50, 40), (50, 40, 50, 60), (50, 40, 60, 30), (120, 10, 140, 30), (10, 90, 30, 95), (-9, 5, 0, 9)]
+)
+@pytest.mark.parametrize("name", ["0001", "0007"])
+def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, name, box):
+    write(folder, name, ("b", *box), ("b", 11, 21, 50, 60))
+    data = opened(folder)
+    assert (data.facts["left_out_boxes"], data.facts["clipped_boxes"]) == (1, 0)
+    (fault,) = data.facts["faults"]
+    assert fault.startswith(f"{name}: b ({', '.join(f'{c:g}' for c in box)}) has no area in 100 x 80")
+    part, place = (data.train, 1) if name == "0001" else (data.val, 1)
+    assert part.targets[place]["boxes"].tolist() == [[10, 20, 50, 60]]
+
+
+def test_the_photographs_own_size_counts_not_the_annotations(folder):
+    annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], (20, 20))  # says 20 x 20
+    assert opened(folder).facts["faults"] == []
+
+
+def test_faults_are_all_counted_and_the_first_twenty_named(folder):
+    write(folder, "0001", *[("b", 5, 5, 5, 5 + i) for i in range(25)])
+    data = opened(folder)
+    assert (data.facts["left_out_boxes"], len(data.facts["faults"])) == (25, 20)
+    assert len(data.train.targets[1]["boxes"]) == 0
+    assert data.train[(0, 1)][1]["boxes"].shape == (0, 4)  # a photograph of nothing stays
+
+
+def test_difficult_objects_are_not_trained_on_and_told_apart_in_evaluation(folder):
+    for name in ("0001", "0007"):
+        write(folder, name, ("b", 11, 21, 50, 60, True), ("a", 30, 30, 90, 70))
+    data = opened(folder)
+    assert data.facts["difficult_boxes"] == 2
+    assert (data.facts["train_boxes"], data.facts["val_boxes"]) == (6, 3)
+    assert data.train.targets[1]["labels"].tolist() == [0]
+    assert data.val[(0, 1)][1]["difficult"].tolist() == [True, False]
+    assert data.val[(0, 1)][1]["labels"].tolist() == [1, 0]
+
+
+# ------------------------------------------------------------ what is refused, by name
+
+
+def _remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda f: _remove(f / "JPEGImages" / "0001.jpg"), "0001.jpg: no such image"),
+    (lambda f: _remove(f / "Annotations" / "0007.xml"), "0007.xml: no such annotation"),
+    (lambda f: _remove(f / "ImageSets" / "Main" / "test.txt"), "test.txt: not there"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("\n"), "test.txt: an empty list"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0007\n0007\n"), "names 0007 more than once"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0006\n0001\n"), "both name 0001"),
+    (lambda f: (f / "Annotations" / "0001.xml").write_text("<annotation><object>"), "0001.xml: not XML"),
+    (lambda f: (f / "JPEGImages" / "0001.jpg").write_bytes(b"no image"), "0001.jpg"),
+    (lambda f: write(f, "0007", ("c", 11, 21, 50, 60)), "0007.jpg: annotated with 'c', a class that is none of trainval.txt: a, b"),
+    (lambda f: write(f, "0001", ("b", "left", 21, 50, 60)), "0001.xml: a box of b with corners"),
+    (lambda f: [write(f, f"000{i}") for i in range(8)], "no box in any image"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_refused_and_named(folder, spoil, words):
+    spoil(folder)
+    with pytest.raises(DataError) as refused:
+        opened(folder)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_corner_that_is_missing_is_refused(folder):
+    path = folder / "Annotations" / "0001.xml"
+    path.write_text(path.read_text().replace("<xmin>11</xmin>", ""))
+    with pytest.raises(DataError, match=r"0001\.xml: a box of b with corners"):
+        opened(folder)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="none"):
+        opened(tmp_path / "none")
+
+
+# ------------------------------------------------------------ VOC itself
+
+
+def test_voc_trains_on_both_years_and_reports_2007(tmp_path):
+    plain(tmp_path / "VOCdevkit" / "VOC2007", ["cat", "dog"], ["person", "tvmonitor", "cat"])
+    plain(tmp_path / "VOCdevkit" / "VOC2012", ["aeroplane", "sofa", "cow"], [], first=100)
+    for root in (tmp_path, tmp_path / "VOCdevkit"):  # the devkit, or what holds it
+        data = opened(root, data="voc")
+        assert data.classes == CLASSES
+        assert len(CLASSES) == 20
+        names = lambda part: [CLASSES[int(t["labels"])] for t in part.targets]
+        assert names(data.train) == ["cat", "dog", "aeroplane", "sofa", "cow"]
+        assert names(data.val) == ["person", "tvmonitor", "cat"]
+    write(tmp_path / "VOCdevkit" / "VOC2012", "0101", ("unicorn", 11, 21, 50, 60))
+    with pytest.raises(DataError, match="'unicorn', a class that is none VOC's"):
+        opened(tmp_path, data="voc")
+
+
+def test_what_is_held_out_is_the_same_for_every_seed_and_of_trainval(tmp_path):
+    root = make_voc(tmp_path / "set", train=20, test=3)
+    data = [opened(root, holdout=0.25, seed=seed) for seed in (0, 1)]
+    trainval = {image.path for image in read(root, "trainval")}
+    for one in data:
+        assert len(one.val) == 5
+        assert set(one.train.paths) | set(one.val.paths) == trainval
+        assert one.val.paths == data[0].val.paths
+
+
+def test_the_key_is_of_what_the_folder_holds(folder):
+    def key() -> str:
+        fingerprint.cache_clear()
+        return resolve(data="vocfolder", data_dir=str(folder)).key()
+
+    keys = [key()]
+    assert key() == keys[0]
+    write(folder, "0001", ("a", 11, 21, 50, 60))
+    keys.append(key())
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("0006\n")
+    keys.append(key())
+    assert len(set(keys)) == 3
+    moved = folder.rename(folder.parent / "elsewhere")
+    assert resolve(data="vocfolder", data_dir=str(moved)).key() == keys[-1]
+
+
+# ------------------------------------------------------------ order and augmentation
+
+
+def batches(data, run, workers: int = 0, progress: int = 0):
+    order = TrainBatches(len(data.train), run.batch, run.seed, progress=lambda: progress)
+    return list(loader(data.train, order, workers))
+
+
+def same(a, b) -> bool:
+    return all(
+        torch.equal(x[0], y[0])
+        and torch.equal(x[2], y[2])
+        and all(torch.equal(s[k], t[k]) for s, t in zip(x[1], y[1], strict=True) for k in s)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_order_and_augmentation_are_functions_of_seed_epoch_and_index(tmp_path):
+    root = make_voc(tmp_path / "set", train=8, test=2)
+    run = resolve(data="vocfolder", data_dir=str(root), batch=4, resolution=64, seed=3)
+    data = open_data(run)
+    here = batches(data, run)
+    torch.manual_seed(99)  # the state outside has no part in it
+    assert same(here, batches(open_data(run), run))
+    assert same(here, batches(data, run, workers=2))
+    assert same(here[1:], batches(data, run, progress=1))  # taken up after a batch
+    assert not same(here, batches(data, run, progress=2))  # another epoch
+    for epoch in range(2):
+        one, two = data.train[(epoch, 5)], data.train[(epoch, 5)]
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1]["boxes"], two[1]["boxes"])
+    assert not torch.equal(data.train[(0, 5)][0], data.train[(1, 5)][0])
+    other = open_data(resolve(data="vocfolder", data_dir=str(root), batch=4, resolution=64, seed=4))
+    assert not torch.equal(data.train[(0, 5)][0], other.train[(0, 5)][0])
+    assert torch.equal(data.val[(0, 1)][0], other.val[(7, 1)][0])  # what is reported is never changed
+
+
+def test_evaluation_sees_each_photograph_once(tmp_path):
+    data = opened(make_voc(tmp_path / "set", train=4, test=5))
+    seen = [i for *_, index in loader(data.val, EvalBatches(5, 2), 0) for i in index.tolist()]
+    assert seen == list(range(5))
+
+
+def inside(image, box) -> list[float]:
+    """Mean colour within a box, its rim left out."""
+    x1, y1, x2, y2 = box
+    return image[:, math.ceil(y1 + 2) : int(y2 - 2), math.ceil(x1 + 2) : int(x2 - 2)].float().mean((1, 2)).tolist()
+
+
+@pytest.mark.parametrize("ssd_augment", [True, False])
+@pytest.mark.parametrize("flip", ["horizontal", "both"])
+def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
+    """What is in a box is coloured, as objects alone are, wherever zoom-out, crop, flip and resize have put it; without the
+    photometric distortion, which exchanges channels, it has its class's colour.
+    """
+    data = opened(make_voc(tmp_path / "set", train=8, test=2), ssd_augment=ssd_augment, flip=flip, resolution=128)
+    looked, places = 0, set()
+    for epoch in range(12):
+        for i in range(8):
+            image, target, _ = data.train[(epoch, i)]
+            boxes = target["boxes"]
+            assert ((boxes >= 0) & (boxes <= 128)).all()
+            assert len(boxes) == len(target["labels"]) == len(target["difficult"])
+            for box, label in zip(boxes.tolist(), target["labels"].tolist(), strict=True):
+                if min(box[2] - box[0], box[3] - box[1]) < 8:
+                    continue
+                looked += 1
+                places.add((i, round(box[0]), round(box[1])))
+                red, green, blue = inside(image, box)
+                assert max(red, green, blue) - min(red, green, blue) > 60
+                if not ssd_augment:
+                    assert (red > blue + 100) == (label == 0)
+    assert looked > 100
+    objects = sum(len(t["boxes"]) for t in data.train.targets)
+    assert len(places) >= (5 * objects if ssd_augment else 2 * objects)
+
+
+def test_the_zoom_out_and_the_crop_are_ssds(tmp_path):
+    """With SSD's augmentation objects shrink (zoomed out onto grey) and grow (cropped); without, their size is fixed."""
+    root = make_voc(tmp_path / "set", train=8, test=2)
+
+    def areas(**kwargs) -> torch.Tensor:
+        data = opened(root, resolution=128, **kwargs)
+        boxes = torch.cat([data.train[(epoch, i)][1]["boxes"] for epoch in range(12) for i in range(8)])
+        return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+    fixed, moved = areas(), areas(ssd_augment=True)
+    assert moved.min() < fixed.min() / 4
+    assert moved.max() > fixed.max() * 1.5
