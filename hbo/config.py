@@ -266,8 +266,8 @@ class Run(Block):
 
     def _check_reid(self) -> None:
         _require(self, "eval_resize", self.eval_resize in (None, self.resolution), "re-identification takes the whole image")
-        wide = self.aspect > 0 and self.size[1] >= 32
-        _require(self, "aspect", wide, f"the width, resolution={self.resolution} over it, must be at least 32")
+        wide = self.aspect > 0 and self.size[1] >= 16
+        _require(self, "aspect", wide, f"the width, resolution={self.resolution} over it, must be at least 16")
         early, k = self.classifier_epochs or 0, self.instances
         _require(self, "classifier_epochs", early >= 0, "must not be negative")
         fresh = early > 0 and self.backbone_checkpoint is None
