@@ -219,7 +219,9 @@ class Run(Block):
         _require(self, "crop_area", 0 < self.crop_area <= 1, "must lie in (0, 1]")
         _require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
         _require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
-        _require(self, "nesterov", self.optimizer == "sgd" or not self.nesterov, "is of SGD; take --optimizer sgd, or leave it out")
+        _require(
+            self, "nesterov", self.optimizer == "sgd" or not self.nesterov, "is of SGD; take --optimizer sgd, or leave it out"
+        )
         _require(
             self,
             "study",
@@ -275,7 +277,9 @@ class Run(Block):
         _require(self, "instances", k is None or k >= 2, "must be at least 2")
         shared = self.batch // self.world
         whole = k is None or (shared % k == 0 and shared >= 2 * k)
-        _require(self, "instances", whole, f"the {shared} images of a batch on a device must be so many of 2 identities or more")
+        _require(
+            self, "instances", whole, f"the {shared} images of a batch on a device must be so many of 2 identities or more"
+        )
         _require(self, "triplet", k is not None or not self.triplet, "needs --instances 2 or more: an anchor wants a positive")
 
     @property

@@ -50,9 +50,13 @@ def ranked(
         raise UserError(f"metric={metric!r}: choose from euclidean, cosine")
     for name, (features, ids, cameras) in zip(("query", "gallery"), sides, strict=True):
         if features.ndim != 2 or not len(features) == len(ids) == len(cameras):
-            raise UserError(f"{name}: {tuple(features.shape)} features, {len(ids)} ids, {len(cameras)} cameras; must be (n, d), n and n")
+            raise UserError(
+                f"{name}: {tuple(features.shape)} features, {len(ids)} ids, {len(cameras)} cameras; must be (n, d), n and n"
+            )
     if query_features.shape[1] != gallery_features.shape[1]:
-        raise UserError(f"features: {query_features.shape[1]} a query, {gallery_features.shape[1]} a gallery image; must be as many")
+        raise UserError(
+            f"features: {query_features.shape[1]} a query, {gallery_features.shape[1]} a gallery image; must be as many"
+        )
     if not (query_features.isfinite().all() and gallery_features.isfinite().all()):
         raise UserError("features: some are infinite or not a number; distances from them mean nothing")
     exact = torch.float32 if query_features.device.type == "mps" else torch.float64

@@ -230,7 +230,10 @@ def summary(row: dict[str, Any], where: Path) -> str:
     if row.get("backbone_weights"):
         lines.append(("backbone's weights", row["backbone_weights"]))
     lines += [
-        ("multiply-adds", f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {round(row['resolution'] / row.get('aspect', 1))}"),
+        (
+            "multiply-adds",
+            f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {round(row['resolution'] / row.get('aspect', 1))}",
+        ),
         ("parameters", f"{row['params'] / 1e6:.3f} M"),
         ("training", f"{row['images_per_second']:.0f} images/s" if row.get("images_per_second") else "-"),
         ("seconds", f"{row['seconds']:.0f}"),

@@ -163,7 +163,7 @@ def make_market(root: Path, train: int = 6, test: int = 4, views: int = 3, size:
         (root / folder).mkdir(parents=True, exist_ok=True)
         for camera in (1, 2):
             for frame in frames:
-                pixels = (hue / camera ** 0.5 + draw.normal(0, 12, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
+                pixels = (hue / camera**0.5 + draw.normal(0, 12, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / folder / f"{who}_c{camera}s1_{frame:06d}_01.jpg", quality=95)
     return root
 

@@ -230,7 +230,7 @@ def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_pa
             other += not torch.equal(moved[inner], value)
         elif "weight" in name:
             assert not torch.equal(kept[inner], value), f"{inner} was not trained"
-            torch.testing.assert_close(kept[inner], value, rtol=0, atol=0.2)  # it started there
+            assert torch.cosine_similarity(kept[inner].flatten(), value.flatten(), dim=0) > 0.9  # it started there
     assert same > 100
     assert other > same / 2  # without the flag they move
 

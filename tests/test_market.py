@@ -150,7 +150,9 @@ def test_evaluation_sees_the_whole_image_at_two_to_one(root):
 def test_training_crops_an_image_larger_by_an_eighth(root):
     """Each training image is a window of the enlarged photograph, flipped or not; windows and flips vary."""
     train = opened(root).train
-    larger = v2.functional.pil_to_tensor(v2.functional.resize(Image.open(train.paths[0]).convert("RGB"), [72, 36], antialias=True))
+    larger = v2.functional.pil_to_tensor(
+        v2.functional.resize(Image.open(train.paths[0]).convert("RGB"), [72, 36], antialias=True)
+    )
     windows = {}
     for flipped in (False, True):
         for top in range(9):

@@ -362,9 +362,19 @@ def test_killed_at_random_it_ends_as_the_unbroken_run(unbroken, market, tmp_path
 def test_two_processes_see_what_one_sees(market, tmp_path):
     """ConvNeXt, whose norm sees one image at a time: the same weights within float error, the classifier's epoch included."""
     net = ["--net", "timm:convnext_atto"]
-    call("hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 2, *net, "--lr", 0.01, "--out", tmp_path / "classifier")
+    call(
+        "hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 2, *net, "--lr", 0.01, "--out", tmp_path / "classifier"
+    )
     _, backbone = only_row(tmp_path / "classifier")
-    args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + ["--data_dir", market, *net, "--optimizer", "sgd", "--lr", 0.01]
+    args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + [
+        "--data_dir",
+        market,
+        *net,
+        "--optimizer",
+        "sgd",
+        "--lr",
+        0.01,
+    ]
     args += ["--batch", 16, "--epochs", 1, "--backbone_checkpoint", backbone, "--classifier_epochs", 1]
     for name, devices in (("one", 1), ("two", 2)):
         call("hbo.fit", *args, "--devices", devices, "--out", tmp_path / name)
@@ -394,7 +404,9 @@ def test_every_switch_trains_and_changes_something(switch, unbroken, market, tmp
     assert not np.array_equal(a["top"], b["top"])
     if "cosine" not in switch:
         theirs = weights(before)
-        assert any(k not in theirs or v.shape != theirs[k].shape or not torch.equal(v, theirs[k]) for k, v in weights(folder).items())
+        assert any(
+            k not in theirs or v.shape != theirs[k].shape or not torch.equal(v, theirs[k]) for k, v in weights(folder).items()
+        )
 
 
 @pytest.mark.slow

@@ -22,7 +22,11 @@ def side(*images: tuple[list[float] | float, int, int]) -> Side:
     """Images as (feature, identity, camera); a number is a feature of one dimension."""
     features, ids, cameras = zip(*images, strict=True) if images else ([], [], [])
     rows = [f if isinstance(f, list) else [f] for f in features]
-    return torch.tensor(rows).float().reshape(len(rows), -1 if rows else 1), torch.tensor(ids).long(), torch.tensor(cameras).long()
+    return (
+        torch.tensor(rows).float().reshape(len(rows), -1 if rows else 1),
+        torch.tensor(ids).long(),
+        torch.tensor(cameras).long(),
+    )
 
 
 # A query at 0, of identity 1 and camera 1, and a gallery on a line: map, rank-1, rank-5. Worked by hand.
@@ -146,9 +150,7 @@ def test_against_brute_force_on_random_features(metric):
         found = cmc_map(*queries, *gallery, metric=metric)
         assert found == pytest.approx(expected, abs=1e-12), seed
         unmatched += found["unmatched"]
-        ties += sum(
-            len(gallery[0]) - len({far(q, g, metric) for g in gallery[0].tolist()}) for q in queries[0].tolist()
-        )
+        ties += sum(len(gallery[0]) - len({far(q, g, metric) for g in gallery[0].tolist()}) for q in queries[0].tolist())
     assert ties > 1000
     assert unmatched > 20
 
@@ -177,7 +179,11 @@ def test_copies_of_an_image_are_tied_whatever_their_place():
 def test_chunks_do_not_show():
     draw = torch.Generator().manual_seed(1)
     n = 2 * CHUNK + 5
-    part = lambda n: (torch.randn(n, 3, generator=draw), torch.randint(1, 20, (n,), generator=draw), torch.randint(1, 4, (n,), generator=draw))
+    part = lambda n: (
+        torch.randn(n, 3, generator=draw),
+        torch.randint(1, 20, (n,), generator=draw),
+        torch.randint(1, 4, (n,), generator=draw),
+    )
     queries, gallery = part(n), part(300)
     whole = ranked(*queries, *gallery)
     for i in (0, CHUNK - 1, CHUNK, n - 1):
@@ -225,7 +231,9 @@ def test_rankings_name_images_by_their_index():
     assert found["query"].tolist() == query.nonzero().flatten().tolist()
     far = torch.cdist(heap[0], heap[0])
     for q, top in zip(found["query"].tolist(), found["top"].tolist(), strict=True):
-        allowed = [i for i in range(70) if not query[i] and heap[1][i] != -1 and (heap[1][i], heap[2][i]) != (heap[1][q], heap[2][q])]
+        allowed = [
+            i for i in range(70) if not query[i] and heap[1][i] != -1 and (heap[1][i], heap[2][i]) != (heap[1][q], heap[2][q])
+        ]
         assert top == sorted(allowed, key=lambda i: (far[q, i].item().__round__(5), i))[:TOP]
 
 

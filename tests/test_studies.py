@@ -78,7 +78,8 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
-    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in ("factorial", "contraction_cifar10", "detection_bccd", "reid_coil20") else 6
+    few = "factorial", "contraction_cifar10", "detection_bccd", "reid_coil20"
+    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in few else 6
     assert {run.seed for run in found} == set(range(seeds))
     without = Counter(replace(run, seed=0).key() for run in found)
     assert set(without.values()) == {seeds}  # every row has every seed
@@ -110,7 +111,19 @@ def test_the_rows_of_table_8_are_the_published_ones_under_the_papers_protocol():
     found = runs("table8")
     assert Counter((run.net, run.width) for run in found) == wanted
     assert len(wanted) == 8
-    names = ("task", "data", "resolution", "epochs", "batch", "lr", "weight_decay", "milestones", "warmup_from", "head", "min_scale")
+    names = (
+        "task",
+        "data",
+        "resolution",
+        "epochs",
+        "batch",
+        "lr",
+        "weight_decay",
+        "milestones",
+        "warmup_from",
+        "head",
+        "min_scale",
+    )
     protocol = {tuple(getattr(run, name) for name in names) for run in found}
     assert protocol == {("detect", "voc", 320, 560, 32, 1e-3, 5e-4, "360,480", 1e-6, "separable", 0.2)}
 
@@ -161,7 +174,9 @@ def test_the_factorial_is_whole():
 
 def test_the_rows_of_table_9_are_the_published_ones_under_the_papers_protocol():
     names = {"resnet50": "torchvision:resnet50"}
-    wanted = Counter((names.get(row["backbone"], row["backbone"]), float(row["width"]) if row["width"] else None) for row in published(9))
+    wanted = Counter(
+        (names.get(row["backbone"], row["backbone"]), float(row["width"]) if row["width"] else None) for row in published(9)
+    )
     found = runs("table9")
     assert Counter((run.net, run.width) for run in found) == wanted
     assert len(wanted) == 9

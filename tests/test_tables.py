@@ -1,15 +1,16 @@
 """The paper's tables: published cells as published, costs as counted, nothing measured under a name that is not its own."""
 
+import dataclasses
 import re
-from dataclasses import asdict
 
 import pytest
-from conftest import ROOT, published
+from conftest import ROOT, call, published
 
+from hbo import cost
 from hbo.analysis import published as paper
 from hbo.analysis import results
 from hbo.analysis.tables import ABSENT, PROTOCOL, paper_table, stage_table
-from hbo.config import resolve
+from hbo.config import build_net, resolve
 
 ROWS = results.load(ROOT / "ablations", "contraction")
 PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)
@@ -126,12 +127,70 @@ def test_the_rivals_are_those_of_the_table():
     assert list(paper.RIVALS) == [row["model"] for row in published(7)]
 
 
+def detectors(**changes):
+    """Two finished detectors of table 8's first line, seeds 0 and 1, trained as the paper does."""
+    run = resolve(data="voc", net="mobilenetv2", width=1.0)
+    keys = {f.name for f in dataclasses.fields(run)}
+    common = {name: getattr(run, name) for name in keys} | {"state": "done", "git": "x", "backbone_weights": "a state dict (0)"}
+    rows = [common | {"seed": seed, "key": f"k{seed}", "map": 0.69 + 0.02 * seed} for seed in (0, 1)]
+    return results.frame([row | changes for row in rows])
+
+
+def test_table_8_counts_the_whole_detector_and_shows_what_was_measured():
+    table = paper_table(8, detectors())
+    frame = table.frame.set_index("")
+    assert frame.loc["SSD320 mobilenetv2 1.0", "mAP published"] == "70.4"
+    assert frame.loc["SSD320 mobilenetv2 1.0", "mAP measured"] == "70.0 ± 1.4 (n=2)"
+    assert set(frame["mAP measured"].drop("SSD320 mobilenetv2 1.0")) == {ABSENT}
+    for row in published(8):
+        if not row["width"]:
+            continue
+        run = resolve(data="voc", net=row["backbone"], width=float(row["width"]))
+        counted = cost.count(build_net(run, 20), 320)["total"]
+        line = frame.loc[f"SSD320 {row['backbone']} {float(row['width'])}"]
+        assert line["M multiply-adds counted"] == f"{counted.macs / 1e6:.1f}"
+        assert line["M parameters counted"] == f"{counted.params / 1e6:.2f}"
+    assert frame.loc["Pelee pelee", "M multiply-adds counted"] == ABSENT  # a rival that is not built here
+    assert any("the paper prints no costs" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 56},
+        {"head": "full"},
+        {"min_scale": 0.1},
+        {"freeze_bn": True},
+        {"data": "vocfolder"},
+        {"backbone_weights": "random"},
+    ],
+    ids=str,
+)
+def test_a_detector_trained_otherwise_has_a_column_of_its_own(change):
+    frame = paper_table(8, detectors(**change)).frame
+    assert set(frame["mAP measured"]) == {ABSENT}
+    assert [name for name in frame.columns if name.startswith("mAP on ")]
+
+
+def test_a_classifier_is_no_detector():
+    frame = paper_table(8, detectors(task="classify")).frame
+    assert not [name for name in frame.columns if " on " in name]
+    assert set(frame["mAP measured"]) == {ABSENT}
+
+
+@pytest.mark.slow
+def test_table_8_from_the_command_line():
+    text = call("hbo.analysis.tables", 8)[0]
+    assert "| SSD320 hbonet 0.25 | 55.9 |" in text
+    assert "Table 8" in text
+
+
 def test_table_9_measures_runs_from_a_checkpoint_alone():
     """The paper's start from ImageNet's weights, and train their classifier alone for 10 epochs in advance."""
     import pandas as pd
 
     run = resolve(data="market1501", net="hbonet", width=0.5, backbone_checkpoint="some.pth")
-    rows = pd.concat([ROWS.head(1).assign(**asdict(run), key=str(n)) for n in (1, 2)])
+    rows = pd.concat([ROWS.head(1).assign(**dataclasses.asdict(run), key=str(n)) for n in (1, 2)])
     rows = rows.assign(map=[0.7, 0.72], rank1=[0.9, 0.91])
     line = paper_table(9, rows).frame.set_index("").loc["hbonet 0.5"]
     assert (line["mAP measured"], line["rank-1 measured"]) == ("71.0 ± 1.4 (n=2)", "90.5 ± 0.7 (n=2)")
@@ -144,7 +203,7 @@ def test_table_9_measures_runs_from_a_checkpoint_alone():
 
 
 def test_table_9_counts_what_makes_a_feature_at_256_by_128():
-    """ResNet-50 by hand from its published 4,089 M at 224 x 224 with 1,000 classes: as many fewer pixels, and no classifier."""
+    """ResNet-50 by hand from the 4.089 G that torchvision publishes at 224 x 224 with 1,000 classes: as many fewer pixels, and no classifier."""
     frame = paper_table(9, ROWS).frame.set_index("")
     assert float(frame.loc["resnet50", "M parameters counted"]) == pytest.approx(25.557 - 2.049, abs=0.01)
     scaled = (4089.2 - 2.048) * (256 * 128) / 224**2

@@ -65,7 +65,9 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
         rows.append({"features": name, "seed": None, **_judge(run, data, function)})
     for net in nets:
         for seed in seeds:
-            rest = {f.name: getattr(run, f.name) for f in fields(Run) if f.name not in ("net", "width", "divisor", "match_macs")}
+            rest = {
+                f.name: getattr(run, f.name) for f in fields(Run) if f.name not in ("net", "width", "divisor", "match_macs")
+            }
             own = config.resolve(**rest | {"seed": seed} | _named(net))
             pl.seed_everything(seed, verbose=False)
             task: Any = tasks.make(own, data).eval()
@@ -123,7 +125,9 @@ def main(argv: list[str] | None = None) -> None:
         means = table.groupby("features", sort=False)
         print(f"{'features':<34} {'seeds':>5} {'numbers':>8} {'mAP':>14} {'rank-1':>14}")
         for name, group in means:
-            print(f"{name:<34} {len(group):>5} {group['numbers'].iloc[0]:>8} {results.mean(group['map']):>14} {results.mean(group['rank1']):>14}")
+            print(
+                f"{name:<34} {len(group):>5} {group['numbers'].iloc[0]:>8} {results.mean(group['map']):>14} {results.mean(group['rank1']):>14}"
+            )
 
 
 if __name__ == "__main__":

@@ -154,13 +154,16 @@ def measured(rows: pd.DataFrame, run: Run, metric: str) -> dict[str, Any]:
     if done.empty:
         return {}
     found = {}
-    protocols = [(values, group) for values, group in done.groupby(PROTOCOL, sort=False, dropna=False)]
+    fresh = done["backbone_weights"] == "random" if "backbone_weights" in done else False  # the paper's detectors are not
+    grouped = done.assign(fresh=fresh).groupby([*PROTOCOL, "fresh"], sort=False, dropna=False)
+    protocols = [(values, group) for values, group in grouped]
     told = {name for i, name in enumerate(PROTOCOL) if len({str(values[i]) for values, _ in protocols}) > 1}
     for values, group in protocols:
+        *values, fresh = values
         protocol = dict(zip(PROTOCOL, values, strict=True))
-        more = "".join(f", {n}={protocol[n]}" for n in PROTOCOL[3:] if n in told)
+        more = ", random weights" * fresh + "".join(f", {n}={protocol[n]}" for n in PROTOCOL[3:] if n in told)
         where = f"on {protocol['data']} ({protocol['resolution']:.0f} px, {protocol['epochs']:.0f} epochs{more})"
-        if not _like(group, run, PROTOCOL).empty:
+        if not fresh and not _like(group, run, PROTOCOL).empty:
             where = ""
         elif protocol["data"] == run.data and protocol["resolution"] != run.resolution:
             continue  # the line of another resolution

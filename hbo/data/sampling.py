@@ -94,7 +94,6 @@ class TrainBatches:
             start = b * self.batch + self.rank * share
             yield [(epoch, index) for index in order[start : start + share]]
 
-
     def order(self, epoch: int) -> list[int]:
         """The images of an epoch, batch after batch."""
         return torch.randperm(self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))).tolist()

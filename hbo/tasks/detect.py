@@ -44,12 +44,10 @@ class Detect(Task):
     def _frozen(self) -> list[nn.Module]:
         return [m for m in self.detector.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
-    def train(self, mode: bool = True) -> "Detect":
-        super().train(mode)
+    def on_train_start(self) -> None:  # Lightning restores each module's mode after an evaluation
         if self.run.freeze_bn:
             for layer in self._frozen():
                 layer.eval()
-        return self
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
         """Logits, the background's first, and offsets from the anchors."""

@@ -32,7 +32,6 @@ class Reid(Task):
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
         super().__init__(run, num_classes, steps_per_epoch)
-        self.embedding: Any = self.net
         self.classifier = nn.Linear(self.embedding.channels, num_classes, bias=not run.bn_neck)
         nn.init.normal_(self.classifier.weight, 0, 0.01)
         if not run.bn_neck:
@@ -47,6 +46,11 @@ class Reid(Task):
         """
         from_file = checkpoint.load_backbone(self.embedding.backbone, self.run) if self.run.backbone_checkpoint else "random"
         return {"backbone_weights": from_file}
+
+    @property
+    def embedding(self) -> Any:
+        """The network without its classifier."""
+        return self.net
 
     @property
     def warming(self) -> bool:

@@ -42,6 +42,12 @@ paper_table(6, rows)
 # %%
 paper_table(7, rows)
 
+# %% [markdown]
+# ## Detection
+#
+# The whole detector is counted, with the separable heads that the table needs. What other photographs say (BCCD's blood cells,
+# from random weights: [its notebook](../../ablations/detection_bccd.ipynb)) stands in a column of its own.
+
 # %%
 paper_table(8, rows)
 
