@@ -109,7 +109,7 @@ def test_folders_that_are_missing_or_empty_are_named(root):
     with pytest.raises(DataError, match="query: holds no images"):
         opened(root)
     (root / "query").rmdir()
-    with pytest.raises(DataError, match="query: no such folder; .* must hold bounding_box_train/"):
+    with pytest.raises(DataError, match=r"query: no such folder; .* must hold bounding_box_train/"):
         opened(root)
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_image_is_named(root):
 
 
 def test_another_set_is_not_taken_for_market_1501(root):
-    with pytest.raises(DataError, match="36 training images of 6 identities, 8 queries and 20 .* take --data marketfolder"):
+    with pytest.raises(DataError, match=r"36 training images of 6 identities, 8 queries and 20 .* take --data marketfolder"):
         open_data(resolve(data="market1501", data_dir=str(root)))
 
 

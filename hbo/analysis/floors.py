@@ -77,6 +77,29 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
+def table(found: Any) -> Any:
+    """To be read: mean and deviation over the seeds, features a line.
+
+    Args:
+        found: rows of `floors`, or the CSV file that holds them.
+    """
+    import pandas as pd
+
+    from hbo.analysis import results
+    from hbo.analysis.tables import Table
+
+    found = pd.DataFrame(results.read_csv(Path(found))) if isinstance(found, str | Path) else found
+    lines = [
+        {"features": name, "numbers": int(group["numbers"].iloc[0]), "n": len(group)}
+        | {words: results.mean(group[metric]) for metric, words in (("map", "mAP"), ("rank1", "rank-1"))}
+        for name, group in found.groupby("features", sort=False)
+    ]
+    first = found.iloc[0]
+    where = f"{first['data']}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
+    notes = ["In percent, mean ± sample deviation over n seeds of the first weights."]
+    return Table(f"Never trained: {where}", pd.DataFrame(lines), notes)
+
+
 def _named(net: str) -> dict[str, Any]:
     """`hbonet:0.5` and `torchvision:resnet50` as fields."""
     name, _, width = net.rpartition(":")
@@ -119,15 +142,10 @@ def main(argv: list[str] | None = None) -> None:
         fit.prepare(run)
         import pandas as pd
 
-        table = pd.DataFrame(floors(run, nets, seeds))
+        found = pd.DataFrame(floors(run, nets, seeds)).assign(data=run.data, resolution=run.resolution, aspect=run.aspect)
         if to:
-            Path(to).write_text(results.to_csv(table.assign(data=run.data, resolution=run.resolution, aspect=run.aspect)))
-        means = table.groupby("features", sort=False)
-        print(f"{'features':<34} {'seeds':>5} {'numbers':>8} {'mAP':>14} {'rank-1':>14}")
-        for name, group in means:
-            print(
-                f"{name:<34} {len(group):>5} {group['numbers'].iloc[0]:>8} {results.mean(group['map']):>14} {results.mean(group['rank1']):>14}"
-            )
+            Path(to).write_text(results.to_csv(found))
+        print(table(found).markdown())
 
 
 if __name__ == "__main__":
