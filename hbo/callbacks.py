@@ -135,7 +135,7 @@ class Keep(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         numbers = pl_module.curve_point
-        if not all(math.isfinite(numbers[name]) for name in ("train/loss", "val/loss")):  # of all processes together
+        if not all(math.isfinite(numbers[name]) for name in pl_module.finite):  # of all processes together
             raise NotFinite(pl_module.lost())
         self.curve.append(
             {"epoch": trainer.current_epoch, "step": trainer.global_step, **pl_module.curve_point, "seconds": self.seconds}

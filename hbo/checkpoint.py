@@ -19,11 +19,12 @@ from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.nets import HBONET, Net, build, round_channels
+from hbo.zoo import Rival
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
-OF_A_DETECTOR = {"task", "head", "min_scale"}
-OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"} | OF_A_DETECTOR
+OF_ITS_TASK = {"task", "head", "min_scale", "bn_neck"}
+OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"} | OF_ITS_TASK
 
 
 class Variant(NamedTuple):
@@ -171,12 +172,12 @@ def digest(path: str) -> str:
 
 
 def load_backbone(backbone: nn.Module, run: Run) -> str:
-    """Give a detector's backbone the weights of a trained classifier, all that it has a place for.
+    """Give the network of another task the weights of a trained classifier, all that it has a place for.
 
     Args:
         backbone: the run's network without its classifier.
         run: whose `backbone_checkpoint` is a run of ours, a file of the authors' release, or a plain state dict of the
-            very network (as torchvision publishes MobileNetV2).
+            very network (as torchvision publishes its own).
 
     Returns:
         Where the weights come from, in words, for the row.
@@ -190,7 +191,7 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
     if {"net", "num_classes"} <= saved.keys():
         rows.guard(
             saved,
-            {name: getattr(run, name) for name in OF_THE_NETWORK - OF_A_DETECTOR},
+            {name: getattr(run, name) for name in OF_THE_NETWORK - OF_ITS_TASK},
             path,
             instead="take one of the same network",
         )
@@ -205,6 +206,10 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
             whole = build(run.net, config.block_of(run), run.width, run.divisor, classes, run.first_stage)
             state, words = load_released(whole, state).state_dict(), f"the authors' release, {classes} classes"
     wanted = backbone.state_dict()
+    if isinstance(backbone, Rival) and not any(key in wanted for key in state):
+        state = {f"net.{key}": value for key, value in state.items()}  # a zoo's file has no adapter around the network
+    # Older files of torchvision lack this count, which nothing uses.
+    state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | state
     if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
         raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
     backbone.load_state_dict({key: state[key] for key in wanted})

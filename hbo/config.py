@@ -17,7 +17,8 @@ from hbo.block import Block, check_choices
 from hbo.errors import UserError
 
 DataName = Literal[
-    "elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake", "voc", "vocfolder"
+    "elpv", "imagenet", "imagefolder", "cifar10", "cifar100", "imagenette", "digits", "fake", "voc", "vocfolder",
+    "market1501", "marketfolder",
 ]  # fmt: skip
 
 
@@ -40,12 +41,12 @@ class Run(Block):
     match_macs: float | None = None
     """Find the width that comes nearest to so many million multiply-adds, counted at 224 x 224 and 1000 classes as the paper does, whatever the data set. Refused where 3 % cannot be met."""
 
-    task: Literal["classify", "detect"] = "classify"
-    """What is trained: an image classifier, or SSD on the network's feature maps. Left out: what the data set is for."""
+    task: Literal["classify", "detect", "reid"] = "classify"
+    """What is trained: an image classifier, SSD on the network's feature maps, or features to retrieve identities by. Left out: what the data set is for."""
     data: DataName = "elpv"
-    """Data set. elpv, digits and fake need no folder; the others want --data_dir. voc and vocfolder are for detection."""
+    """Data set. elpv, digits and fake need no folder; the others want --data_dir. voc and vocfolder are for detection, market1501 and marketfolder for re-identification."""
     data_dir: str | None = None
-    """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/; for voc the VOCdevkit, for vocfolder one that holds Annotations/, JPEGImages/ and ImageSets/."""
+    """Folder of the data set; for imagenet and imagefolder the one that holds train/ and val/; for voc the VOCdevkit, for vocfolder one that holds Annotations/, JPEGImages/ and ImageSets/; for market1501 and marketfolder one that holds bounding_box_train/, query/ and bounding_box_test/."""
     download: bool = False
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
     cache: Literal["none", "ram", "disk"] = "none"
@@ -59,7 +60,9 @@ class Run(Block):
     per_class: int | None = None
     """At most so many training images of each class, the same for every seed; more of them include fewer."""
     resolution: int = 224
-    """Side of the square input in pixels, from 32."""
+    """Side of the square input in pixels, from 32; its height, to re-identify."""
+    aspect: float = 1.0
+    """reid: height of the input over its width."""
     eval_resize: int | None = None
     """Short side before the centre crop in evaluation. Left out: resolution / 0.875."""
     crop: Literal["random", "pad", "none"] = "random"
@@ -80,18 +83,31 @@ class Run(Block):
     ssd_augment: bool = True
     """detect: SSD's zoom-out, IoU crop and photometric distortion in training; false: the whole image. Flips are --flip."""
     backbone_checkpoint: str | None = None
-    """detect: start from the weights of a classifier of the same network: a run's folder or last.ckpt, or a .pth of the authors' release."""
+    """detect, reid: start from the weights of a classifier of the same network: a run's folder or last.ckpt, a .pth of the authors' release, or of torchvision for its networks."""
     freeze_bn: bool = False
     """detect: keep the backbone's batch norm as the checkpoint has it."""
+
+    classifier_epochs: int | None = None
+    """reid: epochs in advance of the others in which the classifier alone is trained, on the backbone_checkpoint as it is. Left out: 10 with one; 0 without."""
+    instances: int | None = None
+    """reid: P x K sampling, K images of each of batch / K identities in a batch. Left out: all images in random order."""
+    triplet: bool = False
+    """reid: add the batch-hard triplet loss, of margin 0.3, to the cross-entropy; needs --instances."""
+    bn_neck: bool = False
+    """reid: a batch norm between the feature and its classifier; images are then retrieved by what it gives."""
+    distance: Literal["euclidean", "cosine"] = "euclidean"
+    """reid: distance by which the gallery is ranked."""
 
     epochs: int = 150
     """Passes over the training images."""
     batch: int = 256
     """Images an update, over all devices together; they share it evenly."""
+    optimizer: Literal["sgd", "amsgrad"] = "sgd"
+    """SGD with momentum; or AMSGrad, whose second beta is 0.999."""
     lr: float = 0.05
-    """Peak learning rate of SGD."""
+    """Peak learning rate."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD, first beta of AMSGrad."""
     nesterov: bool = False
     """Nesterov's momentum."""
     weight_decay: float = 4e-5
@@ -204,6 +220,9 @@ class Run(Block):
         _require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
         _require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
         _require(
+            self, "nesterov", self.optimizer == "sgd" or not self.nesterov, "is of SGD; take --optimizer sgd, or leave it out"
+        )
+        _require(
             self,
             "study",
             re.fullmatch(r"\w[\w.+-]*", self.study) is not None,
@@ -238,12 +257,40 @@ class Run(Block):
         for name, tasks in ONLY.items():
             idle = self.task not in tasks and getattr(self, name) != getattr(Run, name)
             _require(self, name, not idle, f"task={self.task} has no use for it; leave it out")
+        if self.task == "reid":
+            self._check_reid()
         if self.task == "detect":
             _require(self, "eval_resize", self.eval_resize in (None, self.resolution), "detection takes the whole image")
             _require(self, "compile", not self.compile, "not for detection, whose feature maps are taken by hooks")
             _require(self, "min_scale", 0 < self.min_scale < 0.9, "must lie in (0, 0.9)")
             fresh = self.freeze_bn and self.backbone_checkpoint is None
             _require(self, "freeze_bn", not fresh, "needs a --backbone_checkpoint: fresh batch norm has no statistics to keep")
+
+    def _check_reid(self) -> None:
+        _require(self, "eval_resize", self.eval_resize in (None, self.resolution), "re-identification takes the whole image")
+        wide = self.aspect > 0 and self.size[1] >= 16
+        _require(self, "aspect", wide, f"the width, resolution={self.resolution} over it, must be at least 16")
+        early, k = self.classifier_epochs or 0, self.instances
+        _require(self, "classifier_epochs", early >= 0, "must not be negative")
+        fresh = early > 0 and self.backbone_checkpoint is None
+        _require(self, "classifier_epochs", not fresh, "needs a --backbone_checkpoint: a fresh backbone has to be trained")
+        _require(self, "instances", k is None or k >= 2, "must be at least 2")
+        shared = self.batch // self.world
+        whole = k is None or (shared % k == 0 and shared >= 2 * k)
+        _require(
+            self, "instances", whole, f"the {shared} images of a batch on a device must be so many of 2 identities or more"
+        )
+        _require(self, "triplet", k is not None or not self.triplet, "needs --instances 2 or more: an anchor wants a positive")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.resolution, round(self.resolution / self.aspect)
+
+    @property
+    def all_epochs(self) -> int:
+        """`epochs`, and those in advance that train the classifier alone."""
+        return self.epochs + (self.classifier_epochs or 0)
 
     @property
     def drops(self) -> list[float]:
@@ -288,6 +335,10 @@ class Run(Block):
             from hbo.data.voc import fingerprint
 
             content["images"] = fingerprint(self.data_dir)
+        elif self.data == "marketfolder":
+            from hbo.data.market import fingerprint
+
+            content["images"] = fingerprint(self.data_dir)
         if self.backbone_checkpoint:
             from hbo.checkpoint import digest
 
@@ -299,6 +350,10 @@ CIFAR = {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 
 VOC = {  # table 8
     "task": "detect", "resolution": 320, "epochs": 560, "batch": 32, "lr": 1e-3, "weight_decay": 5e-4, "schedule": "step",
     "milestones": "360,480", "warmup": 5.0, "warmup_from": 1e-6,
+}  # fmt: skip
+MARKET = {  # table 9; the 30 epochs more of width 1.0 are `recipe`'s
+    "task": "reid", "resolution": 256, "aspect": 2.0, "epochs": 90, "batch": 32, "optimizer": "amsgrad", "lr": 1e-3,
+    "weight_decay": 5e-4, "schedule": "step", "milestones": "60", "label_smoothing": 0.1,
 }  # fmt: skip
 # What each data set changes of the paper's ImageNet protocol.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -323,13 +378,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fake": {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
     "voc": VOC,
     "vocfolder": VOC,
+    "market1501": MARKET,
+    "marketfolder": MARKET,
 }
 # Fields that only these tasks obey.
-ONLY = dict.fromkeys(
-    ("cache", "cache_size", "crop", "crop_area", "jitter", "augment", "per_class", "label_smoothing", "class_weights"),
-    ("classify",),
-) | (dict.fromkeys(("head", "min_scale", "ssd_augment", "backbone_checkpoint", "freeze_bn"), ("detect",)))
+ONLY = {
+    **dict.fromkeys(("cache_size", "crop", "crop_area", "jitter", "augment", "per_class", "class_weights"), ("classify",)),
+    **dict.fromkeys(("head", "min_scale", "ssd_augment", "freeze_bn"), ("detect",)),
+    **dict.fromkeys(("aspect", "classifier_epochs", "instances", "triplet", "bn_neck", "distance"), ("reid",)),
+    **dict.fromkeys(("cache", "label_smoothing"), ("classify", "reid")),
+    **dict.fromkeys(("holdout", "limit_batches"), ("classify", "detect")),
+    "backbone_checkpoint": ("detect", "reid"),
+}
 CLASSES = {"elpv": 2, "imagenet": 1000, "cifar10": 10, "cifar100": 100, "imagenette": 10, "digits": 10, "fake": 10, "voc": 20}
+CLASSES |= {"market1501": 751}
 SIZES = {  # images to train on and to report
     "elpv": (1968, 656),
     "imagenet": (1281167, 50000),
@@ -339,6 +401,7 @@ SIZES = {  # images to train on and to report
     "digits": (1348, 449),
     "fake": (256, 64),
     "voc": (16551, 4952),
+    "market1501": (12936, 3368 + 19732),
 }
 
 
@@ -358,12 +421,16 @@ def task_of(data: str) -> str:
 
 
 def build_net(run: Run, num_classes: int) -> nn.Module:
-    """The run's network, with fresh weights; to detect, SSD on top of it."""
+    """The run's network, with fresh weights; to detect, SSD on top of it; to re-identify, without its classifier."""
     net = nets.build(run.net, block_of(run), run.width, run.divisor, num_classes, run.first_stage)
     if run.task == "detect":
         from hbo.ssd import Detector
 
         return Detector(net, num_classes, run.head, run.resolution, run.min_scale)
+    if run.task == "reid":
+        from hbo.embedding import Embedding
+
+        return Embedding(net, run.bn_neck)
     return net
 
 
@@ -386,7 +453,8 @@ def resolve(**given: Any) -> Run:
     data = given.get("data") or next((n for n in (Run.data, *RECIPES) if task_of(n) == given.get("task")), Run.data)
     if data not in RECIPES:
         raise UserError(f"data={data!r}: choose from {', '.join(RECIPES)}{did_you_mean(str(data), list(RECIPES))}")
-    values: dict[str, Any] = {"data": data} | RECIPES[data] | given
+    own = recipe(data, given)
+    values: dict[str, Any] = {"data": data} | own | given
     if {"width", "net"} & given.keys() and "divisor" not in given:
         values.pop("divisor", None)
     net = values.get("net", Run.net)
@@ -404,10 +472,12 @@ def resolve(**given: Any) -> Run:
             raise UserError(f"width, divisor: {net} comes in one width; leave them out")
         values |= {"width": None, "divisor": None}
     if "eval_resize" not in values or values["eval_resize"] is None:
-        whole = 1 if task_of(data) == "detect" else 0.875
+        whole = 0.875 if task_of(data) == "classify" else 1
         values["eval_resize"] = round(values.get("resolution", Run.resolution) / whole)
-    if "milestones" not in given and "milestones" in RECIPES[data]:
-        values["milestones"] = _scaled(RECIPES[data], values)
+    if "milestones" not in given and "milestones" in own:
+        values["milestones"] = _scaled(own, values)
+    if task_of(data) == "reid" and values.get("classifier_epochs") is None:
+        values["classifier_epochs"] = 10 if values.get("backbone_checkpoint") else 0
     if values.get("milestones") is not None:
         values["milestones"] = str(values["milestones"])  # YAML has one of them as a number
     for field in fields(Run):  # 1 and 1.0 are one value, and one key
@@ -416,6 +486,14 @@ def resolve(**given: Any) -> Run:
     run = Run(**values)
     check_choices(run)
     return run
+
+
+def recipe(data: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What the data set changes of the defaults; table 9 trains a width of 1.0 for 30 epochs more, at their end."""
+    own = RECIPES[data]
+    if task_of(data) == "reid" and given.get("net", Run.net) in nets.TABLES and given.get("width", Run.width) in (1.0, None):
+        return own | {"epochs": own["epochs"] + 30}
+    return own
 
 
 def _scaled(recipe: dict[str, Any], values: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
     python -m hbo.cost --k 2 --width 0.25            # a table, stage by stage
     python -m hbo.cost --net mobilenetv2 --resolution 192 --json
     python -m hbo.cost --task detect --head full     # the whole detector, at 320 x 320 with VOC's 20 classes
+    python -m hbo.cost --task reid --width 0.5       # what makes a feature, at 256 x 128
 
 The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
 upsampling, adding and concatenating are free. `elementwise` counts what those write.
@@ -208,7 +209,8 @@ def main(argv: list[str] | None = None) -> None:
         usual = config.CLASSES["voc"] if run.task == "detect" else 1000
         classes = config.CLASSES.get(run.data, usual) if "data" in given else usual
         net = config.build_net(run, classes)
-        costs = count(net, resolution)
+        size = (resolution, round(resolution / run.aspect))
+        costs = count(net, size)
     blocks = [asdict(block) for block in getattr(net, "built", [])]
     if as_json:
         head = {name: getattr(run, name) for name in ("task", "net", "width", "divisor", "k")} | {
@@ -218,7 +220,8 @@ def main(argv: list[str] | None = None) -> None:
         by_stage = {name: asdict(cost) for name, cost in costs.items() if name != "total"}
         print(json.dumps(head | asdict(costs["total"]) | {"stages": by_stage, "blocks": blocks}))
         return
-    print(f"{config.describe_net(run)}; {resolution} x {resolution}, {classes} classes\n\n{table(costs)}\n")
+    of = "without its classifier" if run.task == "reid" else f"{classes} classes"
+    print(f"{config.describe_net(run)}; {size[0]} x {size[1]}, {of}\n\n{table(costs)}\n")
     print("Built, a block a line:", *(_line(block) for block in blocks if block["block"] == "hb"), sep="\n  ")
 
 

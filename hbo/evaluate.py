@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():
-        print(f"  {name:<18} {value:.4f}" if name == "loss" else f"  {name:<18} {100 * value:.2f} %")
+        said = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %"
+        print(f"  {name:<18} {value if isinstance(value, int) else said}")
 
 
 def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
@@ -68,11 +69,11 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     fit.prepare(run)
     data = open_data(run)
-    if len(data.classes) != num_classes:
+    if run.task != "reid" and len(data.classes) != num_classes:  # who is retrieved was not trained on
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
     if trained.content.get("classes", data.classes) != data.classes:
         raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
-    task = tasks.make(run, data)
+    task = tasks.make(run, data, num_classes=num_classes)
     trained.load_into(task)
     trainer = fit.make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)

@@ -98,14 +98,14 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.data import open_data
     from hbo.data.prefetch import prefetched
-    from hbo.data.sampling import EvalBatches, TrainBatches, loader
+    from hbo.data.sampling import EvalBatches, IdentityBatches, TrainBatches, loader
 
     prepare(run)
     data = open_data(run)
     pl.seed_everything(run.seed, verbose=False)
     steps = len(TrainBatches(len(data.train), run.batch, run.seed, limit=run.limit_batches))
     task = tasks.make(run, data, steps)
-    costs = cost.count(task.net, run.resolution)["total"]  # refuses a resolution that is too small, before training
+    costs = cost.count(task.net, run.size)["total"]  # refuses a resolution that is too small, before training
 
     changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
     last, keep = folder / "last.ckpt", Keep(folder, run.checkpoint_every)
@@ -140,10 +140,14 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if run.compile:
         task.net.compile()
 
-    def batches(kind: type, n: int, **kwargs: Any):
-        return kind(n, run.batch, rank=trainer.global_rank, world=run.world, limit=run.limit_batches, **kwargs)
+    def batches(kind: type, images: Any, **kwargs: Any):
+        return kind(images, run.batch, rank=trainer.global_rank, world=run.world, limit=run.limit_batches, **kwargs)
 
-    train = batches(TrainBatches, len(data.train), seed=run.seed, progress=lambda: trainer.global_step)
+    sampling: dict[str, Any] = {"seed": run.seed, "progress": lambda: trainer.global_step}
+    if run.instances:
+        train = batches(IdentityBatches, data.train.labels, instances=run.instances, **sampling)
+    else:
+        train = batches(TrainBatches, len(data.train), **sampling)
     workers = data_workers(run, data.train.in_memory)
     device = trainer.strategy.root_device
     train_loader, val_loader = (
@@ -210,7 +214,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
         raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
     try:
         return pl.Trainer(
-            max_epochs=run.epochs,
+            max_epochs=run.all_epochs,
             accelerator=run.accelerator,
             devices=run.devices,
             num_nodes=run.num_nodes,

@@ -9,9 +9,13 @@ from torchmetrics import Metric
 from torchmetrics.functional import classification as F
 from torchmetrics.utilities import dim_zero_cat
 
+from hbo.retrieval import CMCMeanAveragePrecision, Rankings, cmc_map
 from hbo.voc_map import VOCMeanAveragePrecision
 
-__all__ = ["Detections", "Outcomes", "VOCMeanAveragePrecision", "classification", "detection"]
+__all__ = [
+    "CMCMeanAveragePrecision", "Detections", "Outcomes", "Rankings", "VOCMeanAveragePrecision", "classification", "cmc_map",
+    "detection",
+]  # fmt: skip
 
 
 class Outcomes(Metric):

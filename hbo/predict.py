@@ -34,7 +34,7 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
 
     run, classes = trained.run, trained.content.get("classes")
     if run.task != "detect" or classes is None:
-        raise UserError("image: only a detector finds boxes on an image; this checkpoint is a classifier's")
+        raise UserError(f"image: only a detector finds boxes on an image; this checkpoint was trained to {run.task}")
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"out={out}: with --image it names the picture, such as --out detections.png")
     if not image.is_file():

@@ -195,7 +195,7 @@ def label(net: str, k: int, depths: list[int]) -> str:
 
 def headline(row: dict[str, Any]) -> str:
     """A finished row's main result in a few words."""
-    name, words = ("map", "mAP") if row.get("task") == "detect" else ("top1", "top-1")
+    name, words = ("map", "mAP") if row.get("task", "classify") != "classify" else ("top1", "top-1")
     return f"{words} {100 * row[name]:.2f} %"
 
 
@@ -205,6 +205,9 @@ def results(row: dict[str, Any]) -> list[tuple[str, str]]:
     if row.get("task") == "detect":
         lines = [("mAP, 11 points", percent("map")), ("mAP, area", percent("map_area")), ("mAP, COCO", percent("coco_map"))]
         return lines + [(f"AP {name}", percent(f"ap_{name}")) for name in row["classes"] if f"ap_{name}" in row]
+    if row.get("task") == "reid":
+        lines = [("mAP", percent("map")), *((f"rank-{n}", percent(f"rank{n}")) for n in (1, 5, 10, 20))]
+        return [*lines, ("queries", f"{row['queries']}, {row['unmatched']} without a match")]
     lines = [("top-1", percent("top1"))]
     if "top5" in row:
         lines.append(("top-5", percent("top5")))
@@ -222,10 +225,15 @@ def summary(row: dict[str, Any], where: Path) -> str:
     lines = results(row)
     if row.get("left_out_boxes") or row.get("clipped_boxes"):
         lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))
+    if row.get("classifier_epochs"):
+        lines.append(("classifier alone", f"{row['classifier_epochs']} epochs in advance"))
     if row.get("backbone_weights"):
         lines.append(("backbone's weights", row["backbone_weights"]))
     lines += [
-        ("multiply-adds", f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {row['resolution']}"),
+        (
+            "multiply-adds",
+            f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {round(row['resolution'] / row.get('aspect', 1))}",
+        ),
         ("parameters", f"{row['params'] / 1e6:.3f} M"),
         ("training", f"{row['images_per_second']:.0f} images/s" if row.get("images_per_second") else "-"),
         ("seconds", f"{row['seconds']:.0f}"),

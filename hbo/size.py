@@ -24,12 +24,14 @@ Shape = tuple[int, int, int]
 
 
 def of_run(run: Run, classes: int) -> Cost:
-    """Costs of one image through what the run trains: its network, or the whole detector.
+    """Costs of one image through what the run trains: its network, the whole detector, or what makes a feature.
 
     Raises:
         UserError: the network cannot be built, or refuses the resolution.
     """
     what = run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, classes
+    if run.task == "reid":
+        return _embedding(*what[:5], run.bn_neck, run.size)
     return _detector(*what, run.head) if run.task == "detect" else total(*what)
 
 
@@ -126,6 +128,21 @@ def _detector(
 
     backbone = nets.build(net, block, width, divisor, 1000, first_stage)
     return cost.count(Detector(backbone, classes, head, resolution), resolution)["total"]
+
+
+@cache
+def _embedding(
+    net: str,
+    block: Block,
+    width: float | None,
+    divisor: int | None,
+    first_stage: nets.FirstStage,
+    bn_neck: bool,
+    size: tuple[int, int],
+) -> Cost:
+    from hbo.embedding import Embedding
+
+    return cost.count(Embedding(nets.build(net, block, width, divisor, 1000, first_stage), bn_neck), size)["total"]
 
 
 @cache

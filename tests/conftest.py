@@ -14,10 +14,11 @@ import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-from hbo import block, nets, ssd
-from hbo.metrics import Detections, Outcomes
+from hbo import block, embedding, nets, ssd
+from hbo.metrics import Detections, Outcomes, Rankings
 from hbo.tasks.classify import Classify
 from hbo.tasks.detect import Detect
+from hbo.tasks.reid import Reid
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
@@ -36,6 +37,9 @@ for owner, *names in (
     (Detections, "update"),
     (ssd.Features, "forward"),
     (ssd.Detector, "forward"),
+    (embedding.Embedding, "forward"),
+    (Reid, "forward", "retrieved_by"),
+    (Rankings, "update"),
 ):
     for name in names:
         setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
@@ -140,6 +144,28 @@ def annotate(path: Path, boxes: list[tuple], size: tuple[int, int]) -> None:
     )
     size_ = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
     path.write_text(f"<annotation>{size_}{objects}</annotation>")
+
+
+def make_market(root: Path, train: int = 6, test: int = 4, views: int = 3, size: tuple[int, int] = (48, 96)) -> Path:
+    """A folder in Market's layout that can be learnt: identities of a colour each, on two cameras, the second one darker.
+
+    `views` images an identity and camera, of those retrieved one a query; a distractor and a piece of junk in the gallery.
+    """
+    from PIL import Image
+
+    draw = np.random.RandomState(0)
+    hues = draw.randint(60, 256, (train + test + 2, 3))
+    named = [("bounding_box_train", f"{i + 1:04d}", hues[i], range(views)) for i in range(train)]
+    for i in range(train, train + test):
+        named += [("query", f"{i + 1:04d}", hues[i], range(1)), ("bounding_box_test", f"{i + 1:04d}", hues[i], range(1, views))]
+    named += [("bounding_box_test", who, hues[-1 - n], range(1)) for n, who in enumerate(("0000", "-1"))]
+    for folder, who, hue, frames in named:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for camera in (1, 2):
+            for frame in frames:
+                pixels = (hue / camera**0.5 + draw.normal(0, 12, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / folder / f"{who}_c{camera}s1_{frame:06d}_01.jpg", quality=95)
+    return root
 
 
 def make_runs(root: Path, *studies: str, **where) -> Path:

@@ -53,7 +53,7 @@ def test_imagenets_recipe_is_the_papers():
 def test_an_explicit_flag_beats_the_recipe(data):
     others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 500, "epochs": 30, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
               "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none",
-              "schedule": "cosine", "milestones": "2,3", "warmup_from": 1e-5}  # fmt: skip
+              "schedule": "cosine", "milestones": "2,3", "warmup_from": 1e-5, "aspect": 1.5, "optimizer": "sgd", "label_smoothing": 0.3}  # fmt: skip
     for field, value in RECIPES[data].items():
         if field == "task":
             continue  # no flag changes what a set is for
@@ -157,8 +157,9 @@ def test_the_key_is_what_can_change_the_result():
              "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,
              "devices": 2, "num_nodes": 2}  # fmt: skip
     detection = {"head": "full", "min_scale": 0.1, "ssd_augment": False, "milestones": "1,2", "warmup_from": 1e-5}
-    elsewhere = {"cache_size", "task", "backbone_checkpoint", "freeze_bn"}  # tested below
-    assert same.keys() | other.keys() | detection.keys() | elsewhere == {f.name for f in dataclasses.fields(Run)}
+    reid = {"aspect": 1.0, "instances": 4, "bn_neck": True, "distance": "cosine", "optimizer": "sgd"}
+    elsewhere = {"triplet", "classifier_epochs", "cache_size", "task", "backbone_checkpoint", "freeze_bn"}  # tested below
+    assert same.keys() | other.keys() | detection.keys() | reid.keys() | elsewhere == {f.name for f in dataclasses.fields(Run)}
     assert {dataclasses.replace(run, **{f: v}).key() for f, v in same.items()} == {run.key()}
     keys = [dataclasses.replace(run, **{f: v}).key() for f, v in other.items() if f not in ("devices", "num_nodes")]
     assert len({run.key(), *keys}) == len(keys) + 1
@@ -167,6 +168,10 @@ def test_the_key_is_what_can_change_the_result():
     detector = resolve(data="voc")
     keys = [dataclasses.replace(detector, **{f: v}).key() for f, v in detection.items()]
     assert len({detector.key(), *keys}) == len(keys) + 1
+    person = resolve(data="market1501")
+    keys = [dataclasses.replace(person, **{f: v}).key() for f, v in reid.items()]
+    keys.append(dataclasses.replace(person, instances=4, triplet=True).key())
+    assert len({person.key(), *keys}) == len(keys) + 1
 
 
 def test_a_cache_is_in_the_key_where_it_changes_pixels():
@@ -264,3 +269,5 @@ def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
     keys = [resolve(data="voc", backbone_checkpoint=str(path)).key() for path in (one, copy, other)]
     assert keys[0] == keys[1]
     assert len({*keys, resolve(data="voc").key(), resolve(data="voc", backbone_checkpoint=str(one), freeze_bn=True).key()}) == 4
+    alone = [resolve(data="market1501", backbone_checkpoint=str(one), classifier_epochs=n).key() for n in (None, 10, 3)]
+    assert alone[0] == alone[1] != alone[2]

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_voc, published
+from conftest import ROOT, make_market, make_voc, published
 
 from hbo import cost, size
 from hbo.analysis.published import RIVALS
@@ -18,24 +18,26 @@ from hbo.sweep.study import COMMAND, read
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}
 DETECTION = ("table8", "detection_bccd")
+REID = ("table9", "reid_coil20")
 FOLDERS: dict[str, str] = {}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _voc(tmp_path_factory):
-    """A folder in VOC's layout: a run's key is of what it holds."""
+    """Folders in VOC's layout and in Market's: a run's key is of what they hold."""
+    FOLDERS["marketfolder"] = str(make_market(tmp_path_factory.mktemp("market") / "set"))
     FOLDERS["vocfolder"] = str(make_voc(tmp_path_factory.mktemp("voc") / "set", train=2, test=1))
 
 
 def runs(name: str, **overrides) -> list[Run]:
-    if name == "detection_bccd":
-        overrides = {"data_dir": FOLDERS["vocfolder"], **overrides}
+    if name in ("detection_bccd", "reid_coil20"):
+        overrides = {"data_dir": FOLDERS["vocfolder" if name in DETECTION else "marketfolder"], **overrides}
     return [resolve(**row) for row in read(ROOT / "sweeps" / f"{name}.yaml", overrides).rows]
 
 
 def test_the_studies_are_there():
     wanted = {"contraction", "contraction_cifar10", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
-              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7", *DETECTION}  # fmt: skip
+              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7", *DETECTION, *REID}  # fmt: skip
     assert {path.stem for path in FILES} == wanted
 
 
@@ -44,6 +46,8 @@ def test_the_studies_are_there():
 def test_each_row_is_a_run_of_its_own(path, data):
     if path.stem in DETECTION and data:
         data = "voc"
+    if path.stem in REID and data:
+        data = "market1501"
     found = runs(path.stem, **({"data": data} if data else {}))
     assert len({run.key() for run in found}) == len(found)
     assert {run.study for run in found} == {path.stem}
@@ -74,9 +78,8 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
-    seeds = (
-        1 if path.stem.startswith("table") else 3 if path.stem in ("factorial", "contraction_cifar10", "detection_bccd") else 6
-    )
+    few = "factorial", "contraction_cifar10", "detection_bccd", "reid_coil20"
+    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in few else 6
     assert {run.seed for run in found} == set(range(seeds))
     without = Counter(replace(run, seed=0).key() for run in found)
     assert set(without.values()) == {seeds}  # every row has every seed
@@ -167,3 +170,16 @@ def test_the_factorial_is_whole():
     assert {run.scheme for run in found} == {"uniform"}
     names = ("k", "concat_ratio", "upsample", "residual", "seed")
     assert [len({getattr(run, name) for run in found}) for name in names] == [3, 3, 3, 2, 3]
+
+
+def test_the_rows_of_table_9_are_the_published_ones_under_the_papers_protocol():
+    names = {"resnet50": "torchvision:resnet50"}
+    wanted = Counter(
+        (names.get(row["backbone"], row["backbone"]), float(row["width"]) if row["width"] else None) for row in published(9)
+    )
+    found = runs("table9")
+    assert Counter((run.net, run.width) for run in found) == wanted
+    assert len(wanted) == 9
+    for run in found:
+        assert (run.data, run.size, run.batch, run.optimizer, run.lr) == ("market1501", (256, 128), 32, "amsgrad", 1e-3)
+        assert (run.epochs, run.drops) == ((120 if run.width == 1 else 90), [60])

@@ -183,3 +183,28 @@ def test_table_8_from_the_command_line():
     text = call("hbo.analysis.tables", 8)[0]
     assert "| SSD320 hbonet 0.25 | 55.9 |" in text
     assert "Table 8" in text
+
+
+def test_table_9_measures_runs_from_a_checkpoint_alone():
+    """The paper's start from ImageNet's weights, and train their classifier alone for 10 epochs in advance."""
+    import pandas as pd
+
+    run = resolve(data="market1501", net="hbonet", width=0.5, backbone_checkpoint="some.pth")
+    rows = pd.concat([ROWS.head(1).assign(**dataclasses.asdict(run), key=str(n)) for n in (1, 2)])
+    rows = rows.assign(map=[0.7, 0.72], rank1=[0.9, 0.91])
+    line = paper_table(9, rows).frame.set_index("").loc["hbonet 0.5"]
+    assert (line["mAP measured"], line["rank-1 measured"]) == ("71.0 ± 1.4 (n=2)", "90.5 ± 0.7 (n=2)")
+    for change in ({"classifier_epochs": 0}, {"bn_neck": True}, {"distance": "cosine"}, {"optimizer": "sgd"}, {"aspect": 1.0}):
+        frame = paper_table(9, rows.assign(**change)).frame
+        assert set(frame["mAP measured"]) == {ABSENT}
+        assert "mAP on market1501 (256 px, 90 epochs)" in frame
+    other = paper_table(9, rows.assign(data="marketfolder")).frame.set_index("")
+    assert other.loc["hbonet 0.5", "mAP on marketfolder (256 px, 90 epochs)"] == "71.0 ± 1.4 (n=2)"
+
+
+def test_table_9_counts_what_makes_a_feature_at_256_by_128():
+    """ResNet-50 by hand from the 4.089 G that torchvision publishes at 224 x 224 with 1,000 classes: as many fewer pixels, and no classifier."""
+    frame = paper_table(9, ROWS).frame.set_index("")
+    assert float(frame.loc["resnet50", "M parameters counted"]) == pytest.approx(25.557 - 2.049, abs=0.01)
+    scaled = (4089.2 - 2.048) * (256 * 128) / 224**2
+    assert float(frame.loc["resnet50", "M multiply-adds counted"]) == pytest.approx(scaled, rel=1e-3)

@@ -1,13 +1,12 @@
 """The paper's tables as data, and the network behind each of their rows."""
 
 import math
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hbo import config, cost, nets
+from hbo import config, nets
 from hbo.config import Run, resolve
 from hbo.cost import Cost
 from hbo.errors import UserError
@@ -48,12 +47,17 @@ def table(number: int) -> pd.DataFrame:
 
 
 def run_of(number: int, row: dict[str, Any]) -> Run | None:
-    """The training run that a row of tables 2 to 8 published; None for table 9, whose task is another, and for 8's rivals."""
+    """The training run that a row of tables 2 to 9 published; None for table 8's rivals."""
     if number == 7:
         net = RIVALS[row["model"]]
         return resolve(data="imagenet", net=net, **({"width": 1.0} if ":" not in net else {}))
     if number == 8 and row["backbone"] in nets.TABLES:
         return resolve(data="voc", net=row["backbone"], width=float(row["width"]))
+    if number == 9:
+        ours = row["backbone"] in nets.TABLES
+        net = {"net": row["backbone"], "width": float(row["width"])} if ours else {"net": f"torchvision:{row['backbone']}"}
+        # The paper's start from ImageNet's weights, so that their classifier is trained alone for 10 epochs in advance.
+        return resolve(data="market1501", backbone_checkpoint="ImageNet's", **net)
     if number > 7:
         return None
     given = {name: int(row[name]) for name in ("divisor", "k") if not pd.isna(row[name])}
@@ -85,12 +89,3 @@ def cost_of(run: Run) -> Cost | None:
         if ":" in run.net and "install" in str(error):
             return None
         raise
-
-
-def backbone_cost(number: int, row: dict[str, Any]) -> Cost | None:
-    """Costs of a backbone of table 9 at its task's input, without a head; None for those that are not ours."""
-    net, size = row["backbone"], {9: (256, 128)}[number]
-    if net not in nets.TABLES:
-        return None
-    costs = cost.count(config.build_net(config.resolve(data="imagenet", net=net, width=float(row["width"])), 1000), size)
-    return Cost(*(a - b for a, b in zip(astuple(costs["total"]), astuple(costs["classifier"]), strict=True)))

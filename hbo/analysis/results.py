@@ -21,7 +21,20 @@ from hbo import rows
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 
-METRICS = ("top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "seconds")
+METRICS = (
+    "top1",
+    "top5",
+    "balanced_accuracy",
+    "f1",
+    "map",
+    "map_area",
+    "coco_map",
+    "rank1",
+    "rank5",
+    "rank10",
+    "rank20",
+    "seconds",
+)
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
 FIRST = ("study", "key", "state")
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv

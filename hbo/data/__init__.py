@@ -14,7 +14,7 @@ from hbo.errors import DataError
 class Data:
     """A set, ready to be loaded: training and reported images, the names of the classes, and what a row says of it."""
 
-    train: Any  # Images, or Boxes to detect
+    train: Any  # Images, or Boxes to detect, or Sightings to re-identify
     val: Any
     classes: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -50,6 +50,10 @@ def open_data(run: Run) -> Data:
         data = imagenette(run)
     elif run.data in ("voc", "vocfolder"):
         from hbo.data.voc import opened
+
+        data = opened(run)
+    elif run.task == "reid":
+        from hbo.data.market import opened
 
         data = opened(run)
     else:

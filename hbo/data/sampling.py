@@ -88,11 +88,49 @@ class TrainBatches:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, done = divmod(self.progress(), self.batches)
-        order = torch.randperm(self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))).tolist()
+        order = self.order(epoch)
         share = self.batch // self.world
         for b in range(done, self.batches):
             start = b * self.batch + self.rank * share
             yield [(epoch, index) for index in order[start : start + share]]
+
+    def order(self, epoch: int) -> list[int]:
+        """The images of an epoch, batch after batch."""
+        return torch.randperm(self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))).tolist()
+
+
+class IdentityBatches(TrainBatches):
+    """The same, with P x K sampling: K images of each of P = batch / K identities in a batch, as many batches an epoch.
+
+    Identities come in random order, each once before any comes again (those left over that fill no batch wait for the next
+    order), and so do an identity's images; one with fewer than K has some of them twice.
+
+    Args:
+        labels: each image's identity.
+        instances: K.
+    """
+
+    def __init__(self, labels: Sequence[int], batch: int, seed: int, instances: int, **kwargs: Any) -> None:
+        super().__init__(len(labels), batch, seed, **kwargs)
+        self.instances, self.members = instances, defaultdict[int, list[int]](list)
+        for i, label in enumerate(labels):
+            self.members[label].append(i)
+
+    def order(self, epoch: int) -> list[int]:
+        draw = torch.Generator().manual_seed(hashed(self.seed, epoch))
+        shuffled = lambda items: [items[i] for i in torch.randperm(len(items), generator=draw).tolist()]
+        people, wanted = self.batch // self.instances, self.batches * self.batch
+        left: dict[int, list[int]] = {identity: [] for identity in self.members}
+        order: list[int] = []
+        while len(order) < wanted:
+            identities = shuffled(list(self.members))
+            for identity in identities[: len(identities) // people * people]:
+                images = left[identity]
+                while len(images) < self.instances:
+                    images += shuffled(self.members[identity])
+                order += images[: self.instances]
+                del images[: self.instances]
+        return order[:wanted]
 
 
 class EvalBatches:

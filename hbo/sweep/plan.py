@@ -147,6 +147,10 @@ def images(run: Run) -> tuple[int, int, int]:
         from hbo.data.voc import counts
 
         train, val, classes = counts(run.data_dir)
+    elif run.data == "marketfolder":
+        from hbo.data.market import counts
+
+        train, val, classes = counts(run.data_dir)
     else:
         (train, val), classes = config.SIZES[run.data], config.CLASSES[run.data]
     if run.per_class:
@@ -196,7 +200,7 @@ def estimate(plan: list[Entry]) -> str:
                 speed = rate
                 sources.add("a calibration of some seconds, scaled by the numbers that a network writes")
             train, val, _ = images(run)
-            seconds = run.epochs * (train + EVALUATION * val) * speed * written / run.world
+            seconds = run.all_epochs * (train + EVALUATION * val) * speed * written / run.world
         left = 1 - entry.step / entry.of if entry.of else 1.0
         entry.seconds = left * seconds + START
     return "estimates, from " + "; ".join(sorted(sources))
@@ -240,7 +244,7 @@ def calibrate(run: Run) -> float:
     allocator.keep_freed_memory()  # as `hbo.fit` does
     memory = torch.channels_last if run.channels_last else torch.contiguous_format
     net = config.build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
-    images = torch.randn(batch, 3, run.resolution, run.resolution, device=device).contiguous(memory_format=memory)
+    images = torch.randn(batch, 3, *run.size, device=device).contiguous(memory_format=memory)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)
     seconds: list[float] = []

@@ -31,6 +31,7 @@ class Task(pl.LightningModule):
     std: Tensor
     outcomes: Metric
     headline = ""  # the metric that tells most, a key of `metrics`
+    finite = ("train/loss", "val/loss")  # numbers of the curve that are so unless the network is lost
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
         super().__init__()
@@ -123,14 +124,11 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         run = self.run
-        optimizer = torch.optim.SGD(
-            self.net.parameters(),
-            lr=run.lr,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            nesterov=run.nesterov,
-            fused=True,
-        )
+        weights, decay = self.parameters(), run.weight_decay
+        if run.optimizer == "amsgrad":
+            optimizer = torch.optim.Adam(weights, run.lr, (run.momentum, 0.999), weight_decay=decay, amsgrad=True)
+        else:
+            optimizer = torch.optim.SGD(weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -138,6 +136,7 @@ class Task(pl.LightningModule):
 class Schedule:
     """Share of the peak learning rate at update t = 0, 1, ...: linear warm-up, then cosine to zero, constant, or by steps.
 
+    Before that it is 1 for as long as a classifier is trained alone (`classifier_epochs`).
     Steps come from the data, not from the trainer: reading the trainer's estimate loses its loader's state.
     """
 
@@ -145,8 +144,12 @@ class Schedule:
         self.warmup, self.total = round(run.warmup * steps_per_epoch), run.epochs * steps_per_epoch
         self.start, self.kind = run.warmup_from / run.lr, run.schedule
         self.drops = [round(epoch * steps_per_epoch) for epoch in run.drops]
+        self.early = (run.classifier_epochs or 0) * steps_per_epoch
 
     def __call__(self, t: int) -> float:
+        t -= self.early
+        if t < 0:
+            return 1.0
         if t < self.warmup:
             return self.start + (1 - self.start) * t / self.warmup if self.start else (t + 1) / self.warmup
         if self.kind == "step":

@@ -51,6 +51,12 @@ paper_table(7, rows)
 # %%
 paper_table(8, rows)
 
+# %% [markdown]
+# ## Re-identification
+#
+# What makes a feature is counted, at 256 x 128. What COIL-20's turntable says, from random weights
+# ([its notebook](../../ablations/reid_coil20.ipynb)), stands in a column of its own.
+
 # %%
 paper_table(9, rows)
 

@@ -1,0 +1,52 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # Whose features retrieve objects from other sides?
+#
+# HBONet and MobileNetV2 of width 0.25 and ResNet-50, from random weights, on COIL-20's turntable in Market-1501's layout: table 9's
+# comparison without Market-1501 and ImageNet. Ten objects to train on, eight others to retrieve, by 48 queries; another sixth of the
+# turn is another camera. mAP is judged, rank-1 stands beside it.
+
+# %% tags=["parameters"]
+source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
+
+# %%
+from hbo.analysis import figures, floors, study
+
+it = study.read("reid_coil20", source=source, metric="map")
+it.table()
+
+# %% [markdown]
+# ## The floor: features that were never trained
+
+# %%
+floors.table("reid_coil20_floors.csv")
+
+# %%
+it.differences()
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+it.verdict()
+
+# %% [markdown]
+# ## What stands behind it
+
+# %%
+it.differences("rank1")
+
+# %%
+figures.learning_curves(it, "val/map")
+
+# %%
+it.provenance()

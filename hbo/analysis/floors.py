@@ -1,0 +1,152 @@
+"""What a re-identifier has to beat: features that were never trained.
+
+    python -m hbo.analysis.floors --data marketfolder --data_dir DIR --resolution 64 --aspect 1 --to floors.csv
+    python -m hbo.analysis.floors --data market1501 --data_dir DIR --nets hbonet:0.5 torchvision:resnet50 --seeds 0
+
+Each network with its first weights, as `hbo.fit` would start from with that seed, and the colours of an image: a joint histogram
+of red, green and blue (8 bins each, so that grey images have 8), and one of each by itself (64 bins each). The flags are those of
+`hbo.fit`; the queries are ranked as a run ranks them.
+"""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hbo import config, flags
+from hbo.config import Run
+from hbo.errors import UserError, one_line
+
+NETS = ["hbonet:0.25", "mobilenetv2:0.25", "torchvision:resnet50"]
+
+
+def joint_histogram(images: Tensor, bins: int = 8) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, bins^3): the share of the pixels of each colour."""
+    red, green, blue = (images.long() * bins // 256).flatten(2).unbind(1)
+    return _shares((red * bins + green) * bins + blue, bins**3)
+
+
+def channel_histograms(images: Tensor, bins: int = 64) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3 * bins): the share of the pixels of each level, channel by channel."""
+    levels = (images.long() * bins // 256).flatten(2)  # (B, 3, H * W)
+    return torch.cat([_shares(channel, bins) for channel in levels.unbind(1)], 1)
+
+
+def _shares(values: Tensor, bins: int) -> Tensor:
+    counts = torch.zeros(len(values), bins, dtype=torch.double)
+    counts.scatter_add_(1, values, torch.ones_like(values, dtype=torch.double))
+    return counts / values.shape[1]
+
+
+def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
+    """A row each: its features, seed and dimensions, and the metrics.
+
+    Args:
+        run: a re-identification, for its data, input and distance.
+        nets: names of networks, a width after the last colon where they take one.
+        seeds: of the first weights.
+
+    Raises:
+        UserError: another task; a network that there is not.
+    """
+    import pytorch_lightning as pl
+
+    from hbo import tasks
+    from hbo.data import open_data
+
+    if run.task != "reid":
+        raise UserError(f"data={run.data}: floors are of re-identification; take --data market1501 or marketfolder")
+    data = open_data(run)
+    rows: list[dict[str, Any]] = []
+    for name, function in (("joint histogram", joint_histogram), ("histogram a channel", channel_histograms)):
+        rows.append({"features": name, "seed": None, **_judge(run, data, function)})
+    for net in nets:
+        for seed in seeds:
+            rest = {
+                f.name: getattr(run, f.name) for f in fields(Run) if f.name not in ("net", "width", "divisor", "match_macs")
+            }
+            own = config.resolve(**rest | {"seed": seed} | _named(net))
+            pl.seed_everything(seed, verbose=False)
+            task: Any = tasks.make(own, data).eval()
+            with torch.inference_mode():
+                found = _judge(own, data, task.retrieved_by)
+            rows.append({"features": f"{net}, untrained", "seed": seed, **found})
+    return rows
+
+
+def table(found: Any) -> Any:
+    """To be read: mean and deviation over the seeds, features a line.
+
+    Args:
+        found: rows of `floors`, or the CSV file that holds them.
+    """
+    import pandas as pd
+
+    from hbo.analysis import results
+    from hbo.analysis.tables import Table
+
+    found = pd.DataFrame(results.read_csv(Path(found))) if isinstance(found, str | Path) else found
+    lines = [
+        {"features": name, "numbers": int(group["numbers"].iloc[0]), "n": len(group)}
+        | {words: results.mean(group[metric]) for metric, words in (("map", "mAP"), ("rank1", "rank-1"))}
+        for name, group in found.groupby("features", sort=False)
+    ]
+    first = found.iloc[0]
+    where = f"{first['data']}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
+    notes = ["In percent, mean ± sample deviation over n seeds of the first weights."]
+    return Table(f"Never trained: {where}", pd.DataFrame(lines), notes)
+
+
+def _named(net: str) -> dict[str, Any]:
+    """`hbonet:0.5` and `torchvision:resnet50` as fields."""
+    name, _, width = net.rpartition(":")
+    try:
+        return {"net": name, "width": float(width)}
+    except ValueError:
+        return {"net": net}
+
+
+def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from hbo import fit
+    from hbo.data.sampling import EvalBatches, loader
+    from hbo.metrics import CMCMeanAveragePrecision
+
+    metric, size = CMCMeanAveragePrecision(run.distance), 0
+    batches = loader(data.val, EvalBatches(len(data.val), run.batch), fit.data_workers(run, data.val.in_memory))
+    for images, shown, index in tqdm(batches, run.net, unit="batch", delay=3, leave=False):
+        feature = features(images)
+        size = feature.shape[1]
+        identity, camera, query = shown.unbind(1)
+        metric.update(feature, identity, camera, query.bool(), index)
+    return {"numbers": size, **metric.compute()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: the flags of `hbo.fit`, the networks, the seeds, and where the CSV goes."""
+    from hbo import fit
+    from hbo.analysis import results
+
+    parser = flags.make_parser("hbo.analysis.floors", "Untrained and colour features on a re-identification set.")
+    parser.add_argument("--nets", nargs="+", default=NETS, help=f"Networks, a width after a colon. [{' '.join(NETS)}]")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="Seeds of their weights. [0 1 2]")
+    parser.add_argument("--to", help="Write the rows there too, as CSV.")
+    with one_line():
+        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
+        nets, seeds, to = given.pop("nets", NETS), given.pop("seeds", [0, 1, 2]), given.pop("to", None)
+        run = config.resolve(**{"data": "marketfolder"} | given)
+        fit.prepare(run)
+        import pandas as pd
+
+        found = pd.DataFrame(floors(run, nets, seeds)).assign(data=run.data, resolution=run.resolution, aspect=run.aspect)
+        if to:
+            Path(to).write_text(results.to_csv(found))
+        print(table(found).markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Ranked lists: queries beside the gallery images that a network finds nearest, right and wrong ones marked.
+
+    python -m hbo.analysis.ranks runs/default/KEY --data_dir DIR --to ranks.png
+    python -m hbo.analysis.ranks runs/default/KEY --worst           # the queries of least average precision
+
+A run's folder has the lists (outcomes.npz). A query a line, in black; beside it what ranks first, green where it shows the query's
+identity, red where another's; a distractor (0000) is red too. Images of the query's own camera, and junk, are not ranked.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hbo import rows
+from hbo.errors import DataError, UserError, one_line
+
+COLOURS = {"query": "black", "right": "#00a846", "wrong": "#e02020"}
+
+
+class Ranking(NamedTuple):
+    """A query and what ranks first: paths, and whether each shows the query's identity."""
+
+    query: str
+    average_precision: float
+    top: list[tuple[str, bool]]
+
+
+def rankings(folder: Path, data_dir: str | None = None, queries: int = 8, worst: bool = False) -> list[Ranking]:
+    """Queries of a run, evenly through the set, or those ranked worst.
+
+    Raises:
+        UserError: the folder holds no finished re-identifier, or its data lie elsewhere now.
+    """
+    from hbo.config import Run, resolve
+    from hbo.data import open_data
+
+    row = rows.read(folder)
+    if not row or row.get("state") != "done" or row.get("task") != "reid":
+        raise UserError(f"{folder}: no finished re-identifier's run; take a folder of one, OUT/STUDY/KEY")
+    asked = {name: row[name] for name in Run.__dataclass_fields__ if name in row and name not in ("variant", "match_macs")}
+    try:
+        data = open_data(resolve(**asked | ({"data_dir": data_dir} if data_dir else {})))
+    except DataError as error:
+        raise UserError(f"{error}; --data_dir says where it lies now") from None
+    with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:
+        found = {name: saved[name] for name in saved.files}
+    who = np.array([identity for identity, *_ in data.val.labels])
+    if len(who) != len(found["index"]) or (who[found["query"]] != found["identity"]).any():
+        raise UserError(f"data_dir={data_dir or row['data_dir']}: not the set that the run reports on")
+    matched = np.flatnonzero(found["first"])
+    if worst:
+        chosen = matched[np.argsort(found["average_precision"][matched], kind="stable")[:queries]]
+    else:
+        chosen = matched[np.unique(np.linspace(0, len(matched) - 1, min(queries, len(matched))).round().astype(int))]
+    paths = data.val.paths
+    return [
+        Ranking(
+            paths[found["query"][place]],
+            float(found["average_precision"][place]),
+            [(paths[i], bool(who[i] == found["identity"][place])) for i in found["top"][place].tolist() if i >= 0],
+        )
+        for place in chosen.tolist()
+    ]
+
+
+def picture(lists: list[Ranking]) -> Figure:
+    """A line a query: the query, then its ranking, in frames of their colours."""
+    from hbo.data.sources import read_image
+
+    columns = 1 + max(len(ranking.top) for ranking in lists)
+    figure = Figure(figsize=(1.05 * columns, 1.45 * len(lists) + 0.3), layout="constrained")
+    for line, ranking in enumerate(lists):
+        shown = [(ranking.query, "query"), *((path, "right" if right else "wrong") for path, right in ranking.top)]
+        for place, (path, kind) in enumerate(shown):
+            axes: Any = figure.add_subplot(len(lists), columns, line * columns + place + 1)
+            axes.imshow(np.asarray(read_image(Path(path))))
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"AP {100 * ranking.average_precision:.0f} %" if place == 0 else str(place), fontsize=7, pad=2)
+            axes.set_xlabel("_".join(Path(path).stem.split("_")[:2]), fontsize=6, labelpad=2)  # identity, camera, sequence
+            for spine in axes.spines.values():
+                spine.set(color=COLOURS[kind], linewidth=3)
+    return figure
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.ranks", description="A run's ranked lists as a picture.")
+    parser.add_argument("folder", type=Path, help="OUT/STUDY/KEY of a finished re-identifier.")
+    parser.add_argument("--data_dir", help="Where its data lie now; left out: where they lay.")
+    parser.add_argument("--queries", type=int, default=8, help="How many, evenly through the set. [8]")
+    parser.add_argument("--worst", action="store_true", help="Those of least average precision instead.")
+    parser.add_argument("--to", type=Path, default=Path("ranks.png"), help="The picture: .png, .pdf, .svg. [ranks.png]")
+    args = parser.parse_args(argv)
+    with one_line():
+        if args.queries < 1:
+            raise UserError(f"queries={args.queries}: must be at least 1")
+        picture(rankings(args.folder, args.data_dir, args.queries, args.worst)).savefig(args.to, dpi=110)
+        print(args.to)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Images of identities in Market-1501's layout: ROOT/bounding_box_train/, query/ and bounding_box_test/ (the gallery).
+
+A name is PPPP_cCsS_FFFFFF_NN.jpg: identity, camera, sequence, frame, place in the frame; identity -1 is junk, 0000 a distractor.
+An item is (uint8 image (3, H, W), what it shows, index): in training the identity's number, from 0; in evaluation, over the
+queries and then the gallery, (identity, camera, whether it is a query).
+
+What is odd has one rule each. Refused: an image whose name is none of these, an identity that is trained on and retrieved,
+queries that all lack a match. Counted in the run's row and named there: files that are no images by their ending, such as
+Thumbs.db, which are passed over, as are hidden ones, in silence; junk and distractors among the training images, left out;
+queries without a match in the gallery (theirs from another camera), left out of the means.
+"""
+
+import hashlib
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torchvision.transforms import v2
+
+from hbo.config import CLASSES, Run, resolve
+from hbo.data.images import SUFFIXES, Images, data_dir
+from hbo.data.sources import Files, Source, check_headers
+from hbo.errors import DataError
+from hbo.retrieval import DISTRACTOR, JUNK
+
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+NAME = re.compile(r"(-1|\d{4,})_c(\d+)s\d+_\d+_\d+")
+ENLARGED = 9 / 8  # of the sides of training images, from which the crops are cut
+NAMED = 20  # oddities that a row names; it counts all
+MARKET1501 = (12936, 3368, 19732)  # images to train on, queries, gallery
+
+
+class Seen(NamedTuple):
+    """An image by its name."""
+
+    path: str
+    identity: int
+    camera: int
+
+
+class Sightings(Images):
+    """Images with a number each, or, to be retrieved, with (identity, camera, query)."""
+
+    def __init__(self, seen: list[Seen], shown: list[Any], run: Run, train: bool) -> None:
+        self.paths = [one.path for one in seen]
+        fixed, random = transform(run, train)
+        super().__init__(Source(Files(self.paths), shown), fixed, random, run, in_memory=False)
+
+
+def transform(run: Run, train: bool) -> tuple[v2.Transform, list[v2.Transform]]:
+    """The whole image to H x W, whatever its shape; in training a crop of that size from one larger by an eighth, and flips."""
+    height, width = run.size
+    if not train:
+        return v2.Compose([v2.Resize((height, width), antialias=True)]), []
+    parts: list[v2.Transform] = [v2.RandomCrop((height, width))]
+    if run.flip != "none":
+        parts.append(v2.RandomHorizontalFlip())
+    if run.flip == "both":
+        parts.append(v2.RandomVerticalFlip())
+    larger = round(height * ENLARGED), round(width * ENLARGED)
+    return v2.Compose([v2.Resize(larger, antialias=True)]), parts
+
+
+# ---------------------------------------------------------------- files
+
+
+def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
+    """The images of a folder by name, and the files that are none.
+
+    Raises:
+        DataError: no such folder, no image in it, or an image whose name does not parse.
+    """
+    folder = root / part
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {root} must hold {TRAIN}/, {QUERY}/ and {GALLERY}/")
+    seen, other, odd = [], [], []
+    for name in sorted(e.name for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in SUFFIXES:
+            other.append(f"{part}/{name}")
+        elif found := NAME.fullmatch(stem):
+            seen.append(Seen(os.fspath(folder / name), int(found[1]), int(found[2])))
+        else:
+            odd.append(name)
+    if odd:
+        raise DataError(f"{folder / odd[0]}: not named PPPP_cCsS_FFFFFF_NN ({len(odd)} such names there); rename or remove it")
+    if not seen:
+        raise DataError(f"{folder}: holds no images")
+    return seen, other
+
+
+class Parts(NamedTuple):
+    """The three folders, and what was odd."""
+
+    train: list[Seen]
+    queries: list[Seen]
+    gallery: list[Seen]
+    facts: dict[str, Any]
+
+    @property
+    def identities(self) -> list[int]:
+        """Those that are trained on, in order."""
+        return sorted({one.identity for one in self.train})
+
+
+def parts(root: Path) -> Parts:
+    """The images of the layout.
+
+    Raises:
+        DataError: as `read`; identities both trained on and retrieved; no query with a match.
+    """
+    (every, *others), (queries, *more), (gallery, *most) = (read(root, part) for part in (TRAIN, QUERY, GALLERY))
+    train = [one for one in every if one.identity not in (JUNK, DISTRACTOR)]
+    if not train:
+        raise DataError(f"{root / TRAIN}: holds junk and distractors alone")
+    trained = {one.identity for one in train}
+    retrieved = {one.identity for one in [*queries, *gallery]}
+    if both := sorted(trained & retrieved):
+        raise DataError(
+            f"{root}: identity {both[0]:04d} ({len(both)} such identities) is in {TRAIN}, and in {QUERY} or {GALLERY} too; who is"
+            " retrieved must not have been trained on"
+        )
+    cameras: dict[int, set[int]] = {}
+    for one in gallery:
+        cameras.setdefault(one.identity, set()).add(one.camera)
+    known = lambda one: one.identity not in (JUNK, DISTRACTOR) and bool(cameras.get(one.identity, set()) - {one.camera})
+    alone = [Path(one.path).name for one in queries if not known(one)]
+    if len(alone) == len(queries):
+        raise DataError(f"{root / QUERY}: no query has its identity in {GALLERY} from another camera")
+    files = [name for part in (*others, *more, *most) for name in part]
+    facts = {
+        "train_identities": len(trained),
+        "query_images": len(queries),
+        "gallery_images": len(gallery),
+        "junk_images": sum(one.identity == JUNK for one in gallery),
+        "distractor_images": sum(one.identity == DISTRACTOR for one in gallery),
+        "left_out_images": len(every) - len(train),
+        "other_files": len(files),
+        "unmatched_queries": len(alone),
+        "faults": [f"{name}: no image by its name" for name in files][:NAMED] + [f"{name}: no match" for name in alone][:NAMED],
+    }
+    return Parts(train, queries, gallery, facts)
+
+
+def located(run: Run) -> Path:
+    """The folder that holds the three."""
+    root = data_dir(run)
+    inner = root / "Market-1501-v15.09.15"
+    return inner if run.data == "market1501" and inner.is_dir() else root
+
+
+def opened(run: Run) -> tuple[Sightings, Sightings, list[str], dict[str, Any]]:
+    """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
+
+    Raises:
+        DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
+    """
+    root = located(run)
+    found = parts(root)
+    counts = len(found.train), len(found.queries), len(found.gallery)
+    if run.data == "market1501" and (*counts, len(found.identities)) != (*MARKET1501, CLASSES["market1501"]):
+        raise DataError(
+            f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]} queries and {counts[2]} in the"
+            f" gallery, where Market-1501 has {MARKET1501[0]} of {CLASSES['market1501']}, {MARKET1501[1]} and {MARKET1501[2]};"
+            " for another set take --data marketfolder"
+        )
+    if run.instances and len(found.identities) < run.batch // run.instances:
+        raise DataError(
+            f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
+            " take a smaller --batch or more --instances"
+        )
+    check_headers([Path(one.path) for part in found[:3] for one in part])
+    number = {identity: i for i, identity in enumerate(found.identities)}
+    train = Sightings(found.train, [number[one.identity] for one in found.train], run, train=True)
+    reported = [*found.queries, *found.gallery]
+    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(reported)]
+    val = Sightings(reported, shown, run, train=False)
+    return train, val, [f"{identity:04d}" for identity in found.identities], found.facts
+
+
+@lru_cache
+def counts(root: str | None) -> tuple[int, int, int]:
+    """Images to train on and to report, and identities to tell apart, of a folder in Market's layout.
+
+    Raises:
+        DataError: as `parts`.
+    """
+    found = parts(data_dir(resolve(data="marketfolder", data_dir=root)))
+    return len(found.train), len(found.queries) + len(found.gallery), len(found.identities)
+
+
+@lru_cache
+def fingerprint(root: str | None) -> str:
+    """What a folder in Market's layout holds, in ten digits: the names and sizes of its images, not where it lies.
+
+    Raises:
+        DataError: as `read`.
+    """
+    folder = data_dir(resolve(data="marketfolder", data_dir=root))
+    digest = hashlib.sha256()
+    for part in (TRAIN, QUERY, GALLERY):
+        for one in read(folder, part)[0]:
+            digest.update(f"{part} {os.path.basename(one.path)} {os.path.getsize(one.path)}\n".encode())
+    return digest.hexdigest()[:10]

@@ -1,0 +1,108 @@
+"""Re-identification: features of identities told apart in training, by which others are retrieved (section 4.3, table 9)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from hbo import checkpoint
+from hbo.config import Run
+from hbo.retrieval import Rankings, summary
+from hbo.tasks.base import Task
+
+MARGIN = 0.3  # of the triplet loss
+
+
+class Reid(Task):
+    """Cross-entropy over the training identities; the queries ranked against the gallery in evaluation.
+
+    In the first `classifier_epochs` the classifier (and the neck) is trained alone, on the features of the backbone as the
+    checkpoint has it, its batch norm included.
+
+    Args:
+        run: see `Task`, as for the last.
+        num_classes: identities to tell apart.
+        steps_per_epoch: for the schedule.
+    """
+
+    headline = "map"
+    finite = ("train/loss", "val/map")
+
+    def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
+        super().__init__(run, num_classes, steps_per_epoch)
+        self.classifier = nn.Linear(self.embedding.channels, num_classes, bias=not run.bn_neck)
+        nn.init.normal_(self.classifier.weight, 0, 0.01)
+        if not run.bn_neck:
+            nn.init.zeros_(self.classifier.bias)
+        self.outcomes = Rankings(run.distance)
+
+    def begin(self) -> dict[str, Any]:
+        """The backbone's weights from `backbone_checkpoint`, if there is one; else the row says that they were random.
+
+        Raises:
+            UserError: the checkpoint is of another network.
+        """
+        from_file = checkpoint.load_backbone(self.embedding.backbone, self.run) if self.run.backbone_checkpoint else "random"
+        return {"backbone_weights": from_file}
+
+    @property
+    def embedding(self) -> Any:
+        """The network without its classifier."""
+        return self.net
+
+    @property
+    def warming(self) -> bool:
+        """Whether the classifier is trained alone now."""
+        return self.global_step < (self.run.classifier_epochs or 0) * self.steps_per_epoch
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """The feature before the neck."""
+        return super().forward(images).float()
+
+    def retrieved_by(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """The feature by which images are compared."""
+        return self.embedding.neck(self(images))
+
+    def training_loss(self, batch: Any) -> tuple[Tensor, int]:
+        images, labels, _ = batch
+        warming, backbone = self.warming, self.embedding.backbone
+        if backbone.training == warming:
+            backbone.train(not warming)
+        with torch.set_grad_enabled(not warming):
+            feature = self(images)
+        logits = self.classifier(self.embedding.neck(feature))
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.run.label_smoothing)
+        if self.run.triplet:
+            loss = loss + triplet(feature, labels)
+        if warming and self.trainer.world_size > 1:  # DDP waits for a gradient of every weight; see below
+            loss = loss + 0 * sum(p.sum() for p in backbone.parameters())
+        return loss, len(images)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.warming:
+            for weight in self.embedding.backbone.parameters():
+                weight.grad = None  # so that the optimizer passes it over, weight decay and moments included
+
+    def evaluate_batch(self, batch: Any) -> None:
+        images, shown, index = batch
+        identity, camera, query = shown.unbind(1)
+        self.outcomes.update(self.retrieved_by(images), identity, camera, query.bool(), index)
+
+    def metrics(self, final: bool = True) -> dict[str, float]:
+        assert self.last_outcomes is not None
+        return summary(self.last_outcomes)
+
+
+def triplet(feature: Float[Tensor, "b d"], labels: Int[Tensor, "b"], margin: float = MARGIN) -> Float[Tensor, ""]:
+    """Batch-hard triplet loss (Hermans et al. 2017): each image against the farthest of its identity and the nearest of another's.
+
+    Mean over the images of max(0, farthest - nearest + margin), Euclidean distances.
+    """
+    squares = feature.square().sum(1)
+    distances = (squares[:, None] + squares - 2 * feature @ feature.T).clamp(min=1e-12).sqrt()
+    same = labels[:, None] == labels
+    farthest = distances.masked_fill(~same, -torch.inf).amax(1)
+    nearest = distances.masked_fill(same, torch.inf).amin(1)
+    return F.relu(farthest - nearest + margin).mean()
