@@ -368,15 +368,8 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
         "hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 2, *net, "--lr", 0.01, "--out", tmp_path / "classifier"
     )
     _, backbone = only_row(tmp_path / "classifier")
-    args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + [
-        "--data_dir",
-        market,
-        *net,
-        "--optimizer",
-        "sgd",
-        "--lr",
-        0.01,
-    ]
+    args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + ["--data_dir", market, *net]
+    args += ["--optimizer", "sgd", "--lr", 0.01, "--weight_decay", 0.5]  # such a decay would show on a backbone that waits
     args += ["--batch", 16, "--epochs", 1, "--backbone_checkpoint", backbone, "--classifier_epochs", 1]
     for name, devices in (("one", 1), ("two", 2)):
         call("hbo.fit", *args, "--devices", devices, "--out", tmp_path / name)

@@ -1,12 +1,14 @@
 """Rows are the same rows from wherever they are read, and none is lost on the way to a CSV."""
 
 import json
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
 
 from hbo.analysis import results
+from hbo.config import resolve
 from hbo.errors import UserError
 
 ABLATIONS = ROOT / "ablations"
@@ -113,3 +115,13 @@ def test_wandb_without_a_key_is_said(tmp_path):
     _, err = call("hbo.analysis.results", "wandb:entity/project", expect=2, env=env)
     assert err.startswith("error: wandb:entity/project: no key")
     assert len(err.splitlines()) == 1
+
+
+def test_a_network_without_a_width_has_none_from_a_csv_too(tmp_path):
+    """An empty cell of a field is None, not the field's default."""
+    run = resolve(data="digits", net="torchvision:resnet18")
+    made = results.frame([{**asdict(run), "study": "s", "key": run.key(), "state": "done", "git": "x", "top1": 0.5}])
+    (tmp_path / "s.csv").write_text(results.to_csv(made))
+    (row,) = results.load(tmp_path).to_dict("records")
+    assert pd.isna(row["width"])
+    assert row["top1"] == 0.5

@@ -22,19 +22,8 @@ from hbo.config import Run
 from hbo.errors import UserError, one_line
 
 METRICS = (
-    "top1",
-    "top5",
-    "balanced_accuracy",
-    "f1",
-    "map",
-    "map_area",
-    "coco_map",
-    "rank1",
-    "rank5",
-    "rank10",
-    "rank20",
-    "seconds",
-)
+    "top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "rank1", "rank5", "rank10", "rank20", "seconds",
+)  # fmt: skip
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
 FIRST = ("study", "key", "state")
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
@@ -130,8 +119,11 @@ def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
     points: dict[Any, list[dict[str, Any]]] = {}
     for point in read_csv(beside) if beside.exists() else []:
         points.setdefault((point.pop("study"), point.pop("key")), []).append(point)
+    asked = {f.name for f in fields(Run)}
     for row in read_csv(path):
-        row = {"study": path.stem} | {name: value for name, value in row.items() if value is not None}
+        # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
+        kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
+        row = {"study": path.stem} | kept
         if not studies or row["study"] in studies:
             yield row, points.get((row["study"], row.get("key")), [])
 
