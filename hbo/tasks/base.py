@@ -128,7 +128,8 @@ class Task(pl.LightningModule):
         if run.optimizer == "amsgrad":
             optimizer = torch.optim.Adam(weights, run.lr, (run.momentum, 0.999), weight_decay=decay, amsgrad=True)
         else:
-            optimizer = torch.optim.SGD(weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=True)
+            fused = not run.classifier_epochs  # torch's fused one fails where weights join that have no momentum yet
+            optimizer = torch.optim.SGD(weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=fused)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
