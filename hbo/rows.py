@@ -193,10 +193,16 @@ def label(net: str, k: int, depths: list[int]) -> str:
     return f"{net} k={k}" if depths else net
 
 
+def main_metric(row: Mapping[str, Any]) -> str:
+    """The metric that tells most of a row's task: its `headline` in hbo.tasks. A row without a task is a classifier's."""
+    task = row.get("task")
+    return "map" if task in ("detect", "reid") else "top1"
+
+
 def headline(row: dict[str, Any]) -> str:
     """A finished row's main result in a few words."""
-    name, words = ("map", "mAP") if row.get("task", "classify") != "classify" else ("top1", "top-1")
-    return f"{words} {100 * row[name]:.2f} %"
+    name = main_metric(row)
+    return f"{'mAP' if name == 'map' else 'top-1'} {100 * row[name]:.2f} %"
 
 
 def results(row: dict[str, Any]) -> list[tuple[str, str]]:

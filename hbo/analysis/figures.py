@@ -267,8 +267,9 @@ def _bars(heights: dict[str, list[float]], ticks: list[str], xlabel: str, ylabel
     return figure
 
 
-def learning_curves(study: Study, metric: str = "val/top1") -> Figure:
+def learning_curves(study: Study, metric: str | None = None) -> Figure:
     """A metric after each epoch: median over seeds, band between the quartiles."""
+    metric = metric or f"val/{study.metric}"
     if study.curves.empty or metric not in study.curves:
         raise UserError(f"{metric}: the source has no learning curves of it")
     rows: Any = study.done[["study", "key", "arm"]].merge(study.curves, on=["study", "key"])

@@ -23,6 +23,7 @@ from hbo.analysis.tables import PROTOCOL, Markdown, Table
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
+from hbo.rows import main_metric
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
@@ -207,7 +208,9 @@ class Study:
         return [(arm, self.done[self.done["arm"] == arm]) for arm in self.arms]
 
 
-def read(*names: str, source: str | Path = ABLATIONS, baseline: str | None = None, metric: str = "top1", **where: Any) -> Study:
+def read(
+    *names: str, source: str | Path = ABLATIONS, baseline: str | None = None, metric: str | None = None, **where: Any
+) -> Study:
     """The study of these names; of several, their arms beside each other.
 
     Args:
@@ -215,19 +218,20 @@ def read(*names: str, source: str | Path = ABLATIONS, baseline: str | None = Non
         source: as in `results.load`; latencies come from ablations/latency.csv, whatever the source.
         baseline: the arm to compare with; left out: k = 0, which contracts nothing, else the arm of the published
             switches, else the first.
-        metric: the one that is judged, chosen before looking; the others are shown.
+        metric: the one that is judged, chosen before looking; the others are shown. Left out: top-1, or mAP where the runs detect or retrieve.
         where: fields that a row must have, such as scheme="release".
 
     Raises:
         UserError: no such rows, or no such arm.
     """
-    if metric not in SHOWN:
+    if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
     for name, value in where.items():
         rows = rows[rows[name] == value]
     if rows[rows["state"] == "done"].empty:
         raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
+    metric = metric or main_metric(rows.iloc[0])
     if metric not in rows:
         raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
     rows = rows.drop_duplicates(["key", "state"]).assign(arm="").reset_index(drop=True)
@@ -278,7 +282,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
     parser.add_argument("--baseline", help="The arm to compare with. [k = 0 where it is, else the published switches]")
-    parser.add_argument("--metric", default="top1", help="What is judged. [top1]")
+    parser.add_argument("--metric", help="What is judged. [top1; map where the runs detect or retrieve]")
 
 
 def from_arguments(args: argparse.Namespace) -> Study:
