@@ -248,6 +248,8 @@ def data_workers(run: Run, in_memory: bool) -> int:
 
 def quieten() -> None:
     """Leave Lightning's notices out: what they say is said in the row, or does not hold here."""
+    import pytorch_lightning  # noqa: F401  # importing it sets its loggers' levels: later, it would undo this
+
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
