@@ -80,6 +80,8 @@ def test_what_cannot_be_measured_is_said(tmp_path):
         "only=mobilenet: choose from nchw, channels_last"
         in call("hbo.bench", "train", *TINY, "--only", "mobilenet", expect=2)[1]
     )
+    for what in ("train", "infer"):
+        assert "task=reid: only classifiers" in call("hbo.bench", what, "--task", "reid", expect=2)[1]
     assert "turns=0" in call("hbo.bench", "train", *TINY, "--turns", "0", expect=2)[1]
     assert "did you mean train?" in call("hbo.bench", "trian", expect=2)[1]
     with pytest.raises(UserError, match=r"hbonet\.py; name a checkout"):

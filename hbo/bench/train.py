@@ -77,10 +77,12 @@ def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
     """Name -> rival, the baseline first; and name -> reason of those that there cannot be.
 
     Raises:
-        UserError: $HBO_REFERENCE names no checkout of the release, or one that has no such network.
+        UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that has no such network.
     """
     from hbo.size import total, width_for
 
+    if run.task != "classify":
+        raise UserError(f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and --data out")
     own = replace(run, compile=False, channels_last=True)
     plain = replace(own, channels_last=False)
     left_out: dict[str, str] = {}
