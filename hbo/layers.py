@@ -23,7 +23,7 @@ class Layers(nn.Sequential):
         x, layers = input, list(self)
         while layers:
             layer = layers.pop(0)
-            if isinstance(layer, BatchNorm) and layer.training and suits(x):  # one may be frozen
+            if isinstance(layer, BatchNorm) and layer.gains(x):
                 relu6 = bool(layers) and isinstance(layers[0], nn.ReLU6)
                 x = layer.normalise(x, relu6)
                 layers = layers[relu6:]

@@ -1,4 +1,4 @@
-"""Batch norm that is quick where PyTorch's is slow: training on a CPU in channels-last order with few channels.
+"""Batch norm that is quick where PyTorch's is slow: training on a CPU in channels-last order, few channels or large maps.
 
 PyTorch's kernels walk the channels of one pixel at a time, which are 5 to 50 here, where a vector register holds 16 and a
 cache line as many. Here a pixel is several: what PyTorch takes for channels are `together * C` lanes, whose statistics
@@ -12,13 +12,19 @@ import torch
 from torch import Tensor, nn
 
 LANES = 64  # numbers in the inner loop, at least; up to 512 do equally well
+# With at least a register's channels and fewer numbers than this PyTorch's kernels are no slower, and the calls here cost more.
+REGISTER, SMALL = 16, 2**19
 
 
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, (B, C, H, W) -> (B, C, H, W); evaluation, GPUs, compiled networks and other layouts take PyTorch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.normalise(input) if self.training and suits(input) else super().forward(input)
+        return self.normalise(input) if self.gains(input) else super().forward(input)
+
+    def gains(self, x: Tensor) -> bool:
+        """Whether `normalise` takes x and is quicker than PyTorch's own."""
+        return self.training and (x.shape[1] < REGISTER or x.numel() >= SMALL) and suits(x)
 
     def normalise(self, x: Tensor, relu6: bool = False) -> Tensor:
         """Batch norm in training, then, if asked, ReLU6: of what `suits` only."""

@@ -29,7 +29,7 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
         x = _map(*shape)
         assert suits(x)
         for _ in range(2):
-            out = norm(x)
+            out = norm.normalise(x) if norm is ours else norm(x)
         found.append([out, *torch.autograd.grad(out, [x, norm.weight, norm.bias], grad), *norm.buffers()])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
