@@ -193,7 +193,7 @@ def table(costs: dict[str, Cost]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    from hbo import config, flags
+    from hbo import config, flags, recipes
     from hbo.errors import one_line
 
     parser = flags.make_parser(
@@ -206,8 +206,8 @@ def main(argv: list[str] | None = None) -> None:
         run = config.resolve(**given)
         # The paper's input and classes unless asked otherwise: its costs are those of ImageNet, and of VOC to detect.
         resolution = run.resolution if {"resolution", "data", "task"} & given.keys() else 224
-        usual = config.CLASSES["voc"] if run.task == "detect" else 1000
-        classes = config.CLASSES.get(run.data, usual) if "data" in given else usual
+        usual = recipes.CLASSES["voc"] if run.task == "detect" else 1000
+        classes = recipes.CLASSES.get(run.data, usual) if "data" in given else usual
         net = config.build_net(run, classes)
         size = (resolution, round(resolution / run.aspect))
         costs = count(net, size)

@@ -66,7 +66,8 @@ def weight_gradient(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     else:
         moved = pixels[:, :, : w - 1].contiguous()
     out[..., 2:] = _taps(moved.permute(0, 3, 1, 2), x, 3, stride, padding)
-    met = F.pad(x.permute(0, 2, 3, 1)[:, :, stride * (w - 1) :], (0, 0, 0, 0, 2, 2)).unfold(1, 5, stride)  # (B, h, 1 or 2, C, 5)
+    border = F.pad(x.permute(0, 2, 3, 1)[:, :, stride * (w - 1) :], (0, 0, 0, 0, 2, 2))
+    met = border.unfold(1, 5, stride)  # (B, h, 1 or 2, C, 5)
     out[:, 0, :, 2 : 2 + met.shape[2]] += (met * pixels[:, :, -1, None, :, None]).sum((0, 1)).permute(1, 2, 0)
     return out
 

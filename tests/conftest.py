@@ -185,5 +185,5 @@ def make_runs(root: Path, *studies: str, **where) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """Two threads, as the default run has."""
-    torch.set_num_threads(2)
+    """Two threads, as the default run has; one where two processes share the tests."""
+    torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1" else 2)

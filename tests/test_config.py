@@ -9,9 +9,10 @@ from conftest import call, make_folder
 from test_block import choices
 
 from hbo.block import Block
-from hbo.config import RECIPES, Run, resolve, to_yaml
+from hbo.config import Run, resolve, to_yaml
 from hbo.errors import UserError
 from hbo.flags import make_parser, parse
+from hbo.recipes import RECIPES
 
 
 def test_the_default_run_is_table_6_on_elpv():

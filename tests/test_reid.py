@@ -290,11 +290,12 @@ def test_a_run_leaves_its_row_and_files(unbroken, market):
 @pytest.mark.slow
 def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path):
     row, folder = only_row(unbroken[0])
-    for more in ([], ["--devices", 2]):  # two processes, each with half of the images
+    # Two processes have half of the images each: in other batches a feature's last digit may differ, and who of two near ones is first.
+    for more, slack in (([], 1e-9), (["--devices", 2], 0.02)):
         found = json.loads(call("hbo.evaluate", folder, *more, "--json")[0])
         assert found["images"] == row["val_images"]
         for name in ("map", "rank1", "rank5", "rank10", "rank20"):
-            assert found[name] == pytest.approx(row[name], rel=1e-9), (name, more)
+            assert found[name] == pytest.approx(row[name], abs=slack), (name, more)
     other = make_market(tmp_path / "other", train=3, test=3)
     text, _ = call("hbo.evaluate", folder, "--data_dir", other)
     assert "22 images" in text

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hbo import config, nets
+from hbo import nets, recipes
 from hbo.config import Run, resolve
 from hbo.cost import Cost
 from hbo.errors import UserError
@@ -84,7 +84,7 @@ def cost_of(run: Run) -> Cost | None:
     from hbo import size
 
     try:
-        return size.of_run(run, config.CLASSES[run.data])
+        return size.of_run(run, recipes.CLASSES[run.data])
     except UserError as error:
         if ":" in run.net and "install" in str(error):
             return None

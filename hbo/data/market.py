@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 from torchvision.transforms import v2
 
-from hbo.config import CLASSES, Run, resolve
+from hbo.config import Run, resolve
 from hbo.data.images import SUFFIXES, Images, data_dir
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
+from hbo.recipes import CLASSES
 from hbo.retrieval import DISTRACTOR, JUNK
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbo import config, lock, rows
-from hbo.config import Run
+from hbo import lock, recipes, rows
+from hbo.config import Run, build_net
 from hbo.errors import UserError
 from hbo.sweep.study import Study, resolved
 
@@ -152,7 +152,7 @@ def images(run: Run) -> tuple[int, int, int]:
 
         train, val, classes = counts(run.data_dir)
     else:
-        (train, val), classes = config.SIZES[run.data], config.CLASSES[run.data]
+        (train, val), classes = recipes.SIZES[run.data], recipes.CLASSES[run.data]
     if run.per_class:
         train = min(train, run.per_class * classes)
     if run.holdout:
@@ -243,7 +243,7 @@ def calibrate(run: Run) -> float:
     torch.set_num_threads(run.threads)
     allocator.keep_freed_memory()  # as `hbo.fit` does
     memory = torch.channels_last if run.channels_last else torch.contiguous_format
-    net = config.build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
+    net = build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
     images = torch.randn(batch, 3, *run.size, device=device).contiguous(memory_format=memory)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)
