@@ -8,6 +8,7 @@ Distances are worked out in double precision. Equal ones keep the gallery's orde
 numpy would do. Gallery images of equal features are equally far, to the bit (a matrix product alone does not promise that).
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -64,7 +65,7 @@ def ranked(
     if metric == "cosine":
         queries, gallery = normalize(queries), normalize(gallery)
     distinct, inverse = gallery.unique(dim=0, return_inverse=True) if len(gallery) else (gallery, gallery_ids)
-    squares = distinct.square().sum(1)
+    squares = distinct.square().sum(1) if metric == "euclidean" else distinct.new_zeros(len(distinct))
     places = torch.arange(1, len(gallery) + 1, device=gallery.device, dtype=exact)
     parts = []
     chunks = range(0, len(queries), CHUNK)
@@ -74,7 +75,7 @@ def ranked(
         same = ids == gallery_ids  # (c, g)
         out = (gallery_ids == JUNK) | (same & (cameras == gallery_cameras))
         match = same & ~out & (ids != JUNK) & (ids != DISTRACTOR)
-        # |q - g|^2 without |q|^2, which is the same for all of a row; of unit vectors it ranks as the cosine does.
+        # |q - g|^2 without |q|^2, which is the same for all of a row; without |g|^2 it is the cosine, 0 with a feature of zeros.
         distances = torch.addmm(squares, queries[some], distinct.T, alpha=-2)[:, inverse].masked_fill_(out, torch.inf)
         order = distances.argsort(dim=1, stable=True)
         match = match.gather(1, order)
@@ -104,13 +105,15 @@ def summary(outcomes: dict[str, Tensor]) -> dict[str, float]:
     """Means over the queries that have a match.
 
     Returns:
-        map, rank1, rank5, rank10, rank20 (shares of queries whose first match is no later), NaN where no query has a match;
+        map, rank1, rank5, rank10, rank20 (shares of queries whose first match is no later), NaN where no query has a match or a
+        feature is no finite number;
         queries, and unmatched of them, which are counts.
     """
     first = outcomes["first"]
     matched = first > 0
     metrics = {"map": float(outcomes["average_precision"][matched].double().mean())}
-    metrics |= {f"rank{n}": float((first[matched] <= n).double().mean()) for n in RANKS}
+    lost = math.isnan(metrics["map"])  # no match at all, or features that are no numbers
+    metrics |= {f"rank{n}": math.nan if lost else float((first[matched] <= n).double().mean()) for n in RANKS}
     return metrics | {"queries": len(first), "unmatched": int((~matched).sum())}
 
 

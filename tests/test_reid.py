@@ -174,6 +174,15 @@ def test_triplets_against_loops():
     assert twins.grad.isfinite().all()
 
 
+def test_half_precision_leaves_triplets_alone():
+    """Close features: as a difference of squares in bfloat16 their distances would be noise."""
+    draw = torch.Generator().manual_seed(0)
+    feature, labels = 1 + 0.02 * torch.randn(16, 256, generator=draw), torch.arange(16) // 4
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = triplet(feature, labels).item()
+    assert half == pytest.approx(triplet(feature, labels).item(), rel=1e-6)
+
+
 def test_the_triplet_loss_comes_on_top():
     plain, both = made(), made(triplet=True, instances=3)
     batch = batch_of()
@@ -498,3 +507,12 @@ def test_floors_are_of_the_first_weights_of_a_run(market):
     assert found[2]["map"] != found[3]["map"]
     frame = table(pd.DataFrame(found).assign(data="marketfolder", resolution=64, aspect=2)).frame
     assert list(frame["n"]) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("flag", [["--width", "0.5"], ["--seed", "3"], ["--backbone_checkpoint", "best.ckpt"]])
+def test_floors_refuse_what_they_would_ignore(flag, capsys):
+    from hbo.analysis.floors import main
+
+    with pytest.raises(SystemExit):
+        main(flag)
+    assert capsys.readouterr().err.startswith(f"error: {flag[0][2:]}={flag[1]}: floors are untrained networks")

@@ -76,6 +76,8 @@ def test_cosine_looks_at_the_angle_alone():
     gallery = side(([100.0, 1.0], 1, 2), ([1.0, 1.0], 2, 2))  # nearly the same direction, far away; and near
     assert cmc_map(*queries, *gallery)["rank1"] == 0
     assert cmc_map(*queries, *gallery, metric="cosine")["rank1"] == 1
+    gallery = side(([0.3, 0.954], 1, 2), ([0.0, 0.0], 2, 2))  # no direction at all: its cosine is 0
+    assert cmc_map(*queries, *gallery, metric="cosine")["rank1"] == 1
 
 
 @pytest.mark.parametrize(("change", "word"), [
@@ -275,3 +277,10 @@ def test_markets_size_fits_into_4_gb():
     assert peak < 4e9
     assert 0.001 < average < 0.003
     assert 0 <= first < 0.006
+
+
+def test_a_feature_that_is_no_number_leaves_no_figure():
+    heap, query, _ = shared()
+    metric = CMCMeanAveragePrecision()
+    feed(metric, (heap[0].clone().index_fill_(0, torch.tensor([3]), math.nan), *heap[1:]), query, torch.arange(70))
+    assert all(math.isnan(metric.compute()[name]) for name in ("map", "rank1", "rank5", "rank10", "rank20"))

@@ -149,6 +149,8 @@ def main(argv: list[str] | None = None) -> None:
     with one_line():
         if args.images < 1:
             raise UserError(f"images={args.images}: must be at least 1")
+        if args.to.suffix not in (".png", ".pdf", ".svg"):
+            raise UserError(f"to={args.to}: must name a picture, such as detections.png, .pdf or .svg")
         picture(args.folder, args.data_dir, args.images, args.score).savefig(args.to, dpi=110)
         print(args.to)
 

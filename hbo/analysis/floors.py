@@ -138,6 +138,9 @@ def main(argv: list[str] | None = None) -> None:
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         nets, seeds, to = given.pop("nets", NETS), given.pop("seeds", [0, 1, 2]), given.pop("to", None)
+        for name in ("net", "width", "divisor", "match_macs", "variant", "seed", "backbone_checkpoint"):
+            if name in given:
+                raise UserError(f"{name}={given[name]}: floors are untrained networks; name them with --nets and --seeds")
         run = config.resolve(**{"data": "marketfolder"} | given)
         fit.prepare(run)
         import pandas as pd

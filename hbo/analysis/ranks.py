@@ -97,6 +97,8 @@ def main(argv: list[str] | None = None) -> None:
     with one_line():
         if args.queries < 1:
             raise UserError(f"queries={args.queries}: must be at least 1")
+        if args.to.suffix not in (".png", ".pdf", ".svg"):
+            raise UserError(f"to={args.to}: must name a picture, such as ranks.png, .pdf or .svg")
         picture(rankings(args.folder, args.data_dir, args.queries, args.worst)).savefig(args.to, dpi=110)
         print(args.to)
 

@@ -77,7 +77,7 @@ def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {root} must hold {TRAIN}/, {QUERY}/ and {GALLERY}/")
     seen, other, odd = [], [], []
-    for name in sorted(e.name for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")):
+    for name in sorted(e.name for e in os.scandir(folder) if not e.is_dir() and not e.name.startswith(".")):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() not in SUFFIXES:
             other.append(f"{part}/{name}")

@@ -127,7 +127,8 @@ class IdentityBatches(TrainBatches):
             for identity in identities[: len(identities) // people * people]:
                 images = left[identity]
                 while len(images) < self.instances:
-                    images += shuffled(self.members[identity])
+                    # Those that wait already come last, so that a group has an image twice only where there are too few.
+                    images += sorted(shuffled(self.members[identity]), key=images.__contains__)
                 order += images[: self.instances]
                 del images[: self.instances]
         return order[:wanted]

@@ -76,7 +76,7 @@ class Reid(Task):
         loss = F.cross_entropy(logits, labels, label_smoothing=self.run.label_smoothing)
         if self.run.triplet:
             loss = loss + triplet(feature, labels)
-        if warming and self.trainer.world_size > 1:  # DDP waits for a gradient of every weight; see below
+        if warming:  # DDP, of one process too, waits for a gradient of every weight; see below
             loss = loss + 0 * sum(p.sum() for p in backbone.parameters())
         return loss, len(images)
 
@@ -100,8 +100,10 @@ def triplet(feature: Float[Tensor, "b d"], labels: Int[Tensor, "b"], margin: flo
 
     Mean over the images of max(0, farthest - nearest + margin), Euclidean distances.
     """
-    squares = feature.square().sum(1)
-    distances = (squares[:, None] + squares - 2 * feature @ feature.T).clamp(min=1e-12).sqrt()
+    with torch.autocast(feature.device.type, enabled=False):  # of half precision the difference keeps no digit
+        feature = feature.float() if feature.dtype in (torch.bfloat16, torch.float16) else feature
+        squares = feature.square().sum(1)
+        distances = (squares[:, None] + squares - 2 * feature @ feature.T).clamp(min=1e-12).sqrt()
     same = labels[:, None] == labels
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
