@@ -9,6 +9,7 @@ size that counts is the image's own. Everything else is refused: a missing file,
 """
 
 import hashlib
+import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +160,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
         tree = ElementTree.parse(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path}: not XML that can be read ({error})") from None
     found = Annotated(images[name])
     for thing in tree.iterfind("object"):
@@ -167,6 +168,8 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
         corners = [thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
         try:
             x1, y1, x2, y2 = (float(corner) for corner in corners if corner is not None)
+            if not all(map(math.isfinite, (x1, y1, x2, y2))):
+                raise ValueError
         except ValueError:
             raise DataError(f"{path}: a box of {label or 'no class'} with corners {corners}, not four numbers") from None
         said = f"{name}: {label} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
