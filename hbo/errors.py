@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -14,6 +15,14 @@ class UserError(ValueError):
 
 class DataError(UserError):
     """A data set that is missing, incomplete or broken; names the path."""
+
+
+def check_picture(path: Path, flag: str) -> None:
+    """Refuse a file that no picture can be written to, before the work that makes it."""
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"{flag}={path}: names the picture, and must end in .png, .pdf or .svg")
+    if not path.parent.is_dir():
+        raise UserError(f"{flag}={path}: there is no folder {path.parent}")
 
 
 @contextmanager

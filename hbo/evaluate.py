@@ -26,17 +26,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
     parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
     parser.add_argument("--image", help="A photograph to detect on, instead of a data set; --out names the picture.")
-    parser.add_argument("--score", type=float, default=0.5, help="Least score of a detection on --image.")
+    parser.add_argument("--score", type=float, help="Least score of a detection on --image. [0.5]")
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
-        image, score = given.pop("image", None), given.pop("score", 0.5)
+        image, score = given.pop("image", None), given.pop("score", None)
+        if image is None and score is not None:
+            raise UserError(f"score={score}: belongs to --image, a photograph to detect on")
         if image is not None:
-            print(*_on_image(Path(given.pop("checkpoint")), Path(image), given, score), sep="\n")
+            idle = given.keys() - {"checkpoint", "out", "resolution", "threads", "accelerator"}
+            if as_json or idle:
+                raise UserError(f"{', '.join(sorted(idle)) or 'json'}: has no meaning with --image; leave it out")
+            print(*_on_image(Path(given.pop("checkpoint")), Path(image), given, 0.5 if score is None else score), sep="\n")
             return
         metrics, run = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:
-        print(json.dumps(metrics))
+        print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))  # JSON has no NaN
         return
     print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():

@@ -1,5 +1,6 @@
 """Metrics as torchmetrics classes, which gather over processes by themselves. All are fractions in [0, 1]."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -161,5 +162,6 @@ def detection(outcomes: dict[str, Tensor], classes: list[str], coco: bool = True
         whole.warn_on_many_detections = False  # 200 an image, of which COCO takes the likeliest 100
         whole.update(preds, [{**t, "iscrowd": t["difficult"].long()} for t in target])
         found = whole.compute()
-        metrics |= {"coco_map": float(found["map"]), "coco_map50": float(found["map_50"])}
+        for name, value in (("coco_map", float(found["map"])), ("coco_map50", float(found["map_50"]))):
+            metrics[name] = value if value >= 0 else math.nan  # -1: no object to find
     return metrics

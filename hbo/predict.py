@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms import v2
 
 from hbo.checkpoint import Trained
-from hbo.errors import UserError
+from hbo.errors import UserError, check_picture
 
 REPEATS = 9  # timed passes, after two that warm up
 
@@ -35,8 +35,7 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     run, classes = trained.run, trained.content.get("classes")
     if run.task != "detect" or classes is None:
         raise UserError(f"image: only a detector finds boxes on an image; this checkpoint was trained to {run.task}")
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"out={out}: with --image it names the picture, such as --out detections.png")
+    check_picture(out, "out")
     if not image.is_file():
         raise UserError(f"image={image}: no such file")
     torch.set_num_threads(run.threads)
@@ -60,5 +59,5 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     pairs = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
     lines = [f"{classes[label]:<14} {s:.3f}  " + " ".join(f"{corner:7.1f}" for corner in box) for label, s, box in pairs]
     times = sorted(1000 * s for s in seconds[2:])
-    said = f"{statistics.median(times):.1f} ms ({times[0]:.1f} to {times[-1]:.1f}, {REPEATS} passes, {run.threads} threads)"
+    said = f"{statistics.median(times):.1f} ms ({times[0]:.1f} to {times[-1]:.1f}, {REPEATS} passes, float32, {run.threads} threads)"
     return [*lines, f"{len(lines)} of at least {score:g}; network, decoding and NMS on {device}: {said}; {out}"]

@@ -14,7 +14,7 @@ from hbo.config import resolve
 from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError
-from hbo.metrics import by_image, detection
+from hbo.metrics import Detections, by_image, detection
 from hbo.nets import build
 from hbo.tasks.detect import Detect
 
@@ -132,6 +132,15 @@ def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path
     assert (np.abs(none - [0x00, 0xA8, 0x46]).sum(2) < 30).sum() < green.sum() / 10
     _, err = call("hbo.evaluate", run_folder, "--image", tmp_path / "none.jpg", "--out", picture, expect=2)
     assert err.strip().splitlines() == [f"error: image={tmp_path / 'none.jpg'}: no such file"]
+    for given, words in (
+        (["--image", photograph, "--json"], "json: has no meaning with --image"),
+        (["--image", photograph, "--data_dir", folder, "--precision", "bf16-mixed"], "data_dir, precision: has no meaning"),
+        (["--image", photograph, "--out", tmp_path / "found.gif"], "must end in .png, .pdf or .svg"),
+        (["--score", 0.3], "score=0.3: belongs to --image"),
+    ):
+        _, err = call("hbo.evaluate", run_folder, *given, expect=2)
+        assert words in err
+        assert len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -143,6 +152,11 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
     assert (np.abs(pixels - [0xFF, 0x8C, 0x00]).sum(2) < 30).sum() > 500  # false ones, of which there are many at score 0
     _, err = call("hbo.analysis.detections", tmp_path, expect=2)
     assert "no finished detector's run" in err
+    other = make_voc(tmp_path / "other", train=16, test=5)  # the same photographs, reported in another order
+    listing = other / "ImageSets" / "Main" / "test.txt"
+    listing.write_text("\n".join(reversed(listing.read_text().split())))
+    _, err = call("hbo.analysis.detections", run_folder, "--data_dir", other, expect=2)
+    assert "not the set that the run reports on" in err
 
 
 # ------------------------------------------------------------ killed, and shared
@@ -195,6 +209,36 @@ def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
         task._trainer = type("Two", (), {"world_size": 2})()
         shares = [float(task.training_loss(half)[0]) for half in halves]
     assert sum(shares) / 2 == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
+    root = make_voc(tmp_path / "set", train=4, test=3)
+    run, losses = resolve(data="vocfolder", data_dir=str(root), width=0.1, resolution=64, batch=4), []
+    for hard in (False, True):
+        data = open_data(run)
+        torch.manual_seed(0)
+        task = Detect(run, data.classes).eval()
+        batch = data.val.__getitems__([(0, 0), (0, 1)])
+        if hard:
+            batch[1][1]["difficult"][:] = True
+        with torch.no_grad():
+            task.evaluate_batch(batch)
+        found = task.outcomes.compute()
+        losses.append((found["loss"].tolist(), found["matched"].tolist()))
+        assert found["difficult"].any() == hard
+    (plain, matches), (without, fewer) = losses
+    assert plain[0] == without[0] > 0
+    assert matches[1] > fewer[1] == 0
+
+
+def test_nothing_to_find_is_no_figure():
+    """COCO's own code says -1, which is no share of anything."""
+    none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
+    outcomes = Detections()
+    truth = {"boxes": none["boxes"], "labels": none["labels"], "difficult": torch.zeros(0, dtype=torch.bool)}
+    outcomes.update([none], [truth], torch.tensor([0]), [(torch.zeros(()), 0)])
+    metrics = detection(outcomes.compute(), ["a", "b"])
+    assert all(np.isnan(metrics[name]) for name in ("map", "map_area", "coco_map", "coco_map50"))
 
 
 # ------------------------------------------------------------ from a classifier

@@ -129,6 +129,12 @@ def _remove(path):
     path.unlink()
 
 
+def edit(folder, name, old, new):
+    path = folder / "Annotations" / f"{name}.xml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda f: _remove(f / "JPEGImages" / "0001.jpg"), "0001.jpg: no such image"),
     (lambda f: _remove(f / "Annotations" / "0007.xml"), "0007.xml: no such annotation"),
@@ -140,6 +146,13 @@ def _remove(path):
     (lambda f: (f / "JPEGImages" / "0001.jpg").write_bytes(b"no image"), "0001.jpg"),
     (lambda f: write(f, "0007", ("c", 11, 21, 50, 60)), "0007.jpg: annotated with 'c', a class that is none of trainval.txt: a, b"),
     (lambda f: write(f, "0001", ("b", "left", 21, 50, 60)), "0001.xml: a box of b with corners"),
+    (lambda f: write(f, "0001", ("b", "nan", 21, 50, 60)), "0001.xml: a box of b with corners ['nan', '21', '50', '60']"),
+    (lambda f: write(f, "0001", ("", 11, 21, 50, 60)), "0001.xml: an object without a name"),
+    (lambda f: edit(f, "0007", "<difficult>0", "<difficult>false"), "0007.xml: a b that is difficult='false'; must be 0 or 1"),
+    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="GBK"?><annotation>'), "0001.xml: not XML"),
+    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="foo"?><annotation>'), "0001.xml: not XML"),
+    (lambda f: (f / "JPEGImages" / "0001.png").write_bytes((f / "JPEGImages" / "0001.jpg").read_bytes()), "0001.jpg lies beside it"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_bytes(b"caf\xe9\n"), "test.txt: a list must be text in UTF-8"),
     (lambda f: [write(f, f"000{i}") for i in range(8)], "no box in any image"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_refused_and_named(folder, spoil, words):
@@ -155,6 +168,14 @@ def test_a_corner_that_is_missing_is_refused(folder):
     path.write_text(path.read_text().replace("<xmin>11</xmin>", ""))
     with pytest.raises(DataError, match=r"0001\.xml: a box of b with corners"):
         opened(folder)
+
+
+def test_what_else_lies_beside_the_images_and_a_byte_order_mark_do_no_harm(folder):
+    for suffix in (".jpg", ".png"):  # on no list
+        (folder / "JPEGImages" / f"other{suffix}").write_bytes(b"")
+    listing = folder / "ImageSets" / "Main" / "test.txt"
+    listing.write_bytes(b"\xef\xbb\xbf" + listing.read_bytes())
+    assert len(opened(folder).val) == 2
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -22,7 +22,8 @@ from torch import Tensor
 from hbo import rows
 from hbo.analysis import results
 from hbo.analysis.tables import Table
-from hbo.errors import DataError, UserError, one_line
+from hbo.data.sources import read_image
+from hbo.errors import DataError, UserError, check_picture, one_line
 from hbo.voc_map import IGNORED, TRUE, match
 
 COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}
@@ -86,7 +87,6 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
     """
     from hbo.config import Run, resolve
     from hbo.data import open_data
-    from hbo.data.sources import read_image
     from hbo.metrics import by_image
 
     row = rows.read(folder)
@@ -100,13 +100,15 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
         raise UserError(f"{error}; --data_dir says where it lies now") from None
     with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:
         outcomes = {name: torch.from_numpy(saved[name]) for name in saved.files}
-    if list(data.classes) != row["classes"] or len(data.val) < len(outcomes["index"]):
-        raise UserError(f"data_dir={run.data_dir}: not the set that the run reports on, of {row['classes']}")
     preds, target = by_image(outcomes)
+    places = outcomes["index"].tolist()
+    same = (_is_reported(data.val, place, run.resolution, t) for place, t in zip(places, target, strict=True))
+    if list(data.classes) != row["classes"] or not all(same):
+        raise UserError(f"data_dir={run.data_dir}: not the set that the run reports on, of {row['classes']}")
     chosen = np.unique(np.linspace(0, len(preds) - 1, min(images, len(preds))).round().astype(int)).tolist()
     shown, marked, titles = [], [], []
     for place in chosen:
-        path = Path(data.val.paths[int(outcomes["index"][place])])
+        path = Path(data.val.paths[places[place]])
         image = read_image(path)
         scale = torch.tensor([*image.size, *image.size]) / run.resolution  # boxes are of the resized image
         found, truth = ({**part[place], "boxes": part[place]["boxes"] * scale} for part in (preds, target))
@@ -114,6 +116,16 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
         marked.append(marks(found, truth, row["classes"], score))
         titles.append(path.stem)
     return grid(shown, marked, titles)
+
+
+def _is_reported(data: Any, place: int, resolution: int, reported: dict[str, Tensor]) -> bool:
+    """Whether the image at that place has the objects of an outcome, whose boxes are of the resized image."""
+    if place >= len(data):
+        return False
+    width, height = read_image(Path(data.paths[place]), header_only=True).size
+    scale, here = torch.tensor([width, height] * 2) / resolution, data.targets[place]
+    same = here["labels"].equal(reported["labels"]) and here["difficult"].equal(reported["difficult"])
+    return same and here["boxes"].allclose(reported["boxes"] * scale, atol=0.1)
 
 
 def per_class(done: pd.DataFrame) -> Table:
@@ -149,8 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     with one_line():
         if args.images < 1:
             raise UserError(f"images={args.images}: must be at least 1")
-        if args.to.suffix not in (".png", ".pdf", ".svg"):
-            raise UserError(f"to={args.to}: must name a picture, such as detections.png, .pdf or .svg")
+        check_picture(args.to, "to")
         picture(args.folder, args.data_dir, args.images, args.score).savefig(args.to, dpi=110)
         print(args.to)
 

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hbo import rows
-from hbo.errors import DataError, UserError, one_line
+from hbo.errors import DataError, UserError, check_picture, one_line
 
 COLOURS = {"query": "black", "right": "#00a846", "wrong": "#e02020"}
 
@@ -97,8 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     with one_line():
         if args.queries < 1:
             raise UserError(f"queries={args.queries}: must be at least 1")
-        if args.to.suffix not in (".png", ".pdf", ".svg"):
-            raise UserError(f"to={args.to}: must name a picture, such as ranks.png, .pdf or .svg")
+        check_picture(args.to, "to")
         picture(rankings(args.folder, args.data_dir, args.queries, args.worst)).savefig(args.to, dpi=110)
         print(args.to)
 

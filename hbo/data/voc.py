@@ -98,8 +98,8 @@ class Boxes(Dataset):
 def transform(run: Run, train: bool) -> v2.Transform:
     """SSD's augmentation in training; the whole of what is left to R x R, whatever its shape, always.
 
-    The photometric distortion comes last, on R x R pixels, where SSD has it first: it works on each pixel by itself, and
-    takes a quarter of the time there.
+    The photometric distortion comes last, on R x R pixels, where SSD has it first: it takes a quarter of the time there. It works
+    on each pixel by itself but for the contrast, whose mean grey takes in what zoom-out has put around the photograph.
     """
     parts: list[Any] = []
     if train and run.ssd_augment:
@@ -136,7 +136,11 @@ def read(root: Path, split_name: str) -> list[Annotated]:
     for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
         if not path.exists():
             raise DataError(f"{path}: not there; VOC's layout has {what} there")
-    names = [line.split()[0] for line in listing.read_text().splitlines() if line.strip()]
+    try:
+        text = listing.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{listing}: a list must be text in UTF-8 ({error})") from None
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError(f"{listing}: an empty list")
     if twice := [name for name, n in Counter(names).items() if n > 1]:
@@ -144,7 +148,10 @@ def read(root: Path, split_name: str) -> list[Annotated]:
     folder = root / "JPEGImages"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    images = {Path(e.name).stem: e.path for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES}
+    images: dict[str, str] = {}
+    for path in sorted(e.path for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES):
+        if (other := images.setdefault(Path(path).stem, path)) != path and Path(path).stem in names:
+            raise DataError(f"{path}: {Path(other).name} lies beside it, and {listing} does not say which of them; remove one")
     one = partial(_annotated, root, images)
     with ThreadPoolExecutor(4) as pool:
         return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
@@ -165,13 +172,18 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     found = Annotated(images[name])
     for thing in tree.iterfind("object"):
         label = (thing.findtext("name") or "").strip()
+        hard = (thing.findtext("difficult") or "0").strip()
+        if not label:
+            raise DataError(f"{path}: an object without a name")
+        if hard not in ("0", "1"):
+            raise DataError(f"{path}: a {label} that is difficult={hard!r}; must be 0 or 1")
         corners = [thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
         try:
             x1, y1, x2, y2 = (float(corner) for corner in corners if corner is not None)
             if not all(map(math.isfinite, (x1, y1, x2, y2))):
                 raise ValueError
         except ValueError:
-            raise DataError(f"{path}: a box of {label or 'no class'} with corners {corners}, not four numbers") from None
+            raise DataError(f"{path}: a box of {label} with corners {corners}, not four numbers") from None
         said = f"{name}: {label} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
         box = max(x1 - 1, 0.0), max(y1 - 1, 0.0), min(x2, width), min(y2, height)
         if x2 <= x1 or y2 <= y1 or box[2] <= box[0] or box[3] <= box[1]:
@@ -181,7 +193,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
             found.clipped.append(f"{said} reaches outside {width} x {height}")
         found.boxes.append(box)
         found.names.append(label)
-        found.difficult.append((thing.findtext("difficult") or "0").strip() not in ("0", ""))
+        found.difficult.append(hard == "1")
     return found
 
 

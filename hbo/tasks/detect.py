@@ -66,7 +66,8 @@ class Detect(Task):
     def evaluate_batch(self, batch: Any) -> None:
         images, targets, index = batch
         logits, offsets = self(images)
-        losses = [self.detector.loss(logits[i : i + 1], offsets[i : i + 1], [t]) for i, t in enumerate(targets)]
+        counted = [{name: values[~t["difficult"]] for name, values in t.items()} for t in targets]  # as in training
+        losses = [self.detector.loss(logits[i : i + 1], offsets[i : i + 1], [t]) for i, t in enumerate(counted)]
         self.outcomes.update(self.detector.detections(logits, offsets), targets, index, losses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
