@@ -1,6 +1,7 @@
 """hbo.bench: what stands beside what. No test asserts a time."""
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -90,3 +91,22 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     (tmp_path / "models" / "imagenet" / "hbonet.py").write_text("")
     with pytest.raises(UserError, match="every other switch as by default"):
         bench.reference(config.resolve(data="imagenet", residual=False), tmp_path)
+
+
+@pytest.mark.parametrize(("rival", "line"), [
+    ("channels_last", "`hbo.fit`'s default"),
+    ("reference_kept", "the authors' definition with freed memory kept"),
+    ("nchw", "the same network in NCHW order"),
+    ("mobilenetv2", "mobilenetv2 at the same multiply-adds"),
+])  # fmt: skip
+def test_the_ratios_that_are_told_are_those_of_the_files(rival, line):
+    """The table of ablations/bench, and the main README's sentence, against the turns that are committed."""
+    folder = ROOT / "ablations" / "bench"
+    told = []
+    for k in (1, 2, 3):
+        ratios = json.loads((folder / f"train_k{k}.json").read_text())["ratio"][rival]
+        told.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    (row,) = [text for text in (folder / "README.md").read_text().splitlines() if text.startswith(f"| {line}")]
+    assert [cell.strip() for cell in row.split("|")[2:5]] == told
+    if rival == "channels_last":
+        assert f"{told[0]}, {told[1]} and {told[2]} times" in " ".join((ROOT / "README.md").read_text().split())
