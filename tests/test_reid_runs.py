@@ -11,8 +11,9 @@ from conftest import call, make_market, only_row, start
 from test_fit import same_run, wait_for, weights
 from test_reid import reid
 
-from hbo import tasks
+from hbo import cost, nets, tasks
 from hbo.data import open_data
+from hbo.embedding import Embedding
 from hbo.errors import UserError
 
 SMALL = ["--data", "marketfolder", "--resolution", 64, "--width", 0.1, "--threads", 1, "--workers", 0, "--accelerator", "cpu"]
