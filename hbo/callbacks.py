@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from hbo import signals, tracking
 from hbo.errors import UserError
+from hbo.files import write_atomically
 from hbo.lock import Busy, Lock
-from hbo.rows import write_atomically
 
 TAKEN_OVER = 99  # among the signals that processes tell each other: the lock is another's
 SYNC_EVERY = 10  # batches between looks at the others' signals and at the loss, where a look costs something

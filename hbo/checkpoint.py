@@ -4,10 +4,8 @@ A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I
 counting blocks and J counting layers, activations included.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from functools import lru_cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +16,12 @@ from hbo import config, rows
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
+from hbo.files import checkpoint_digest, located
 from hbo.nets import HBONET, Net, build, round_channels
 from hbo.zoo import Rival
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
-OF_ITS_TASK = {"task", "head", "min_scale", "bn_neck"}
-OF_THE_NETWORK = {f.name for f in fields(Block)} | {"net", "first_stage", "width", "divisor"} | OF_ITS_TASK
 
 
 class Variant(NamedTuple):
@@ -152,25 +149,6 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
 # ---------------------------------------------------------------- backbones
 
 
-def located(path: str | Path) -> Path:
-    """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
-    path = Path(path).expanduser()
-    return path / "last.ckpt" if path.is_dir() else path
-
-
-@lru_cache
-def digest(path: str) -> str:
-    """What a checkpoint's file holds, in ten digits.
-
-    Raises:
-        UserError: no such file.
-    """
-    file = located(path)
-    if not file.is_file():
-        raise UserError(f"backbone_checkpoint={path}: no such file")
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
-
-
 def load_backbone(backbone: nn.Module, run: Run) -> str:
     """Give the network of another task the weights of a trained classifier, all that it has a place for.
 
@@ -191,7 +169,7 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
     if {"net", "num_classes"} <= saved.keys():
         rows.guard(
             saved,
-            {name: getattr(run, name) for name in OF_THE_NETWORK - OF_ITS_TASK},
+            {name: getattr(run, name) for name in Run.BACKBONE},
             path,
             instead="take one of the same network",
         )
@@ -213,7 +191,7 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
     if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
         raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
     backbone.load_state_dict({key: state[key] for key in wanted})
-    return f"{words} ({digest(str(path))})"
+    return f"{words} ({checkpoint_digest(str(path))})"
 
 
 def variant_fields(variant: Variant) -> dict[str, Any]:
@@ -266,6 +244,6 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         if "data" not in given:
             raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
         saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
-    asked = {name: value for name, value in given.items() if name in OF_THE_NETWORK}
+    asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.guard(saved, asked, path, instead="leave these flags out")
     return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)

@@ -7,12 +7,13 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from hbo import nets
+from hbo import files, layouts, nets
 from hbo.block import Block, check_choices
 from hbo.errors import UserError
 from hbo.recipes import ONLY, RECIPES, DataName, task_of
@@ -159,7 +160,12 @@ class Run(Block):
     variant: str | None = None
     """Fields that go together, as in "net=hbonet width=0.5 divisor=2": for the rows of a sweep that are no full grid."""
 
-    # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`fingerprint`).
+    # What makes the network, without and with what its task adds: a checkpoint and a table's line say it; the rest of an
+    # identity is how it was trained.
+    BACKBONE: ClassVar = (*(f.name for f in fields(Block)), "net", "first_stage", "width", "divisor")
+    NETWORK: ClassVar = (*BACKBONE, "task", "head", "min_scale", "bn_neck")
+
+    # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`hbo.layouts`).
     NOT_IN_KEY: ClassVar = frozenset(
         [
             "data_dir",
@@ -309,37 +315,54 @@ class Run(Block):
 
     @property
     def cached_side(self) -> int | None:
-        """Short side of the cached photographs, where random-resized crops are cut from them; elsewhere a cache changes no pixel."""
-        photographs = self.data in ("imagenet", "imagefolder", "imagenette")
-        if self.cache == "none" or self.crop != "random" or not photographs:
-            return None
-        return self.cache_size or self.eval_resize or self.resolution
+        """See the function of that name."""
+        return cached_side(vars(self))
+
+    def identity(self) -> dict[str, Any]:
+        """All that can change the result, as JSON values: what `content` says, and what folder and file hold.
+
+        `images`: the fingerprint of the data set's folder, absent where it is the published set. `backbone`: the digest of the
+        checkpoint's file. Whether two rows are the same run, arm, cell or protocol is asked of this alone (`hbo.identity`).
+
+        Raises:
+            UserError: the folder or the file is not there, or not laid out as it must be.
+        """
+        found = content({f.name: getattr(self, f.name) for f in fields(self)})
+        if (images := layouts.fingerprint(self.data, self.data_dir)) is not None:
+            found["images"] = images
+        if self.backbone_checkpoint:
+            found["backbone"] = files.checkpoint_digest(self.backbone_checkpoint)
+        return found
 
     def key(self) -> str:
-        """Ten hexadecimal digits: a hash of everything that can change the result."""
-        # Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
-        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.NOT_IN_KEY}
-        content = {name: value for name, value in content.items() if value != getattr(Run, name)}
-        content |= {"world": self.world}  # batch norm sees batch / world images
-        if self.cached_side is not None:
-            content["cached_side"] = self.cached_side
-        if self.data == "imagefolder":
-            from hbo.data.images import fingerprint
+        """Ten hexadecimal digits: a hash of the identity."""
+        return key_of(self.identity())
 
-            content["images"] = fingerprint(self.data_dir)
-        elif self.data == "vocfolder":
-            from hbo.data.voc import fingerprint
 
-            content["images"] = fingerprint(self.data_dir)
-        elif self.data == "marketfolder":
-            from hbo.data.market import fingerprint
+def content(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that fields say: those that differ from their defaults, the processes, and what a cache changes.
 
-            content["images"] = fingerprint(self.data_dir)
-        if self.backbone_checkpoint:
-            from hbo.checkpoint import digest
+    Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
+    """
+    own = [f.name for f in fields(Run) if f.name not in Run.NOT_IN_KEY]
+    found = {name: values[name] for name in own if values[name] != getattr(Run, name)}
+    found["world"] = values["devices"] * values["num_nodes"]  # batch norm sees batch / world images
+    if (side := cached_side(values)) is not None:
+        found["cached_side"] = side
+    return found
 
-            content["backbone"] = digest(self.backbone_checkpoint)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The key of a run of this identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def cached_side(values: Mapping[str, Any]) -> int | None:
+    """Short side of the cached photographs, where random-resized crops are cut from them; elsewhere a cache changes no pixel."""
+    photographs = values["data"] in ("imagenet", "imagefolder", "imagenette")
+    if values["cache"] == "none" or values["crop"] != "random" or not photographs:
+        return None
+    return values["cache_size"] or values["eval_resize"] or values["resolution"]
 
 
 def _require(run: Run, name: str, holds: bool, reason: str) -> None:

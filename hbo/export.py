@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags, rows
+from hbo import config, files, flags
 from hbo.config import Run
 from hbo.errors import DataError, UserError, one_line
 
@@ -134,7 +134,7 @@ def export(
     part = out.with_name(out.name + ".part")
     part.write_bytes(model.SerializeToString())
     os.replace(part, out)
-    rows.write_atomically(out.with_name(out.name + ".json"), json.dumps(about, indent=1) + "\n")
+    files.write_atomically(out.with_name(out.name + ".json"), json.dumps(about, indent=1) + "\n")
     return out, about
 
 

@@ -20,7 +20,7 @@ from hbo import signals
 if __name__ == "__main__":
     signals.listen()  # before the seconds of importing
 
-from hbo import config, flags, rows
+from hbo import config, files, flags, rows
 from hbo.config import Run
 from hbo.errors import DataError, UserError, one_line
 from hbo.lock import Lock
@@ -34,21 +34,29 @@ def main(argv: list[str] | None = None) -> None:
     """
     run = flags.parse(argv)
     try:
-        with one_line():
+        with one_line(), files.one_look():
             row = fit(run)
+            where = rows.folder(run)
     except KeyboardInterrupt:  # a second Ctrl-C
         raise SystemExit(128 + signal.SIGINT) from None
-    print(rows.summary(row, rows.folder(run)))
+    print(rows.summary(row, where))
 
 
 def fit(run: Run) -> dict[str, Any]:
     """Take over what is finished, here or in another study; else train, alone on this row.
+
+    Images and backbone are looked at once: the key stays what it was when the run started.
 
     Raises:
         UserError: the run cannot be built, or its checkpoint is of another run.
         Busy: another process trains it.
         SystemExit: a signal, or a loss that is not finite.
     """
+    with files.one_look():
+        return _fit(run)
+
+
+def _fit(run: Run) -> dict[str, Any]:
     from hbo import cluster
 
     folder = rows.folder(run)
@@ -132,7 +140,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     }
     if trainer.is_global_zero:
         assert lock is not None
-        rows.write_atomically(folder / "config.yaml", config.to_yaml(run))
+        files.write_atomically(folder / "config.yaml", config.to_yaml(run))
         keep.mirror = tracking.Mirror(run, folder)
         row["wandb_mode"] = keep.mirror.mode
         rows.write(folder, row | {"state": "unfinished"})

@@ -12,16 +12,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hbo.config import Run, to_yaml
+from hbo import layouts
+from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
+from hbo.files import write_atomically
 from hbo.lock import Lock
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
 
-def folder(run: Run) -> Path:
-    """Where the run lives."""
-    return Path(run.out).expanduser() / run.study / run.key()
+def folder(run: Run, key: str | None = None) -> Path:
+    """Where the run lives; a key that is known saves looking at its images again."""
+    return Path(run.out).expanduser() / run.study / (key or run.key())
 
 
 def read(where: Path) -> dict[str, Any] | None:
@@ -42,13 +44,6 @@ def read(where: Path) -> dict[str, Any] | None:
 def write(where: Path, row: dict[str, Any]) -> None:
     """Write the row, whole or not at all."""
     write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that no reader, and no kill, ever meets half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def elsewhere(run: Run) -> Path | None:
@@ -81,7 +76,7 @@ def adopt(run: Run, source: Path) -> dict[str, Any]:
                 os.replace(part, where / path.name)
         write_atomically(where / "config.yaml", to_yaml(run))
         own = {name: getattr(run, name) for name in ("out", "study", "data_dir", "match_macs", "variant")}
-        row = found | own | {"reused_from": source.parent.name}
+        row = found | own | {"identity": run.identity(), "reused_from": source.parent.name}
         write(where, row)
     finally:
         lock.release()
@@ -116,9 +111,12 @@ def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path,
 
 
 def provenance(run: Run, trainer: Any) -> dict[str, Any]:
-    """Key, code, versions and machine."""
+    """Key and identity, code, versions and machine."""
+    identity = run.identity()
     return {
-        "key": run.key(),
+        "key": key_of(identity),
+        "identity": identity,
+        "images_known_by": layouts.known_by(run.data, run.data_dir),
         "git": git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": machine(),

@@ -11,7 +11,7 @@ from PIL import Image
 from hbo.config import resolve
 from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
-from hbo.data.voc import CLASSES, fingerprint, read
+from hbo.data.voc import CLASSES, read
 from hbo.errors import DataError
 
 SIZE = 100, 80  # width and height
@@ -213,7 +213,6 @@ def test_what_is_held_out_is_the_same_for_every_seed_and_of_trainval(tmp_path):
 
 def test_the_key_is_of_what_the_folder_holds(folder):
     def key() -> str:
-        fingerprint.cache_clear()
         return resolve(data="vocfolder", data_dir=str(folder)).key()
 
     keys = [key()]

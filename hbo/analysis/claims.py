@@ -71,20 +71,37 @@ def check(rows: pd.DataFrame | None = None, claims: dict[str, Any] | None = None
         UserError: a comparison that no two published cells say.
     """
     claims = claims or read()
+    evidence = Evidence(rows)
     found = []
     for number in range(2, 10):
-        for row in published.table(number).to_dict("records"):
+        for i, row in enumerate(published.table(number).to_dict("records")):
             for cell in claims["cells"]:
                 if number in cell["tables"] and not math.isnan(row.get(cell["column"], math.nan)):
-                    found.append(_cell(number, row, cell["column"], cell["tolerance"], rows))
-    return found + [_comparison(claim, claims["tolerance"], rows) for claim in claims["comparisons"]]
+                    found.append(_cell(number, i, row, cell["column"], cell["tolerance"], evidence))
+    return found + [_comparison(claim, claims["tolerance"], evidence) for claim in claims["comparisons"]]
 
 
-def _cell(number: int, row: dict[str, Any], column: str, tolerance: float, rows: pd.DataFrame | None) -> Verdict:
+class Evidence:
+    """What the rows say of each table, read once for all its claims."""
+
+    def __init__(self, rows: pd.DataFrame | None) -> None:
+        self.rows = rows
+        self.known: dict[tuple[int, str], dict[str, dict[int, Any]]] = {}
+
+    def of(self, number: int, metric: str, line: int) -> dict[str, Any]:
+        """Column's title -> the line's rows."""
+        if self.rows is None:
+            return {}
+        if (number, metric) not in self.known:
+            self.known[number, metric] = tables.measured(self.rows, published.runs(number), metric)
+        return {where: lines[line] for where, lines in self.known[number, metric].items() if line in lines}
+
+
+def _cell(number: int, i: int, row: dict[str, Any], column: str, tolerance: float, evidence: Evidence) -> Verdict:
     claim = f"{published.name_of(number, row)}, {NAMES[column]}"
     said = float(row[column])
-    run = published.run_of(number, row)
     if column == "mmacs":
+        run = published.run_of(number, row)
         assert run is not None
         cost = published.cost_of(run)
         if cost is None:
@@ -93,7 +110,7 @@ def _cell(number: int, row: dict[str, Any], column: str, tolerance: float, rows:
         missed = bool(abs(macs - said) > tolerance)
         return Verdict("cost", number, claim, "missed" if missed else "met", said, macs, f"by {macs - said:+.1f} M" * missed)
     column = tables.COLUMN.get(column, column)
-    groups = tables.measured(rows, run, column) if rows is not None and run is not None else {}
+    groups = evidence.of(number, column, i)
     notes = [f"{tables.said(group[column])} {where}" for where, group in groups.items() if where]
     if "" not in groups:
         return Verdict("accuracy", number, claim, "not run", said, None, "; ".join(notes))
@@ -103,15 +120,14 @@ def _cell(number: int, row: dict[str, Any], column: str, tolerance: float, rows:
     return Verdict("accuracy", number, claim, "missed" if missed else "met", said, mean, "; ".join(notes))
 
 
-def _comparison(claim: dict[str, Any], tolerance: float, rows: pd.DataFrame | None) -> Verdict:
+def _comparison(claim: dict[str, Any], tolerance: float, evidence: Evidence) -> Verdict:
     number, column = claim["table"], claim["column"]
-    a, b = (_row(number, claim[side]) for side in "ab")
+    (i, a), (j, b) = (_row(number, claim[side]) for side in "ab")
     said = round(a[column] - b[column], 1)
     if abs(said - claim["by"]) > 0.05:
         raise UserError(f"claims.yaml: {claim['says']!r} says {claim['by']}, table {number} says {said}")
     column = tables.COLUMN.get(column, str(column))
-    runs = [published.run_of(number, row) for row in (a, b)]
-    groups = [tables.measured(rows, run, column) if rows is not None and run is not None else {} for run in runs]
+    groups = [evidence.of(number, column, line) for line in (i, j)]
     both = [where for where in groups[0] if where in groups[1]]
     notes = [f"{_paired(groups[0][where], groups[1][where], column)} {where}" for where in both if where]
     if "" not in both:
@@ -131,9 +147,10 @@ def _paired(a: Any, b: Any, column: str) -> str:
     return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] (n={found.n})"
 
 
-def _row(number: int, wanted: dict[str, Any]) -> dict[str, Any]:
-    rows = published.table(number)
-    found = [row for row in rows.to_dict("records") if all(row[name] == value for name, value in wanted.items())]
+def _row(number: int, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The one line of a table that has these values, and its place."""
+    rows = published.table(number).to_dict("records")
+    found = [(i, row) for i, row in enumerate(rows) if all(row[name] == value for name, value in wanted.items())]
     if len(found) != 1:
         raise UserError(f"claims.yaml: {wanted} names {len(found)} rows of table {number}, not one")
     return found[0]

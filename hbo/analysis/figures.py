@@ -103,12 +103,8 @@ def figure1(rows: pd.DataFrame | None = None) -> Figure:
                     f"{point['width']:g}", (point["mmacs"], point["top1"]), xytext=lift, textcoords="offset points",
                     ha="center", fontsize=7, color=colour,
                 )  # fmt: skip
-            found = []
-            for point in line.to_dict("records"):
-                run = published.run_of(2, point)
-                group = measured(rows, run, "top1").get("") if rows is not None and run is not None else None
-                if group is not None:
-                    found.append((group["macs"].iloc[0] / 1e6, 100 * group["top1"].mean()))
+            groups = {} if rows is None else measured(rows, published.runs(2), "top1").get("", {})
+            found = [(groups[i]["macs"].iloc[0] / 1e6, 100 * groups[i]["top1"].mean()) for i in line.index if i in groups]
             if found:
                 axes.plot(*zip(*found, strict=True), linestyle="", marker=marker, color=colour, label=f"{name}, measured")
         _log(axes, "x")
@@ -318,12 +314,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, help="Where, without the suffix. [STUDY]")
     args = parser.parse_args(argv)
     with one_line():
-        found, to = of(from_arguments(args)), args.to or Path(args.study[0])
-        if args.of and args.of not in found:
-            raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")
-        chosen = {to: found[args.of]} if args.of else {to.with_name(f"{to.name}_{n}"): f for n, f in found.items()}
-        for stem, figure in chosen.items():
-            print(*save(figure, stem))
+        for study in from_arguments(args):
+            found, to = of(study), args.to or Path(args.study[0])
+            to = to.with_name(to.name + study.stem)
+            if args.of and args.of not in found:
+                raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")
+            chosen = {to: found[args.of]} if args.of else {to.with_name(f"{to.name}_{n}"): f for n, f in found.items()}
+            for stem, figure in chosen.items():
+                print(*save(figure, stem))
 
 
 if __name__ == "__main__":

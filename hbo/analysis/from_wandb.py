@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from hbo.config import Run
 from hbo.errors import UserError
-from hbo.rows import write_atomically
+from hbo.files import write_atomically
 from hbo.tracking import has_key
 
 ASKED = frozenset(field.name for field in fields(Run))

@@ -3,17 +3,15 @@
 Deployed in ONNX Runtime, one image, one thread. Times of one measurement can be compared with each other, and with no other's.
 """
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hbo.analysis import results
-from hbo.block import Block
 from hbo.config import Run, resolve
 
-NET = [*(f.name for f in fields(Block)), "net", "first_stage", "width", "divisor", "resolution", "num_classes"]
+NET = [*Run.BACKBONE, "resolution", "num_classes"]  # of a classifier; what other tasks add to a network is not measured
 FILE = "latency.csv"
 
 
@@ -30,7 +28,8 @@ def join(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     if not path.exists() or "num_classes" not in table:
         return table
     known = {_name(line): line["latency_ms"] for line in results.read_csv(path)}
-    return table.assign(latency_ms=[known.get(_name(line), float("nan")) for line in table.to_dict("records")])
+    classifiers = (line if line["task"] == "classify" else None for line in table.to_dict("records"))
+    return table.assign(latency_ms=[known.get(_name(line), float("nan")) if line else float("nan") for line in classifiers])
 
 
 def _name(line: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hbo.analysis import claims, diagrams, figures, published, report, results, 
 from hbo.analysis.study import ABLATIONS, SWEEPS
 from hbo.config import resolve
 from hbo.errors import one_line
-from hbo.rows import write_atomically
+from hbo.files import write_atomically
 
 
 def build(source: str | Path, to: Path) -> list[Path]:
@@ -49,12 +49,14 @@ def build(source: str | Path, to: Path) -> list[Path]:
             written += figures.save(draw(), to / name)
             bar.update()
         for name in names:
-            it = study.read(name, source=source)
-            written += _table(it.table(), to / name) + _table(it.differences(), to / f"{name}_differences")
-            for what, figure in figures.of(it).items():
-                written += figures.save(figure, to / f"{name}_{what}")
+            found = study.settings(name, source=source)
+            for it in found:
+                stem = name + it.stem
+                written += _table(it.table(), to / stem) + _table(it.differences(), to / f"{stem}_differences")
+                for what, figure in figures.of(it).items():
+                    written += figures.save(figure, to / f"{stem}_{what}")
             written.append(to / f"{name}.html")
-            write_atomically(written[-1], report.page(it))
+            write_atomically(written[-1], report.page(*found))
             bar.update()
     return written
 

@@ -67,6 +67,11 @@ def run_of(number: int, row: dict[str, Any]) -> Run | None:
     )
 
 
+def runs(number: int) -> list[Run | None]:
+    """The training run of each row of a table."""
+    return [run_of(number, row) for row in table(number).to_dict("records")]
+
+
 def name_of(number: int, row: dict[str, Any]) -> str:
     """A row as people call it: `hbonet 0.25 at 224, k=1`."""
     if number == 7:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from hbo import rows
+from hbo import files, identity, rows
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 
@@ -25,6 +25,9 @@ METRICS = (
     "top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "rank1", "rank5", "rank10", "rank20", "seconds",
 )  # fmt: skip
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
+WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started"} | {
+    f.name for f in fields(Run) if f.type in (str, str | None)
+}  # columns of text, whatever a cell looks like: 31246e1835 is a key, 60 a milestone
 FIRST = ("study", "key", "state")
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
 
@@ -64,10 +67,13 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     for row in found:
         usual = {name: getattr(Run, name) for name in asked} if "git" in row else {}
         line = usual | {name: value for name, value in row.items() if name not in PLACES}
+        if "git" in row:
+            line["identity"] = identity.of_row(row)
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
     rest = sorted({name for line in lines for name in line} - {*asked, *FIRST})
     table = pd.DataFrame(lines, columns=pd.Index([*FIRST, *asked, *rest]))
-    by = ["study", "net", *(name for name in varying(table) if name != "net"), "seed", "key"]
+    differ = identity.varying([line["identity"] for line in lines if "identity" in line])
+    by = ["study", "net", *(name for name in differ if name in table and name != "net"), "seed", "key"]
     return table.sort_values(by, key=lambda column: column.map(_order), kind="stable", ignore_index=True)
 
 
@@ -92,16 +98,25 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
     if path.suffix == ".csv":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
+        if not _has_rows(path):
+            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing")
         return _from_csv(path, studies)
     if not path.is_dir():
         raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
     found = [p.parent for p in sorted(path.rglob("row.json")) if "replaced" not in p.parts]
     if found:
         return _from_runs([p for p in found if not studies or p.parent.name in studies])
-    files = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
-    if not files:
+    tables = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
+    tables = [p for p in tables if _has_rows(p)]
+    if not tables:
         raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
-    return (pair for file in files for pair in _from_csv(file, studies))
+    return (pair for table in tables for pair in _from_csv(table, studies))
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a CSV file is of runs: latencies and floors are not."""
+    with open(path, newline="") as file:
+        return {"key", "state"} <= set(next(csv.reader(file), ()))
 
 
 def _from_runs(folders: list[Path]) -> Read:
@@ -131,7 +146,7 @@ def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
 def read_csv(path: Path) -> list[dict[str, Any]]:
     """Lines of a CSV file as they were written: numbers to the last bit, lists and dicts from JSON, None for an empty cell."""
     with open(path, newline="") as file:
-        return [{name: _value(cell) for name, cell in line.items()} for line in csv.DictReader(file)]
+        return [{name: _value(cell, name in WORDS) for name, cell in line.items()} for line in csv.DictReader(file)]
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -153,25 +168,59 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, bool) else json.dumps(value)
 
 
-def _value(cell: str | None) -> Any:
+def _value(cell: str | None, word: bool = False) -> Any:
     if not cell:
         return None
-    if cell in ("True", "False"):
+    if cell in ("True", "False") and not word:
         return cell == "True"
     try:
-        return json.loads(cell)
+        value = json.loads(cell)
     except ValueError:
         return cell
+    return cell if word and not isinstance(value, str) else value
 
 
 # ------------------------------------------------------------ means
 
 
+def identities(table: pd.DataFrame) -> list[identity.Identity]:
+    """Of each row, by its fields as they stand in the table."""
+    return [identity.of_row(row) for row in table.to_dict("records")]
+
+
 def varying(table: pd.DataFrame) -> list[str]:
-    """The fields, but for the seed, in which the runs differ."""
-    left_out = Run.NOT_IN_KEY - {"devices", "num_nodes"} | {"seed"}
-    names = [f.name for f in fields(Run) if f.name not in left_out and f.name in table]
-    return [name for name in names if table[name].nunique(dropna=False) > 1]
+    """The names, of fields but for the seed and of what folders and files hold, in which the runs differ."""
+    return identity.varying(identities(table))
+
+
+def arms(table: pd.DataFrame) -> list[tuple[identity.Identity, pd.DataFrame]]:
+    """Runs that differ in the seed alone, and the identity that they share; a run that two studies have counts once.
+
+    Raises:
+        UserError: as `check_seeds`.
+    """
+    table = table.drop_duplicates("key")
+    every = identities(table)
+    places: dict[str, list[int]] = {}
+    for i, one in enumerate(every):
+        places.setdefault(identity.group(one), []).append(i)
+    return [(every[where[0]], check_seeds(table.iloc[where])) for where in places.values()]
+
+
+def check_seeds(arm: Any) -> Any:
+    """The rows of an arm, a seed each.
+
+    Raises:
+        UserError: two of them have one seed; names their keys.
+    """
+    twice = arm[arm["seed"].duplicated(keep=False)]
+    if len(twice):
+        first, second, *_ = twice[twice["seed"] == twice["seed"].iloc[0]]["key"]
+        raise UserError(
+            f"keys {first} and {second}: the same run with the same seed, {twice['seed'].iloc[0]}, under two keys; one of the rows"
+            " was edited or damaged: remove it"
+        )
+    return arm
 
 
 def finished(table: pd.DataFrame) -> Any:
@@ -189,10 +238,11 @@ def finished(table: pd.DataFrame) -> Any:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, sample deviation and n of each metric over the seeds of the finished runs, in percent and seconds."""
     done = finished(table)
-    by = varying(done) or ["net"]
+    groups = arms(done)
+    by = identity.varying([one for one, _ in groups]) or ["net"]
     lines = []
-    for values, group in done.groupby(by, dropna=False, sort=False):
-        line: dict[str, Any] = dict(zip(by, values, strict=True)) | {"n": len(group)}
+    for one, group in groups:
+        line = {identity.EXTRAS.get(name, name): identity.value(one, name) for name in by} | {"n": len(group)}
         for name in METRICS:
             if name in group and group[name].notna().all():
                 line[name] = mean(group[name], 1 if name == "seconds" else 100)
@@ -227,7 +277,7 @@ def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
             new = frame(lines) if where == path else pd.DataFrame(lines)
         if len(new):
             where.parent.mkdir(parents=True, exist_ok=True)
-            rows.write_atomically(where, to_csv(new))
+            files.write_atomically(where, to_csv(new))
     return kept
 
 

@@ -9,6 +9,7 @@ An arm is all runs that differ in nothing but the seed. Notebooks and the report
 
 import argparse
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbo import identity
 from hbo.analysis import latency, results, stats
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.tables import PROTOCOL, Markdown, Table
+from hbo.analysis.tables import Markdown, Table, unknown_images
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -27,6 +29,13 @@ from hbo.rows import main_metric
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
+IMAGES = (
+    "task",
+    "data",
+    "images",
+    "holdout",
+    "limit_batches",
+)  # runs that differ in these report other images: never judged against each other
 
 
 @dataclass
@@ -40,6 +49,8 @@ class Study:
     baseline: str
     """The arm that the others are compared with."""
     metric: str = "top1"
+    which: str = ""
+    """What sets its runs apart from those of the same studies on other data, or trained otherwise."""
 
     @property
     def done(self) -> Any:
@@ -50,6 +61,11 @@ class Study:
     def arms(self) -> list[str]:
         """Arms with a finished run, in order."""
         return list(self.done["arm"].unique())
+
+    @property
+    def stem(self) -> str:
+        """What its setting adds to the name of a file: nothing where there is one setting."""
+        return "_" + re.sub(r"[^\w.+]+", "-", self.which).strip("-") if self.which else ""
 
     def question(self) -> str:
         """What the study's sweep file asks."""
@@ -79,7 +95,7 @@ class Study:
         missing = self.rows["state"].value_counts().drop("done", errors="ignore")
         if len(missing):
             notes.append("Not in the table: " + ", ".join(f"{n} {state}" for state, n in missing.items()) + ".")
-        return Table(f"{', '.join(self.names)}: {self.setting()}", pd.DataFrame(lines), notes)
+        return Table(f"{', '.join(self.names)}: {self.setting()}", pd.DataFrame(lines), notes + unknown_images(self.done))
 
     def comparisons(self, metric: str | None = None) -> pd.DataFrame:
         """Each arm against the baseline, paired by seed; columns of `stats.compare`."""
@@ -173,12 +189,15 @@ class Study:
 
     def setting(self) -> str:
         """Data and protocol, as far as all runs share them."""
-        shared = {name: self.done[name].iloc[0] for name in PROTOCOL if self.done[name].nunique(dropna=False) == 1}
+        every = results.identities(self.done)
+        differ = identity.varying(every)
         images = f"{self.done['train_images'].iloc[0]:.0f} images to train on, {self.done['val_images'].iloc[0]:.0f} reported"
         size = "".join(
-            f", {shared[name]:.0f} {unit}" for name, unit in (("resolution", "px"), ("epochs", "epochs")) if name in shared
+            f", {identity.value(every[0], name)} {unit}"
+            for name, unit in (("resolution", "px"), ("epochs", "epochs"))
+            if name not in differ
         )
-        return f"{shared.get('data', 'several data sets')} ({images}){size}"
+        return f"{identity.value(every[0], 'data')} ({images}){size}"
 
     def provenance(self) -> Table:
         """How it was run: a line a study."""
@@ -222,7 +241,25 @@ def read(
         where: fields that a row must have, such as scheme="release".
 
     Raises:
-        UserError: no such rows, or no such arm.
+        UserError: no such rows, no such arm, or runs of several settings, which `settings` reads one by one.
+    """
+    found = settings(*names, source=source, baseline=baseline, metric=metric, **where)
+    if len(found) > 1:
+        which = "; ".join(it.which for it in found)
+        raise UserError(
+            f"{', '.join(names)}: of several settings, which are not judged against each other: {which}; name studies of one, or give"
+            " a field that picks it"
+        )
+    return found[0]
+
+
+def settings(
+    *names: str, source: str | Path = ABLATIONS, baseline: str | None = None, metric: str | None = None, **where: Any
+) -> list[Study]:
+    """The same, a study for each data set, task and protocol: their arms are not compared with each other.
+
+    Raises:
+        UserError: no such rows; or an arm that no setting has.
     """
     if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
@@ -231,28 +268,64 @@ def read(
         rows = rows[rows[name] == value]
     if rows[rows["state"] == "done"].empty:
         raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
-    metric = metric or main_metric(rows.iloc[0])
-    if metric not in rows:
+    rows = rows.drop_duplicates(["key", "state"]).reset_index(drop=True)
+    curves = results.curves(source, *names)
+    parts = _parts(rows)
+    found = [_study(names, part, curves, which, baseline, metric) for which, part in parts]
+    if baseline is not None and not any(baseline in it.arms for it in found):
+        arms = ", ".join(arm for it in found for arm in it.arms)
+        raise UserError(f"baseline={baseline!r}: the arms are {arms}")
+    return found
+
+
+def _parts(rows: Any) -> list[tuple[str, Any]]:
+    """Rows by setting, each with what is its own: the images, the task, and what no study varies but studies differ in."""
+    done = rows[rows["state"] == "done"]
+    every = results.identities(done)
+    within = {
+        name
+        for study in done["study"].unique()
+        for name in identity.varying([one for one, is_its in zip(every, done["study"] == study, strict=True) if is_its])
+    }
+    apart = [n for n in identity.varying(every) if n in IMAGES or not (n in within or n in Run.NETWORK)]
+    if not apart:
+        return [("", rows)]
+    which = [" ".join(identity.say(name, identity.value(one, name)) for name in apart) for one in results.identities(rows)]
+    finished = dict.fromkeys(w for w, state in zip(which, rows["state"], strict=True) if state == "done")
+    which = [w if w in finished else next(iter(finished)) for w in which]  # a run that failed early has no fields to go by
+    return [(one, rows[[w == one for w in which]]) for one in finished]
+
+
+def _study(names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline: str | None, metric: str | None) -> Study:
+    """The study of one setting; a baseline that is another setting's leaves this one its usual."""
+    done = rows["state"] == "done"
+    metric = metric or main_metric(rows[done].iloc[0])
+    if metric not in rows or rows.loc[done, metric].isna().all():
         raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
-    rows = rows.drop_duplicates(["key", "state"]).assign(arm="").reset_index(drop=True)
+    results.arms(rows[done])  # refuses a seed twice
+    rows = rows.assign(arm="").reset_index(drop=True)
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
-    curves = results.curves(source, *names)
     arms = list(rows.loc[done, "arm"].unique())
-    baseline = baseline or _usual(rows[done], arms)
-    if baseline not in arms:
-        raise UserError(f"baseline={baseline!r}: the arms are {', '.join(arms)}")
-    return Study(names, rows, curves, baseline, metric)
+    chosen = baseline if baseline is not None and baseline in arms else _usual(rows[done], arms)
+    return Study(names, rows, curves, chosen, metric, which)
 
 
 def labels(rows: Any) -> list[str]:
-    """An arm's name for each row: the fields in which the runs of its network differ, but for the seed."""
-    several = rows["net"].nunique() > 1
-    own = {net: [name for name in results.varying(group) if name != "net"] for net, group in rows.groupby("net")}
-    show = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
+    """An arm's name for each row: what the runs of its network differ in, but for the seed, and what tells networks apart.
+
+    Rows have one label where their identities differ in the seed alone, and only then.
+    """
+    every = results.identities(rows)
+    several = len({one.get("net", Run.net) for one in every}) > 1
+    beside = [name for name in identity.varying(every) if name not in Run.BACKBONE]  # how they were trained differs, too
+    own = {}
+    for net in rows["net"].unique():
+        names = identity.varying([one for one, is_its in zip(every, rows["net"] == net, strict=True) if is_its])
+        own[net] = list(dict.fromkeys([*(n for n in names if n != "net"), *beside]))
     return [
-        " ".join([row["net"]] * (several or not own[row["net"]]) + [f"{n}={show(row[n])}" for n in own[row["net"]]])
-        for row in rows.to_dict("records")
+        " ".join([net] * (several or not own[net]) + [identity.say(n, identity.value(one, n)) for n in own[net]])
+        for net, one in zip(rows["net"], every, strict=True)
     ]
 
 
@@ -285,9 +358,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="What is judged. [top1; map where the runs detect or retrieve]")
 
 
-def from_arguments(args: argparse.Namespace) -> Study:
-    """The study that a command line names."""
-    return read(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
+def from_arguments(args: argparse.Namespace) -> list[Study]:
+    """The study that a command line names: one for each data set, task and protocol."""
+    return settings(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -295,8 +368,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
     add_arguments(parser)
     with one_line():
-        study = from_arguments(parser.parse_args(argv))
-        parts = [study.question(), study.table().markdown(), study.differences().markdown(), study.verdict()]
+        found = from_arguments(parser.parse_args(argv))
+        parts = [found[0].question()]
+        for study in found:
+            parts += [f"## {study.which}"] * bool(study.which)
+            parts += [study.table().markdown(), study.differences().markdown(), study.verdict()]
         print("\n\n".join(parts))
 
 

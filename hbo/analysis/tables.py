@@ -5,30 +5,23 @@ python -m hbo.analysis.tables 2 --source runs --format latex
 """
 
 import argparse
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from hbo import nets
+from hbo import identity, nets
 from hbo.analysis import published, results
 from hbo.analysis.stats import SHOWN
-from hbo.block import Block
-from hbo.config import Run, build_net, resolve
+from hbo.config import Run, build_net, content, resolve
 from hbo.errors import UserError, one_line
+from hbo.identity import Identity
 
 ABSENT = "—"
 ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
-PROTOCOL = [  # fields under which two networks are compared; the first three are always told
-    "data", "resolution", "epochs", "eval_resize", "crop", "crop_area", "flip", "jitter", "batch", "lr", "momentum", "nesterov",
-    "weight_decay", "schedule", "warmup", "label_smoothing", "class_weights", "limit_batches", "per_class",
-    "head", "min_scale", "ssd_augment", "freeze_bn", "milestones", "warmup_from", "optimizer",
-    "aspect", "classifier_epochs", "instances", "triplet", "bn_neck", "distance",
-]  # fmt: skip
-
-
 COLUMN = {"voc07_map": "map"}  # the rows' name, where it is another
 
 
@@ -94,20 +87,20 @@ def paper_table(number: int, rows: pd.DataFrame | None = None) -> Table:
 
 
 def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
-    lines, absent, measured_at = [], [], {}
-    for row in published.table(number).to_dict("records"):
-        line: dict[str, Any] = {"": published.name_of(number, row)}
-        run = published.run_of(number, row)
-        for name in ACCURACIES:
-            if name in row:
-                title = SHOWN[name]
-                line[f"{title} published"] = ABSENT if pd.isna(row[name]) else f"{row[name]:.1f}"
-                column = COLUMN.get(name, name)
-                groups = measured(rows, run, column) if rows is not None and run is not None else {}
-                found = {where: said(group[column]) for where, group in groups.items()}
-                line[f"{title} measured"] = found.pop("", ABSENT)
-                measured_at |= dict.fromkeys(f"{title} {where}" for where in found)
-                line |= {f"{title} {where}": text for where, text in found.items()}
+    published_rows, runs = published.table(number).to_dict("records"), published.runs(number)
+    lines: list[dict[str, Any]] = [{"": published.name_of(number, row)} for row in published_rows]
+    elsewhere: dict[str, None] = {}
+    for name in (name for name in ACCURACIES if name in published_rows[0]):
+        title, column = SHOWN[name], COLUMN.get(name, name)
+        groups = {} if rows is None else measured(rows, runs, column)
+        for i, (line, row) in enumerate(zip(lines, published_rows, strict=True)):
+            line[f"{title} published"] = ABSENT if pd.isna(row[name]) else f"{row[name]:.1f}"
+            line[f"{title} measured"] = ABSENT
+            for where, group in ((where, found[i]) for where, found in groups.items() if i in found):
+                line[f"{title} {where or 'measured'}"] = said(group[column])
+        elsewhere |= dict.fromkeys(f"{title} {where}" for where in groups if where)
+    absent = []
+    for line, row, run in zip(lines, published_rows, runs, strict=True):
         if run is not None:
             cost = published.cost_of(run)
             counted = f"{cost.macs / 1e6:.1f}" if cost else ABSENT
@@ -119,18 +112,25 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
                 line["M multiply-adds counted"] = counted
             line["M parameters counted"] = f"{cost.params / 1e6:.2f}" if cost else ABSENT
             absent += [] if cost else [line[""]]
-        lines.append(line)
     frame: Any = pd.DataFrame(lines).fillna(ABSENT)
-    first = [c for c in frame.columns if c not in measured_at]
-    frame = frame[[*first, *measured_at]]
+    frame = frame[[*(c for c in frame.columns if c not in elsewhere), *elsewhere]]
     notes = ["Accuracies in percent; mean ± sample deviation (n seeds) of the last epoch where measured."]
     if number == 8:
         notes.append("Counted: the whole detector, with separable heads and VOC's 20 classes; the paper prints no costs here.")
     if number == 9:
         notes.append("Counted: what makes a feature, at 256 x 128, without the classifier; the paper prints no costs here.")
+    notes += unknown_images(rows)
     if absent:
         notes.append(f"Not counted, as pytorchcv is not installed (`pip install -e '.[zoo]'`): {', '.join(absent)}.")
     return Table(f"Table {number}. {published.TITLES[number]}", frame, notes)
+
+
+def unknown_images(rows: Any) -> list[str]:
+    """A note where rows do not say which folder of images they are of: written before it was recorded."""
+    found = [] if rows is None else results.identities(rows[rows["state"] == "done"])
+    words = {str(one["images"]) for one in found if str(one.get("images")).startswith(identity.UNKNOWN)}
+    said = "Which images some rows are of was not recorded when they were written; they are averaged with no other folder's: "
+    return [said + ", ".join(sorted(words)) + "."] if words else []
 
 
 def said(values: Any) -> str:
@@ -138,45 +138,93 @@ def said(values: Any) -> str:
     return f"{results.mean(values)} (n={len(values)})"
 
 
-def measured(rows: pd.DataFrame, run: Run, metric: str) -> dict[str, Any]:
-    """Finished rows of the run's network by where they were measured: "" where it is the paper's protocol.
+def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, dict[int, Any]]:
+    """Finished rows of the lines' networks: a column's title -> the line's place -> its rows, one a seed.
 
-    The network is the same where its table, width, divisor and every switch are; a published network that trained on
-    other images is shown beside the paper's figure, never under its name. Rows that report held-out training images are
-    left out: they tuned a recipe.
+    A row stands on a line where its network is the line's in every switch, and its resolution, where the lines differ in that.
+    A column is a protocol: rows whose identities differ from their lines' in the same way. The column "" has the paper's; another
+    one's title says on what images it was measured, and what tells it from the columns beside it. Rows that report held-out
+    training images are left out: they tuned a recipe.
+
+    Args:
+        rows: of `results.load`.
+        runs: what a table's lines published, None for a line without a network.
+        metric: the column that must be there.
+
+    Raises:
+        UserError: two rows are one run with one seed.
     """
     if metric not in rows:
         return {}
-    done: Any = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)]
-    done = done.drop_duplicates("key")  # a row that two studies share counts once
-    switches = [f.name for f in fields(Block)] if run.net in nets.TABLES and run.net != "mobilenetv2" else []
-    done = _like(done, run, ["task", "net", "first_stage", "width", "divisor", *switches])
-    if done.empty:
-        return {}
+    done = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)].drop_duplicates("key")
+    every = results.identities(done)
+    said_by_line = [*Run.BACKBONE, "task"]
+    if len({run.resolution for run in runs if run}) > 1:
+        said_by_line.append("resolution")
+    columns: dict[str, dict[int, list[int]]] = {}
+    for i, run in enumerate(runs):
+        line = content(vars(run)) if run else None
+        for j, one in enumerate(every):
+            if line is None or any(identity.value(one, n) != identity.value(line, n) for n in said_by_line):
+                continue
+            apart = _apart(one, line, said_by_line)
+            if apart.keys() <= {"resolution", "eval_resize", "cached_side"} and "resolution" in apart:
+                continue  # the paper's protocol at the resolution of another table
+            columns.setdefault(json.dumps(apart, sort_keys=True, default=str), {}).setdefault(i, []).append(j)
     found = {}
-    fresh = done["backbone_weights"] == "random" if "backbone_weights" in done else False  # the paper's detectors are not
-    grouped = done.assign(fresh=fresh).groupby([*PROTOCOL, "fresh"], sort=False, dropna=False)
-    protocols = [(values, group) for values, group in grouped]
-    told = {name for i, name in enumerate(PROTOCOL) if len({str(values[i]) for values, _ in protocols}) > 1}
-    for values, group in protocols:
-        *values, fresh = values
-        protocol = dict(zip(PROTOCOL, values, strict=True))
-        more = ", random weights" * fresh + "".join(f", {n}={protocol[n]}" for n in PROTOCOL[3:] if n in told)
-        where = f"on {protocol['data']} ({protocol['resolution']:.0f} px, {protocol['epochs']:.0f} epochs{more})"
-        if not fresh and not _like(group, run, PROTOCOL).empty:
-            where = ""
-        elif protocol["data"] == run.data and protocol["resolution"] != run.resolution:
-            continue  # the line of another resolution
-        found[where] = group
+    for title, lines in zip(
+        _titles([json.loads(c) for c in columns], list(columns.values()), every), columns.values(), strict=True
+    ):
+        for i, places in lines.items():
+            for more, group in _by_backbone([every[j] for j in places], done.iloc[places]):
+                found.setdefault(title[:-1] + more + ")" if more else title, {})[i] = results.check_seeds(group)
     return found
 
 
-def _like(rows: Any, run: Run, names: Sequence[str]) -> Any:
-    """The rows that share these fields with the run."""
-    for name in names:
-        value = getattr(run, name)
-        rows = rows[rows[name].isna() if value is None else rows[name] == value]
-    return rows
+def _apart(one: Identity, line: Identity, said_by_line: Sequence[str]) -> dict[str, Any]:
+    """In what a row's protocol is not its line's; what goes by the resolution is compared as such."""
+    one, line = _relative(one, said_by_line), _relative(line, said_by_line)
+    if line.get("task", "classify") != "classify":  # the paper's start from ImageNet's weights
+        line["backbone"] = one.get("backbone", "a checkpoint")
+    return {n: identity.value(one, n) for n in one.keys() | line.keys() if identity.value(one, n) != identity.value(line, n)}
+
+
+def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
+    size, resize = identity.value(one, "resolution"), identity.value(one, "eval_resize")
+    share = {size: "the whole image", round(size / 0.875): "the middle 0.875"}.get(resize, resize)
+    one = {name: what for name, what in one.items() if name not in {*said_by_line, "seed"} or name in ("task", "resolution")}
+    if "resolution" in said_by_line:
+        one.pop("resolution", None)
+    side = (
+        {"cached_side": "eval_resize" if one["cached_side"] == resize else one["cached_side"]} if "cached_side" in one else {}
+    )
+    return one | {"eval_resize": share} | side
+
+
+def _titles(aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity]) -> list[str]:
+    """A title a column: the images, their size, the epochs; and of columns that share these, what else differs."""
+    rows = [[every[j] for places in found.values() for j in places] for found in lines]
+    heads = []
+    for apart, ones in zip(aparts, rows, strict=True):
+        shared = {n: identity.value(ones[0], n) for n in ("data", "resolution", "epochs") if n not in identity.varying(ones)}
+        size = [f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared]
+        weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
+        heads.append((f"on {shared['data']}", (*size, *weights)))
+    titles = []
+    for apart, head, ones in zip(aparts, heads, rows, strict=True):
+        same = [other for other, its in zip(aparts, heads, strict=True) if its == head]
+        differ = [n for n in [*identity.FIELDS, *identity.EXTRAS] if len({str(other.get(n)) for other in same}) > 1]
+        more = [identity.say(n, identity.value(ones[0], n)) for n in differ]
+        titles.append(f"{head[0]} ({', '.join([*head[1], *more])})" if apart else "")
+    return titles
+
+
+def _by_backbone(ones: list[Identity], group: Any) -> list[tuple[str, Any]]:
+    """The rows of a cell by the checkpoint that they started from: two of them are two cells."""
+    digests = [one.get("backbone") for one in ones]
+    if len(set(digests)) < 2:
+        return [("", group)]
+    return [(f", backbone {d}", group[[other == d for other in digests]]) for d in dict.fromkeys(digests)]
 
 
 def stage_table(run: Run) -> Table:

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags, rows
+from hbo import config, files, flags
 from hbo.bench import train, turns
 from hbo.errors import UserError
 
@@ -192,7 +192,10 @@ def studies(names: list[str], source: str, to: Path) -> None:
     from hbo.deploy import deploy
 
     export.require()
-    table: Any = results.finished(results.load(source, *names))[latency.NET].drop_duplicates()
+    done: Any = results.finished(results.load(source, *names))
+    table = done[done["task"] == "classify"][latency.NET].drop_duplicates()
+    if table.empty:
+        raise UserError(f"studies={', '.join(names)}: their runs {done['task'].iloc[0]}; only classifiers are timed")
     rivals = {}
     for i, network in enumerate(tqdm(table.to_dict("records"), unit="network", desc="export", leave=False)):
         run = latency.run_of(network)
@@ -211,7 +214,7 @@ def studies(names: list[str], source: str, to: Path) -> None:
         | {"measured": when}
         for network, ms in zip(table.to_dict("records"), found.values(), strict=True)
     ]
-    rows.write_atomically(to / latency.FILE, results.to_csv(pd.DataFrame(lines)))
+    files.write_atomically(to / latency.FILE, results.to_csv(pd.DataFrame(lines)))
     print(f"{to / latency.FILE}: {len(lines)} networks, {TURNS} turns of {IMAGES} images each\n")
     for line in lines:
         name = " ".join(f"{n}={line[n]}" for n in ("net", "k", "scheme", "width", "resolution", "num_classes"))

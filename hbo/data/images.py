@@ -3,11 +3,9 @@
 An item is (uint8 image (3, R, R), label, index); the task normalises on its device.
 """
 
-import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from hbo.data.augment import Augment, Raw, Size, pack
 from hbo.data.sampling import few, seeded, split
 from hbo.data.sources import Files, Get, Source, check_headers
 from hbo.errors import DataError
+from hbo.layouts import data_dir, is_image, scan
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 CHECKED = 100_000  # files whose headers are read before training; of a larger set, the first of each class
 Opened = tuple["Images", "Images", list[str]]
 
@@ -189,64 +187,9 @@ def opened(run: Run, train: Source, val: Source, classes: list[str], in_memory: 
 # ---------------------------------------------------------------- folders
 
 
-def data_dir(run: Run) -> Path:
-    """The folder that `--data_dir` names."""
-    if run.data_dir is None:
-        raise DataError(f"data={run.data} needs --data_dir, the folder that holds it")
-    path = Path(run.data_dir).expanduser()
-    if not path.is_dir():
-        raise DataError(f"data_dir={run.data_dir}: no such folder")
-    return path
-
-
-def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
-    """Class -> its images, both sorted by name.
-
-    Raises:
-        DataError: no such folder, images outside a class folder, an empty class, or a file that is no image by its name.
-    """
-    folder = root / split_name
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {root} must hold train/ and val/, each with a folder a class")
-    entries = sorted(e for e in folder.iterdir() if not e.name.startswith("."))
-    if loose := [e for e in entries if e.is_file() and e.suffix.lower() in SUFFIXES]:
-        raise DataError(f"{loose[0]}: lies outside a class; sort the images of {folder} into a folder a class")
-    classes = {}
-    for entry in (e for e in entries if e.is_dir()):
-        files = sorted(Path(e.path) for e in os.scandir(entry) if e.is_file() and not e.name.startswith("."))
-        if not files:
-            raise DataError(f"{entry}: an empty class; remove the folder or fill it")
-        if odd := [f for f in files if f.suffix.lower() not in SUFFIXES]:
-            raise DataError(f"{odd[0]}: no image by its name; remove it")
-        classes[entry.name] = files
-    if not classes:
-        raise DataError(f"{folder}: holds no class folders")
-    return classes
-
-
-@lru_cache
-def fingerprint(root: str | None) -> str:
-    """What a folder of images holds, in ten digits: the names and sizes of its files, not where it lies.
-
-    Raises:
-        DataError: as `scan`.
-    """
-    if root is None or not Path(root).expanduser().is_dir():
-        raise DataError(
-            f"data_dir={root}: no such folder"
-            if root
-            else "data=imagefolder needs --data_dir, the folder that holds train/ and val/"
-        )
-    digest = hashlib.sha256()
-    for part in ("train", "val"):
-        for name, files in scan(Path(root).expanduser(), part).items():
-            digest.update(repr([(part, name, file.name, file.stat().st_size) for file in files]).encode())
-    return digest.hexdigest()[:10]
-
-
 def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Opened:
     """`root/train/CLASS/*` and `root/val/CLASS/*`."""
-    root = root or data_dir(run)
+    root = root or data_dir(run.data, run.data_dir)
     train, val = scan(root, "train"), scan(root, "val")
     if alien := sorted(val.keys() - train.keys()):
         raise DataError(f"{root / 'val' / alien[0]}: a class that {root / 'train'} lacks")
@@ -271,12 +214,12 @@ def sample(run: Run, images: int) -> Images:
     Raises:
         DataError: the folder is not there, or holds none.
     """
-    root = data_dir(run) / ("imagenette2-320" if run.data == "imagenette" else "") / "train"
+    root = data_dir(run.data, run.data_dir) / ("imagenette2-320" if run.data == "imagenette" else "") / "train"
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
     chosen = classes[:: math.ceil(len(classes) / 16)] if classes else []
-    each = [islice((e.path for e in os.scandir(c) if Path(e.path).suffix.lower() in SUFFIXES), images) for c in chosen]
+    each = [islice((e.path for e in os.scandir(c) if is_image(e.name)), images) for c in chosen]
     paths = [path for together in zip_longest(*each) for path in together if path][:images]
     if not paths:
         raise DataError(f"{root}: holds no images in a folder a class")
@@ -294,7 +237,7 @@ def download_dir(run: Run) -> Path:
     """The folder of a set that may be downloaded; made, if so."""
     if run.download and run.data_dir:
         Path(run.data_dir).expanduser().mkdir(parents=True, exist_ok=True)
-    return data_dir(run)
+    return data_dir(run.data, run.data_dir)
 
 
 def torchvision_set(run: Run, name: str, root: Path, **kwargs):

@@ -10,27 +10,25 @@ Thumbs.db, which are passed over, as are hidden ones, in silence; junk and distr
 queries without a match in the gallery (theirs from another camera), left out of the means.
 """
 
-import hashlib
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchvision.transforms import v2
 
-from hbo.config import Run, resolve
-from hbo.data.images import SUFFIXES, Images, data_dir
+from hbo.config import Run
+from hbo.data.images import Images
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
+from hbo.layouts import MARKET, MARKET1501, data_dir, market_names, market_root
 from hbo.recipes import CLASSES
 from hbo.retrieval import DISTRACTOR, JUNK
 
-TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+TRAIN, QUERY, GALLERY = MARKET
 NAME = re.compile(r"(-1|\d{4,})_c(\d+)s\d+_\d+_\d+")
 ENLARGED = 9 / 8  # of the sides of training images, from which the crops are cut
 NAMED = 20  # oddities that a row names; it counts all
-MARKET1501 = (12936, 3368, 19732)  # images to train on, queries, gallery
 
 
 class Seen(NamedTuple):
@@ -73,23 +71,18 @@ def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
     Raises:
         DataError: no such folder, no image in it, or an image whose name does not parse.
     """
-    folder = root / part
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {root} must hold {TRAIN}/, {QUERY}/ and {GALLERY}/")
-    seen, other, odd = [], [], []
-    for name in sorted(e.name for e in os.scandir(folder) if not e.is_dir() and not e.name.startswith(".")):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in SUFFIXES:
-            other.append(f"{part}/{name}")
-        elif found := NAME.fullmatch(stem):
-            seen.append(Seen(os.fspath(folder / name), int(found[1]), int(found[2])))
+    names, others = market_names(root, part)
+    seen, odd = [], []
+    for name in names:
+        if found := NAME.fullmatch(os.path.splitext(name)[0]):
+            seen.append(Seen(os.fspath(root / part / name), int(found[1]), int(found[2])))
         else:
             odd.append(name)
     if odd:
-        raise DataError(f"{folder / odd[0]}: not named PPPP_cCsS_FFFFFF_NN ({len(odd)} such names there); rename or remove it")
-    if not seen:
-        raise DataError(f"{folder}: holds no images")
-    return seen, other
+        raise DataError(
+            f"{root / part / odd[0]}: not named PPPP_cCsS_FFFFFF_NN ({len(odd)} such names there); rename or remove it"
+        )
+    return seen, [f"{part}/{name}" for name in others]
 
 
 class Parts(NamedTuple):
@@ -145,20 +138,13 @@ def parts(root: Path) -> Parts:
     return Parts(train, queries, gallery, facts)
 
 
-def located(run: Run) -> Path:
-    """The folder that holds the three."""
-    root = data_dir(run)
-    inner = root / "Market-1501-v15.09.15"
-    return inner if run.data == "market1501" and inner.is_dir() else root
-
-
 def opened(run: Run) -> tuple[Sightings, Sightings, list[str], dict[str, Any]]:
     """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
 
     Raises:
         DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
     """
-    root = located(run)
+    root = market_root(run.data, data_dir(run.data, run.data_dir))
     found = parts(root)
     counts = len(found.train), len(found.queries), len(found.gallery)
     if run.data == "market1501" and (*counts, len(found.identities)) != (*MARKET1501, CLASSES["market1501"]):
@@ -181,27 +167,11 @@ def opened(run: Run) -> tuple[Sightings, Sightings, list[str], dict[str, Any]]:
     return train, val, [f"{identity:04d}" for identity in found.identities], found.facts
 
 
-@lru_cache
 def counts(root: str | None) -> tuple[int, int, int]:
     """Images to train on and to report, and identities to tell apart, of a folder in Market's layout.
 
     Raises:
         DataError: as `parts`.
     """
-    found = parts(data_dir(resolve(data="marketfolder", data_dir=root)))
+    found = parts(data_dir("marketfolder", root))
     return len(found.train), len(found.queries) + len(found.gallery), len(found.identities)
-
-
-@lru_cache
-def fingerprint(root: str | None) -> str:
-    """What a folder in Market's layout holds, in ten digits: the names and sizes of its images, not where it lies.
-
-    Raises:
-        DataError: as `read`.
-    """
-    folder = data_dir(resolve(data="marketfolder", data_dir=root))
-    digest = hashlib.sha256()
-    for part in (TRAIN, QUERY, GALLERY):
-        for one in read(folder, part)[0]:
-            digest.update(f"{part} {os.path.basename(one.path)} {os.path.getsize(one.path)}\n".encode())
-    return digest.hexdigest()[:10]

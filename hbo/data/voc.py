@@ -8,13 +8,10 @@ clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after c
 size that counts is the image's own. Everything else is refused: a missing file, a class that is unknown.
 """
 
-import hashlib
 import math
-import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,11 +22,11 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from hbo.config import Run, resolve
-from hbo.data.images import SUFFIXES, data_dir
+from hbo.config import Run
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image
 from hbo.errors import DataError
+from hbo.layouts import data_dir, voc_images, voc_names, voc_roots
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -132,26 +129,12 @@ def read(root: Path, split_name: str) -> list[Annotated]:
     """
     from tqdm import tqdm
 
-    listing = root / "ImageSets" / "Main" / f"{split_name}.txt"
-    for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
-        if not path.exists():
-            raise DataError(f"{path}: not there; VOC's layout has {what} there")
-    try:
-        text = listing.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{listing}: a list must be text in UTF-8 ({error})") from None
-    names = [line.split()[0] for line in text.splitlines() if line.strip()]
-    if not names:
-        raise DataError(f"{listing}: an empty list")
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise DataError(f"{listing}: names {twice[0]} more than once")
-    folder = root / "JPEGImages"
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    images: dict[str, str] = {}
-    for path in sorted(e.path for e in os.scandir(folder) if Path(e.name).suffix.lower() in SUFFIXES):
-        if (other := images.setdefault(Path(path).stem, path)) != path and Path(path).stem in names:
-            raise DataError(f"{path}: {Path(other).name} lies beside it, and {listing} does not say which of them; remove one")
+    names, found = voc_names(root, split_name), voc_images(root)
+    if twice := [found[name] for name in names if len(found.get(name, [])) > 1]:
+        raise DataError(
+            f"{twice[0][1]}: {Path(twice[0][0]).name} lies beside it, and the list {split_name}.txt does not say which of them; remove one"
+        )
+    images = {name: paths[0] for name, paths in found.items()}
     one = partial(_annotated, root, images)
     with ThreadPoolExecutor(4) as pool:
         return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
@@ -197,19 +180,15 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     return found
 
 
-def voc(run: Run) -> tuple[list[Annotated], list[Annotated], list[str]]:
+def voc(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """VOC 2007 and 2012 trainval together, and 2007 test."""
-    root = data_dir(run)
-    if (root / "VOCdevkit").is_dir():
-        root = root / "VOCdevkit"
-    train = [image for year in ("VOC2007", "VOC2012") for image in read(root / year, "trainval")]
-    return train, read(root / "VOC2007", "test"), CLASSES
+    *parts, reported = [read(where, split_name) for where, split_name in voc_roots("voc", root)]
+    return [image for part in parts for image in part], reported, CLASSES
 
 
-def vocfolder(run: Run) -> tuple[list[Annotated], list[Annotated], list[str]]:
+def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
-    root = data_dir(run)
-    train, val = read(root, "trainval"), read(root, "test")
+    train, val = (read(where, split_name) for where, split_name in voc_roots("vocfolder", root))
     if both := sorted({image.path for image in train} & {image.path for image in val}):
         raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
     return train, val, sorted({name for image in train for name in image.names})
@@ -221,7 +200,8 @@ def opened(run: Run) -> tuple[Boxes, Boxes, list[str], dict[str, Any]]:
     Raises:
         DataError: as `read`; or a class that is unknown, naming the file.
     """
-    train, val, classes = voc(run) if run.data == "voc" else vocfolder(run)
+    root = data_dir(run.data, run.data_dir)
+    train, val, classes = voc(root) if run.data == "voc" else vocfolder(root)
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
             known = "VOC's" if run.data == "voc" else "of trainval.txt"
@@ -245,33 +225,11 @@ def opened(run: Run) -> tuple[Boxes, Boxes, list[str], dict[str, Any]]:
     return make(train, True), make(val, False), classes, facts
 
 
-@lru_cache
 def counts(root: str | None) -> tuple[int, int, int]:
     """Images to train on and to report, and classes, of a folder in VOC's layout.
 
     Raises:
         DataError: as `read`.
     """
-    train, val, classes = vocfolder(resolve(data="vocfolder", data_dir=root))
+    train, val, classes = vocfolder(data_dir("vocfolder", root))
     return len(train), len(val), len(classes)
-
-
-@lru_cache
-def fingerprint(root: str | None) -> str:
-    """What a folder in VOC's layout holds, in ten digits: lists, annotations, and the names and sizes of its images.
-
-    Raises:
-        DataError: no such folder.
-    """
-    if root is None or not (path := Path(root).expanduser()).is_dir():
-        raise DataError(
-            f"data_dir={root}: no such folder" if root else "data=vocfolder needs --data_dir, the folder that holds it"
-        )
-    digest = hashlib.sha256()
-    for part in ("ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"):
-        digest.update((path / part).read_bytes() if (path / part).is_file() else b"")
-    for file in sorted((path / "Annotations").glob("*.xml")):
-        digest.update(file.name.encode() + file.read_bytes())
-    for file in sorted((path / "JPEGImages").glob("*")):
-        digest.update(f"{file.name} {file.stat().st_size}".encode())
-    return digest.hexdigest()[:10]

@@ -8,16 +8,17 @@ python -m hbo.sweep status sweeps/contraction.yaml
 
 import argparse
 import sys
+from contextlib import nullcontext
 from typing import Any
 
-from hbo import rows
+from hbo import files, rows
 from hbo.errors import UserError, one_line
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal n."""
     args = parser().parse_args(argv)
-    with one_line():
+    with one_line(), files.one_look() if args.verb == "plan" else nullcontext():
         status = {"plan": plan, "run": run, "status": show}[args.verb](args)
     raise SystemExit(status)
 

@@ -3,13 +3,15 @@
 import contextlib
 import json
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbo import lock, recipes, rows
-from hbo.config import Run, build_net
+from hbo import files, identity, layouts, lock, recipes, rows
+from hbo.config import Run, build_net, key_of
 from hbo.errors import UserError
+from hbo.identity import Identity
 from hbo.sweep.study import Study, resolved
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
@@ -26,6 +28,7 @@ class Entry:
     """As the sweep file and the command line give them."""
     run: Run | None = None
     error: str = ""
+    identity: Identity = field(default_factory=dict)
     key: str | None = None
     state: str = "invalid"
     """done, running, queued, interrupted, unfinished, failed, missing, or invalid."""
@@ -45,9 +48,20 @@ class Entry:
     """Whether `seconds` are what it took; else they are an estimate."""
     row: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def home(self) -> Path:
+        """The run's own folder, under the key that it had when the plan was made."""
+        assert self.run is not None
+        return rows.folder(self.run, self.key)
+
 
 def entries(study: Study) -> list[Entry]:
-    """The study's runs in order, each key once, with their states; nothing is built or counted."""
+    """The study's runs in order, each key once, with their states; nothing is built or counted, each folder looked at once."""
+    with files.one_look():
+        return _entries(study)
+
+
+def _entries(study: Study) -> list[Entry]:
     found = []
     keys: set[str] = set()
     for fields, run in zip(study.rows, resolved(study), strict=True):
@@ -57,7 +71,8 @@ def entries(study: Study) -> list[Entry]:
             entry.error = str(run)
             continue
         try:
-            entry.run, entry.key = run, run.key()
+            entry.identity = run.identity()
+            entry.run, entry.key = run, key_of(entry.identity)
         except UserError as error:  # a folder of images that is not there
             entry.error = str(error)
             continue
@@ -65,7 +80,7 @@ def entries(study: Study) -> list[Entry]:
             found.pop()
             continue
         keys.add(entry.key)
-        entry.where = rows.folder(run)
+        entry.where = entry.home
     finished = finished_elsewhere(found)
     for entry in found:
         refresh(entry, finished)
@@ -84,7 +99,7 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
     """Look at the run's folder again."""
     if entry.run is None or entry.where is None or entry.key is None:
         return
-    where = rows.folder(entry.run)
+    where = entry.home
     entry.where, entry.row = where, rows.read(where) or {}
     entry.state = entry.row.get("state", "missing")
     entry.error = entry.row.get("error", "") if entry.state == "failed" else ""
@@ -104,7 +119,7 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
 
 def adopt(entry: Entry) -> None:
     """Take a row that another study finished over into this one."""
-    if entry.state != "done" or entry.run is None or entry.where is None or entry.where == rows.folder(entry.run):
+    if entry.state != "done" or entry.run is None or entry.where is None or entry.where == entry.home:
         return
     try:
         rows.adopt(entry.run, entry.where)
@@ -137,22 +152,10 @@ def images(run: Run) -> tuple[int, int, int]:
     Raises:
         UserError: a folder of images that is not there.
     """
-    if run.data == "imagefolder":
-        from hbo.data.images import data_dir, scan
-
-        parts = [scan(data_dir(run), part) for part in ("train", "val")]
-        train, val = (sum(map(len, part.values())) for part in parts)
-        classes = len(parts[0])
-    elif run.data == "vocfolder":
-        from hbo.data.voc import counts
-
-        train, val, classes = counts(run.data_dir)
-    elif run.data == "marketfolder":
-        from hbo.data.market import counts
-
-        train, val, classes = counts(run.data_dir)
-    else:
+    if run.data in recipes.SIZES:
         (train, val), classes = recipes.SIZES[run.data], recipes.CLASSES[run.data]
+    else:
+        train, val, classes = files.looked_up(("counts", run.data, run.data_dir), lambda: _counted(run))
     if run.per_class:
         train = min(train, run.per_class * classes)
     if run.holdout:
@@ -163,11 +166,27 @@ def images(run: Run) -> tuple[int, int, int]:
     return train, val, classes
 
 
+def _counted(run: Run) -> tuple[int, int, int]:
+    """The same of a set that its folder alone knows, all of it."""
+    if run.data == "vocfolder":
+        from hbo.data.voc import counts
+
+        return counts(run.data_dir)
+    if run.data == "marketfolder":
+        from hbo.data.market import counts
+
+        return counts(run.data_dir)
+    root = layouts.data_dir(run.data, run.data_dir)
+    parts = [layouts.scan(root, part) for part in ("train", "val")]
+    train, val = (sum(map(len, part.values())) for part in parts)
+    return train, val, len(parts[0])
+
+
 # ------------------------------------------------------------ time
 
 
 def estimate(plan: list[Entry]) -> str:
-    """Seconds of each run that is not done, and in words where they come from.
+    """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
 
     Rows of this machine count, the same run but for its seed first, then any of the same size of input; without them,
     some updates of one network are timed. Other networks are scaled by the numbers that they write.
@@ -176,20 +195,23 @@ def estimate(plan: list[Entry]) -> str:
     if not todo:
         return "all measured"
     sources = set()
-    known = _measured(plan)
+    known: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    for one, row in _measured(plan):
+        known.setdefault(_pace(row), []).append((identity.group(one), row))
     rate: float | None = None  # seconds a number written, in training
     for entry in todo:
         run, written = entry.run, entry.written
         assert run is not None
         assert written is not None
-        same = [row["seconds"] for row in known if _alike(row, run) == "same"]
-        near = [row for row in known if _alike(row, run) == "near"]
+        near = known.get(_pace(vars(run)), [])
+        asked = identity.group(entry.identity)
+        same = [row["seconds"] for group, row in near if group == asked]
         if same:
             seconds = statistics.mean(same)
             sources.add("rows of this machine")
         else:
             if near:
-                speed = statistics.median(1 / row["images_per_second"] / _written(row) for row in near)
+                speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
                 sources.add("rows of this machine, scaled by the numbers that a network writes")
             else:
                 if rate is None:
@@ -206,22 +228,21 @@ def estimate(plan: list[Entry]) -> str:
     return "estimates, from " + "; ".join(sorted(sources))
 
 
-def _measured(plan: list[Entry]) -> list[dict[str, Any]]:
-    """Finished rows of this machine, wherever the plan's runs lie."""
+def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
+    """Finished rows of this machine, wherever the plan's runs lie, and what each is but for its seed."""
     here = rows.machine()
     roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
     found = [rows.read(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
-    return [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
+    done = [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
+    return [(identity.of_row(row), row) for row in done]
 
 
-def _alike(row: dict[str, Any], run: Run) -> str:
-    """Whether a row's seconds are the run's ("same"), or their images a second can be scaled to it ("near")."""
-    outer = ("threads", "devices", "num_nodes", "accelerator", "precision", "channels_last", "compile", "resolution", "batch")
-    if any(row.get(name, getattr(Run, name)) != getattr(run, name) for name in outer):
-        return ""
-    asked = rows.keyed(run) | {"data_dir": run.data_dir}
-    differ = {name for name, value in asked.items() if row.get(name, getattr(Run, name, None)) != value}
-    return "same" if differ <= {"seed"} else "near"
+def _pace(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a network's images a second go by, besides the network: rows that share it can be scaled to each other."""
+    machine = ("threads", "accelerator", "devices", "num_nodes")  # results do not go by these
+    return tuple(
+        row.get(name, getattr(Run, name)) for name in (*machine, "precision", "channels_last", "compile", "resolution", "batch")
+    )
 
 
 def _written(row: dict[str, Any]) -> int:

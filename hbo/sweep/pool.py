@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbo import rows, signals
+from hbo import signals
 from hbo.errors import UserError
 from hbo.lock import BUSY
 from hbo.sweep import plan
@@ -128,7 +128,7 @@ def visible_gpus() -> list[str]:
 def start(entry: Entry, place: dict[str, str]) -> Worker:
     """Start a run; what it says goes to log.txt in its folder."""
     assert entry.run is not None
-    folder = rows.folder(entry.run)
+    folder = entry.home
     folder.mkdir(parents=True, exist_ok=True)
     # A session of its own: Ctrl-C comes through us, once.
     with open(folder / "log.txt", "a") as log:
@@ -170,7 +170,7 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
         entry.state = "unfinished"
         return
     if not entry.error:
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else last_line(rows.folder(entry.run) / "log.txt")
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else last_line(entry.home / "log.txt")
         entry.error = how or f"exit status {code}"
     entry.state = "failed"
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hbo import rows, signals
+from hbo import files, signals
 from hbo.config import did_you_mean
 from hbo.errors import UserError
 from hbo.lock import BEAT, BUSY, STALE
@@ -127,9 +127,9 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
             raise UserError(f"sbatch: {' '.join(str(error).split())}") from None
         for entry, job in zip(group, jobs, strict=True):
             assert entry.run is not None
-            folder = rows.folder(entry.run)
+            folder = entry.home
             folder.mkdir(parents=True, exist_ok=True)
-            rows.write_atomically(folder / "slurm.json", json.dumps({"job": job.job_id, "log": str(job.paths.stderr)}) + "\n")
+            files.write_atomically(folder / "slurm.json", json.dumps({"job": job.job_id, "log": str(job.paths.stderr)}) + "\n")
         print(f"{len(group)} runs of {devices * nodes} devices: job array {jobs[0].job_id.split('_')[0]}, logs in {logs}")
     invalid = [entry for entry in runs if entry.state == "invalid"]
     for entry in invalid:
@@ -198,7 +198,7 @@ def mark_queued(runs: list[Entry]) -> None:
     jobs = {}
     for entry in runs:
         if entry.run and entry.state in UNFINISHED:
-            path = rows.folder(entry.run) / "slurm.json"
+            path = entry.home / "slurm.json"
             if path.exists():
                 jobs[json.loads(path.read_text())["job"]] = entry
     if not jobs or shutil.which("squeue") is None:
