@@ -95,6 +95,8 @@ def table(found: Any) -> Any:
         for name, group in found.groupby("features", sort=False)
     ]
     first = found.iloc[0]
+    if len(found[["data", "resolution", "aspect"]].drop_duplicates()) > 1:
+        raise UserError("floors: of several data sets or sizes of input in one table; give the rows of one")
     where = f"{first['data']}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
     notes = ["In percent, mean ± sample deviation over n seeds of the first weights."]
     return Table(f"Never trained: {where}", pd.DataFrame(lines), notes)

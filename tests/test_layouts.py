@@ -1,0 +1,195 @@
+"""A data set's fingerprint: names and bytes of what is read, none for the set as it was published, never remembered."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from conftest import make_folder, make_market, make_voc
+from PIL import Image
+
+from hbo import files, layouts
+from hbo.config import resolve
+from hbo.data import open_data
+
+
+def key(data, path, **given):
+    return resolve(data=data, data_dir=str(path), **given).key()
+
+
+def pictures(root, suffix, seed=0, size=(40, 36)):
+    """Two classes of noise in one format; a compressed one's files are filled up to one length."""
+    draw = np.random.RandomState(seed)
+    for part in ("train", "val"):
+        for name in ("x", "y"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(3):
+                path = root / part / name / f"{i}{suffix}"
+                Image.fromarray(draw.randint(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+                path.write_bytes(path.read_bytes().ljust(8000, b"\0"))
+    return root
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".tif", ".png", ".jpg", ".webp"])
+def test_equal_names_and_sizes_are_not_equal_content(tmp_path, suffix):
+    one, two = (pictures(tmp_path / str(seed), suffix, seed) for seed in (0, 1))
+    copy = shutil.copytree(one, tmp_path / "copy")
+    assert {p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()} == {8000}
+    assert key("imagefolder", one) == key("imagefolder", copy) != key("imagefolder", two)
+
+
+def test_two_files_that_change_places_are_another_set(tmp_path):
+    root = pictures(tmp_path / "set", ".jpg")
+    before = key("imagefolder", root)
+    a, b = root / "train" / "x" / "0.jpg", root / "train" / "y" / "0.jpg"
+    one, two = a.read_bytes(), b.read_bytes()
+    a.write_bytes(two)
+    b.write_bytes(one)
+    assert key("imagefolder", root) != before
+
+
+def test_a_change_on_disk_is_seen_within_the_process(tmp_path):
+    """The same run object, another picture of the same size with the same times."""
+    root = pictures(tmp_path / "set", ".bmp")
+    run = resolve(data="imagefolder", data_dir=str(root))
+    before, path = run.key(), root / "val" / "x" / "0.bmp"
+    stat, bytes_ = path.stat(), path.read_bytes()
+    path.write_bytes(bytes_[:-9] + b"otherwise")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run.key() != before
+    path.write_bytes(bytes_)
+    assert run.key() == before
+    with files.one_look():
+        run.key()
+        path.unlink()
+        assert run.key() == before  # a run keeps the key that it started with
+    assert run.key() != before
+
+
+def test_a_backbone_trained_again_is_another(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"weights")
+    run = resolve(data="voc", backbone_checkpoint=str(tmp_path))
+    before = run.key()
+    path.write_bytes(b"WEIGHTS")
+    assert run.key() != before
+
+
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", "._0.jpg", ".hidden")
+
+
+def test_what_is_not_read_changes_nothing(tmp_path):
+    root = make_folder(tmp_path / "folder", {"x": 4, "y": 4}, {"x": 2, "y": 2})
+    before = key("imagefolder", root)
+    for folder in (root / "train", root / "train" / "x", root / "val" / "y"):
+        for name in LITTER:
+            (folder / name).write_bytes(b"litter")
+    (root / "train" / ".cache").mkdir()
+    assert key("imagefolder", root) == before
+    assert len(open_data(resolve(data="imagefolder", data_dir=str(root), batch=2)).train) == 8
+
+
+def test_voc_reads_what_its_lists_name(tmp_path):
+    root = make_voc(tmp_path / "voc")
+    before = key("vocfolder", root)
+    images, notes = root / "JPEGImages", root / "Annotations"
+    shutil.copy(images / "000000.jpg", images / "999999.jpg")
+    shutil.copy(notes / "000000.xml", notes / "999999.xml")
+    for name in (*LITTER, "._000000.jpg", "._000000.xml"):
+        (images / name).write_bytes(b"litter")
+        (notes / name).write_bytes(b"litter")
+    assert key("vocfolder", root) == before
+    assert len(open_data(resolve(data="vocfolder", data_dir=str(root), batch=2)).train) == 8
+    picture = images / "000000.jpg"
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+    assert key("vocfolder", root) != before
+
+
+def test_market_reads_images(tmp_path):
+    root = make_market(tmp_path / "market")
+    before = key("marketfolder", root)
+    for name in LITTER:
+        (root / "query" / name).write_bytes(b"litter")
+    assert key("marketfolder", root) == before
+    picture = next((root / "query").glob("0*.jpg"))
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+    assert key("marketfolder", root) != before
+
+
+def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypatch):
+    """Of compressed images; an uncompressed one's size says nothing, so that it is read all the same."""
+    run = {
+        suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix))) for suffix in (".jpg", ".bmp")
+    }
+    assert layouts.known_by("imagefolder", run[".jpg"].data_dir) == "names and bytes"
+    monkeypatch.setattr(files, "READ_WHOLE", 1000)
+    assert layouts.known_by("imagefolder", run[".jpg"].data_dir) == "names and sizes"
+    before = {suffix: one.key() for suffix, one in run.items()}
+    for suffix in run:
+        path = tmp_path / suffix / "val" / "x" / f"0{suffix}"
+        path.write_bytes(path.read_bytes()[:-9] + b"otherwise")
+    assert run[".jpg"].key() == before[".jpg"]
+    assert run[".bmp"].key() != before[".bmp"]
+    (tmp_path / ".jpg" / "val" / "x" / "0.jpg").write_bytes(b"shorter")
+    assert run[".jpg"].key() != before[".jpg"]
+
+
+def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(tmp_path, monkeypatch):
+    named = resolve(data="imagenet").key()
+    assert key("imagenet", tmp_path / "not there") == named
+    tenth, whole = (make_folder(tmp_path / str(n), {"x": n, "y": n}, {"x": 1, "y": 1}) for n in (2, 20))
+    monkeypatch.setitem(layouts.SIZES, "imagenet", (40, 2))
+    (whole / "train" / "x" / "Thumbs.db").write_bytes(b"litter")
+    assert key("imagenet", whole) == named
+    assert layouts.known_by("imagenet", str(whole)) == "counts, as published"
+    assert len({key("imagenet", tenth), key("imagefolder", tenth), named}) == 3
+
+
+def test_imagenette_lies_a_folder_deeper(tmp_path, monkeypatch):
+    named = resolve(data="imagenette").key()
+    assert key("imagenette", tmp_path) == named  # not downloaded yet
+    make_folder(tmp_path / "imagenette2-320", {"x": 2}, {"x": 1})
+    assert key("imagenette", tmp_path) != named
+    monkeypatch.setitem(layouts.SIZES, "imagenette", (2, 1))
+    assert key("imagenette", tmp_path) == named
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar100"])
+def test_cifar_is_known_by_the_checksums_of_torchvision(tmp_path, monkeypatch, data):
+    from hashlib import md5
+
+    from torchvision import datasets
+
+    kind, named = getattr(datasets, data.upper()), resolve(data=data).key()
+    assert key(data, tmp_path) == named
+    parts = [*kind.train_list, *kind.test_list]
+    (tmp_path / kind.base_folder).mkdir()
+    for name, _ in parts:
+        (tmp_path / kind.base_folder / name).write_bytes(name.encode())
+    assert key(data, tmp_path) != named
+    monkeypatch.setattr(kind, "train_list", [[n, md5(n.encode()).hexdigest()] for n, _ in kind.train_list])
+    monkeypatch.setattr(kind, "test_list", [[n, md5(n.encode()).hexdigest()] for n, _ in kind.test_list])
+    assert key(data, tmp_path) == named
+
+
+def test_voc_and_market_as_published_by_their_counts(tmp_path, monkeypatch):
+    for year in ("VOC2007", "VOC2012"):
+        make_voc(tmp_path / "VOCdevkit" / year)
+    make_market(tmp_path / "Market-1501-v15.09.15")
+    for data, counts in (("voc", "VOC"), ("market1501", "MARKET1501")):
+        named = resolve(data=data).key()
+        assert key(data, tmp_path) != named
+        published = (
+            (8, 8, 4)
+            if data == "voc"
+            else tuple(len(layouts.market_names(tmp_path / "Market-1501-v15.09.15", part)[0]) for part in layouts.MARKET)
+        )
+        monkeypatch.setattr(layouts, counts, published)
+        assert key(data, tmp_path) == named
+
+
+def test_elpv_is_known_by_its_labels(monkeypatch):
+    named = resolve(data="elpv", k=2)
+    assert named.key() == "8faa71d03b"
+    monkeypatch.setattr(layouts, "ELPV", (2624, "another"))
+    assert named.key() != "8faa71d03b"
