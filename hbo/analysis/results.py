@@ -67,7 +67,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     for row in found:
         usual = {name: getattr(Run, name) for name in asked} if "git" in row else {}
         line = usual | {name: value for name, value in row.items() if name not in PLACES}
-        if "git" in row:
+        if "net" in row:  # else it failed before it was a run
             line["identity"] = identity.of_row(row)
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
     rest = sorted({name for line in lines for name in line} - {*asked, *FIRST})
