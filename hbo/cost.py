@@ -193,8 +193,9 @@ def table(costs: dict[str, Cost]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    from hbo import config, flags, recipes
+    from hbo import config, flags, tasks
     from hbo.errors import one_line
+    from hbo.tasks import build
 
     parser = flags.make_parser(
         "hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise."
@@ -206,9 +207,10 @@ def main(argv: list[str] | None = None) -> None:
         run = config.resolve(**given)
         # The paper's input and classes unless asked otherwise: its costs are those of ImageNet, and of VOC to detect.
         resolution = run.resolution if {"resolution", "data", "task"} & given.keys() else 224
-        usual = recipes.CLASSES["voc"] if run.task == "detect" else 1000
-        classes = recipes.CLASSES.get(run.data, usual) if "data" in given else usual
-        net = config.build_net(run, classes)
+        task = tasks.TASKS[run.task]
+        known = "data" in given and (not tasks.SETS[run.data].by_folder or run.data_dir is not None)
+        classes = tasks.counts(run.data, run.data_dir)[2] if known else task.paper_classes
+        net = build.network(run, classes)
         size = (resolution, round(resolution / run.aspect))
         costs = count(net, size)
     blocks = [asdict(block) for block in getattr(net, "built", [])]
@@ -220,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         by_stage = {name: asdict(cost) for name, cost in costs.items() if name != "total"}
         print(json.dumps(head | asdict(costs["total"]) | {"stages": by_stage, "blocks": blocks}))
         return
-    of = "without its classifier" if run.task == "reid" else f"{classes} classes"
+    of = "without its classifier" if task.new_classes else f"{classes} classes"
     print(f"{config.describe_net(run)}; {size[0]} x {size[1]}, {of}\n\n{table(costs)}\n")
     print("Built, a block a line:", *(_line(block) for block in blocks if block["block"] == "hb"), sep="\n  ")
 

@@ -67,18 +67,18 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     Raises:
         UserError: the file is neither; a field contradicts it; the data set has other classes.
     """
-    from hbo import checkpoint, fit, tasks
-    from hbo.data import open_data
+    from hbo import checkpoint, fit
     from hbo.data.sampling import EvalBatches, loader
+    from hbo.tasks import TASKS, build
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     fit.prepare(run)
-    data = open_data(run)
-    if run.task != "reid" and len(data.classes) != num_classes:  # who is retrieved was not trained on
+    data = build.open_data(run)
+    if not TASKS[run.task].new_classes and len(data.classes) != num_classes:  # who is retrieved was not trained on
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
     if trained.content.get("classes", data.classes) != data.classes:
         raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
-    task = tasks.make(run, data, num_classes=num_classes)
+    task = build.make(run, data, num_classes=num_classes)
     trained.load_into(task)
     trainer = fit.make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)

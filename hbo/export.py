@@ -83,7 +83,7 @@ def export(
     from hbo import checkpoint, fit
     from hbo.deploy import deploy
     from hbo.tasks.base import MEAN, STD
-    from hbo.tasks.classify import Classify
+    from hbo.tasks.classify.module import Classify
 
     if calibration < 1:
         raise UserError(f"calibration={calibration}: int8 needs at least one image to find its ranges")
@@ -157,7 +157,7 @@ def versions() -> dict[str, str]:
 
 def _data(run: Run, num_classes: int, path: Path, needed: bool) -> tuple[Any, str]:
     """The run's data set, or None and why not: released weights can be exported without ImageNet."""
-    from hbo.data import open_data
+    from hbo.tasks.build import open_data
 
     if run.data_dir is None and run.data in ("imagenet", "imagefolder") and not needed:
         return None, f"{run.data} without --data_dir"

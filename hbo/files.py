@@ -12,6 +12,7 @@ from typing import Any
 from hbo.errors import UserError
 
 READ_WHOLE = 1 << 30  # bytes of a set up to which every byte counts; it takes some seconds
+IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 UNCOMPRESSED = {".bmp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff"}  # whose sizes say nothing of what is in them
 LITTER = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what desktops leave in any folder; so are hidden files
 
@@ -26,6 +27,11 @@ def write_atomically(path: Path, text: str) -> None:
 def is_litter(name: str) -> bool:
     """Whether a file's name says that a desktop left it there: .DS_Store, ._*, Thumbs.db."""
     return name.startswith(".") or name.lower() in LITTER
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name, and not a desktop's shadow of one."""
+    return os.path.splitext(name)[1].lower() in IMAGES and not is_litter(name)
 
 
 # ------------------------------------------------------------ what files hold

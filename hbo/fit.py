@@ -102,17 +102,17 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     import numpy as np
     import pytorch_lightning as pl
 
-    from hbo import checkpoint, cost, size, tasks, tracking
+    from hbo import checkpoint, cost, size, tracking
     from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
-    from hbo.data import open_data
     from hbo.data.prefetch import prefetched
-    from hbo.data.sampling import EvalBatches, IdentityBatches, TrainBatches, loader
+    from hbo.data.sampling import EvalBatches, TrainBatches, loader
+    from hbo.tasks import build
 
     prepare(run)
-    data = open_data(run)
+    data = build.open_data(run)
     pl.seed_everything(run.seed, verbose=False)
     steps = len(TrainBatches(len(data.train), run.batch, run.seed, limit=run.limit_batches))
-    task = tasks.make(run, data, steps)
+    task = build.make(run, data, steps)
     costs = cost.count(task.net, run.size)["total"]  # refuses a resolution that is too small, before training
 
     changed = {}  # fields outside the key that an earlier part of the run had otherwise; its bits may differ
@@ -148,19 +148,13 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if run.compile:
         task.net.compile()
 
-    def batches(kind: type, images: Any, **kwargs: Any):
-        return kind(images, run.batch, rank=trainer.global_rank, world=run.world, limit=run.limit_batches, **kwargs)
-
-    sampling: dict[str, Any] = {"seed": run.seed, "progress": lambda: trainer.global_step}
-    if run.instances:
-        train = batches(IdentityBatches, data.train.labels, instances=run.instances, **sampling)
-    else:
-        train = batches(TrainBatches, len(data.train), **sampling)
+    share: dict[str, Any] = {"rank": trainer.global_rank, "world": run.world, "limit": run.limit_batches}
+    train = task.train_batches(data.train, seed=run.seed, progress=lambda: trainer.global_step, **share)
     workers = data_workers(run, data.train.in_memory)
     device = trainer.strategy.root_device
     train_loader, val_loader = (
         prefetched(loader(images, order, workers), device)
-        for images, order in ((data.train, train), (data.val, batches(EvalBatches, len(data.val))))
+        for images, order in ((data.train, train), (data.val, EvalBatches(len(data.val), run.batch, **share)))
     )
     try:
         trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hbo import layouts
 from hbo.config import Run, content, key_of
+from hbo.tasks import SETS
+from hbo.tasks.spec import BEFORE
 
 Identity = dict[str, Any]
 UNKNOWN = "not recorded"
 FIELDS = {f.name: f for f in fields(Run)}
-FOLDERS = ("imagefolder", "vocfolder", "marketfolder")  # sets that are known by what their folder holds
 # What an identity has besides fields, and how it is called.
 EXTRAS = {"world": "devices", "cached_side": "cached_side", "images": "images", "backbone": "backbone"}
 
@@ -33,12 +33,18 @@ def of_row(row: Mapping[str, Any]) -> Identity:
     saved = saved if isinstance(saved, Mapping) else None
     if saved is not None:
         found |= {name: saved[name] for name in ("images", "backbone") if name in saved}
-    if found.get("data") in FOLDERS and "images" not in found:
+    if _by_folder(found) and "images" not in found:
         found["images"] = _images(found, row)
     if "backbone" not in found and _started_from(row):
         weights = re.search(r"\(([0-9a-f]{10})\)$", str(row.get("backbone_weights") or ""))
         found["backbone"] = weights[1] if weights else f"{UNKNOWN} ({row.get('backbone_checkpoint')})"
     return found
+
+
+def _by_folder(found: Identity) -> bool:
+    """Whether the data set is known by what its folder holds."""
+    one = SETS.get(value(found, "data"))
+    return one is not None and one.by_folder
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -60,7 +66,7 @@ def _typed(name: str, value: Any) -> Any:
 
 def _images(found: Identity, row: Mapping[str, Any]) -> str:
     """The images of a row that does not say which: by its key where it was of a folder that is known, else a word of its own."""
-    for known in layouts.BEFORE.values():
+    for known in BEFORE.values():
         if key_of(found | {"images": known}) == row.get("key"):
             return known
     return f"{UNKNOWN} ({row.get('data_dir') or row.get('study')})"
@@ -81,7 +87,7 @@ def varying(identities: Sequence[Identity]) -> list[str]:
 
 def value(identity: Identity, name: str) -> Any:
     """What an identity has under a name, a default included."""
-    return identity.get(name, getattr(Run, name, None))
+    return identity.get(name, getattr(Run, name) if name in FIELDS else None)
 
 
 def group(identity: Identity, without: Iterable[str] = ("seed",)) -> str:

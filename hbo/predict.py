@@ -30,7 +30,7 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     """
     from hbo.analysis.detections import one
     from hbo.data.sources import read_image
-    from hbo.tasks.detect import Detect
+    from hbo.tasks.detect.module import Detect
 
     run, classes = trained.run, trained.content.get("classes")
     if run.task != "detect" or classes is None:

@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hbo import layouts
 from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
 from hbo.files import write_atomically
 from hbo.lock import Lock
+from hbo.tasks import COLUMNS, SETS, TASKS
+from hbo.tasks.spec import percent
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
@@ -116,7 +117,7 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
     return {
         "key": key_of(identity),
         "identity": identity,
-        "images_known_by": layouts.known_by(run.data, run.data_dir),
+        "images_known_by": SETS[run.data].looked(run.data, run.data_dir)[1],
         "git": git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": machine(),
@@ -192,41 +193,20 @@ def label(net: str, k: int, depths: list[int]) -> str:
 
 
 def main_metric(row: Mapping[str, Any]) -> str:
-    """The metric that tells most of a row's task: its `headline` in hbo.tasks. A row without a task is a classifier's."""
+    """The metric that tells most of a row's task. A row without a task is a classifier's."""
     task = row.get("task")
-    return "map" if task in ("detect", "reid") else "top1"
+    return TASKS[task if task in TASKS else "classify"].headline
 
 
 def headline(row: dict[str, Any]) -> str:
     """A finished row's main result in a few words."""
     name = main_metric(row)
-    return f"{'mAP' if name == 'map' else 'top-1'} {100 * row[name]:.2f} %"
-
-
-def results(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the row's task reports, for people to read."""
-    percent = lambda name: f"{100 * row[name]:.2f} %"
-    if row.get("task") == "detect":
-        lines = [("mAP, 11 points", percent("map")), ("mAP, area", percent("map_area")), ("mAP, COCO", percent("coco_map"))]
-        return lines + [(f"AP {name}", percent(f"ap_{name}")) for name in row["classes"] if f"ap_{name}" in row]
-    if row.get("task") == "reid":
-        lines = [("mAP", percent("map")), *((f"rank-{n}", percent(f"rank{n}")) for n in (1, 5, 10, 20))]
-        return [*lines, ("queries", f"{row['queries']}, {row['unmatched']} without a match")]
-    lines = [("top-1", percent("top1"))]
-    if "top5" in row:
-        lines.append(("top-5", percent("top5")))
-    if row["num_classes"] == 2:
-        lines += [
-            ("balanced accuracy", percent("balanced_accuracy")),
-            ("F1", percent("f1")),
-            ("largest class", percent("majority")),
-        ]
-    return lines
+    return f"{COLUMNS[name]} {percent(row, name)}"
 
 
 def summary(row: dict[str, Any], where: Path) -> str:
     """The few lines that a run ends with."""
-    lines = results(row)
+    lines = TASKS[row.get("task", "classify")].report(row)
     if row.get("left_out_boxes") or row.get("clipped_boxes"):
         lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))
     if row.get("classifier_epochs"):

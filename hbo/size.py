@@ -6,14 +6,12 @@ wanted number of multiply-adds is found in about one. The sums equal `hbo.cost.c
 
 from dataclasses import replace
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import nn
 
-from hbo import config, cost, nets
+from hbo import cost, nets
 from hbo.block import Block, conv_norm
-from hbo.config import Run
 from hbo.cost import Cost
 from hbo.errors import UserError
 
@@ -21,18 +19,6 @@ PAPER = 224, 1000  # the input and the classes at which the paper counts
 TOLERANCE = 0.03
 STEP = 1000  # widths are searched in thousandths
 Shape = tuple[int, int, int]
-
-
-def of_run(run: Run, classes: int) -> Cost:
-    """Costs of one image through what the run trains: its network, the whole detector, or what makes a feature.
-
-    Raises:
-        UserError: the network cannot be built, or refuses the resolution.
-    """
-    what = run.net, config.block_of(run), run.width, run.divisor, run.first_stage, run.resolution, classes
-    if run.task == "reid":
-        return _embedding(*what[:5], run.bn_neck, run.size)
-    return _detector(*what, run.head) if run.task == "detect" else total(*what)
 
 
 @cache
@@ -111,38 +97,6 @@ def _block(part: nets.Part, switches: Block, shape: Shape) -> tuple[Cost, Shape]
 @cache
 def _head(cin: int, cout: int, shape: Shape) -> tuple[Cost, Shape]:
     return _count(conv_norm(cin, cout), shape)
-
-
-@cache
-def _detector(
-    net: str,
-    block: Block,
-    width: float | None,
-    divisor: int | None,
-    first_stage: nets.FirstStage,
-    resolution: int,
-    classes: int,
-    head: Literal["separable", "full"],
-) -> Cost:
-    from hbo.ssd import Detector
-
-    backbone = nets.build(net, block, width, divisor, 1000, first_stage)
-    return cost.count(Detector(backbone, classes, head, resolution), resolution)["total"]
-
-
-@cache
-def _embedding(
-    net: str,
-    block: Block,
-    width: float | None,
-    divisor: int | None,
-    first_stage: nets.FirstStage,
-    bn_neck: bool,
-    size: tuple[int, int],
-) -> Cost:
-    from hbo.embedding import Embedding
-
-    return cost.count(Embedding(nets.build(net, block, width, divisor, 1000, first_stage), bn_neck), size)["total"]
 
 
 @cache

@@ -14,11 +14,13 @@ import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-from hbo import block, embedding, nets, ssd
+from hbo import block, nets
 from hbo.metrics import Detections, Outcomes, Rankings
-from hbo.tasks.classify import Classify
-from hbo.tasks.detect import Detect
-from hbo.tasks.reid import Reid
+from hbo.tasks.classify.module import Classify
+from hbo.tasks.detect import ssd
+from hbo.tasks.detect.module import Detect
+from hbo.tasks.reid import embedding
+from hbo.tasks.reid.module import Reid
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"

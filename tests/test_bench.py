@@ -13,6 +13,7 @@ from hbo.bench import infer
 from hbo.bench import train as bench
 from hbo.errors import UserError
 from hbo.norm import BatchNorm
+from hbo.tasks import build
 
 TINY = ("--data", "digits", "--batch", "4", "--width", "0.25", "--divisor", "8", "--threads", "1")
 
@@ -20,7 +21,7 @@ TINY = ("--data", "digits", "--batch", "4", "--width", "0.25", "--divisor", "8",
 @pytest.mark.parametrize("divisor", [2, 8])
 def test_mobilenetv2_has_the_same_multiply_adds(divisor):
     found, _ = bench.rivals(config.resolve(data="imagenet", width=0.25, divisor=divisor))
-    macs = [cost.macs(config.build_net(found[name][0], 1000), 224) for name in ("channels_last", "mobilenetv2")]
+    macs = [cost.macs(build.network(found[name][0], 1000), 224) for name in ("channels_last", "mobilenetv2")]
     assert macs[1] == pytest.approx(macs[0], rel=0.03)
 
 
@@ -28,7 +29,7 @@ def test_plain_is_plain_and_mobilenetv2_takes_the_quick_batch_norm():
     found, _ = bench.rivals(config.resolve(data="imagenet"))
     assert next(iter(found)) == "nchw"
     assert not found["nchw"][0].channels_last
-    net = config.build_net(found["mobilenetv2"][0], 10)
+    net = build.network(found["mobilenetv2"][0], 10)
     assert all(isinstance(m, BatchNorm) for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 

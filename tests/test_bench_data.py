@@ -7,9 +7,10 @@ from conftest import make_folder
 
 from hbo.bench import data as bench
 from hbo.config import resolve
-from hbo.data import cache, open_data
+from hbo.data import cache
 from hbo.data.sampling import seeded
-from hbo.tasks.classify import Classify
+from hbo.tasks.build import open_data
+from hbo.tasks.classify.module import Classify
 
 
 @pytest.mark.parametrize("given", [

@@ -17,11 +17,12 @@ from PIL import Image
 from test_fit import same_run, wait_for
 
 from hbo.config import resolve
-from hbo.data import cache, open_data
+from hbo.data import cache
 from hbo.data.augment import unpack
 from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.errors import DataError, UserError
+from hbo.tasks.build import open_data
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +252,7 @@ import sys
 from hbo import signals
 signals.listen()
 from hbo.config import resolve
-from hbo.data import open_data
+from hbo.tasks.build import open_data
 data = open_data(resolve(data="imagefolder", data_dir=sys.argv[1], cache="disk", cache_dir=sys.argv[2], batch=4, resolution=64))
 print(data.train.pixels.flat.sum().item())
 """

@@ -12,7 +12,7 @@ from hbo.block import Block
 from hbo.config import Run, resolve, to_yaml
 from hbo.errors import UserError
 from hbo.flags import make_parser, parse
-from hbo.recipes import RECIPES
+from hbo.tasks import SETS
 
 
 def test_the_default_run_is_table_6_on_elpv():
@@ -50,12 +50,12 @@ def test_imagenets_recipe_is_the_papers():
     assert resolve(data="imagenet", resolution=192, eval_resize=256).eval_resize == 256  # table 5
 
 
-@pytest.mark.parametrize("data", list(RECIPES))
+@pytest.mark.parametrize("data", list(SETS))
 def test_an_explicit_flag_beats_the_recipe(data):
     others = {"width": 0.5, "divisor": 2, "resolution": 48, "eval_resize": 500, "epochs": 30, "batch": 16, "lr": 0.3, "weight_decay": 0.3,
               "warmup": 0.5, "crop": "random", "crop_area": 0.9, "flip": "horizontal", "jitter": 0.7, "class_weights": "none",
               "schedule": "cosine", "milestones": "2,3", "warmup_from": 1e-5, "aspect": 1.5, "optimizer": "sgd", "label_smoothing": 0.3}  # fmt: skip
-    for field, value in RECIPES[data].items():
+    for field, value in SETS[data].recipe.items():
         if field == "task":
             continue  # no flag changes what a set is for
         assert getattr(resolve(data=data), field) == value

@@ -10,10 +10,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hbo.config import resolve
-from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, TrainBatches, few, hashed, loader, seeded, split
 from hbo.data.sources import read_image
 from hbo.errors import DataError
+from hbo.tasks.build import open_data
 
 
 @pytest.fixture(scope="module")

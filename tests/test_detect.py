@@ -11,12 +11,12 @@ from test_fit import same_run, wait_for, weights
 
 from hbo import checkpoint
 from hbo.config import resolve
-from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError
 from hbo.metrics import Detections, by_image, detection
 from hbo.nets import build
-from hbo.tasks.detect import Detect
+from hbo.tasks.build import open_data
+from hbo.tasks.detect.module import Detect
 
 SMALL = ["--data", "vocfolder", "--width", 0.1, "--resolution", 64, "--batch", 4, "--threads", 1, "--workers", 0]
 BRIEF = [*SMALL, "--epochs", 3, "--warmup", 0.5, "--lr", 0.01, "--schedule", "cosine"]

@@ -11,8 +11,9 @@ from scipy import stats
 
 from hbo import cost
 from hbo.analysis import figures, study
-from hbo.config import build_net, resolve
+from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.tasks.build import network as build_net
 
 STUDY = study.read("contraction", "mobilenetv2", source=ROOT / "ablations")
 

@@ -7,8 +7,8 @@ import torch
 from conftest import make_market
 from test_reid import batch_of, reid
 
-from hbo import tasks
-from hbo.data import open_data
+from hbo.tasks import build
+from hbo.tasks.build import open_data
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_floors_are_of_the_first_weights_of_a_run(market):
     assert [row["features"] for row in found] == ["joint histogram", "histogram a channel", *["hbonet:0.1, untrained"] * 2]
     pl.seed_everything(1, verbose=False)
     data = open_data(run)
-    task = tasks.make(reid(data_dir=str(market), width=0.1, seed=1), data).eval()
+    task = build.make(reid(data_dir=str(market), width=0.1, seed=1), data).eval()
     images, shown, _ = data.val.__getitems__([(0, i) for i in range(len(data.val))])
     with torch.no_grad():
         feature = task(images)

@@ -84,13 +84,21 @@ def test_whatever_is_not_the_seed_keeps_rows_apart_everywhere(field):
         {"devices": 2},
         {"num_nodes": 2},
         {"data": "imagefolder", "study": "elsewhere"},
-        {"data": "imagefolder", "crop": "random", "cache": "ram"},
+        {"data": "imagenet", "crop": "random", "cache": "ram"},
         {"backbone_checkpoint": "a.ckpt", "backbone_weights": "a state dict (0123456789)"},
     ],
     ids=str,
 )
 def test_so_does_what_no_field_says_alone(changes):
     assert_apart(both(**changes))
+
+
+def test_a_column_says_what_tells_it_from_the_next_in_words():
+    """What an identity has besides fields is absent where it is not; no default of Python's is printed."""
+    rows_ = ROWS.assign(data="imagenet", crop="random", identity=None)
+    table = pd.concat([rows_, rows_.assign(cache="ram", key=ROWS["key"] + "x")], ignore_index=True)
+    titles = [name for name in tables.paper_table(6, table).frame.columns if name.startswith("top-1 on")]
+    assert titles == [f"top-1 on imagenet (64 px, 20 epochs, cached_side={side})" for side in (None, 64)]
 
 
 def test_images_and_backbones_are_what_files_hold():

@@ -1,5 +1,6 @@
 """A data set's fingerprint: names and bytes of what is read, none for the set as it was published, never remembered."""
 
+import dataclasses
 import os
 import shutil
 
@@ -8,9 +9,17 @@ import pytest
 from conftest import make_folder, make_market, make_voc
 from PIL import Image
 
-from hbo import files, layouts
+from hbo import files
 from hbo.config import resolve
-from hbo.data import open_data
+from hbo.tasks import SETS
+from hbo.tasks.build import open_data
+from hbo.tasks.classify import layout, sets
+from hbo.tasks.detect import layout as voc
+from hbo.tasks.reid import layout as market
+
+
+def known_by(data, path):
+    return SETS[data].looked(data, str(path))[1]
 
 
 def key(data, path, **given):
@@ -121,9 +130,9 @@ def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypa
     run = {
         suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix))) for suffix in (".jpg", ".bmp")
     }
-    assert layouts.known_by("imagefolder", run[".jpg"].data_dir) == "names and bytes"
+    assert known_by("imagefolder", run[".jpg"].data_dir) == "names and bytes"
     monkeypatch.setattr(files, "READ_WHOLE", 1000)
-    assert layouts.known_by("imagefolder", run[".jpg"].data_dir) == "names and sizes"
+    assert known_by("imagefolder", run[".jpg"].data_dir) == "names and sizes"
     before = {suffix: one.key() for suffix, one in run.items()}
     for suffix in run:
         path = tmp_path / suffix / "val" / "x" / f"0{suffix}"
@@ -134,14 +143,20 @@ def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypa
     assert run[".jpg"].key() != before[".jpg"]
 
 
+def as_published(monkeypatch, data, counts):
+    """As if the set had been published with so many images."""
+    one = dataclasses.replace(SETS[data], look=lambda root: layout.look(root, counts))
+    monkeypatch.setitem(SETS, data, one)
+
+
 def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(tmp_path, monkeypatch):
     named = resolve(data="imagenet").key()
     assert key("imagenet", tmp_path / "not there") == named
     tenth, whole = (make_folder(tmp_path / str(n), {"x": n, "y": n}, {"x": 1, "y": 1}) for n in (2, 20))
-    monkeypatch.setitem(layouts.SIZES, "imagenet", (40, 2))
+    as_published(monkeypatch, "imagenet", (40, 2))
     (whole / "train" / "x" / "Thumbs.db").write_bytes(b"litter")
     assert key("imagenet", whole) == named
-    assert layouts.known_by("imagenet", str(whole)) == "counts, as published"
+    assert known_by("imagenet", str(whole)) == "counts, as published"
     assert len({key("imagenet", tenth), key("imagefolder", tenth), named}) == 3
 
 
@@ -150,7 +165,7 @@ def test_imagenette_lies_a_folder_deeper(tmp_path, monkeypatch):
     assert key("imagenette", tmp_path) == named  # not downloaded yet
     make_folder(tmp_path / "imagenette2-320", {"x": 2}, {"x": 1})
     assert key("imagenette", tmp_path) != named
-    monkeypatch.setitem(layouts.SIZES, "imagenette", (2, 1))
+    as_published(monkeypatch, "imagenette", (2, 1))
     assert key("imagenette", tmp_path) == named
 
 
@@ -176,20 +191,20 @@ def test_voc_and_market_as_published_by_their_counts(tmp_path, monkeypatch):
     for year in ("VOC2007", "VOC2012"):
         make_voc(tmp_path / "VOCdevkit" / year)
     make_market(tmp_path / "Market-1501-v15.09.15")
-    for data, counts in (("voc", "VOC"), ("market1501", "MARKET1501")):
+    for data, counts in (("voc", (voc, "PUBLISHED_LISTS")), ("market1501", (market, "MARKET1501"))):
         named = resolve(data=data).key()
         assert key(data, tmp_path) != named
         published = (
             (8, 8, 4)
             if data == "voc"
-            else tuple(len(layouts.market_names(tmp_path / "Market-1501-v15.09.15", part)[0]) for part in layouts.MARKET)
+            else tuple(len(market.names(tmp_path / "Market-1501-v15.09.15", part)[0]) for part in market.PARTS)
         )
-        monkeypatch.setattr(layouts, counts, published)
+        monkeypatch.setattr(*counts, published)
         assert key(data, tmp_path) == named
 
 
 def test_elpv_is_known_by_its_labels(monkeypatch):
     named = resolve(data="elpv", k=2)
     assert named.key() == "8faa71d03b"
-    monkeypatch.setattr(layouts, "ELPV", (2624, "another"))
+    monkeypatch.setattr(sets, "ELPV", (2624, "another"))
     assert named.key() != "8faa71d03b"

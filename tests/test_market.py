@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hbo.config import resolve
-from hbo.data import open_data
 from hbo.data.sampling import IdentityBatches, TrainBatches
 from hbo.errors import DataError
+from hbo.tasks.build import open_data
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 

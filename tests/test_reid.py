@@ -6,13 +6,15 @@ import torch
 from conftest import call
 from torch import nn
 
-from hbo import checkpoint, cost, nets, tasks
+from hbo import checkpoint, cost, nets
 from hbo.block import Block
-from hbo.config import build_net, resolve
-from hbo.embedding import Embedding
+from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.tasks import build
 from hbo.tasks.base import Schedule
-from hbo.tasks.reid import triplet
+from hbo.tasks.build import network as build_net
+from hbo.tasks.reid.embedding import Embedding
+from hbo.tasks.reid.module import triplet
 
 
 def reid(**given):
@@ -102,11 +104,9 @@ def test_a_network_without_a_linear_end_is_refused():
 def test_costs_are_those_of_the_feature():
     run = resolve(data="market1501", width=0.5)
     whole = cost.count(nets.build("hbonet", Block(), 0.5), (256, 128))
-    from hbo import size
-
-    assert size.of_run(run, 751).macs == whole["total"].macs - whole["classifier"].macs
-    assert size.of_run(run, 751).params == whole["total"].params - whole["classifier"].params
-    assert size.of_run(resolve(data="market1501", width=0.5, aspect=1.0), 751).macs > 1.9 * size.of_run(run, 751).macs
+    assert build.cost(run, 751).macs == whole["total"].macs - whole["classifier"].macs
+    assert build.cost(run, 751).params == whole["total"].params - whole["classifier"].params
+    assert build.cost(resolve(data="market1501", width=0.5, aspect=1.0), 751).macs > 1.9 * build.cost(run, 751).macs
     assert "256 x 128, without its classifier" in call("hbo.cost", "--task", "reid", "--width", 0.5)[0]
 
 
@@ -127,7 +127,7 @@ class Data:
 
 def made(**given):
     torch.manual_seed(0)
-    task = tasks.make(reid(width=0.1, batch=12, **given), Data())  # pyright: ignore
+    task = build.make(reid(width=0.1, batch=12, **given), Data())  # pyright: ignore
     with torch.no_grad():
         task.classifier.weight.mul_(100)  # so that the first logits differ
     return task.train()

@@ -11,10 +11,11 @@ from conftest import call, make_market, only_row, start
 from test_fit import same_run, wait_for, weights
 from test_reid import reid
 
-from hbo import cost, nets, tasks
-from hbo.data import open_data
-from hbo.embedding import Embedding
+from hbo import cost, nets
 from hbo.errors import UserError
+from hbo.tasks import build
+from hbo.tasks.build import open_data
+from hbo.tasks.reid.embedding import Embedding
 
 SMALL = ["--data", "marketfolder", "--resolution", 64, "--width", 0.1, "--threads", 1, "--workers", 0, "--accelerator", "cpu"]
 
@@ -195,7 +196,7 @@ def test_a_lost_network_ends_the_run(market, tmp_path):
 def test_open_data_gives_what_the_task_takes(market):
     run = reid(data_dir=str(market), width=0.1)
     data = open_data(run)
-    task = tasks.make(run, data).eval()
+    task = build.make(run, data).eval()
     for start_ in range(0, len(data.val), 42):
         task.evaluate_batch(data.val.__getitems__([(0, i) for i in range(start_, start_ + 42)]))
     task.last_outcomes = task.outcomes.compute()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hbo.errors import UserError
 from hbo.metrics import CMCMeanAveragePrecision, Rankings, cmc_map
-from hbo.retrieval import CHUNK, RANKS, TOP, ranked
+from hbo.tasks.reid.metrics import CHUNK, RANKS, TOP, ranked
 
 Side = tuple[Tensor, Tensor, Tensor]  # features, identities, cameras
 

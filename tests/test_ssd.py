@@ -18,7 +18,7 @@ from hbo import cost
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build
-from hbo.ssd import EXTRA, Detector
+from hbo.tasks.detect.ssd import EXTRA, Detector
 
 NETS = [
     "hbonet",

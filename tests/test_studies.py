@@ -12,8 +12,9 @@ from conftest import ROOT, make_market, make_voc, published
 
 from hbo import cost, size
 from hbo.analysis.published import RIVALS
-from hbo.config import Run, build_net, resolve
+from hbo.config import Run, resolve
 from hbo.sweep.study import COMMAND, read
+from hbo.tasks.build import network as build_net
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}

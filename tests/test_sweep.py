@@ -9,13 +9,14 @@ import yaml
 from conftest import REFERENCE, ROOT, call
 
 from hbo import cost, lock, rows
-from hbo.config import build_net, resolve
-from hbo.data import open_data
+from hbo.config import resolve
 from hbo.errors import UserError
-from hbo.recipes import SIZES
 from hbo.sweep import plan, slurm
 from hbo.sweep.__main__ import main
 from hbo.sweep.study import draw, grid, read
+from hbo.tasks import SETS
+from hbo.tasks.build import network as build_net
+from hbo.tasks.build import open_data
 
 ORACLE = json.loads((REFERENCE / "sweep_order.json").read_text())
 TINY = {"method": "grid", "parameters": {"data": {"value": "digits"}, "k": {"values": [1, 2]}, "seed": {"values": [0, 1]}}}
@@ -214,7 +215,7 @@ def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
 @pytest.mark.parametrize("data", ["elpv", "digits", "fake"])
 def test_sizes_are_the_data_sets(data):
     opened = open_data(resolve(data=data))
-    assert SIZES[data] == (len(opened.train), len(opened.val))
+    assert SETS[data].images == (len(opened.train), len(opened.val))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hbo import cost
 from hbo.analysis import published as paper
 from hbo.analysis import results
 from hbo.analysis.tables import ABSENT, paper_table, stage_table
-from hbo.config import build_net, resolve
+from hbo.config import resolve
+from hbo.tasks.build import network as build_net
 
 ROWS = results.load(ROOT / "ablations", "contraction")
 PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)

@@ -9,10 +9,10 @@ from conftest import annotate, make_voc
 from PIL import Image
 
 from hbo.config import resolve
-from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
-from hbo.data.voc import CLASSES, read
 from hbo.errors import DataError
+from hbo.tasks.build import open_data
+from hbo.tasks.detect.data import CLASSES, read
 
 SIZE = 100, 80  # width and height
 

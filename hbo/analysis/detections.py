@@ -24,7 +24,7 @@ from hbo.analysis import results
 from hbo.analysis.tables import Table
 from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError, check_picture, one_line
-from hbo.voc_map import IGNORED, TRUE, match
+from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
 
 COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}
 LIKELY = 0.5  # scores from which a detection is drawn
@@ -86,8 +86,8 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
         UserError: the folder holds no finished detector, or its data lie elsewhere now.
     """
     from hbo.config import Run, resolve
-    from hbo.data import open_data
     from hbo.metrics import by_image
+    from hbo.tasks.build import open_data
 
     row = rows.read(folder)
     if not row or row.get("state") != "done" or row.get("task") != "detect":

@@ -25,8 +25,9 @@ from hbo.analysis import published, stats
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
 from hbo.block import Block
-from hbo.config import Run, build_net
+from hbo.config import Run
 from hbo.errors import UserError, one_line
+from hbo.tasks import build
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
@@ -207,7 +208,7 @@ def stage_costs(runs: dict[str, Run], resolution: int = 224, classes: int = 1000
     """
     from hbo import cost
 
-    nets = {name: build_net(run, classes) for name, run in runs.items()}
+    nets = {name: build.network(run, classes) for name, run in runs.items()}
     if strange := [name for name, net in nets.items() if not hasattr(net, "labels")]:
         raise UserError(f"{strange[0]}: has no stages of table 1; `resolution_costs` compares any networks")
     counted = {name: cost.count(net, resolution) for name, net in nets.items()}
@@ -221,7 +222,7 @@ def stage_costs(runs: dict[str, Run], resolution: int = 224, classes: int = 1000
 
 def resolution_costs(runs: dict[str, Run], resolution: int = 224, classes: int = 1000) -> Figure:
     """Multiply-adds by the height of the map that they write: where a network spends, whatever its stages are."""
-    found = {name: by_height(build_net(run, classes), resolution) for name, run in runs.items()}
+    found = {name: by_height(build.network(run, classes), resolution) for name, run in runs.items()}
     heights = sorted({height for costs in found.values() for height in costs}, reverse=True)
     bars = {name: [costs.get(height, 0) / 1e6 for height in heights] for name, costs in found.items()}
     return _bars(bars, [f"{h} x {h}" for h in heights], "map", f"million multiply-adds ({resolution} x {resolution})")

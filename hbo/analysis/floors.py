@@ -54,12 +54,11 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     """
     import pytorch_lightning as pl
 
-    from hbo import tasks
-    from hbo.data import open_data
+    from hbo.tasks import build
 
     if run.task != "reid":
         raise UserError(f"data={run.data}: floors are of re-identification; take --data market1501 or marketfolder")
-    data = open_data(run)
+    data = build.open_data(run)
     rows: list[dict[str, Any]] = []
     for name, function in (("joint histogram", joint_histogram), ("histogram a channel", channel_histograms)):
         rows.append({"features": name, "seed": None, **_judge(run, data, function)})
@@ -70,7 +69,7 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
             }
             own = config.resolve(**rest | {"seed": seed} | _named(net))
             pl.seed_everything(seed, verbose=False)
-            task: Any = tasks.make(own, data).eval()
+            task: Any = build.make(own, data).eval()
             with torch.inference_mode():
                 found = _judge(own, data, task.retrieved_by)
             rows.append({"features": f"{net}, untrained", "seed": seed, **found})

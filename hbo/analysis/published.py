@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from hbo import nets, recipes
+from hbo import nets
 from hbo.config import Run, resolve
 from hbo.cost import Cost
 from hbo.errors import UserError
+from hbo.tasks import SETS, build
 
 PAPER = Path(__file__).parents[2] / "papers" / "hbonet"
 TITLES = {
@@ -86,10 +87,8 @@ def name_of(number: int, row: dict[str, Any]) -> str:
 
 def cost_of(run: Run) -> Cost | None:
     """Multiply-adds and parameters as the paper counts; None where the rival's package is not installed."""
-    from hbo import size
-
     try:
-        return size.of_run(run, recipes.CLASSES[run.data])
+        return build.cost(run, SETS[run.data].classes or 1000)
     except UserError as error:
         if ":" in run.net and "install" in str(error):
             return None

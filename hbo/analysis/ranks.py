@@ -35,7 +35,7 @@ def rankings(folder: Path, data_dir: str | None = None, queries: int = 8, worst:
         UserError: the folder holds no finished re-identifier, or its data lie elsewhere now.
     """
     from hbo.config import Run, resolve
-    from hbo.data import open_data
+    from hbo.tasks.build import open_data
 
     row = rows.read(folder)
     if not row or row.get("state") != "done" or row.get("task") != "reid":

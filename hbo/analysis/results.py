@@ -20,10 +20,9 @@ import pandas as pd
 from hbo import files, identity, rows
 from hbo.config import Run
 from hbo.errors import UserError, one_line
+from hbo.tasks import COLUMNS, MORE
 
-METRICS = (
-    "top1", "top5", "balanced_accuracy", "f1", "map", "map_area", "coco_map", "rank1", "rank5", "rank10", "rank20", "seconds",
-)  # fmt: skip
+METRICS = (*COLUMNS, *MORE, "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
 WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started"} | {
     f.name for f in fields(Run) if f.type in (str, str | None)
@@ -67,7 +66,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     for row in found:
         usual = {name: getattr(Run, name) for name in asked} if "git" in row else {}
         line = usual | {name: value for name, value in row.items() if name not in PLACES}
-        if "net" in row:  # else it failed before it was a run
+        if row.get("net") is not None:  # else it failed before it was a run
             line["identity"] = identity.of_row(row)
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
     rest = sorted({name for line in lines for name in line} - {*asked, *FIRST})

@@ -14,13 +14,11 @@ import numpy as np
 import pandas as pd
 
 from hbo.errors import UserError
+from hbo.tasks import COLUMNS
 
 ROUNDING = 1e-12  # share of the largest value below which a difference is floating point's and not the runs'
 EXACT, FLIPS = 14, 9999  # pairs up to which all 2^n sign flips are tried, and the random ones tried above that
-SHOWN = {  # a metric's column, and how it is read
-    "top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy", "f1": "F1", "map": "mAP", "voc07_map": "mAP",
-    "map_area": "mAP (area)", "coco_map": "mAP (COCO)", "rank1": "rank-1",
-}  # fmt: skip
+SHOWN = COLUMNS  # a metric's column, and how it is read
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from torch import nn
 from hbo import identity, nets
 from hbo.analysis import published, results
 from hbo.analysis.stats import SHOWN
-from hbo.config import Run, build_net, content, resolve
+from hbo.config import Run, content, resolve
 from hbo.errors import UserError, one_line
 from hbo.identity import Identity
+from hbo.tasks import build
 
 ABSENT = "—"
 ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
@@ -231,7 +232,7 @@ def stage_table(run: Run) -> Table:
     """Table 1 from the network itself: each stage's input as it arrives there, and what its modules are made of."""
     from hbo import cost
 
-    net = build_net(run, 1000)
+    net = build.network(run, 1000)
     if not isinstance(net, nets.Net):
         raise UserError(f"net={run.net}: no table of stages; take hbonet, hbonet_ir or mobilenetv2_hbo")
     assert run.width is not None

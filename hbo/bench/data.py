@@ -57,9 +57,10 @@ def data(run: config.Run) -> dict[str, Any]:
     """Images/s of each rival, a value a turn, their ratios to the first, and what the cache changes of the crops."""
     import torch
 
-    from hbo.data import cache, open_data
+    from hbo.data import cache
     from hbo.data.sampling import TrainBatches, loader
     from hbo.tasks.base import MEAN, STD
+    from hbo.tasks.build import open_data
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
     runs = {name: replace(run, cache=kind) for name, kind in (("disk", "disk"), ("ram", "ram"))}

@@ -28,6 +28,7 @@ from typing import Any
 from hbo import config, files, flags
 from hbo.bench import train, turns
 from hbo.errors import UserError
+from hbo.tasks import build
 
 TURNS, IMAGES = 15, 20  # turns measured, after one of warm-up; images a turn
 THREADS = (1, 2)
@@ -75,10 +76,10 @@ def main(argv: list[str]) -> None:
 def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str]]:
     """Name -> (network in evaluation mode, how it is described), and name -> reason of those that there cannot be."""
     beside, left_out = train.rivals(run)
-    found = {"own": (config.build_net(run, 1000).eval(), config.describe_net(run))}
+    found = {"own": (build.network(run, 1000).eval(), config.describe_net(run))}
     if "mobilenetv2" in beside:
         fields = beside["mobilenetv2"].run
-        found["mobilenetv2"] = (config.build_net(fields, 1000).eval(), config.describe_net(fields))
+        found["mobilenetv2"] = (build.network(fields, 1000).eval(), config.describe_net(fields))
     if "reference" in beside:
         released = train.reference(beside["reference"].run, Path(os.environ["HBO_REFERENCE"]))
         found["reference"] = (released.eval(), "the authors' definition of it")
@@ -199,7 +200,7 @@ def studies(names: list[str], source: str, to: Path) -> None:
     rivals = {}
     for i, network in enumerate(tqdm(table.to_dict("records"), unit="network", desc="export", leave=False)):
         run = latency.run_of(network)
-        net = config.build_net(run, int(network["num_classes"]))
+        net = build.network(run, int(network["num_classes"]))
         session = export.open_session(export.to_onnx(deploy(net), run.resolution).SerializeToString(), 1)
         image = torch.randn(1, 3, run.resolution, run.resolution).numpy()
         rivals[str(i)] = partial(milliseconds, session, image)

@@ -210,7 +210,7 @@ def _serve(pipe: Any, rival: Rival) -> None:
     import torch
 
     from hbo import allocator, fit
-    from hbo.tasks.classify import Classify
+    from hbo.tasks.classify.module import Classify
 
     run = rival.run
     fit.quieten()

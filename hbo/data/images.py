@@ -1,13 +1,10 @@
-"""Image classification: images with their transforms, and folders of photographs.
+"""Images with their transforms, by (epoch, index).
 
 An item is (uint8 image (3, R, R), label, index); the task normalises on its device.
 """
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, zip_longest
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +16,10 @@ from torchvision.transforms import v2
 from hbo.config import Run
 from hbo.data import cache
 from hbo.data.augment import Augment, Raw, Size, pack
-from hbo.data.sampling import few, seeded, split
-from hbo.data.sources import Files, Get, Source, check_headers
-from hbo.errors import DataError
-from hbo.layouts import data_dir, is_image, scan
+from hbo.data.sampling import seeded
+from hbo.data.sources import Get, Source
 
-CHECKED = 100_000  # files whose headers are read before training; of a larger set, the first of each class
-Opened = tuple["Images", "Images", list[str]]
+PROBED = 100_000  # images whose sizes are read to say how large their cache will be; of a larger set, an even choice
 
 
 class Images(Dataset):
@@ -129,7 +123,7 @@ def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int |
         if not isinstance(fixed, v2.Identity):
             height, width = fixed.transforms[-1].size  # pyright: ignore  (of the centre crop)
             return images * height * width * get.shape(0)[2], True
-        chosen = range(0, images, math.ceil(images / CHECKED))
+        chosen = range(0, images, math.ceil(images / PROBED))
         with ThreadPoolExecutor(4) as pool:
             shapes = list(pool.map(get.shape, chosen))
         each = [reduced(height, width, side) * channels for height, width, channels in shapes]
@@ -148,105 +142,3 @@ def reduced(height: int, width: int, side: int | None) -> int:
 def whole(resize: int, crop: int) -> list[v2.Transform]:
     """The short side to `resize`, then the middle `crop` x `crop`."""
     return [v2.Resize(resize, antialias=True), *([v2.CenterCrop(crop)] if crop != resize else [v2.CenterCrop(resize)])]
-
-
-def fixed_part(run: Run, train: bool) -> v2.Transform:
-    """What is the same for an image each time it is seen; sets in memory do it once."""
-    if not train:
-        return v2.Compose(whole(run.eval_resize or run.resolution, run.resolution))
-    return v2.Identity() if run.crop == "random" else v2.Compose(whole(run.resolution, run.resolution))
-
-
-def random_part(run: Run, train: bool) -> list[v2.Transform]:
-    """Training's crops, flips and jitter."""
-    parts: list[v2.Transform] = []
-    if train and run.crop == "random":
-        parts.append(v2.RandomResizedCrop(run.resolution, scale=(run.crop_area, 1.0), antialias=True))
-    if train and run.crop == "pad":
-        parts.append(v2.RandomCrop(run.resolution, padding=run.resolution // 8, padding_mode="reflect"))
-    if train and run.flip != "none":
-        parts.append(v2.RandomHorizontalFlip())
-    if train and run.flip == "both":
-        parts.append(v2.RandomVerticalFlip())
-    if train and run.jitter:
-        parts.append(v2.ColorJitter(brightness=run.jitter, contrast=run.jitter))
-    return parts
-
-
-def opened(run: Run, train: Source, val: Source, classes: list[str], in_memory: bool) -> Opened:
-    """Training and reported images; `per_class` leaves some of the training part, `holdout` reports a share of that."""
-    if run.per_class:
-        train = train.part(few(train.labels, run.per_class, salt="per_class"))
-    if run.holdout:
-        rest, held = split(train.labels, run.holdout, salt="holdout")
-        train, val = train.part(rest), train.part(held)
-    make = lambda source, t: Images(source, fixed_part(run, t), random_part(run, t), run, in_memory)
-    return make(train, True), make(val, False), classes
-
-
-# ---------------------------------------------------------------- folders
-
-
-def folder(run: Run, root: Path | None = None, classes: int | None = None) -> Opened:
-    """`root/train/CLASS/*` and `root/val/CLASS/*`."""
-    root = root or data_dir(run.data, run.data_dir)
-    train, val = scan(root, "train"), scan(root, "val")
-    if alien := sorted(val.keys() - train.keys()):
-        raise DataError(f"{root / 'val' / alien[0]}: a class that {root / 'train'} lacks")
-    if classes and len(train) != classes:
-        raise DataError(
-            f"{root / 'train'}: {len(train)} classes, where {run.data} has {classes}; for another set take --data imagefolder"
-        )
-    names = list(train)
-    files = {s: [f for name in names for f in part.get(name, [])] for s, part in (("train", train), ("val", val))}
-    labels = {
-        s: [i for i, name in enumerate(names) for _ in part.get(name, [])] for s, part in (("train", train), ("val", val))
-    }
-    every = files["train"] + files["val"]
-    check_headers(every if len(every) <= CHECKED else [fs[0] for part in (train, val) for fs in part.values()])
-    source = {s: Source(Files([os.fspath(f) for f in files[s]]), labels[s]) for s in ("train", "val")}
-    return opened(run, source["train"], source["val"], names, in_memory=False)
-
-
-def sample(run: Run, images: int) -> Images:
-    """Some of a folder's training images, to time loading by: the first of some classes, unchecked.
-
-    Raises:
-        DataError: the folder is not there, or holds none.
-    """
-    root = data_dir(run.data, run.data_dir) / ("imagenette2-320" if run.data == "imagenette" else "") / "train"
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
-    chosen = classes[:: math.ceil(len(classes) / 16)] if classes else []
-    each = [islice((e.path for e in os.scandir(c) if is_image(e.name)), images) for c in chosen]
-    paths = [path for together in zip_longest(*each) for path in together if path][:images]
-    if not paths:
-        raise DataError(f"{root}: holds no images in a folder a class")
-    return Images(Source(Files(paths), [0] * len(paths)), fixed_part(run, True), random_part(run, True), run, in_memory=False)
-
-
-def imagenette(run: Run) -> Opened:
-    """torchvision's, at 320 pixels."""
-    root = download_dir(run)
-    torchvision_set(run, "Imagenette", root, split="train", size="320px")
-    return folder(run, root / "imagenette2-320")
-
-
-def download_dir(run: Run) -> Path:
-    """The folder of a set that may be downloaded; made, if so."""
-    if run.download and run.data_dir:
-        Path(run.data_dir).expanduser().mkdir(parents=True, exist_ok=True)
-    return data_dir(run.data, run.data_dir)
-
-
-def torchvision_set(run: Run, name: str, root: Path, **kwargs):
-    """A data set of torchvision's, downloaded if the run allows it."""
-    from torchvision import datasets
-
-    try:
-        return getattr(datasets, name)(root, download=run.download, **kwargs)
-    except RuntimeError as error:
-        if run.download:
-            raise DataError(f"data={run.data}: could not be downloaded into {root} ({error})") from None
-        raise DataError(f"{root}: holds no {run.data}; add --download, or name the folder that does") from None

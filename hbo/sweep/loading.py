@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
+from hbo import tasks
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.sweep import plan
@@ -26,7 +27,7 @@ def bottleneck(runs: list[plan.Entry]) -> str:
     reading = [
         entry
         for entry in runs
-        if entry.run and entry.written and entry.state not in ("done", "invalid") and entry.run.data in FOLDERS
+        if entry.run and entry.written and entry.state not in ("done", "invalid") and tasks.SETS[entry.run.data].photographs
     ]
     if not reading:
         return ""
@@ -37,9 +38,6 @@ def bottleneck(runs: list[plan.Entry]) -> str:
     except UserError as error:
         return f"loading was not timed: {error}"
     return verdict(entry.run, loaded, 1 / plan.calibrate(entry.run), workers)
-
-
-FOLDERS = ("imagenet", "imagefolder", "imagenette")
 
 
 def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:
@@ -64,9 +62,9 @@ def loading(run: Run) -> tuple[float, int]:
     Raises:
         UserError: the folder is not there.
     """
-    from hbo.data.images import sample
     from hbo.data.sampling import loader
     from hbo.fit import data_workers
+    from hbo.tasks.classify.data import sample
 
     workers = data_workers(run, in_memory=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbo import files, identity, layouts, lock, recipes, rows
-from hbo.config import Run, build_net, key_of
+from hbo import files, identity, lock, rows, tasks
+from hbo.config import Run, key_of
 from hbo.errors import UserError
 from hbo.identity import Identity
 from hbo.sweep.study import Study, resolved
+from hbo.tasks import build
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
@@ -131,15 +132,13 @@ def adopt(entry: Entry) -> None:
 
 def price(plan: list[Entry]) -> None:
     """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits is invalid."""
-    from hbo import size
-
     for entry in plan:
         run = entry.run
         if run is None:
             continue
         try:
             _, _, classes = images(run)
-            cost = size.of_run(run, classes)
+            cost = build.cost(run, classes)
         except UserError as error:
             entry.run, entry.state, entry.error = None, "invalid", str(error)
             continue
@@ -152,10 +151,7 @@ def images(run: Run) -> tuple[int, int, int]:
     Raises:
         UserError: a folder of images that is not there.
     """
-    if run.data in recipes.SIZES:
-        (train, val), classes = recipes.SIZES[run.data], recipes.CLASSES[run.data]
-    else:
-        train, val, classes = files.looked_up(("counts", run.data, run.data_dir), lambda: _counted(run))
+    train, val, classes = tasks.counts(run.data, run.data_dir)
     if run.per_class:
         train = min(train, run.per_class * classes)
     if run.holdout:
@@ -164,22 +160,6 @@ def images(run: Run) -> tuple[int, int, int]:
     if run.limit_batches:
         train, val = (min(n, run.limit_batches * run.batch) for n in (train, val))
     return train, val, classes
-
-
-def _counted(run: Run) -> tuple[int, int, int]:
-    """The same of a set that its folder alone knows, all of it."""
-    if run.data == "vocfolder":
-        from hbo.data.voc import counts
-
-        return counts(run.data_dir)
-    if run.data == "marketfolder":
-        from hbo.data.market import counts
-
-        return counts(run.data_dir)
-    root = layouts.data_dir(run.data, run.data_dir)
-    parts = [layouts.scan(root, part) for part in ("train", "val")]
-    train, val = (sum(map(len, part.values())) for part in parts)
-    return train, val, len(parts[0])
 
 
 # ------------------------------------------------------------ time
@@ -264,7 +244,7 @@ def calibrate(run: Run) -> float:
     torch.set_num_threads(run.threads)
     allocator.keep_freed_memory()  # as `hbo.fit` does
     memory = torch.channels_last if run.channels_last else torch.contiguous_format
-    net = build_net(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
+    net = build.network(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
     images = torch.randn(batch, 3, *run.size, device=device).contiguous(memory_format=memory)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)

@@ -1,28 +1,40 @@
-"""What a network is trained to do, a LightningModule each."""
+"""What a network is trained to do: a folder each, declared in its spec.py, and here merged; light.
 
-from typing import TYPE_CHECKING
+A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in `hbo.tasks.build`.
+"""
 
-from hbo.config import Run
+from hbo import files
+from hbo.tasks.classify.spec import CLASSIFY
+from hbo.tasks.detect.spec import DETECT
+from hbo.tasks.reid.spec import REID
+from hbo.tasks.spec import DataSet, Task
 
-if TYPE_CHECKING:
-    from hbo.data import Data
-    from hbo.tasks.base import Task
+TASKS: dict[str, Task] = {"classify": CLASSIFY, "detect": DETECT, "reid": REID}
+SETS: dict[str, DataSet] = {name: one for task in TASKS.values() for name, one in task.sets.items()}
+COLUMNS: dict[str, str] = {name: said for task in TASKS.values() for name, said in task.columns.items()}
+MORE: tuple[str, ...] = tuple(name for task in TASKS.values() for name in task.more)
 
 
-def make(run: Run, data: "Data", steps_per_epoch: int = 1, num_classes: int | None = None) -> "Task":
-    """The task of a run, with a fresh network; the one place where `--task` is looked at to choose it.
+def task_of(data: str) -> str:
+    """What a data set is for."""
+    return next(name for name, task in TASKS.items() if data in task.sets)
 
-    `num_classes`: of a trained re-identifier, whose training identities are not those of the data that it is tried on.
+
+def idle(task: str) -> list[str]:
+    """Fields that a task has no use for: the other tasks' own, and what it leaves of those that all share."""
+    return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(TASKS[task].idle)
+
+
+def counts(data: str, path: str | None) -> tuple[int, int, int]:
+    """Images of a set to train on and to report, and classes: as published, or as its folder has them.
+
+    Raises:
+        DataError: the folder is not there, or not laid out as it must be.
     """
-    if run.task == "detect":
-        from hbo.tasks.detect import Detect
-
-        return Detect(run, data.classes, steps_per_epoch)
-    if run.task == "reid":
-        from hbo.tasks.reid import Reid
-
-        return Reid(run, num_classes or len(data.classes), steps_per_epoch)
-    from hbo.tasks.classify import Classify
-
-    weights = data.class_weights() if run.class_weights == "balanced" else None
-    return Classify(run, len(data.classes), steps_per_epoch, weights)
+    one = SETS[data]
+    if one.count is None:
+        assert one.images is not None
+        assert one.classes is not None
+        return *one.images, one.classes
+    root, count = one.root(data, path), one.count
+    return files.looked_up(("counts", data, str(root)), lambda: count(root))

@@ -10,8 +10,8 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from hbo.config import Run, build_net
-from hbo.data.sampling import hashed
+from hbo.config import Run
+from hbo.data.sampling import TrainBatches, hashed
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
 
@@ -30,14 +30,14 @@ class Task(pl.LightningModule):
     mean: Tensor
     std: Tensor
     outcomes: Metric
-    headline = ""  # the metric that tells most, a key of `metrics`
+    headline = ""  # the metric that tells most
     finite = ("train/loss", "val/loss")  # numbers of the curve that are so unless the network is lost
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
         super().__init__()
         self.save_hyperparameters(asdict(run) | {"num_classes": num_classes}, logger=False)
         self.run, self.num_classes, self.steps_per_epoch = run, num_classes, steps_per_epoch
-        self.net: nn.Module = build_net(run, num_classes)
+        self.net = self.network(run, num_classes)
         if run.channels_last:
             self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
@@ -46,6 +46,15 @@ class Task(pl.LightningModule):
         self.train_loss.persistent(True)  # an epoch's mean goes on where a checkpoint cut it
         self.curve_point: dict[str, float] = {}  # the latest of each number of the learning curve
         self.last_outcomes: dict[str, Tensor] | None = None  # of the latest evaluation
+
+    @staticmethod
+    def network(run: Run, num_classes: int) -> nn.Module:
+        """The network of a run, with fresh weights."""
+        raise NotImplementedError
+
+    def train_batches(self, images: Any, **sampling: Any) -> TrainBatches:
+        """The batches of training images: all in random order, unless a task groups them."""
+        return TrainBatches(len(images), self.run.batch, **sampling)
 
     def training_loss(self, batch: Any) -> tuple[Tensor, int]:
         """The loss of a batch, and of how many it is a mean."""

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 from torchvision.transforms import v2
 
 from hbo.config import Run
+from hbo.data import Data
 from hbo.data.images import Images
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
-from hbo.layouts import MARKET, MARKET1501, data_dir, market_names, market_root
-from hbo.recipes import CLASSES
-from hbo.retrieval import DISTRACTOR, JUNK
+from hbo.tasks import SETS
+from hbo.tasks.reid import layout
+from hbo.tasks.reid.layout import GALLERY, MARKET1501, QUERY, TRAIN
+from hbo.tasks.reid.metrics import DISTRACTOR, JUNK
 
-TRAIN, QUERY, GALLERY = MARKET
 NAME = re.compile(r"(-1|\d{4,})_c(\d+)s\d+_\d+_\d+")
 ENLARGED = 9 / 8  # of the sides of training images, from which the crops are cut
 NAMED = 20  # oddities that a row names; it counts all
@@ -71,7 +72,7 @@ def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
     Raises:
         DataError: no such folder, no image in it, or an image whose name does not parse.
     """
-    names, others = market_names(root, part)
+    names, others = layout.names(root, part)
     seen, odd = [], []
     for name in names:
         if found := NAME.fullmatch(os.path.splitext(name)[0]):
@@ -138,19 +139,21 @@ def parts(root: Path) -> Parts:
     return Parts(train, queries, gallery, facts)
 
 
-def opened(run: Run) -> tuple[Sightings, Sightings, list[str], dict[str, Any]]:
+def opened(run: Run) -> Data:
     """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
 
     Raises:
         DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
     """
-    root = market_root(run.data, data_dir(run.data, run.data_dir))
+    one = SETS[run.data]
+    root = one.root(run.data, run.data_dir)
+    root = root if one.by_folder else layout.market1501(root)
     found = parts(root)
     counts = len(found.train), len(found.queries), len(found.gallery)
-    if run.data == "market1501" and (*counts, len(found.identities)) != (*MARKET1501, CLASSES["market1501"]):
+    if not one.by_folder and (*counts, len(found.identities)) != (*MARKET1501, one.classes):
         raise DataError(
             f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]} queries and {counts[2]} in the"
-            f" gallery, where Market-1501 has {MARKET1501[0]} of {CLASSES['market1501']}, {MARKET1501[1]} and {MARKET1501[2]};"
+            f" gallery, where Market-1501 has {MARKET1501[0]} of {one.classes}, {MARKET1501[1]} and {MARKET1501[2]};"
             " for another set take --data marketfolder"
         )
     if run.instances and len(found.identities) < run.batch // run.instances:
@@ -164,14 +167,4 @@ def opened(run: Run) -> tuple[Sightings, Sightings, list[str], dict[str, Any]]:
     reported = [*found.queries, *found.gallery]
     shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(reported)]
     val = Sightings(reported, shown, run, train=False)
-    return train, val, [f"{identity:04d}" for identity in found.identities], found.facts
-
-
-def counts(root: str | None) -> tuple[int, int, int]:
-    """Images to train on and to report, and identities to tell apart, of a folder in Market's layout.
-
-    Raises:
-        DataError: as `parts`.
-    """
-    found = parts(data_dir("marketfolder", root))
-    return len(found.train), len(found.queries) + len(found.gallery), len(found.identities)
+    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts)

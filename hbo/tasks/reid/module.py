@@ -9,8 +9,12 @@ from torch import Tensor, nn
 
 from hbo import checkpoint
 from hbo.config import Run
-from hbo.retrieval import Rankings, summary
+from hbo.data import Data
+from hbo.data.sampling import IdentityBatches, TrainBatches
 from hbo.tasks.base import Task
+from hbo.tasks.reid import network
+from hbo.tasks.reid.metrics import Rankings, summary
+from hbo.tasks.reid.spec import REID
 
 MARGIN = 0.3  # of the triplet loss
 
@@ -27,7 +31,8 @@ class Reid(Task):
         steps_per_epoch: for the schedule.
     """
 
-    headline = "map"
+    headline = REID.headline
+    network = staticmethod(network.build)
     finite = ("train/loss", "val/map")
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
@@ -64,6 +69,12 @@ class Reid(Task):
     def retrieved_by(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         """The feature by which images are compared."""
         return self.embedding.neck(self(images))
+
+    def train_batches(self, images: Any, **sampling: Any) -> TrainBatches:
+        """P x K batches where `instances` asks for them."""
+        if not self.run.instances:
+            return super().train_batches(images, **sampling)
+        return IdentityBatches(images.labels, self.run.batch, instances=self.run.instances, **sampling)
 
     def training_loss(self, batch: Any) -> tuple[Tensor, int]:
         images, labels, _ = batch
@@ -108,3 +119,8 @@ def triplet(feature: Float[Tensor, "b d"], labels: Int[Tensor, "b"], margin: flo
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)
     nearest = distances.masked_fill(same, torch.inf).amin(1)
     return F.relu(farthest - nearest + margin).mean()
+
+
+def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Reid:
+    """The module of a run; a trained one has the identities that it was trained on, not those of the data."""
+    return Reid(run, num_classes or len(data.classes), steps_per_epoch)

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from hbo import checkpoint
 from hbo.config import Run
-from hbo.metrics import Detections, detection
+from hbo.data import Data
 from hbo.tasks.base import Task
+from hbo.tasks.detect import network
+from hbo.tasks.detect.metrics import Detections, detection
+from hbo.tasks.detect.spec import DETECT
 
 
 class Detect(Task):
@@ -21,7 +24,8 @@ class Detect(Task):
         steps_per_epoch: for the schedule.
     """
 
-    headline = "map"
+    headline = DETECT.headline
+    network = staticmethod(network.build)
 
     def __init__(self, run: Run, classes: list[str], steps_per_epoch: int = 1) -> None:
         super().__init__(run, len(classes), steps_per_epoch)
@@ -80,3 +84,8 @@ class Detect(Task):
 
     def columns(self) -> dict[str, Any]:
         return {"classes": list(self.classes)}
+
+
+def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Detect:
+    """The module of a run on its data; its classes are the data's."""
+    return Detect(run, data.classes, steps_per_epoch)

@@ -23,10 +23,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hbo.config import Run
+from hbo.data import Data
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image
 from hbo.errors import DataError
-from hbo.layouts import data_dir, voc_images, voc_names, voc_roots
+from hbo.tasks import SETS
+from hbo.tasks.detect import layout
 
 CLASSES = [
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -129,7 +131,7 @@ def read(root: Path, split_name: str) -> list[Annotated]:
     """
     from tqdm import tqdm
 
-    names, found = voc_names(root, split_name), voc_images(root)
+    names, found = layout.names(root, split_name), layout.images(root)
     if twice := [found[name] for name in names if len(found.get(name, [])) > 1]:
         raise DataError(
             f"{twice[0][1]}: {Path(twice[0][0]).name} lies beside it, and the list {split_name}.txt does not say which of them; remove one"
@@ -182,29 +184,30 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
 
 def voc(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """VOC 2007 and 2012 trainval together, and 2007 test."""
-    *parts, reported = [read(where, split_name) for where, split_name in voc_roots("voc", root)]
+    *parts, reported = [read(where, split_name) for where, split_name in layout.devkit(root)]
     return [image for part in parts for image in part], reported, CLASSES
 
 
 def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
-    train, val = (read(where, split_name) for where, split_name in voc_roots("vocfolder", root))
+    train, val = (read(where, split_name) for where, split_name in layout.one_folder(root))
     if both := sorted({image.path for image in train} & {image.path for image in val}):
         raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
     return train, val, sorted({name for image in train for name in image.names})
 
 
-def opened(run: Run) -> tuple[Boxes, Boxes, list[str], dict[str, Any]]:
+def opened(run: Run) -> Data:
     """Training and reported images, class names, and what was found in the annotations, for the row.
 
     Raises:
         DataError: as `read`; or a class that is unknown, naming the file.
     """
-    root = data_dir(run.data, run.data_dir)
-    train, val, classes = voc(root) if run.data == "voc" else vocfolder(root)
+    one = SETS[run.data]
+    root = one.root(run.data, run.data_dir)
+    train, val, classes = vocfolder(root) if one.by_folder else voc(root)
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
-            known = "VOC's" if run.data == "voc" else "of trainval.txt"
+            known = "of trainval.txt" if one.by_folder else "VOC's"
             raise DataError(f"{image.path}: annotated with {alien[0]!r}, a class that is none {known}: {', '.join(classes)}")
     if not classes:
         raise DataError(f"data_dir={run.data_dir}: no box in any image of trainval.txt")
@@ -222,14 +225,4 @@ def opened(run: Run) -> tuple[Boxes, Boxes, list[str], dict[str, Any]]:
         "faults": faults[:NAMED],
     }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return make(train, True), make(val, False), classes, facts
-
-
-def counts(root: str | None) -> tuple[int, int, int]:
-    """Images to train on and to report, and classes, of a folder in VOC's layout.
-
-    Raises:
-        DataError: as `read`.
-    """
-    train, val, classes = vocfolder(data_dir("vocfolder", root))
-    return len(train), len(val), len(classes)
+    return Data(make(train, True), make(val, False), classes, facts)

@@ -9,10 +9,13 @@ from torch import Tensor
 
 from hbo import rows
 from hbo.config import Run
+from hbo.data import Data
 from hbo.data.augment import Augment, Raw, unpack
-from hbo.data.images import random_part
-from hbo.metrics import Outcomes, classification
 from hbo.tasks.base import Task
+from hbo.tasks.classify import network
+from hbo.tasks.classify.data import random_part
+from hbo.tasks.classify.metrics import Outcomes, classification
+from hbo.tasks.classify.spec import CLASSIFY
 
 
 class Classify(Task):
@@ -26,7 +29,8 @@ class Classify(Task):
     """
 
     class_weights: Tensor | None
-    headline = "top1"
+    headline = CLASSIFY.headline
+    network = staticmethod(network.build)
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1, class_weights: list[float] | None = None) -> None:
         super().__init__(run, num_classes, steps_per_epoch)
@@ -64,3 +68,9 @@ class Classify(Task):
     def columns(self) -> dict[str, Any]:
         assert self.last_outcomes is not None
         return {"correct": rows.correct({name: values.numpy() for name, values in self.last_outcomes.items()})}
+
+
+def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Classify:
+    """The module of a run on its data."""
+    weights = data.class_weights() if run.class_weights == "balanced" else None
+    return Classify(run, num_classes or len(data.classes), steps_per_epoch, weights)

@@ -1,0 +1,62 @@
+"""The one dispatch by task: a run's network, module, data and costs.
+
+Each task's folder has `module` (network, make, cost) and `data` (opened); they are imported where they are used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hbo.config import Run
+from hbo.cost import Cost
+from hbo.data import Data
+from hbo.errors import DataError
+
+if TYPE_CHECKING:
+    from hbo.tasks.base import Task
+
+
+def _of(task: str, part: str) -> Any:
+    return importlib.import_module(f"hbo.tasks.{task}.{part}")
+
+
+def network(run: Run, num_classes: int) -> nn.Module:
+    """The run's network, with fresh weights; to detect, SSD on top of it; to re-identify, without its classifier."""
+    return _of(run.task, "network").build(run, num_classes)
+
+
+def make(run: Run, data: Data, steps_per_epoch: int = 1, num_classes: int | None = None) -> "Task":
+    """The task of a run, with a fresh network.
+
+    Args:
+        run: all fields.
+        data: its set.
+        steps_per_epoch: updates an epoch, for the schedule.
+        num_classes: of a trained network whose classes are not those of the data that it is tried on.
+    """
+    return _of(run.task, "module").make(run, data, steps_per_epoch, num_classes)
+
+
+def open_data(run: Run) -> Data:
+    """The data set of a run, checked as far as can be known before training.
+
+    Raises:
+        DataError: a missing folder, an empty class, a class in val that train lacks, a file that is no image, too few
+            images for a batch; names the path and says what to do.
+    """
+    data = _of(run.task, "data").opened(run)
+    if len(data.train) < run.batch:
+        raise DataError(
+            f"batch={run.batch}: more than the {len(data.train)} training images of {run.data}; take --batch {len(data.train) // 2}"
+        )
+    return data
+
+
+def cost(run: Run, classes: int) -> Cost:
+    """Costs of one image through what the run trains: its network, the whole detector, or what makes a feature.
+
+    Raises:
+        UserError: the network cannot be built, or refuses the resolution.
+    """
+    return _of(run.task, "network").cost(run, classes)

@@ -1,0 +1,66 @@
+"""A folder a class: ROOT/train/CLASS/* and ROOT/val/CLASS/*; pure functions of a path."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from hbo import files
+from hbo.errors import DataError
+from hbo.tasks.spec import PUBLISHED, Counts, Look, digits
+
+
+def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
+    """Class -> its images, both sorted by name.
+
+    Raises:
+        DataError: no such folder, images outside a class folder, an empty class, or a file that is no image by its name.
+    """
+    folder = root / split_name
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {root} must hold train/ and val/, each with a folder a class")
+    entries = sorted(e for e in folder.iterdir() if not files.is_litter(e.name))
+    if loose := [e for e in entries if e.is_file() and e.suffix.lower() in files.IMAGES]:
+        raise DataError(f"{loose[0]}: lies outside a class; sort the images of {folder} into a folder a class")
+    classes = {}
+    for entry in (e for e in entries if e.is_dir()):
+        inside = sorted(Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name))
+        if not inside:
+            raise DataError(f"{entry}: an empty class; remove the folder or fill it")
+        if odd := [f for f in inside if f.suffix.lower() not in files.IMAGES]:
+            raise DataError(f"{odd[0]}: no image by its name; remove it")
+        classes[entry.name] = inside
+    if not classes:
+        raise DataError(f"{folder}: holds no class folders")
+    return classes
+
+
+def count(root: Path) -> tuple[int, int, int]:
+    """Images to train on, to report, and classes.
+
+    Raises:
+        DataError: as `scan`.
+    """
+    parts = [scan(root, part) for part in ("train", "val")]
+    train, val = (sum(map(len, part.values())) for part in parts)
+    return train, val, len(parts[0])
+
+
+def look(root: Path | None, published: Counts | None = None) -> Look:
+    """The fingerprint of what both parts hold; none where they have as many images as were published."""
+    assert root is not None
+    if published and tuple(_count(root / part) for part in ("train", "val")) == published:
+        return None, PUBLISHED
+    classes = [(part, name, inside) for part in ("train", "val") for name, inside in scan(root, part).items()]
+    contents, whole = files.contents(os.fspath(file) for *_, inside in classes for file in inside)
+    held, digest = iter(contents), sha256()
+    for part, name, inside in classes:
+        digest.update(repr([(part, name, file.name, next(held)) for file in inside]).encode())
+    return digits(digest, whole)
+
+
+def _count(folder: Path) -> int:
+    """Images in a folder of class folders, without their names being kept: ImageNet has 1.3 million."""
+    if not folder.is_dir():
+        return 0
+    classes = [entry.path for entry in os.scandir(folder) if entry.is_dir()]
+    return sum(files.is_image(entry.name) for one in classes for entry in os.scandir(one))

@@ -1,0 +1,29 @@
+"""The network of a detector, SSD on the run's feature maps, and what it costs."""
+
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from hbo import cost as costs
+from hbo.config import Run
+from hbo.cost import Cost
+from hbo.tasks.classify import network
+from hbo.tasks.detect.ssd import Detector
+
+
+def build(run: Run, num_classes: int) -> nn.Module:
+    """The whole detector, with fresh weights."""
+    return Detector(network.build(run, num_classes), num_classes, run.head, run.resolution, run.min_scale)
+
+
+def cost(run: Run, num_classes: int) -> Cost:
+    """Costs of one image through all of it; the same for runs of the same network."""
+    given = {name: getattr(run, name) for name in (*run.NETWORK, "resolution")}
+    return _cost(tuple(given.items()), num_classes)
+
+
+@cache
+def _cost(given: tuple[tuple[str, Any], ...], num_classes: int) -> Cost:
+    run = Run(**dict(given), data="voc")
+    return costs.count(build(run, num_classes), run.resolution)["total"]

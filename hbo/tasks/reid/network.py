@@ -1,0 +1,29 @@
+"""The network of a re-identifier, without its classifier, and what it costs."""
+
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from hbo import cost as costs
+from hbo.config import Run
+from hbo.cost import Cost
+from hbo.tasks.classify import network
+from hbo.tasks.reid.embedding import Embedding
+
+
+def build(run: Run, num_classes: int) -> nn.Module:
+    """What makes a feature, with fresh weights; `num_classes` is its classifier's alone."""
+    return Embedding(network.build(run, num_classes), run.bn_neck)
+
+
+def cost(run: Run, num_classes: int) -> Cost:
+    """Costs of one image through it; the same for runs of the same network."""
+    given = {name: getattr(run, name) for name in (*run.NETWORK, "resolution", "aspect")}
+    return _cost(tuple(given.items()))
+
+
+@cache
+def _cost(given: tuple[tuple[str, Any], ...]) -> Cost:
+    run = Run(**dict(given), data="market1501")
+    return costs.count(build(run, 1000), run.size)["total"]
