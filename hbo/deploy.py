@@ -7,6 +7,7 @@ register (`hbo.lanes`), so that what is left of a harmonious bottleneck besides 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F

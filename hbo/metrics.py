@@ -39,7 +39,7 @@ class Outcomes(Metric):
         for name in self.FIELDS:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, logits: Float[Tensor, "b classes"], label: Int[Tensor, "b"], index: Int[Tensor, "b"]) -> None:
+    def update(self, logits: Float[Tensor, "b classes"], label: Int[Tensor, " b"], index: Int[Tensor, " b"]) -> None:
         """One batch."""
         logits = logits.float()
         self.index.append(index)
@@ -100,7 +100,7 @@ class Detections(Metric):
         self,
         found: list[dict[str, Tensor]],
         target: list[dict[str, Tensor]],
-        index: Int[Tensor, "b"],
+        index: Int[Tensor, " b"],
         losses: list[tuple[Tensor, int]],
     ) -> None:
         """One batch: detections and ground truth, a dict an image; each image's mean loss and over how many anchors."""
