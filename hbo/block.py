@@ -10,7 +10,7 @@ import math
 import typing
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,11 @@ from einops.layers.torch import Rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hbo.depthwise import Depthwise
 from hbo.errors import UserError
-from hbo.layers import HalvingPool, Layers
 from hbo.norm import BatchNorm
+
+PIXELSHUFFLE = "b (c i j) h w -> b c (h i) (w j)"
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,19 @@ def check_choices(switches: object) -> None:
             raise UserError(f"{name}={value!r}: must be true or false")
 
 
-def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> Layers:
+def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
     """Convolution (no bias, padding kernel // 2), batch norm and, with `act`, ReLU6: (B, cin, H, W) -> (B, cout, H/s, W/s)."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return Layers(conv, BatchNorm(cout), *[nn.ReLU6(inplace=True)] * act)
+    if groups == cin == cout:
+        conv: nn.Conv2d = Depthwise(cin, kernel, stride)
+    else:
+        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+    # Not in place: training would copy what ReLU6 overwrites, and a full backward hook on the batch norm would be an error.
+    return nn.Sequential(conv, BatchNorm(cout), *[nn.ReLU6()] * act)
+
+
+def halving_pool() -> nn.AvgPool2d:
+    """2x2 means: (B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2)); a border of one row or column is a mean of what there is."""
+    return nn.AvgPool2d(2, ceil_mode=True)
 
 
 class BlurPool(nn.Module):
@@ -99,9 +110,9 @@ class BlurPool(nn.Module):
 def halve(block: Block, channels: int) -> nn.Module:
     """`Block.contract`: (B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
     if block.contract == "dwconv":
-        return nn.Conv2d(channels, channels, block.kernel, 2, block.kernel // 2, groups=channels, bias=False)
+        return Depthwise(channels, block.kernel, 2)
     if block.contract == "avgpool":
-        return HalvingPool()
+        return halving_pool()
     if block.contract == "maxpool":
         return nn.MaxPool2d(2, ceil_mode=True)
     return BlurPool(channels, block.kernel)
@@ -112,7 +123,7 @@ def enlarge(block: Block, channels: int, factor: int) -> nn.Module:
     if factor == 1:
         return nn.Identity()
     if block.upsample == "pixelshuffle":
-        return Rearrange("b (c i j) h w -> b c (h i) (w j)", i=factor, j=factor)
+        return Rearrange(PIXELSHUFFLE, i=factor, j=factor)
     if block.upsample == "transposed":
         up = nn.ConvTranspose2d(channels, channels, 2 * factor, factor, factor // 2, groups=channels, bias=False)
         ramp = 1 - ((torch.arange(2 * factor) + 0.5) / factor - 1).abs()  # starts as bilinear interpolation
@@ -121,35 +132,11 @@ def enlarge(block: Block, channels: int, factor: int) -> nn.Module:
     return nn.Upsample(scale_factor=factor, mode=block.upsample, align_corners=None if block.upsample == "nearest" else False)
 
 
-def ends(x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor] | None:
-    """The first and the last channels of (B, C, H, W), which may overlap or leave some out; None where slicing is as good.
-
-    Two slices would each make a gradient of C channels, mostly zeros, to be added to the other's.
-    """
-    if torch.compiler.is_compiling() or not x.requires_grad:
-        return None
-    return _Ends.apply(x, first, last)  # pyright: ignore[reportReturnType]
-
-
-class _Ends(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-        ctx.like, ctx.first, ctx.last = torch.empty_like(x, device="meta"), first, last
-        return x[:, :first], x[:, x.shape[1] - last :]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (first, last), channels = grads, ctx.like.shape[1]
-        grad = torch.empty_like(ctx.like, device=first.device)
-        start = channels - ctx.last
-        grad[:, start:] = last
-        grad[:, ctx.first : start] = 0
-        if ctx.first > start:  # channels that are both
-            grad[:, :start] = first[:, :start]
-            grad[:, start : ctx.first] += first[:, start:]
-        else:
-            grad[:, : ctx.first] = first
-        return grad, None, None
+def take_channels(x: Tensor, start: int, stop: int) -> Tensor:
+    """Channels `start` to `stop` - 1 of (B, C, H, W), a view; its gradient has the order of x, a plain slice's is in NCHW order."""
+    if torch.compiler.is_compiling() or not x.requires_grad or not x.is_contiguous(memory_format=torch.channels_last):
+        return x[:, start:stop]
+    return x.movedim(1, 3)[..., start:stop].movedim(3, 1)
 
 
 class HarmoniousBottleneck(nn.Module):
@@ -178,7 +165,7 @@ class HarmoniousBottleneck(nn.Module):
         bare = block.scheme != "uniform" and k == 1 and stride == 2
         self.residual_channels = min(main, cin) if block.residual and not bare else 0
 
-        self.contract = Layers(*[layer for unit in range(1, k + 1) for layer in self._unit(block, unit, cin, hidden)])
+        self.contract = nn.Sequential(*[layer for unit in range(1, k + 1) for layer in self._unit(block, unit, cin, hidden)])
         if k == 0:
             self.contract = conv_norm(cin, hidden)
         # The release drops this ReLU6 in a cascade (k >= 2) alone.
@@ -188,7 +175,7 @@ class HarmoniousBottleneck(nn.Module):
         self.project = conv_norm(hidden, main * self.factor**2 if block.upsample == "pixelshuffle" else main, act=False)
         self.enlarge = enlarge(block, main, self.factor)
         self.smooth = nn.Identity() if bare else conv_norm(main, main, block.kernel, groups=main, act=False)
-        self.pool = HalvingPool() if stride == 2 else nn.Identity()
+        self.pool = halving_pool() if stride == 2 else nn.Identity()
 
     @staticmethod
     def _unit(block: Block, unit: int, cin: int, hidden: int) -> list[nn.Module]:
@@ -210,14 +197,14 @@ class HarmoniousBottleneck(nn.Module):
         main = self.project(main)  # (B, Cmain, H/2^k, W/2^k)
         main = self.enlarge(main)
         main = main[:, :, : pooled.shape[2], : pooled.shape[3]]  # (B, Cmain, H/s, W/s): odd maps grow past their partner
-        both = ends(pooled, self.residual_channels, self.concat_channels) if self.residual_channels else None
         if self.residual_channels:
-            joined = both[0] if both else pooled[:, : self.residual_channels]
+            joined = take_channels(pooled, 0, self.residual_channels)
             if spare := self.main_channels - self.residual_channels:
                 joined = F.pad(joined, (0, 0, 0, 0, 0, spare))
             main = main + joined
         main = self.smooth(main)
-        drawn = both[1] if both else pooled[:, pooled.shape[1] - self.concat_channels :]
+        cin = pooled.shape[1]
+        drawn = take_channels(pooled, cin - self.concat_channels, cin)
         return torch.cat([drawn, main], dim=1)  # (B, Cout, H/s, W/s)
 
 

@@ -5,10 +5,12 @@ goes through the last depthwise convolution with a kernel that changes nothing. 
 inside a contraction, at a quarter of the pixels.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from hbo.block import BlurPool, HarmoniousBottleneck
@@ -26,8 +28,11 @@ from hbo.lanes import (
     fold,
     folded,
     places,
+    refuse,
     scale_shift,
 )
+
+ENLARGE = (nn.Identity, nn.Upsample, nn.ConvTranspose2d, Rearrange)
 
 
 class Bottleneck(nn.Module):
@@ -35,6 +40,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, block: HarmoniousBottleneck, source: Layout) -> None:
         super().__init__()
+        _check(block)
         units: list[nn.Module] = []
         hidden = source
         if block.k == 0:
@@ -42,17 +48,12 @@ class Bottleneck(nn.Module):
             units.append(expand)
             hidden = expand.target
         else:
-            layers = list(block.contract)
-            normed = [i for i in range(len(layers) - 1) if isinstance(layers[i + 1], nn.BatchNorm2d)]
-            for i in normed[::2]:  # to halve; the others are pointwise
-                halve, norm, conv, conv_norm, *rest = layers[i:]
-                act = [m for m in rest[:1] if isinstance(m, nn.ReLU6)]
-                assert isinstance(norm, nn.BatchNorm2d)
-                unit = Unit(halve, norm, nn.Sequential(conv, conv_norm, *act), hidden)
+            for halve, norm, pointwise in _units(list(block.contract)):
+                unit = Unit(halve, norm, pointwise, hidden)
                 units.append(unit)
                 hidden = unit.target
         self.contract = nn.Sequential(*units)
-        conv, affine, act = folded(block.depthwise)
+        conv, affine, act = folded(block.depthwise, each=True)
         self.depthwise = nn.Sequential(depthwise(affine, hidden[0], conv.stride[0]), *[nn.ReLU6()] * act)
         bases, self.pool = source, None
         if block.stride == 2:
@@ -71,12 +72,33 @@ class Bottleneck(nn.Module):
         return [piece(parts, low, (h, w)) for piece in self.pieces]
 
 
+def _check(block: HarmoniousBottleneck) -> None:
+    """Refuse a pooling or an upsampling that is another than `HarmoniousBottleneck` builds."""
+    known = {"pool": nn.AvgPool2d if block.stride == 2 else nn.Identity, "enlarge": ENLARGE}
+    for name, kinds in known.items():
+        if not isinstance(module := getattr(block, name), kinds):
+            raise refuse(f"{type(module).__name__} as {name} of {block.name}, which deploy does not know")
+
+
+def _units(layers: list[nn.Module]) -> Iterator[tuple[nn.Module, nn.BatchNorm2d, nn.Module]]:
+    """The contraction units of these layers: what halves, its batch norm, and the pointwise `conv_norm` after it."""
+    while layers:
+        halve, norm, *layers = layers if len(layers) > 1 else [*layers, nn.Identity()]
+        if not isinstance(norm, nn.BatchNorm2d):
+            raise refuse(f"{type(norm).__name__} after {type(halve).__name__} in a contraction where deploy knows BatchNorm2d")
+        size = 3 if any(isinstance(layer, nn.ReLU6) for layer in layers[2:3]) else 2
+        yield halve, norm, nn.Sequential(*layers[:size])
+        layers = layers[size:]
+
+
 class Unit(nn.Module):
     """A contraction unit: halve each part, then a pointwise convolution over all of them."""
 
     def __init__(self, halve: nn.Module, norm: nn.BatchNorm2d, pointwise: nn.Module, source: Layout) -> None:
         super().__init__()
         conv, affine, act = folded(pointwise)
+        if conv.kernel_size != (1, 1) or conv.stride != (1, 1):
+            raise refuse(f"{conv} in a contraction where deploy knows a pointwise one")
         at = places(source)
         self.parts = sorted({part for part, _ in at.values()})
         own = [tuple(c if at.get(c) == (p, lane) else OTHER for lane, c in enumerate(source[p])) for p in self.parts]
@@ -101,7 +123,7 @@ class Halve(nn.Module):
         super().__init__()
         scale, shift = scale_shift(norm)
         self.pad, self.odd = 0, False
-        if isinstance(halve, nn.Conv2d):
+        if isinstance(halve, nn.Conv2d) and halve.groups == halve.in_channels == halve.out_channels and halve.stride == (2, 2):
             self.step = depthwise(fold(halve, norm), lanes, 2)
         elif isinstance(halve, nn.AvgPool2d):
             self.odd = True
@@ -109,9 +131,11 @@ class Halve(nn.Module):
         elif isinstance(halve, BlurPool):
             self.pad = halve.pad
             self.step = depthwise(Affine(halve.weight.double() * scale.view(-1, 1, 1, 1), shift), lanes, 2, 0)
-        else:
+        elif isinstance(halve, nn.MaxPool2d):
             self.odd = True
             self.step = nn.MaxPool2d(2)
+        else:
+            raise refuse(f"{type(halve).__name__} halves a map in a contraction, which deploy does not know")
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pad:
@@ -210,7 +234,7 @@ class Piece(nn.Module):
             self.target = tuple(drawn.get(lane, OTHER) for lane in range(len(was)))
             return
         lanes = tuple(main.get(lane, ZERO) for lane in range(len(was)))
-        _, affine, _ = folded(block.project)
+        _, affine, _ = folded(block.project, act=False)
         if len(affine.bias) != block.main_channels:
             square = block.factor**2
             wide = tuple(m * square + i if m >= 0 else ZERO for m in lanes for i in range(square))
@@ -223,7 +247,7 @@ class Piece(nn.Module):
                 self.enlarge = _transposed(block.enlarge, lanes)
         self.target = tuple(out(main[lane]) if lane in main else drawn.get(lane, OTHER) for lane in range(len(was)))
         if not isinstance(block.smooth, nn.Identity):
-            _, affine, _ = folded(block.smooth)
+            _, affine, _ = folded(block.smooth, act=False, each=True)
             self.smooth = depthwise(affine, lanes)
             for lane in range(len(was)):
                 if lane in drawn:

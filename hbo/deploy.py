@@ -7,15 +7,17 @@ register (`hbo.lanes`), so that what is left of a harmonious bottleneck besides 
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import MobileNetV2
 
 from hbo.block import HarmoniousBottleneck, InvertedResidual
 from hbo.bottleneck import Bottleneck, input_channels, roles
-from hbo.errors import UserError
-from hbo.lanes import Convolution, Layout, depthwise, fill, folded, places
+from hbo.deployable import check_hooks, check_modules
+from hbo.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
 from hbo.nets import Net
 
 
@@ -26,8 +28,10 @@ def deploy(model: nn.Module) -> nn.Module:
         model: a network of `hbo.nets.build`; of one from a zoo only batch norm is folded.
 
     Raises:
-        UserError: a network of a zoo whose code cannot be traced.
+        UserError: a module, by name, that this file does not know; a hook or a parametrization; a network of a zoo whose code
+            cannot be traced.
     """
+    check_hooks(model)
     model = copy.deepcopy(model).cpu().eval()
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     with torch.no_grad():
@@ -36,22 +40,22 @@ def deploy(model: nn.Module) -> nn.Module:
 
 
 def _deploy(model: nn.Module) -> nn.Module:
+    if isinstance(model, (Net, MobileNetV2)):
+        check_modules(model)
     if isinstance(model, Net):
         return Deployed([*model.features, model.head], model.classifier)
-    from torchvision.models import MobileNetV2
-
     if isinstance(model, MobileNetV2):
         blocks = [_ours(block) for block in model.features]
-        classifier: Any = model.classifier[-1]
+        *before, classifier = model.classifier
+        if not all(isinstance(layer, nn.Dropout) for layer in before):
+            raise refuse("classifier has other layers than Dropout and Linear")
         return Deployed(blocks, classifier)
     from torch.fx.experimental.optimization import fuse
 
     try:
         return fuse(model)
     except Exception as error:  # whatever the tracer says of code that it cannot follow
-        raise UserError(
-            f"deploy: {type(model).__name__} cannot be traced ({str(error).splitlines()[0]}); --plain exports it"
-        ) from None
+        raise refuse(f"{type(model).__name__} cannot be traced ({str(error).splitlines()[0]})") from None
 
 
 def _ours(block: nn.Module) -> nn.Module:
@@ -60,6 +64,8 @@ def _ours(block: nn.Module) -> nn.Module:
     if inner is None:
         return block
     *first, project, norm = inner
+    if len(first) not in (1, 2):
+        raise refuse(f"{len(inner)} layers in an inverted residual where deploy knows 3 or 4")
     expand = first[0] if len(first) == 2 else nn.Identity()
     own: Any = InvertedResidual(1, 1, 1, 1)
     own.expand, own.depthwise, own.project = expand, first[-1], nn.Sequential(project, norm)
@@ -72,6 +78,8 @@ class Deployed(nn.Module):
 
     def __init__(self, blocks: Sequence[nn.Module], classifier: nn.Linear) -> None:
         super().__init__()
+        if not isinstance(classifier, nn.Linear):
+            raise refuse(f"classifier is a {type(classifier).__name__}, which deploy does not know")
         layout: Layout = [(0, 1, 2)]
         built: list[nn.Module] = []
         for i, block in enumerate(blocks):
@@ -103,7 +111,7 @@ class Inverted(nn.Module):
         if not isinstance(block.expand, nn.Identity):
             self.expand = Convolution(block.expand, source, None)
             hidden = self.expand.target
-        conv, affine, _ = folded(block.depthwise)
+        conv, affine, _ = folded(block.depthwise, act=True, each=True)
         self.depthwise = nn.ModuleList(nn.Sequential(depthwise(affine, lanes, conv.stride[0]), nn.ReLU6()) for lanes in hidden)
         self.residual = bool(block.residual_channels)
         self.project = Convolution(block.project, hidden, source if self.residual else wish)

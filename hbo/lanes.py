@@ -13,10 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hbo.errors import UserError
+
 LANES = 16  # float32 numbers in a register of AVX-512, and the block of ONNX Runtime there and on ARM; two of AVX2's
 ZERO, OTHER = -1, -2  # a lane that holds zeros; one that holds what nobody reads
 Lanes = tuple[int, ...]  # the channel in each lane, or one of the above
 Layout = list[Lanes]
+
+
+def refuse(what: str) -> UserError:
+    """The error of a network that `hbo.deploy` does not know."""
+    return UserError(f"deploy: {what}; hbo.export --plain exports it")
 
 
 def fill(channels: Iterable[int], lanes: int = LANES) -> Lanes:
@@ -120,12 +127,30 @@ class Convolution(nn.Module):
         return [conv(parts) for conv in self.convs]
 
 
-def folded(block: nn.Module) -> tuple[nn.Conv2d, Affine, bool]:
-    """The convolution of a `conv_norm`, with its batch norm folded, and whether ReLU6 follows."""
-    conv, norm, *act = block.children()
+def folded(block: nn.Module, act: bool | None = None, each: bool = False) -> tuple[nn.Conv2d, Affine, bool]:
+    """The convolution of a `conv_norm`, with its batch norm folded, and whether ReLU6 follows.
+
+    Args:
+        block: what must be a `conv_norm`.
+        act: whether ReLU6 must follow; None: either.
+        each: whether the convolution must be depthwise; if not it must be over all channels.
+
+    Raises:
+        UserError: other layers than these.
+    """
+    layers = list(block.children())
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU6)
+    named = ", ".join(type(layer).__name__ for layer in layers) or "nothing"
+    fits = len(layers) in ((2, 3) if act is None else (2 + act,))
+    if not fits or not all(isinstance(layer, kind) for layer, kind in zip(layers, kinds, strict=False)):
+        wanted = "Conv2d, BatchNorm2d" + {None: " and perhaps ReLU6", True: ", ReLU6", False: " alone"}[act]
+        raise refuse(f"{named} where deploy knows {wanted}")
+    conv, norm = layers[:2]
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    return conv, fold(conv, norm), bool(act)
+    if conv.groups != (conv.in_channels if each else 1) or (each and conv.in_channels != conv.out_channels):
+        raise refuse(f"{conv} where deploy knows a {'depthwise' if each else 'dense'} convolution")
+    return conv, fold(conv, norm), len(layers) == 3
 
 
 def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None = None) -> nn.Conv2d:

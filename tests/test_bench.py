@@ -6,11 +6,13 @@ import statistics
 import pytest
 import torch
 from conftest import ROOT, call
+from quick import taken
 
 from hbo import config, cost
 from hbo.analysis import latency, results
 from hbo.bench import infer
 from hbo.bench import train as bench
+from hbo.deploy import deploy
 from hbo.errors import UserError
 from hbo.norm import BatchNorm
 from hbo.tasks import build
@@ -33,12 +35,37 @@ def test_plain_is_plain_and_mobilenetv2_takes_the_quick_batch_norm():
     assert all(isinstance(m, BatchNorm) for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
+def test_the_rivals_without_a_quick_path_have_pytorch_s_own_modules():
+    found, _ = bench.rivals(config.resolve(data="imagenet", k=2))
+    x = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    left = {}
+    for name in ("channels_last", "plain", "no_batch_norm", "no_depthwise"):
+        rival = found[name]
+        assert rival.kept
+        assert rival.run.channels_last
+        net = config.build_net(rival.run, 10)
+        bench.use_pytorchs_own(net, rival.off)
+        left[name] = set(taken(net.to(memory_format=torch.channels_last)(x)))
+    assert left == {
+        "channels_last": {"_Normalise", "_Depthwise5"},
+        "plain": set(),
+        "no_batch_norm": {"_Depthwise5"},
+        "no_depthwise": {"_Normalise"},
+    }
+    net = config.build_net(found["plain"].run, 10)
+    bench.use_pytorchs_own(net, found["plain"].off)
+    assert {type(m).__module__.split(".")[0] for m in net.modules() if not list(m.children())} == {"torch"}
+
+
 def test_every_rival_takes_every_turn():
     found = json.loads(call("hbo.bench", "train", *TINY, "--json")[0])
     assert found["baseline"] == "nchw"
-    assert {name: len(rates) for name, rates in found["images_per_second"].items()} == dict.fromkeys(
-        ("nchw", "channels_last", "mobilenetv2"), bench.TURNS
-    )
+    rivals = ("nchw", "channels_last", "plain", "no_batch_norm", "no_depthwise", "mobilenetv2")
+    for of_each in ("images_per_second", "cpu_seconds_an_update"):
+        assert {name: len(values) for name, values in found[of_each].items()} == dict.fromkeys(rivals, bench.TURNS)
+    cpu = found["cpu_seconds_an_update"]
+    for name, rival in {"all": "plain", "batch_norm": "no_batch_norm", "depthwise": "no_depthwise"}.items():
+        assert found["worth"][name] == [a / b for a, b in zip(cpu[rival], cpu["channels_last"], strict=True)]
     assert set(found["ratio"]["nchw"]) == {1.0}
     assert all(size > 1e8 for size in found["peak_bytes"].values())  # torch alone takes as much
 
@@ -52,6 +79,17 @@ def test_deployed_networks_take_every_turn_on_one_thread_and_on_two():
         assert set(part["speedup"]["plain"]) == {1.0}
         assert part["limit_ms"] == pytest.approx(found["macs"] / part["gemm_gmacs"] / 1e6)
     assert found["bytes"]["int8"] < 0.7 * found["bytes"]["deployed"]
+
+
+def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
+    def wrong(net):
+        net = deploy(net)
+        net.classifier.bias += 1
+        return net
+
+    monkeypatch.setattr("hbo.deploy.deploy", wrong)
+    with pytest.raises(UserError, match=r"deployed: its logits are .* off those of the plain export; nothing was timed"):
+        infer.infer(config.resolve(data="digits", width=0.1, threads=1))
 
 
 @pytest.mark.slow

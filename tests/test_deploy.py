@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_block import CASES
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from hbo import nets
 from hbo.block import Block, HarmoniousBottleneck
@@ -133,3 +134,92 @@ def test_a_zoo_s_network_has_its_batch_norm_folded_or_is_refused():
 
     with pytest.raises(UserError, match=r"Branches cannot be traced.*--plain"):
         deploy(Branches())
+
+
+def replace(net: nn.Module, kind: type, make) -> None:
+    """Put `make(module)` in the place of each module of exactly that type."""
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is kind:
+                setattr(parent, name, make(child))
+
+
+def at(net: nn.Module, name: str, make) -> None:
+    """Put `make(module)` in the place of one."""
+    parent, _, last = name.rpartition(".")
+    setattr(net.get_submodule(parent), last, make(net.get_submodule(name)))
+
+
+def add_child(net: nn.Module) -> None:
+    net.features[3].attention = nn.Identity()
+
+
+class Louder(HarmoniousBottleneck):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def another_forward(net: nn.Module) -> None:
+    net.features[3].__class__ = Louder
+
+
+def patched_forward(net: nn.Module) -> None:
+    net.head[2].forward = lambda x: x
+
+
+BROKEN = {
+    "the activation, everywhere (README's example)": (lambda n: replace(n, nn.ReLU6, lambda _: nn.Hardswish()), "Hardswish"),
+    "one activation": (lambda n: at(n, "features.3.contract.4", lambda _: nn.SiLU()), r"features\.3\.contract\.4 is a SiLU"),
+    "the stem's activation": (lambda n: at(n, "features.0.2", lambda _: nn.ReLU()), r"features\.0\.2 is a ReLU,"),
+    "an activation more": (lambda n: n.features[2].smooth.append(nn.ReLU6()), "ReLU6 where deploy knows Conv2d, BatchNorm2d alone"),
+    "an activation after the projection": (lambda n: n.features[3].project.append(nn.ReLU6()), "BatchNorm2d alone"),
+    "an activation less": (lambda n: n.features[1].depthwise.pop(2), "where deploy knows Conv2d, BatchNorm2d, ReLU6"),
+    "the normalisation": (lambda n: at(n, "head.1", lambda m: nn.GroupNorm(1, m.num_features)), r"head\.1 is a GroupNorm"),
+    "no normalisation": (lambda n: at(n, "head.1", lambda _: nn.Identity()), "Conv2d, Identity, ReLU6"),
+    "batch norm without weights": (lambda n: at(n, "head.1", lambda m: nn.BatchNorm2d(m.num_features, affine=False)), "affine"),
+    "the upsampling": (lambda n: at(n, "features.2.enlarge", lambda _: nn.ZeroPad2d(1)), r"features\.2\.enlarge is a ZeroPad2d"),
+    "an upsampling that is a pooling": (lambda n: at(n, "features.2.enlarge", lambda _: nn.AvgPool2d(2, ceil_mode=True)), "as enlarge"),
+    "the pooling": (lambda n: at(n, "features.3.pool", lambda _: nn.MaxPool2d(2, ceil_mode=True)), "MaxPool2d as pool of stage 3"),
+    "pooling of another size": (lambda n: at(n, "features.3.pool", lambda _: nn.AvgPool2d(4, 2, 1)), "kernel_size=4"),
+    "what halves a map": (lambda n: at(n, "features.3.contract.0", lambda _: nn.AvgPool2d(3, 2, 1)), "kernel_size=3"),
+    "a layer more in a contraction": (lambda n: n.features[3].contract.append(nn.Identity()), "Identity"),
+    "padding": (lambda n: setattr(n.features[1].depthwise[0], "padding_mode", "reflect"), "padding_mode=reflect"),
+    "dilation": (lambda n: setattr(n.features[1].depthwise[0], "dilation", (2, 2)), r"dilation=\(2, 2\)"),
+    "a convolution in groups": (lambda n: at(n, "features.15.0", lambda m: nn.Conv2d(m.in_channels, m.out_channels, 1, groups=2)), "dense"),
+    "a child that the block had not": (add_child, "with attention"),
+    "a block with a forward of its own": (another_forward, r"features\.3 is a Louder"),
+    "a module with a forward of its own": (patched_forward, r"head\.2 is a ReLU6 with a forward of its own"),
+    "the classifier": (lambda n: at(n, "classifier", lambda m: nn.Sequential(m, nn.ReLU6())), "classifier is a Sequential"),
+    "a forward hook": (lambda n: n.head[0].register_forward_hook(lambda *_: None), r"head\.0 has a hook"),
+    "pruning": (lambda n: prune.l1_unstructured(n.head[0], "weight", 0.5), r"head\.0 has a hook"),
+    "a parametrization": (lambda n: parametrize.register_parametrization(n.head[0], "weight", nn.Identity()), "parametrization"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_deploy_does_not_know_it_refuses_by_name(what):
+    change, named = BROKEN[what]
+    net = nets.build("hbonet", Block(), 0.25, 8, num_classes=7).eval()
+    deploy(net)
+    change(net)
+    with pytest.raises(UserError, match=rf"^deploy: .*{named}.*; hbo\.export --plain exports it$"):
+        deploy(net)
+
+
+@pytest.mark.parametrize("change", [
+    lambda net: replace(net, nn.ReLU6, lambda _: nn.Hardswish()),
+    lambda net: net.classifier.append(nn.ReLU6()),
+    lambda net: net.features[3].conv.append(nn.ReLU6()),
+])  # fmt: skip
+def test_so_of_mobilenetv2(change):
+    net = nets.build("mobilenetv2", width=0.25, num_classes=7).eval()
+    change(net)
+    with pytest.raises(UserError, match=r"^deploy: .*--plain exports it"):
+        deploy(net)
+
+
+def test_hooks_on_a_zoo_s_network_are_refused():
+    net = nets.build("torchvision:shufflenet_v2_x0_5", num_classes=7)
+    next(net.children()).register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="net has a hook"):
+        deploy(net)

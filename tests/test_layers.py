@@ -1,13 +1,13 @@
-"""hbo.layers and hbo.depthwise against PyTorch's own modules, in double precision."""
+"""hbo.depthwise, and blocks of quick modules, against PyTorch's own modules, in double precision."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from quick import plain, taken
 from torch import nn
 
-from hbo.block import Block, HarmoniousBottleneck, conv_norm
-from hbo.depthwise import Depthwise5, takes, weight_gradient
-from hbo.layers import HalvingPool, Layers
+from hbo.block import Block, HarmoniousBottleneck, conv_norm, take_channels
+from hbo.depthwise import Depthwise, _Depthwise5, weight_gradient
 
 
 def _map(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,21 +21,54 @@ def test_the_gradients_of_5x5_from_narrower_kernels(shape, stride):
     x, weight = _map(*shape), torch.randn(shape[1], 1, 5, 5, dtype=torch.float64, requires_grad=True)
     plain = F.conv2d(x, weight, stride=stride, padding=2, groups=shape[1])
     grad = _map(*plain.shape, seed=1).detach()
-    quick = Depthwise5.apply(x, weight, stride)
+    quick = _Depthwise5.apply(x, weight, stride)
     assert quick.equal(plain)
     for a, b in zip(torch.autograd.grad(quick, [x, weight], grad), torch.autograd.grad(plain, [x, weight], grad), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_it_is_taken_for_5x5_depthwise_alone():
-    assert takes(nn.Conv2d(4, 4, 5, 2, 2, groups=4, bias=False))
-    others = [
-        nn.Conv2d(4, 4, 5, 1, 2, groups=4),  # a bias
-        nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False),
-        nn.Conv2d(4, 4, 5, 1, 2, bias=False),  # not depthwise
-        nn.Conv2d(4, 4, 5, 1, 4, dilation=2, groups=4, bias=False),
-    ]
-    assert not any(map(takes, others))
+def _with(conv: nn.Module, **attributes: object) -> nn.Module:
+    for name, value in attributes.items():
+        setattr(conv, name, value)
+    return conv
+
+
+WIDE = (2, 4, 9, 8)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_5x5_takes_the_quick_gradients_in_training(stride):
+    assert taken(Depthwise(4, 5, stride).double()(_map(*WIDE))) == {"_Depthwise5": 1}
+
+
+@pytest.mark.parametrize(("conv", "shape"), [
+    (Depthwise(4, 3), WIDE),
+    (Depthwise(4, 7), WIDE),
+    (Depthwise(4, 5, 4), WIDE),
+    (Depthwise(4, 5), (2, 4, 8, 7)),  # too narrow to gain
+    (Depthwise(4, 5).eval(), WIDE),
+    (Depthwise(1, 5), (2, 1, 9, 8)),  # one channel: its order is PyTorch's to decide
+    (_with(Depthwise(4, 5), padding_mode="circular", _reversed_padding_repeated_twice=[2] * 4), WIDE),
+    (_with(Depthwise(4, 5), dilation=(2, 2), padding=(4, 4)), WIDE),
+    (_with(Depthwise(4, 5), bias=nn.Parameter(torch.ones(4))), WIDE),
+])  # fmt: skip
+def test_any_other_takes_pytorch_s(conv, shape):
+    conv, x = conv.double(), _map(*shape)
+    out = conv(x)
+    assert not taken(out)
+    assert out.equal(plain(conv)(x))
+
+
+def test_another_layout_precision_or_no_gradient_takes_pytorch_s():
+    conv = Depthwise(4, 5)
+    x = _map(*WIDE).float()
+    assert taken(conv(x))
+    assert not taken(conv(x.contiguous()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(conv(x))
+    assert not taken(conv.bfloat16()(x.bfloat16()))
+    with torch.no_grad():
+        assert conv.float()(x).grad_fn is None
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -53,36 +86,34 @@ def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
     assert (theirs - truth).abs().max() < 1e-5 * truth.abs().max()  # and no nearer by much
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 6, 8), (2, 3, 7, 8), (1, 4, 5, 5)])
-def test_pooling_has_poolings_gradient(shape):
-    x, pool = _map(*shape), nn.AvgPool2d(2, ceil_mode=True)
-    assert HalvingPool()(x).equal(pool(x))
-    grad = _map(*pool(x).shape, seed=1).detach()
-    torch.testing.assert_close(*(torch.autograd.grad(m(x), x, grad)[0] for m in (HalvingPool(), pool)), rtol=0, atol=1e-15)
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (5, 7), (1, 7), (2, 5)])
+def test_channels_are_a_slice_whose_gradient_has_the_order_of_the_map(start, stop):
+    x = _map(2, 7, 3, 4)
+    out = take_channels(x, start, stop)
+    assert out.equal(x[:, start:stop])
+    grads = [torch.autograd.grad((part**2).sum(), x)[0] for part in (out, x[:, start:stop])]
+    assert grads[0].equal(grads[1])
+    assert grads[0].is_contiguous(memory_format=torch.channels_last)
+    assert not grads[1].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("scheme", ["release", "uniform", "paper"])
-def test_a_block_trains_as_its_modules_one_by_one(k, stride, scheme, monkeypatch):
+def test_a_block_trains_as_with_pytorch_s_own_modules(k, stride, scheme):
     torch.manual_seed(0)
     block = HarmoniousBottleneck(6, 10, stride, 2, Block(k=k, scheme=scheme)).double()
     block = block.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     x, found = _map(2, 6, 24, 20), []
-    for plain in (False, True):
-        if plain:
-            monkeypatch.setattr(Layers, "forward", nn.Sequential.forward)
-        out = block(x)
-        found.append([out, *torch.autograd.grad((out**3).sum(), [x, *block.parameters()])])
+    for net in (block, plain(block)):
+        out = net(x)
+        found.append([out, *torch.autograd.grad((out**3).sum(), [x, *net.parameters()])])
+        norms = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())  # each has fewer channels than a register
+        wide = min(k, 2) + (not isinstance(net.smooth, nn.Identity))  # the third halving's map has too few columns
+        quick = {"_Normalise": norms, "_Depthwise5": wide} if net is block else {}
+        assert taken(out) == {name: n for name, n in quick.items() if n}
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
-
-
-def test_hooks_on_its_modules_are_called_in_training():
-    layers, seen = conv_norm(3, 5), []
-    layers[2].register_forward_hook(lambda *_: seen.append(1))
-    layers(_map(2, 3, 8, 8).float())
-    assert seen
 
 
 def test_a_batch_norm_in_evaluation_mode_stays_as_it_is_within_a_network_in_training():
@@ -92,5 +123,6 @@ def test_a_batch_norm_in_evaluation_mode_stays_as_it_is_within_a_network_in_trai
     norm.eval()
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     x = _map(2, 3, 6, 6)
-    assert layers(x).equal(nn.Sequential(*layers)(x))
+    assert layers(x).equal(plain(layers)(x))
+    assert not taken(layers(x))
     assert all(value.equal(before[name]) for name, value in norm.state_dict().items())

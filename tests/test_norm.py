@@ -1,15 +1,16 @@
-"""hbo.norm and the block's slices against PyTorch's own, in double precision."""
+"""hbo.norm against PyTorch's own, in double precision."""
 
 import copy
 
 import pytest
 import torch
+from quick import taken
 from torch import nn
 from torch.autograd import gradcheck
 
-from hbo.block import Block, ends
+from hbo.block import Block
 from hbo.nets import build
-from hbo.norm import BatchNorm, _Normalise, suits
+from hbo.norm import REGISTER, SMALL, BatchNorm, _Normalise
 
 
 def _map(*shape: int, dtype=torch.float64) -> torch.Tensor:
@@ -27,7 +28,6 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
     found = []
     for norm in (ours, theirs):
         x = _map(*shape)
-        assert suits(x)
         for _ in range(2):
             out = norm.normalise(x) if norm is ours else norm(x)
         found.append([out, *torch.autograd.grad(out, [x, norm.weight, norm.bias], grad), *norm.buffers()])
@@ -38,7 +38,7 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
 
 def test_its_gradient_is_the_slope():
     x, weight, bias = _map(2, 3, 4, 5), *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert gradcheck(lambda *args: _Normalise.apply(*args, 1e-5, False)[0], (x, weight, bias))
+    assert gradcheck(lambda *args: _Normalise.apply(*args, 1e-5)[0], (x, weight, bias))
 
 
 def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
@@ -47,28 +47,75 @@ def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
     assert BatchNorm(8)(x).abs().max() <= max(nn.BatchNorm2d(8)(x).abs().max(), 0.01)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (4, 10, 8, 8), (2, 300, 4, 4)])
-def test_with_relu6_the_same_as_relu6_after_it(shape):
-    norm = BatchNorm(shape[1]).double()
-    nn.init.uniform_(norm.weight, 2, 8, generator=torch.Generator().manual_seed(1))  # so that both of its bends are met
-    x, grad = _map(*shape), _map(*shape).detach()
-    plain = nn.functional.relu6(norm.normalise(x))
-    assert (plain == 0).any()
-    assert (plain == 6).any()
-    fused = norm.normalise(x, relu6=True)
-    for a, b in zip([fused, *torch.autograd.grad(fused, [x, norm.weight, norm.bias], grad)],
-                    [plain, *torch.autograd.grad(plain, [x, norm.weight, norm.bias], grad)], strict=True):  # fmt: skip
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+SMALL_MAP = (2, 3, 5, 7)
 
 
-@pytest.mark.parametrize(("first", "last"), [(3, 4), (2, 3), (5, 5), (0, 3), (7, 7)])
-def test_ends_are_slices_with_the_gradient_of_slices(first, last):
-    x = _map(2, 7, 3, 4)
-    a, b = ends(x, first, last)  # pyright: ignore
-    assert ends(x.detach(), first, last) is None
-    assert a.equal(x[:, :first])
-    assert b.equal(x[:, 7 - last :])
-    assert gradcheck(lambda x: ends(x, first, last), (x,))
+def test_few_channels_or_large_maps_take_the_quick_path_in_training():
+    assert taken(BatchNorm(3).double()(_map(*SMALL_MAP))) == {"_Normalise": 1}
+    assert not taken(BatchNorm(REGISTER).double()(_map(2, REGISTER, 5, 7)))
+    side = round((SMALL / 2 / REGISTER) ** 0.5)
+    assert taken(BatchNorm(REGISTER)(_map(2, REGISTER, side, side, dtype=torch.float32)))
+
+
+@pytest.mark.parametrize(("norm", "why"), [
+    (BatchNorm(3, affine=False), "no weight"),
+    (BatchNorm(3, momentum=None), "no momentum: the mean over batches"),
+    (BatchNorm(3, track_running_stats=False), "no running statistics"),
+    (BatchNorm(3).eval(), "evaluation"),
+])  # fmt: skip
+def test_what_has_no_weight_momentum_or_statistics_takes_pytorch_s(norm, why):
+    norm = norm.double()
+    theirs = copy.deepcopy(norm)
+    theirs.__class__ = nn.BatchNorm2d
+    x = _map(*SMALL_MAP)
+    for _ in range(2):
+        out, expected = norm(x), theirs(x)
+    assert not taken(out), why
+    assert out.equal(expected)
+    for a, b in zip(norm.buffers(), theirs.buffers(), strict=True):
+        assert a.equal(b)
+    assert torch.autograd.grad(out.sum(), x)[0].equal(torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_running_statistics_that_were_taken_away_are_pytorch_s_too():
+    norm = BatchNorm(3).double()
+    norm.running_mean = norm.running_var = None  # torch.func's advice for batch norm
+    assert not taken(norm(_map(*SMALL_MAP)))
+
+
+def test_another_layout_precision_or_shape_takes_pytorch_s():
+    norm, x = BatchNorm(3), _map(*SMALL_MAP, dtype=torch.float32)
+    assert taken(norm(x))
+    assert not taken(norm(x.contiguous()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(norm(x))
+    assert not taken(norm.bfloat16()(x.bfloat16()))
+    norm.float()
+    with pytest.raises(ValueError, match="expected 4D input"):
+        norm(x[0])
+    with pytest.raises(RuntimeError, match="running_mean should contain 4 elements"):
+        norm(_map(2, 4, 5, 7, dtype=torch.float32))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm(x[:1, :, :1, :1])
+
+
+@pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias")])
+def test_what_is_frozen_gets_no_gradient_and_the_input_s_is_right(frozen):
+    norm = BatchNorm(3).double()
+    theirs = copy.deepcopy(norm)
+    theirs.__class__ = nn.BatchNorm2d
+    grads = []
+    for module in (norm, theirs):
+        for name in frozen:
+            getattr(module, name).requires_grad_(False)
+        x = _map(*SMALL_MAP)
+        out = module(x)
+        assert bool(taken(out)) == (module is norm)
+        (out**3).sum().backward()
+        assert all(getattr(module, name).grad is None for name in frozen)
+        grads.append([x.grad, *(p.grad for p in module.parameters() if p.requires_grad)])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -82,7 +129,9 @@ def test_a_network_learns_as_with_pytorchs_own(k):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
         for _ in range(3):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(images), y).backward()
+            loss = nn.functional.cross_entropy(net(images), y)
+            loss.backward()
             optimizer.step()
+        assert taken(loss).keys() == ({"_Normalise", "_Depthwise5"} if net is fast else set())
     for (name, a), (_, b) in zip(plain.state_dict().items(), fast.state_dict().items(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}")

@@ -7,7 +7,7 @@
 One image at a time, on one thread and on two, fresh weights. What stands beside what:
 
     plain        the network as it was trained, through torch.onnx in ONNX Runtime, which folds batch norm itself; the baseline
-    deployed     the same weights through `hbo.deploy`
+    deployed     the same weights through `hbo.deploy`; its logits are compared with plain's before anything is timed
     int8         that, quantised
     eager        PyTorch, channels-last
     mobilenetv2  at the same multiply-adds: _plain as torchvision has it, _deployed through `hbo.deploy` too
@@ -107,6 +107,8 @@ def infer(run: config.Run) -> dict[str, Any]:
         models |= {"mobilenetv2_deployed": export.to_onnx(deploy(rival), run.resolution)}
     if "reference" in found:
         models["reference"] = export.to_onnx(found["reference"][0], run.resolution)
+    for name in models.keys() & {"deployed", "mobilenetv2_deployed"}:
+        check_same(models[name.replace("deployed", "plain")], models[name], image, name)
     macs = cost.macs(net, run.resolution)
     files = {name: model.SerializeToString() for name, model in models.items()}
     about = turns.where() | {
@@ -139,6 +141,27 @@ def infer(run: config.Run) -> dict[str, Any]:
             "times_limit": statistics.median(ms["deployed"]) / limit,
         }
     return about | {"threads": parts}
+
+
+def check_same(plain: Any, deployed: Any, image: Any, name: str) -> None:
+    """Refuse to time a deployed network whose logits of `image` are not those of its plain export.
+
+    Args:
+        plain: ONNX model in memory.
+        deployed: another.
+        image: (1, 3, R, R).
+        name: how the error calls the deployed one.
+
+    Raises:
+        UserError: the logits differ by more than `hbo.export.TOLERANCE` of the largest.
+    """
+    from hbo import export
+
+    sessions = [export.open_session(model.SerializeToString(), 1) for model in (plain, deployed)]
+    expected, found = (session.run(None, {session.get_inputs()[0].name: image.numpy()})[0] for session in sessions)
+    off = float(abs(found - expected).max() / abs(expected).max())
+    if not off <= export.TOLERANCE:
+        raise UserError(f"{name}: its logits are {off:.1e} of the largest off those of the plain export; nothing was timed")
 
 
 def milliseconds(session: Any, image: Any, images: int = IMAGES) -> float:
@@ -201,9 +224,9 @@ def studies(names: list[str], source: str, to: Path) -> None:
     for i, network in enumerate(tqdm(table.to_dict("records"), unit="network", desc="export", leave=False)):
         run = latency.run_of(network)
         net = build.network(run, int(network["num_classes"]))
-        session = export.open_session(export.to_onnx(deploy(net), run.resolution).SerializeToString(), 1)
-        image = torch.randn(1, 3, run.resolution, run.resolution).numpy()
-        rivals[str(i)] = partial(milliseconds, session, image)
+        model, image = export.to_onnx(deploy(net), run.resolution), torch.randn(1, 3, run.resolution, run.resolution)
+        check_same(export.to_onnx(net, run.resolution), model, image, config.describe_net(run))
+        rivals[str(i)] = partial(milliseconds, export.open_session(model.SerializeToString(), 1), image.numpy())
     found = turns.take_turns(rivals, TURNS)
     runtime = {"runtime": f"onnxruntime {onnxruntime.__version__}, deployed", "threads": 1}
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -5,10 +5,13 @@
 
 Each rival is a process of its own, so that its peak of memory is its own; all train in turns (forward, backward, SGD) on the
 same random images, so that a machine that slows down slows all of them; the first turn warms up. A figure on its own says
-little: the ratio to the baseline does. The rivals:
+little: the ratio to the baseline does. What the quick paths of a CPU are worth is told by the CPU time of the processes, which other
+work on the machine disturbs less: take --threads 1. The rivals:
 
     nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
     channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees (`hbo.allocator`)
+    plain           the same, freed memory kept, with PyTorch's own modules: no quick path of `hbo.norm` and `hbo.depthwise`
+    no_batch_norm   channels_last with PyTorch's own batch norm; no_depthwise with its own 5x5 depthwise convolution
     compiled        the same through torch.compile, with --compile; its start-up is told apart
     mobilenetv2     at the same multiply-adds, as `hbo.fit` trains it
     reference       the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release; the baseline
@@ -19,24 +22,39 @@ import importlib.util
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from hbo import config, flags, nets
 from hbo.bench import turns
+from hbo.depthwise import Depthwise
 from hbo.errors import UserError
+from hbo.norm import BatchNorm
 
 TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
 
 
+QUICK: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # a quick path: our module, PyTorch's own
+    "batch_norm": (BatchNorm, nn.BatchNorm2d),
+    "depthwise": (Depthwise, nn.Conv2d),
+}
+
+
 class Rival(NamedTuple):
-    """A run, whether its network is the authors' own definition, and whether its process keeps freed memory."""
+    """How a process trains.
+
+    `released`: its network is the authors' own definition; `kept`: it keeps freed memory; `off`: quick paths it leaves out.
+    """
 
     run: config.Run
     released: bool = False
     kept: bool = True
+    off: tuple[str, ...] = ()
 
 
 def main(argv: list[str]) -> None:
@@ -70,6 +88,10 @@ def main(argv: list[str]) -> None:
         "memory": {name: f"{size / 1e9:.2f} GB" for name, size in found["peak_bytes"].items()},
     }
     print(turns.table("images/s", found["images_per_second"], base, beside=beside))
+    if found["worth"]:
+        print("\nquick path of channels_last: CPU time without it over CPU time with it, turn by turn\n")
+        for name, values in found["worth"].items():
+            print(f"{name:<14} {turns.spread(values, 2)}".rstrip())
     print(f"\nstart-up: seconds of the first update; memory: the most that {found['peak_is']}")
 
 
@@ -87,6 +109,9 @@ def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
     plain = replace(own, channels_last=False)
     left_out: dict[str, str] = {}
     found = {"nchw": Rival(plain, kept=False), "channels_last": Rival(own)}
+    if run.net in nets.TABLES and not _on_gpu(run):
+        found["plain"] = Rival(own, off=tuple(QUICK))
+        found |= {f"no_{name}": Rival(own, off=(name,)) for name in QUICK}
     if run.compile:
         found["compiled"] = Rival(replace(own, compile=True))
     if run.net != "mobilenetv2" and run.net in nets.TABLES:
@@ -142,8 +167,19 @@ def reference(run: config.Run, folder: Path) -> Any:
     return net
 
 
+def use_pytorchs_own(net: nn.Module, paths: Sequence[str]) -> None:
+    """Make modules with a quick path, those of `paths` in `QUICK`, into PyTorch's, in place."""
+    for module in net.modules():
+        for ours, theirs in (QUICK[name] for name in paths):
+            if type(module) is ours:
+                module.__class__ = theirs
+
+
 def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update, its peak of memory."""
+    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update, its peak of memory.
+
+    Also CPU seconds an update, a value a turn, and from them `worth`: of each quick path and of `all` of them.
+    """
     import torch.multiprocessing as processes
 
     beside, left_out = rivals(run)
@@ -154,11 +190,14 @@ def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) ->
     pipes, started = {}, []
     first: dict[str, float] = {}
     peak: dict[str, int] = {}
+    cpu: dict[str, list[float]] = {name: [] for name in beside}
 
     def rate(name: str) -> float:
         steps = STEPS if name in first else 1
         pipes[name].send(steps)
-        seconds = pipes[name].recv()
+        seconds, of_cpu = pipes[name].recv()
+        if name in first:
+            cpu[name].append(of_cpu / steps)
         first.setdefault(name, seconds)
         return steps * run.batch / seconds
 
@@ -190,20 +229,29 @@ def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) ->
         "baseline": base,
         "images_per_second": rates,
         "ratio": turns.ratios(rates, base),
+        "cpu_seconds_an_update": cpu,
+        "worth": _worth(cpu),
         "first_update": first,
         "peak_bytes": peak,
-        "peak_is": "its process held" if run.accelerator == "cpu" or not _cuda() else "it held on the GPU",
+        "peak_is": "it held on the GPU" if _on_gpu(run) else "its process held",
     }
 
 
-def _cuda() -> bool:
+def _worth(cpu: dict[str, list[float]]) -> dict[str, list[float]]:
+    """CPU time without a quick path over that of `channels_last`, turn by turn."""
+    without = {"all": "plain"} | {name: f"no_{name}" for name in QUICK}
+    ratios = turns.ratios(cpu, "channels_last") if "channels_last" in cpu else {}
+    return {name: ratios[rival] for name, rival in without.items() if rival in ratios}
+
+
+def _on_gpu(run: config.Run) -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.is_available() and run.accelerator != "cpu"
 
 
 def _serve(pipe: Any, rival: Rival) -> None:
-    """A rival's process: as many updates as it is asked for, answered by their seconds; at the end its peak of memory."""
+    """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at the end its peak of memory."""
     import resource
     import sys
 
@@ -217,7 +265,7 @@ def _serve(pipe: Any, rival: Rival) -> None:
     torch.set_num_threads(run.threads)
     if rival.kept:
         allocator.keep_freed_memory()
-    cuda = _cuda() and run.accelerator != "cpu"
+    cuda = _on_gpu(run)
     device = "cuda" if cuda else "cpu"
     torch.manual_seed(run.seed)
     images = torch.randint(0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device)
@@ -225,13 +273,14 @@ def _serve(pipe: Any, rival: Rival) -> None:
     task = Classify(run, 1000)
     if rival.released:
         task.net = reference(run, Path(os.environ["HBO_REFERENCE"]))
+    use_pytorchs_own(task.net, rival.off)
     task = task.to(device).train()
     if run.compile:
         task.net.compile()
     optimizer = task.configure_optimizers()["optimizer"]
     kind = torch.bfloat16 if "bf16" in run.precision else torch.float16
     while steps := pipe.recv():
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             optimizer.zero_grad()
             with torch.autocast(device, dtype=kind, enabled=run.precision != "32-true"):
@@ -240,6 +289,6 @@ def _serve(pipe: Any, rival: Rival) -> None:
             optimizer.step()
         if cuda:
             torch.cuda.synchronize()
-        pipe.send(time.perf_counter() - start)
+        pipe.send((time.perf_counter() - start, time.process_time() - cpu))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     pipe.send(torch.cuda.max_memory_allocated() if cuda else held)

@@ -124,12 +124,17 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.last_outcomes = self.outcomes.compute()
-        self.curve_point |= {f"val/{name}": value for name, value in self.metrics(final=False).items()}
+        self._report({f"val/{name}": value for name, value in self.metrics(final=False).items()})
 
     def on_train_epoch_end(self) -> None:
         rate = self.optimizers().param_groups[0]["lr"]  # pyright: ignore
-        self.curve_point |= {"train/loss": float(self.train_loss.compute()), "lr": rate}
+        self._report({"train/loss": float(self.train_loss.compute()), "lr": rate})
         self.train_loss.reset()
+
+    def _report(self, numbers: dict[str, float]) -> None:
+        """Take numbers of an epoch into the learning curve, and log them for the user's own Lightning callbacks and loggers."""
+        self.curve_point |= numbers
+        self.log_dict(numbers, sync_dist=self.trainer.world_size > 1)  # all ranks have the same numbers; Lightning asks for it
 
     def configure_optimizers(self) -> Any:
         run = self.run

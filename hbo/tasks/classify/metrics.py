@@ -30,7 +30,7 @@ class Outcomes(Metric):
         for name in self.FIELDS:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, logits: Float[Tensor, "b classes"], label: Int[Tensor, "b"], index: Int[Tensor, "b"]) -> None:
+    def update(self, logits: Float[Tensor, "b classes"], label: Int[Tensor, " b"], index: Int[Tensor, " b"]) -> None:
         """One batch."""
         logits = logits.float()
         self.index.append(index)

@@ -42,7 +42,7 @@ class Classify(Task):
         """Logits."""
         return super().forward(images)
 
-    def loss(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, "b"]) -> Float[Tensor, ""]:
+    def loss(self, logits: Float[Tensor, "b classes"], labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:
         """Mean over images of the weighted, smoothed cross-entropy; a sum over images, so that devices can share it."""
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.run.label_smoothing)
         if self.class_weights is not None:

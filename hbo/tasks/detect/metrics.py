@@ -32,7 +32,7 @@ class Detections(Metric):
         self,
         found: list[dict[str, Tensor]],
         target: list[dict[str, Tensor]],
-        index: Int[Tensor, "b"],
+        index: Int[Tensor, " b"],
         losses: list[tuple[Tensor, int]],
     ) -> None:
         """One batch: detections and ground truth, a dict an image; each image's mean loss and over how many anchors."""

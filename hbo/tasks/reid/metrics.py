@@ -30,11 +30,11 @@ Distance = Literal["euclidean", "cosine"]
 
 def ranked(
     query_features: Float[Tensor, "q d"],
-    query_ids: Int[Tensor, "q"],
-    query_cameras: Int[Tensor, "q"],
+    query_ids: Int[Tensor, " q"],
+    query_cameras: Int[Tensor, " q"],
     gallery_features: Float[Tensor, "g d"],
-    gallery_ids: Int[Tensor, "g"],
-    gallery_cameras: Int[Tensor, "g"],
+    gallery_ids: Int[Tensor, " g"],
+    gallery_cameras: Int[Tensor, " g"],
     metric: Distance = "euclidean",
 ) -> dict[str, Tensor]:
     """What becomes of each query.
@@ -84,7 +84,7 @@ def ranked(
     return {name: torch.cat([part[name] for part in parts]) if parts else none for name, none in empty.items()}
 
 
-def _judge(match: Bool[Tensor, "c g"], places: Float[Tensor, "g"]) -> dict[str, Tensor]:
+def _judge(match: Bool[Tensor, "c g"], places: Float[Tensor, " g"]) -> dict[str, Tensor]:
     """Average precision and place of the first match of rankings."""
     matches = match.sum(1)
     precision = match.cumsum(1) / places
@@ -119,11 +119,11 @@ def summary(outcomes: dict[str, Tensor]) -> dict[str, float]:
 
 def cmc_map(
     query_features: Float[Tensor, "q d"],
-    query_ids: Int[Tensor, "q"],
-    query_cameras: Int[Tensor, "q"],
+    query_ids: Int[Tensor, " q"],
+    query_cameras: Int[Tensor, " q"],
     gallery_features: Float[Tensor, "g d"],
-    gallery_ids: Int[Tensor, "g"],
-    gallery_cameras: Int[Tensor, "g"],
+    gallery_ids: Int[Tensor, " g"],
+    gallery_cameras: Int[Tensor, " g"],
     metric: Distance = "euclidean",
 ) -> dict[str, float]:
     """Mean average precision and cumulative matches of single queries, fractions in [0, 1].
@@ -166,10 +166,10 @@ class Rankings(Metric):
     def update(
         self,
         feature: Float[Tensor, "b d"],
-        identity: Int[Tensor, "b"],
-        camera: Int[Tensor, "b"],
-        query: Bool[Tensor, "b"],
-        index: Int[Tensor, "b"],
+        identity: Int[Tensor, " b"],
+        camera: Int[Tensor, " b"],
+        query: Bool[Tensor, " b"],
+        index: Int[Tensor, " b"],
     ) -> None:
         """One batch, of queries and gallery images in any mixture."""
         for name, values in zip(self.COLUMNS, (index, feature, identity, camera, query), strict=True):

@@ -106,7 +106,7 @@ class Reid(Task):
         return summary(self.last_outcomes)
 
 
-def triplet(feature: Float[Tensor, "b d"], labels: Int[Tensor, "b"], margin: float = MARGIN) -> Float[Tensor, ""]:
+def triplet(feature: Float[Tensor, "b d"], labels: Int[Tensor, " b"], margin: float = MARGIN) -> Float[Tensor, ""]:
     """Batch-hard triplet loss (Hermans et al. 2017): each image against the farthest of its identity and the nearest of another's.
 
     Mean over the images of max(0, farthest - nearest + margin), Euclidean distances.
