@@ -46,6 +46,7 @@ def _deploy(model: nn.Module) -> nn.Module:
         return Deployed([*model.features, model.head], model.classifier)
     if isinstance(model, MobileNetV2):
         blocks = [_ours(block) for block in model.features]
+        classifier: Any
         *before, classifier = model.classifier
         if not all(isinstance(layer, nn.Dropout) for layer in before):
             raise refuse("classifier has other layers than Dropout and Linear")

@@ -74,7 +74,11 @@ def can_use(x: Tensor) -> bool:
 
 def _traced_or_transformed() -> bool:
     """Whether `torch.jit.trace`, a transform of `torch.func` or forward-mode differentiation is at work: they need PyTorch's own."""
-    return torch.jit.is_tracing() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _lanes(x: Tensor) -> tuple[Tensor, int]:
