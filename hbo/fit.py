@@ -239,11 +239,11 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
 
 def data_workers(run: Run, in_memory: bool) -> int:
     """`run.workers`, or the cores that training leaves over, at most 8."""
-    import os
+    from hbo import cluster
 
     if run.workers is not None:
         return run.workers
-    return 0 if in_memory else max(1, min(8, (os.cpu_count() or 1) // run.devices - 1))
+    return 0 if in_memory else max(1, min(8, cluster.cores_a_process(run.devices) - 1))
 
 
 def quieten() -> None:

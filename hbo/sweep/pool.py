@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbo import rows, signals
+from hbo import cluster, rows, signals
 from hbo.errors import UserError
 from hbo.lock import BUSY
 from hbo.sweep import plan
@@ -105,24 +105,14 @@ def places(runs: list[Entry], workers: int | None) -> list[dict[str, str]]:
     if not wanted:
         return [{}]
     devices, threads = max(run.devices for run in wanted), max(run.threads for run in wanted)
-    gpus = [] if all(run.accelerator == "cpu" for run in wanted) else visible_gpus()
+    gpus = [] if all(run.accelerator == "cpu" for run in wanted) else cluster.visible_gpus()
     if not gpus:
-        count = workers or max(1, (os.cpu_count() or 1) // (threads * devices))
+        count = workers or max(1, cluster.cores() // (threads * devices))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
     groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
     if len(groups) < (workers or 1):
         raise UserError(f"{workers or 1} runs of {devices} devices at once: this machine has {len(gpus)} GPUs")
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[:workers]]
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def start(entry: Entry, place: dict[str, str]) -> Worker:
