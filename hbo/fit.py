@@ -8,7 +8,6 @@ repeated, an unfinished one goes on from its last checkpoint: the same command d
 """
 
 import logging
-import signal
 import sys
 import warnings
 from dataclasses import asdict
@@ -33,11 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     signal n.
     """
     run = flags.parse(argv)
-    try:
-        with one_line():
-            row = fit(run)
-    except KeyboardInterrupt:  # a second Ctrl-C
-        raise SystemExit(128 + signal.SIGINT) from None
+    with one_line():
+        row = fit(run)
     print(rows.summary(row, rows.folder(run)))
 
 
@@ -158,6 +154,10 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # a second Ctrl-C, of which Lightning makes a 1
+            raise KeyboardInterrupt from None
+        raise
     except (Interrupted, NotFinite, DataError) as stop:
         if trainer.is_global_zero:
             state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
