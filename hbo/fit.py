@@ -95,6 +95,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     from hbo.data import open_data
     from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, IdentityBatches, TrainBatches, loader
+    from hbo.metrics import lost
 
     prepare(run)
     data = open_data(run)
@@ -154,6 +155,8 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
+            if lost(task.metrics(), task.finite):
+                raise NotFinite(task.lost())
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # a second Ctrl-C, of which Lightning makes a 1
             raise KeyboardInterrupt from None

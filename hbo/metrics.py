@@ -1,6 +1,7 @@
 """Metrics as torchmetrics classes, which gather over processes by themselves. All are fractions in [0, 1]."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from hbo.voc_map import VOCMeanAveragePrecision
 
 __all__ = [
     "CMCMeanAveragePrecision", "Detections", "Outcomes", "Rankings", "VOCMeanAveragePrecision", "classification", "cmc_map",
-    "detection",
+    "detection", "lost",
 ]  # fmt: skip
 
 
@@ -136,16 +137,30 @@ def by_image(outcomes: dict[str, Tensor]) -> tuple[list[dict[str, Tensor]], list
     return preds, [{"boxes": b, "labels": n, "difficult": d} for b, n, d in truth]
 
 
+def lost(metrics: dict[str, float], finite: Iterable[str]) -> str:
+    """What to say of a network whose outputs are no numbers: the metric that shows it; nothing where all is well.
+
+    Args:
+        metrics: of a task.
+        finite: the task's, names on the learning curve (`val/loss`).
+    """
+    values = {name: metrics.get(name.removeprefix("val/"), 0.0) for name in finite}
+    return ", ".join(f"{name.removeprefix('val/')} {value}" for name, value in values.items() if not math.isfinite(value))
+
+
 def detection(outcomes: dict[str, Tensor], classes: list[str], coco: bool = True) -> dict[str, float]:
     """A set's metrics from the outcomes of its images.
 
     Returns:
         loss (SSD's, over all matching anchors); map (VOC 2007's, 11 points at an overlap of 0.5) and its mean's parts
         ap_CLASS; map_area (VOC 2010's). With `coco` also coco_map (mean over overlaps of 0.5 to 0.95) and coco_map50, for
-        which a difficult object is a crowd: ignored where found or not.
+        which a difficult object is a crowd: ignored where found or not. All are NaN where the network's outputs are no numbers.
     """
     preds, target = by_image(outcomes)
     metrics = {"loss": float(outcomes["loss"].double().sum() / outcomes["matched"].sum().clamp(min=1))}
+    if not (math.isfinite(metrics["loss"]) and outcomes["box"].isfinite().all() and outcomes["score"].isfinite().all()):
+        names = ["loss", "map", "map_area", *(["coco_map", "coco_map50"] if coco else [])]
+        return dict.fromkeys(names, math.nan)
     kinds: list[tuple[str, Literal["11point", "area"]]] = [("map", "11point"), ("map_area", "area")]
     for name, interpolation in kinds:
         voc = VOCMeanAveragePrecision(len(classes), interpolation, sync_on_compute=False)
