@@ -1,6 +1,7 @@
 """Errors for the user: one clear line and exit status 2, no traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ def one_line() -> Iterator[None]:
         message = str(error).strip().split("DataError: ")[-1]
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(error.status) from None
+    except KeyboardInterrupt:  # Ctrl-C where nothing has to be saved
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:  # who reads the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None

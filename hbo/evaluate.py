@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> None:
         image, score = given.pop("image", None), given.pop("score", None)
         if image is None and score is not None:
             raise UserError(f"score={score}: belongs to --image, a photograph to detect on")
+        if score is not None and not 0 <= score <= 1:
+            raise UserError(f"score={score}: must lie in [0, 1]")
         if image is not None:
             idle = given.keys() - {"checkpoint", "out", "resolution", "threads", "accelerator"}
             if as_json or idle:
@@ -65,11 +67,13 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
 
     Raises:
-        UserError: the file is neither; a field contradicts it; the data set has other classes.
+        UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
+            numbers.
     """
     from hbo import checkpoint, fit
     from hbo.data.sampling import EvalBatches, loader
     from hbo.tasks import TASKS, build
+    from hbo.tasks.base import lost
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     fit.prepare(run)
@@ -86,7 +90,10 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    return {"images": len(task.last_outcomes["index"]), **task.metrics()}, run
+    metrics = task.metrics()
+    if why := lost(metrics, task.finite):
+        raise UserError(f"checkpoint {path}: {why} on {run.data}, its outputs are no numbers; train again with a smaller --lr")
+    return {"images": len(task.last_outcomes["index"]), **metrics}, run
 
 
 if __name__ == "__main__":

@@ -107,8 +107,11 @@ def export(
     model = to_onnx(task.net if plain else deploy(task.net), run.resolution)
     session = open_session(model.SerializeToString(), run.threads)
     off = {kind: difference(session, task, some) for kind, some in images.items()}
-    if max(off.values()) > TOLERANCE:
-        raise UserError(f"export: its logits are {max(off.values()):.1e} of the largest off the module's; nothing was written")
+    for kind, error in off.items():
+        if not error <= TOLERANCE:  # which not-a-number is not
+            raise UserError(
+                f"export: its logits for {kind}, are {error:.1e} of the largest off the module's; nothing was written"
+            )
     about: dict[str, Any] = {
         "network": config.describe_net(run),
         "checkpoint": path.name,
@@ -225,22 +228,34 @@ def open_session(model: bytes, threads: int) -> Any:
 
 
 def difference(session: Any, task: Any, images: Any) -> float:
-    """The largest difference between the file's logits and the task's, over the task's largest."""
+    """The largest difference between the file's logits and the task's, over the task's largest.
+
+    Raises:
+        UserError: the task's own are no numbers.
+    """
+    import numpy as np
     import torch
 
     with torch.inference_mode():
         expected = task(images).numpy()
+    if not np.isfinite(expected).all():
+        raise UserError("export: the checkpoint's own logits are not finite, so it is of no use; nothing was written")
     (found,) = session.run([OUTPUT], {INPUT: normalised(task, images)})
-    return float(abs(found - expected).max() / abs(expected).max())
+    return float(abs(found - expected).max() / (abs(expected).max() or 1.0))
 
 
 def evaluate(session: Any, task: Any, images: Any) -> dict[str, float]:
-    """Metrics of an ONNX session on the run's reported images, as `hbo.evaluate` computes them."""
+    """Metrics of an ONNX session on the run's reported images, as `hbo.evaluate` computes them.
+
+    Raises:
+        UserError: its logits are no numbers.
+    """
     import torch
     from tqdm import tqdm
 
     from hbo.data.sampling import EvalBatches, loader
     from hbo.metrics import Outcomes, classification
+    from hbo.tasks.base import lost
 
     run, outcomes = task.run, Outcomes(task.num_classes)
     batches = EvalBatches(len(images), run.batch, limit=run.limit_batches)
@@ -248,7 +263,10 @@ def evaluate(session: Any, task: Any, images: Any) -> dict[str, float]:
         (logits,) = session.run([OUTPUT], {INPUT: normalised(task, batch)})
         outcomes.update(torch.from_numpy(logits), labels, index)
     found = outcomes.compute()
-    return {"images": len(found["index"]), **classification(found, task.num_classes)}
+    metrics = classification(found, task.num_classes)
+    if why := lost(metrics, task.finite):
+        raise UserError(f"export: {why} on the reported images, the file's logits are no numbers; nothing was written")
+    return {"images": len(found["index"]), **metrics}
 
 
 def quantize(model: Any, images: Any) -> Any:

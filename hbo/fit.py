@@ -8,7 +8,6 @@ repeated, an unfinished one goes on from its last checkpoint: the same command d
 """
 
 import logging
-import signal
 import sys
 import warnings
 from dataclasses import asdict
@@ -33,12 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     signal n.
     """
     run = flags.parse(argv)
-    try:
-        with one_line(), files.one_look():
-            row = fit(run)
-            where = rows.folder(run)
-    except KeyboardInterrupt:  # a second Ctrl-C
-        raise SystemExit(128 + signal.SIGINT) from None
+    with one_line(), files.one_look():
+        row = fit(run)
+        where = rows.folder(run)
     print(rows.summary(row, where))
 
 
@@ -107,6 +103,7 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
     from hbo.tasks import build
+    from hbo.tasks.base import lost
 
     prepare(run)
     data = build.open_data(run)
@@ -160,6 +157,12 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         trainer.fit(task, train_loader, val_loader, ckpt_path=last if last.exists() else None)
         if task.last_outcomes is None:  # taken up after its last epoch
             trainer.validate(task, val_loader, verbose=False)
+            if lost(task.metrics(), task.finite):
+                raise NotFinite(task.lost())
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # a second Ctrl-C, of which Lightning makes a 1
+            raise KeyboardInterrupt from None
+        raise
     except (Interrupted, NotFinite, DataError) as stop:
         if trainer.is_global_zero:
             state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
@@ -241,11 +244,11 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
 
 def data_workers(run: Run, in_memory: bool) -> int:
     """`run.workers`, or the cores that training leaves over, at most 8."""
-    import os
+    from hbo import cluster
 
     if run.workers is not None:
         return run.workers
-    return 0 if in_memory else max(1, min(8, (os.cpu_count() or 1) // run.devices - 1))
+    return 0 if in_memory else max(1, min(8, cluster.cores_a_process(run.devices) - 1))
 
 
 def quieten() -> None:

@@ -8,6 +8,7 @@ Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: 
 
 import copy
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -269,7 +270,7 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
         raise UserError(
             f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
         )
-    if width is not None and width <= 0:
+    if width is not None and not 0 < width < math.inf:
         raise UserError(f"width={width}: must be positive")
     if divisor is not None and divisor < 1:
         raise UserError(f"divisor={divisor}: must be at least 1")

@@ -26,7 +26,7 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
         Lines: a detection each, likeliest first, boxes in the photograph's pixels; then the latency.
 
     Raises:
-        UserError: the checkpoint is no detector's; the photograph cannot be read.
+        UserError: the checkpoint is no detector's, or gives no numbers; the photograph cannot be read.
     """
     from hbo.analysis.detections import one
     from hbo.data.sources import read_image
@@ -49,7 +49,10 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     with torch.inference_mode():
         for _ in range(2 + REPEATS):
             start = time.perf_counter()
-            found = task.detector.detections(*task(resized[None].to(device)))[0]
+            logits, offsets = task(resized[None].to(device))
+            if not (logits.isfinite().all() and offsets.isfinite().all()):
+                raise UserError(f"image={image}: the network's outputs for it are no numbers; take another checkpoint")
+            found = task.detector.detections(logits, offsets)[0]
             found = {name: values.cpu() for name, values in found.items()}
             seconds.append(time.perf_counter() - start)
     likely = found["scores"] >= score

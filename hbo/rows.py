@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hbo import cluster
 from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -127,26 +128,32 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with a plus where it has been changed since; None outside a checkout."""
-    here = Path(__file__).parent
+    """The commit of this code, with a plus where it has been changed since.
+
+    None outside a checkout, and where the repository around it does not have this file, such as another project's with hbo
+    in its environment.
+    """
+    here = Path(__file__)
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name its own
     run = lambda *args: subprocess.run(
-        ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+        ["git", "-C", str(here.parent), *args], capture_output=True, text=True, check=True, env=outer
     ).stdout.strip()
     try:
+        run("ls-files", "--error-unmatch", "--", here.name)
         return run("rev-parse", "--short=12", "HEAD") + "+" * bool(run("status", "--porcelain", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def machine() -> str:
-    """Processor and cores, by which times are compared."""
+    """Processor and cores that this process may use, by which times are compared."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
             name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{name}, {cluster.cores()} cores, {platform.system()}"
 
 
 def device_name(trainer: Any) -> str:

@@ -4,6 +4,7 @@ A sweep of a thousand runs has some dozens of distinct blocks, so that its costs
 wanted number of multiply-adds is found in about one. The sums equal `hbo.cost.count` of the whole network.
 """
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -64,6 +65,8 @@ def width_for(macs: float, net: str, block: Block, divisor: int, first_stage: ne
     Raises:
         UserError: nothing is within 3 % of it; names the nearest.
     """
+    if not 0 < macs < math.inf:
+        raise UserError(f"match_macs={macs}: must be a positive number, in millions")
     count = lambda step: total(net, block, step / STEP, divisor, first_stage, *PAPER).macs / 1e6
     low, high = 1, STEP // 4
     while count(high) < macs:

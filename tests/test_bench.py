@@ -43,7 +43,7 @@ def test_the_rivals_without_a_quick_path_have_pytorch_s_own_modules():
         rival = found[name]
         assert rival.kept
         assert rival.run.channels_last
-        net = config.build_net(rival.run, 10)
+        net = build.network(rival.run, 10)
         bench.use_pytorchs_own(net, rival.off)
         left[name] = set(taken(net.to(memory_format=torch.channels_last)(x)))
     assert left == {
@@ -52,7 +52,7 @@ def test_the_rivals_without_a_quick_path_have_pytorch_s_own_modules():
         "no_batch_norm": {"_Depthwise5"},
         "no_depthwise": {"_Normalise"},
     }
-    net = config.build_net(found["plain"].run, 10)
+    net = build.network(found["plain"].run, 10)
     bench.use_pytorchs_own(net, found["plain"].off)
     assert {type(m).__module__.split(".")[0] for m in net.modules() if not list(m.children())} == {"torch"}
 

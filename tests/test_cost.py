@@ -1,6 +1,7 @@
 """Costs: the paper's 39 rows, torch's own counter as oracle, and section 3.2's law."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -116,3 +117,145 @@ def test_command_line_is_table_6_and_resolves_like_a_run(capsys):
     text = call("hbo.cost", "--k", 2, "--width", 0.25)[0]
     assert "stage 9" in text
     assert "total" in text
+
+
+# ------------------------------------------------------------ attention, and products in other words
+
+# fmt: off
+NETWORKS = [
+    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "squeezenet1_1", "googlenet",
+    "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5", "efficientnet_b0",
+    "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "vit_b_32", "swin_t", "swin_v2_t", "maxvit_t",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_torchvisions_published_costs(name):
+    """`_ops`, in G multiply-adds with three digits. Of ViT, Swin and MaxViT they include the products of two maps."""
+    from torchvision import models
+
+    facts: Any = models.get_model_weights(name)
+    facts = facts.DEFAULT
+    aux = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet works out its table with tensors
+        net = models.get_model(name, weights=None, **aux)
+    total = cost.count(net, facts.transforms().crop_size[0])["total"]
+    assert total.macs / 1e9 == pytest.approx(facts.meta["_ops"], abs=5.1e-4)
+    assert bool(total.attention_macs) == name.startswith(("vit", "swin", "maxvit"))
+
+
+D, L = 16, 7 * 5  # channels, places of a map
+
+
+class Multihead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(D, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class Functional(nn.Module):
+    """The same attention on weights that no layer holds, in four ways to write a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Parameter(torch.randn(D, D)) for _ in range(4))
+
+    def forward(self, x):
+        heads = lambda t: t.reshape(len(x), L, 4, D // 4).transpose(1, 2)
+        q, k = heads(torch.einsum("bld,ed->ble", x, self.q)), heads(x @ self.k.T)
+        v = heads(nn.functional.linear(x, self.v))
+        return torch.tensordot(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), self.out, 1)
+
+
+class Inference(Functional):
+    def forward(self, x):
+        with torch.inference_mode():
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("attention", [Multihead, Functional, Inference], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_however_it_is_written(attention, device):
+    stem = nn.Sequential(nn.Conv2d(3, D, 1), nn.Flatten(2))
+    net = nn.Sequential(stem, Turned(), attention()).to(device)
+    total = cost.count(net, (7, 5))["total"]
+    assert total.macs - total.attention_macs == L * 3 * D + 4 * L * D * D
+    assert total.attention_macs == 2 * L * L * D
+    assert all(weight.requires_grad for weight in net.parameters())
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)  # (B, C, L) -> (B, L, C)
+
+
+def test_an_encoder_layer_is_its_linear_layers_and_its_products():
+    """Torch's fast path does all of it in one operator, which its own counter does not know."""
+    layer = nn.TransformerEncoderLayer(D, 4, 3 * D, batch_first=True)
+    total = cost.count(nn.Sequential(nn.Conv2d(3, D, 1), nn.Flatten(2), Turned(), layer), (7, 5))["total"]
+    assert total.macs == L * 3 * D + L * (4 + 2 * 3) * D * D + 2 * L * L * D
+
+
+class Dot(nn.Module):
+    """A linear layer of one output, as a matrix with a vector; its weights standardised, as some networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(D))
+
+    def forward(self, x):
+        return x.mean((2, 3)) @ ((self.weight - self.weight.mean()) / self.weight.std())
+
+
+def test_a_matrix_with_a_vector_is_a_linear_layer():
+    total = cost.count(nn.Sequential(nn.Conv2d(3, D, 1), Dot()), 8)["total"]
+    assert (total.macs, total.attention_macs) == (64 * 3 * D + D, 0)
+
+
+class Deformed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x):
+        from torchvision.ops import deform_conv2d
+
+        return deform_conv2d(x, x.new_zeros(len(x), 18, *x.shape[2:]), self.weight, padding=(1, 1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x.flatten(2).transpose(1, 2))[0]
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.product = nn.Bilinear(3, 3, 4)
+
+    def forward(self, x):
+        x = x.mean((2, 3))
+        return self.product(x, x)
+
+
+def quantised() -> nn.Module:
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    return torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("make", "word"), [
+    (Deformed, "deform_conv2d"), (Recurrent, "rnn|lstm"), (Bilinear, "_trilinear"), (quantised, "linear_dynamic"),
+])  # fmt: skip
+def test_an_operator_whose_products_are_not_known_is_refused_by_name(make, word):
+    with pytest.raises(UserError, match=rf"operator \S*({word})\S*: takes weights"):
+        cost.count(make(), 8)

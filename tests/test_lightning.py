@@ -8,8 +8,8 @@ from pytorch_lightning.loggers import CSVLogger
 
 from hbo import fit, tasks
 from hbo.config import resolve
-from hbo.data import open_data
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.tasks.build import open_data
 
 EPOCHS, BATCHES = 3, 4
 

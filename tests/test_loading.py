@@ -1,11 +1,10 @@
 """hbo.sweep.loading: a plan says when the images, not the network, are what a run waits for. No test asserts a time."""
 
-import os
-
 import pytest
 import yaml
 from conftest import make_folder
 
+from hbo import cluster
 from hbo.config import resolve
 from hbo.sweep.__main__ import main
 from hbo.sweep.loading import verdict
@@ -33,7 +32,7 @@ def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
 
 
 def test_what_to_type(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(cluster, "cores", lambda: 16)
     run = lambda **given: resolve(data="imagenet", **given)
     assert verdict(run(), 500.0, 400.0, 2) == ""
     said = verdict(run(), 100.0, 400.0, 2)

@@ -1,14 +1,13 @@
 """Sweep files: W&B's enumeration, what is wrong in one line, and the plan."""
 
 import json
-import os
 import resource
 
 import pytest
 import yaml
 from conftest import REFERENCE, ROOT, call
 
-from hbo import cost, lock, rows
+from hbo import cluster, cost, lock, rows
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.sweep import plan, slurm
@@ -240,4 +239,4 @@ def test_gpus_are_shared_out_in_groups(write, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="4 GPUs"):
         places(runs, 3)
     runs = plan.entries(read(write(TINY), {"accelerator": "cpu", "threads": 1, "out": str(tmp_path)}))
-    assert places(runs, None) == [{"OMP_NUM_THREADS": "1"}] * (os.cpu_count() or 1)
+    assert places(runs, None) == [{"OMP_NUM_THREADS": "1"}] * cluster.cores()

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -106,6 +107,45 @@ def test_every_recall_of_whole_tenths_reaches_its_level():
             assert float(out["map"]) == pytest.approx(reached / 11, abs=1e-12), (n, total)
 
 
+def reference_ap(hits: list[bool], positives: int) -> float:
+    """`voc_ap(use_07_metric=True)` of py-faster-rcnn and its descendants, line by line."""
+    tp, fp = np.cumsum(hits), np.cumsum(~np.array(hits))
+    rec = tp / float(positives)
+    prec = tp / np.maximum(tp + fp, np.finfo(np.float64).eps)
+    ap = 0.0
+    for t in np.arange(0.0, 1.1, 0.1):
+        p = 0 if np.sum(rec >= t) == 0 else np.max(prec[rec >= t])
+        ap = ap + p / 11.0
+    return ap
+
+
+def test_numpys_levels_are_those_of_the_code_that_others_use():
+    """All that 10 objects can give, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the definition gives more."""
+    draw, differ = np.random.RandomState(0), set()
+    for total in (10, 20, 7):
+        for n in range(1, total + 1):
+            hits = [True] * n + [False] * int(draw.randint(5))
+            if n % 2:
+                draw.shuffle(hits)
+            preds = [found(*((at(0, i) if hit else FAR, 1 - i / 100, 0) for i, hit in enumerate(hits)))]
+            target = [
+                truth(
+                    *((at(0, i), 0, False) for i, hit in enumerate(hits) if hit),
+                    *((at(9, i), 0, False) for i in range(total - n)),
+                )
+            ]
+            value = {}
+            for levels in ("exact", "numpy"):
+                metric = VOCMeanAveragePrecision(1, levels=levels)
+                metric.update(preds, target)
+                value[levels] = float(metric.compute()["map"])
+            assert value["numpy"] == pytest.approx(reference_ap(hits, total), abs=1e-12)
+            assert value["exact"] >= value["numpy"] - 1e-12
+            if value["exact"] > value["numpy"] + 1e-12:
+                differ.add(Fraction(n, total))
+    assert {Fraction(3, 10), Fraction(6, 10), Fraction(7, 10)} <= differ
+
+
 def test_a_class_without_a_ground_truth_that_counts_is_left_out_of_the_mean():
     preds = [found((WHOLE, 0.9, 0), (FAR, 0.9, 1), (FAR, 0.9, 2))]
     target = [truth((WHOLE, 0, False), (FAR, 1, True))]
@@ -129,13 +169,30 @@ def test_classes_and_images_do_not_mix():
     ([found((WHOLE, 0.9, 2))], [truth()], "label 2, where classes are 0 to 1"),
     ([found()], [truth((WHOLE, -1, False))], "label -1"),
     ([found((WHOLE, 0.9, 0)) | {"scores": torch.zeros(2)}], [truth()], "equally many"),
+    ([found((WHOLE, math.nan, 0), (FAR, 0.5, 0))], [truth((WHOLE, 0, False))], "preds: a score is not a number"),
+    ([found(([0.0, 0.0, math.nan, 5.0], 0.9, 0), (WHOLE, 0.5, 0))], [truth((WHOLE, 0, False))], r"preds: box .*nan.* not a finite"),
+    ([found()], [truth(([0.0, 0.0, math.inf, 5.0], 0, False))], r"target: box .*inf.* not a finite"),
+    ([found(([10.0, 0.0, 0.0, 10.0], 0.9, 0))], [truth()], r"preds: box \[10.0, 0.0, 0.0, 10.0\] has its corners swapped"),
+    ([found()], [truth(([0.0, 9.0, 5.0, 3.0], 0, True))], "target: box .* swapped"),
+    ([found((WHOLE, 0.9, 0)) | {"labels": torch.tensor([0.5])}], [truth()], "preds: label 0.5, where classes are whole numbers"),
+    ([found()], [truth((WHOLE, 0, False)) | {"labels": torch.tensor([math.nan])}], "target: label nan"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(preds, target, word):
     with pytest.raises(UserError, match=word):
         judge(preds, target, num_classes=2)
 
 
-@pytest.mark.parametrize("kwargs", [{"interpolation": "12point"}, {"iou_threshold": 0}, {"num_classes": 0}])
+def test_what_is_odd_and_means_something_is_taken():
+    """Boxes without area, labels as whole floats, an endless score."""
+    point = [5.0, 5.0, 5.0, 5.0]
+    preds = found((WHOLE, math.inf, 0), (point, 0.9, 0)) | {"labels": torch.tensor([0.0, 0.0])}
+    assert float(judge([preds], [truth((WHOLE, 0, False))])["map"]) == 1.0
+
+
+@pytest.mark.parametrize("kwargs", [
+    {"interpolation": "12point"}, {"iou_threshold": 0}, {"iou_threshold": math.nan}, {"num_classes": 0}, {"num_classes": math.nan},
+    {"num_classes": 2.5}, {"levels": "matlab"},
+])  # fmt: skip
 def test_arguments_out_of_range_are_refused(kwargs):
     with pytest.raises(UserError, match=next(iter(kwargs))):
         VOCMeanAveragePrecision(**{"num_classes": 2, **kwargs})

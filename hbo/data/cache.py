@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbo import lock, signals
+from hbo import cluster, lock, signals
 from hbo.config import Run
 from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
@@ -201,7 +201,7 @@ def build(run: Run, folder: Path, content: Content) -> None:
     part = folder / f"pixels.part-{os.getpid()}"
     index = np.zeros(content.images, INDEX)
     try:
-        with open(part, "wb") as file, ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with open(part, "wb") as file, ThreadPoolExecutor(cluster.cores()) as pool:
             file.seek(HEADER)
             made = _in_order(pool, content.make, range(content.images))
             watched = sys.stderr.isatty()
@@ -234,7 +234,7 @@ def build(run: Run, folder: Path, content: Content) -> None:
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
     """The results in order, a few at most made ahead: what is done must not pile up before the disk."""
     rest = iter(indices)
-    ahead = [pool.submit(make, i) for i in islice(rest, 4 * (os.cpu_count() or 1))]
+    ahead = [pool.submit(make, i) for i in islice(rest, 4 * cluster.cores())]
     try:
         while ahead:
             yield ahead.pop(0).result()

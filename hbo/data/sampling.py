@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hbo import signals
+
 
 def hashed(*parts: object) -> int:
     """A 63-bit number from the parts, the same on every machine and in every version."""
@@ -152,7 +154,7 @@ class EvalBatches:
 
 def _leave_signals(worker: int) -> None:
     """A signal to the whole process group (Ctrl-C, a scheduler's) is the training process's to obey; it ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in signals.ALL:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -3,14 +3,13 @@
 import contextlib
 import io
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from hbo import tasks
+from hbo import cluster, tasks
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.sweep import plan
@@ -44,7 +43,7 @@ def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:
     """What to say of images/s of one process's loader and of its network; nothing where the network is the slower one."""
     if loaded >= trained:
         return ""
-    cores = (os.cpu_count() or 1) // run.devices
+    cores = cluster.cores_a_process(run.devices)
     more = math.ceil(max(workers, 1) * trained / loaded)
     ways = ["--set cache=disk"] * (run.cache == "none") + [f"--set workers={more}"] * (workers < more < cores)
     if run.augment == "loader" and run.crop == "random" and run.cache != "none":

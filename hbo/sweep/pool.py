@@ -4,6 +4,7 @@ Who else works on the same study, from here or from another machine, shares it: 
 process train it, and the others take the next.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbo import signals
+from hbo import cluster, signals
 from hbo.errors import UserError
 from hbo.lock import BUSY
 from hbo.sweep import plan
@@ -39,6 +40,8 @@ class Worker:
 def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
     """Run what is not done, and wait for what others run; the exit status.
 
+    However this ends (a signal, an error, a kill), the processes that it started save themselves and end with it.
+
     Args:
         study: for its name.
         runs: all of it.
@@ -49,50 +52,68 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
     Raises:
         UserError: fewer GPUs than a run wants.
     """
-    free = places(runs, workers)
-    tries: dict[str, int] = {}
-    busy: list[Worker] = []
-    halted, looked = False, 0.0
+    pool = Pool(runs, places(runs, workers), retries, max_failures)
     for entry in runs:
         plan.adopt(entry)
-    former = signals.listen_to_all()
+    former = signals.listen_to_all(patient=True)
     try:
-        with Board(study.name, runs, len(free)) as board:
-            while True:
-                stopping = signals.noted
-                for worker in [w for w in busy if w.process.poll() is not None]:
-                    busy.remove(worker)
-                    free.append(worker.place)
-                    ended(worker, tries, retries)
-                mine = {id(worker.entry) for worker in busy}
-                if time.monotonic() - looked > LOOK_FAR:  # what others do; how far ours are
-                    looked = time.monotonic()
-                    done = plan.finished_elsewhere(runs)
-                    for entry in runs:
-                        if entry.state in ("running", *UNFINISHED) and not (entry.state == "failed" and entry.key in tries):
-                            watch(entry, done, id(entry) in mine)
-                failed = sum(e.state == "invalid" or (e.state == "failed" and e.key in tries) for e in runs)
-                halted = halted or bool(stopping) or sum(e.state == "failed" and e.key in tries for e in runs) >= max_failures
-                todo = [e for e in runs if e.state in UNFINISHED and not (e.state == "failed" and e.key in tries)]
-                while todo and free and not halted:
-                    entry = todo.pop(0)
-                    watch(entry, None, False)  # another may have it since
-                    if entry.state in UNFINISHED:
-                        busy.append(start(entry, free.pop(0)))
-                        tries.setdefault(entry.key or "", 0)
-                if stopping:
-                    stop(busy, board)
-                    return 128 + stopping
-                board.update()
-                others = any(e.state == "running" and id(e) not in {id(w.entry) for w in busy} for e in runs)
-                if not busy and (halted or (not todo and not others)):
-                    break
-                time.sleep(LOOK)
+        with Board(study.name, runs, len(pool.free)) as board:
+            try:
+                while pool.goes_on():
+                    board.update()
+                    time.sleep(LOOK)
+            finally:
+                if pool.busy or signals.noted:
+                    stop(pool.busy, board)
+        if signals.noted:
+            return 128 + signals.noted
     finally:
         signals.restore(former)
-    if halted:
+    failed = sum(entry.state == "invalid" or pool.failed_here(entry) for entry in runs)
+    if pool.halted:
         print(f"stopped after {failed} failed runs (--max_failures {max_failures}); the same call goes on", file=sys.stderr)
     return 1 if failed else 0
+
+
+class Pool:
+    """The runs of a study, and the processes that work on them; `run` has the arguments."""
+
+    def __init__(self, runs: list[Entry], free: list[dict[str, str]], retries: int, max_failures: int) -> None:
+        self.runs, self.free, self.retries, self.max_failures = runs, free, retries, max_failures
+        self.tries: dict[str, int] = {}
+        self.busy: list[Worker] = []
+        self.halted, self.looked = False, 0.0
+
+    def failed_here(self, entry: Entry) -> bool:
+        """Whether it failed in this call, and so is not started again."""
+        return entry.state == "failed" and entry.key in self.tries
+
+    def goes_on(self) -> bool:
+        """Take note of what has ended and start what may be; False where nothing is left to wait for, or at a signal."""
+        for worker in [w for w in self.busy if w.process.poll() is not None]:
+            self.busy.remove(worker)
+            self.free.append(worker.place)
+            ended(worker, self.tries, self.retries)
+        mine = {id(worker.entry) for worker in self.busy}
+        if time.monotonic() - self.looked > LOOK_FAR:  # what others do; how far ours are
+            self.looked = time.monotonic()
+            done = plan.finished_elsewhere(self.runs)
+            for entry in self.runs:
+                if entry.state in ("running", *UNFINISHED) and not self.failed_here(entry):
+                    watch(entry, done, id(entry) in mine)
+        self.halted = self.halted or sum(map(self.failed_here, self.runs)) >= self.max_failures
+        todo = [entry for entry in self.runs if entry.state in UNFINISHED and not self.failed_here(entry)]
+        while todo and self.free and not self.halted and not signals.noted:
+            entry = todo.pop(0)
+            watch(entry, None, False)  # another may have it since
+            if entry.state in UNFINISHED:
+                self.busy.append(start(entry, self.free.pop(0)))
+                self.tries.setdefault(entry.key or "", 0)
+        if signals.noted:
+            return False
+        mine = {id(worker.entry) for worker in self.busy}
+        others = any(entry.state == "running" and id(entry) not in mine for entry in self.runs)
+        return bool(self.busy or (not self.halted and (todo or others)))
 
 
 def places(runs: list[Entry], workers: int | None) -> list[dict[str, str]]:
@@ -105,24 +126,14 @@ def places(runs: list[Entry], workers: int | None) -> list[dict[str, str]]:
     if not wanted:
         return [{}]
     devices, threads = max(run.devices for run in wanted), max(run.threads for run in wanted)
-    gpus = [] if all(run.accelerator == "cpu" for run in wanted) else visible_gpus()
+    gpus = [] if all(run.accelerator == "cpu" for run in wanted) else cluster.visible_gpus()
     if not gpus:
-        count = workers or max(1, (os.cpu_count() or 1) // (threads * devices))
+        count = workers or max(1, cluster.cores() // (threads * devices))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
     groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
     if len(groups) < (workers or 1):
         raise UserError(f"{workers or 1} runs of {devices} devices at once: this machine has {len(gpus)} GPUs")
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[:workers]]
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    import torch
-
-    return [str(i) for i in range(torch.cuda.device_count())]
 
 
 def start(entry: Entry, place: dict[str, str]) -> Worker:
@@ -139,6 +150,7 @@ def start(entry: Entry, place: dict[str, str]) -> Worker:
             stdin=subprocess.DEVNULL,
             env=os.environ | place,
             start_new_session=True,
+            preexec_fn=signals.follow_parent(),
         )
     entry.state, entry.step, entry.of = "running", 0, 0
     return Worker(entry, process, place)
@@ -182,20 +194,25 @@ def last_line(log: Path) -> str:
 
 
 def stop(busy: list[Worker], board: Board) -> None:
-    """Let the runs save themselves; a second Ctrl-C, or a minute and a half, kills them."""
+    """Let the runs save themselves; a third Ctrl-C, or a minute and a half, kills them."""
     for worker in busy:
         worker.process.send_signal(signal.SIGINT)
-    end = time.monotonic() + PATIENCE
-    try:
-        while any(w.process.poll() is None for w in busy) and time.monotonic() < end:
+    end, told = time.monotonic() + PATIENCE, False
+    while any(w.process.poll() is None for w in busy) and time.monotonic() < end and signals.presses < 3:
+        # Whatever fails here, such as a terminal that is gone, must not keep us from waiting.
+        with contextlib.suppress(OSError, ValueError):
+            if signals.presses == 2 and not told:
+                told = True
+                print(f"{len(busy)} runs save themselves; Ctrl-C once more kills them", file=sys.stderr)
             board.update()
-            time.sleep(LOOK)
-    except KeyboardInterrupt:
-        pass
-    for worker in busy:
-        if worker.process.poll() is None:
-            worker.process.kill()
-            worker.process.wait()
-        plan.refresh(worker.entry)
-    board.update()
-    print("stopped; every run is saved, and the same call goes on", file=sys.stderr)
+        time.sleep(LOOK)
+    killed = [worker for worker in busy if worker.process.poll() is None]
+    for worker in killed:
+        worker.process.kill()
+        worker.process.wait()
+    with contextlib.suppress(OSError, ValueError):  # a row that cannot be read (UserError) included
+        for worker in busy:
+            plan.refresh(worker.entry)
+        board.update()
+    lost = f"stopped; {len(killed)} runs were killed, and go on from their last checkpoints with the same call"
+    print(lost if killed else "stopped; every run is saved, and the same call goes on", file=sys.stderr)

@@ -157,10 +157,10 @@ def _checked(name: str, parameter: Any) -> dict[str, Any]:
         raise UserError(f"parameters.{name}: min={low} must be below max={parameter['max']}")
     positive = {key: parameter[key] for key in ("q", "sigma", "a", "b") if key in parameter}
     positive |= {"min": low} if kind.endswith("_values") else {}
-    if bad := [key for key, value in positive.items() if value <= 0]:
+    if bad := [key for key, value in positive.items() if not value > 0]:
         raise UserError(f"parameters.{name}.{bad[0]}={positive[bad[0]]}: must be positive")
     shares = parameter.get("probabilities")
-    if shares is not None and (len(shares) != len(parameter["values"]) or abs(sum(shares) - 1) > 1e-6):
+    if shares is not None and (len(shares) != len(parameter["values"]) or not abs(sum(shares) - 1) <= 1e-6):
         raise UserError(f"parameters.{name}.probabilities: must be one a value, and sum up to 1")
     return parameter | {"distribution": kind}
 

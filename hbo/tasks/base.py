@@ -1,6 +1,7 @@
 """What the tasks share: the network on normalised images, SGD with its schedule, the mean loss that a cut does not disturb."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -172,3 +173,14 @@ class Schedule:
         if self.kind == "constant":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * (t - self.warmup) / (self.total - self.warmup)))
+
+
+def lost(metrics: dict[str, float], finite: Iterable[str]) -> str:
+    """What to say of a network whose outputs are no numbers: the metric that shows it; nothing where all is well.
+
+    Args:
+        metrics: of a task.
+        finite: the task's, names on the learning curve (`val/loss`).
+    """
+    values = {name: metrics.get(name.removeprefix("val/"), 0.0) for name in finite}
+    return ", ".join(f"{name.removeprefix('val/')} {value}" for name, value in values.items() if not math.isfinite(value))

@@ -74,10 +74,13 @@ def detection(outcomes: dict[str, Tensor], classes: list[str], coco: bool = True
     Returns:
         loss (SSD's, over all matching anchors); map (VOC 2007's, 11 points at an overlap of 0.5) and its mean's parts
         ap_CLASS; map_area (VOC 2010's). With `coco` also coco_map (mean over overlaps of 0.5 to 0.95) and coco_map50, for
-        which a difficult object is a crowd: ignored where found or not.
+        which a difficult object is a crowd: ignored where found or not. All are NaN where the network's outputs are no numbers.
     """
     preds, target = by_image(outcomes)
     metrics = {"loss": float(outcomes["loss"].double().sum() / outcomes["matched"].sum().clamp(min=1))}
+    if not (math.isfinite(metrics["loss"]) and outcomes["box"].isfinite().all() and outcomes["score"].isfinite().all()):
+        names = ["loss", "map", "map_area", *(["coco_map", "coco_map50"] if coco else [])]
+        return dict.fromkeys(names, math.nan)
     kinds: list[tuple[str, Literal["11point", "area"]]] = [("map", "11point"), ("map_area", "area")]
     for name, interpolation in kinds:
         voc = VOCMeanAveragePrecision(len(classes), interpolation, sync_on_compute=False)

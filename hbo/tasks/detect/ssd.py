@@ -76,6 +76,8 @@ class Detector(SSD):
         resolution: int = 320,
         min_scale: float = 0.2,
     ) -> None:
+        if not 0 < min_scale < LARGEST:
+            raise UserError(f"min_scale={min_scale}: must lie in (0, {LARGEST}), of the image's side")
         features, size = Features(net), (resolution, resolution)
         with torch.no_grad():
             maps = _on_meta(features)(torch.empty(1, 3, *size, device="meta"))

@@ -18,6 +18,8 @@ from hbo.errors import UserError
 
 FALSE, TRUE, IGNORED = 0, 1, -1  # what becomes of a detection
 SLACK = 1e-9  # of a recall level: 3 of 10 reaches 0.3
+# The eleven recalls: with `exact` as the fractions that they are, with `numpy` as np.arange(0, 1.1, 0.1) has them.
+LEVELS = {"exact": np.arange(11) / 10 - SLACK, "numpy": np.arange(0.0, 1.1, 0.1)}
 
 
 class Matched(NamedTuple):
@@ -66,9 +68,14 @@ class VOCMeanAveragePrecision(Metric):
         interpolation: "11point", the mean of the best precision at recalls of 0, 0.1, ..., 1 and more (VOC 2007), or "area"
             under the curve that falls nowhere to the left (VOC 2010 and later).
         iou_threshold: least intersection over union of a match.
+        levels: of "11point". The devkit's text defines the precision at recall r as the best one "at a recall of r or more",
+            for eleven equally spaced r: 3 objects of 10 have a recall of 0.3 and count at that level ("exact"). Widely used
+            Python code compares with `np.arange(0, 1.1, 0.1)`, whose 0.3, 0.6 and 0.7 are too large by the last bit, so that
+            just these recalls miss their level; "numpy" repeats that, to be compared with its figures.
 
     Raises:
-        UserError: an argument out of range; in `update`, a label that is no class or dicts that do not fit each other.
+        UserError: an argument out of range; in `update`, a label that is no class, a number that is none, a box whose corners
+            are swapped, or dicts that do not fit each other.
     """
 
     full_state_update = False
@@ -84,16 +91,20 @@ class VOCMeanAveragePrecision(Metric):
         num_classes: int,
         interpolation: Literal["11point", "area"] = "11point",
         iou_threshold: float = 0.5,
+        levels: Literal["exact", "numpy"] = "exact",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if interpolation not in ("11point", "area"):
             raise UserError(f"interpolation={interpolation!r}: choose from 11point, area")
-        if num_classes < 1:
-            raise UserError(f"num_classes={num_classes}: must be at least 1")
+        if levels not in LEVELS:
+            raise UserError(f"levels={levels!r}: choose from {', '.join(LEVELS)}")
+        if type(num_classes) is not int or num_classes < 1:
+            raise UserError(f"num_classes={num_classes}: must be a whole number from 1")
         if not 0 < iou_threshold <= 1:
             raise UserError(f"iou_threshold={iou_threshold}: must lie in (0, 1]")
         self.num_classes, self.interpolation, self.iou_threshold = num_classes, interpolation, iou_threshold
+        self.levels: Literal["exact", "numpy"] = levels
         for name in ("score", "label", "true"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self.add_state("positives", default=torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
@@ -117,7 +128,13 @@ class VOCMeanAveragePrecision(Metric):
         boxes = boxes.reshape(-1, 4)
         if not len(boxes) == len(scores) == len(labels) or not len(true_boxes) == len(true_labels) == len(difficult):
             raise UserError("preds, target: an image's boxes, scores, labels and difficult must be equally many")
-        for name, given in (("preds", labels), ("target", true_labels)):
+        if scores.isnan().any():
+            raise UserError("preds: a score is not a number, so that detections have no order; the network is lost")
+        for name, given, corners in (("preds", labels, boxes), ("target", true_labels, true_boxes)):
+            check_boxes(name, corners)
+            if len(given) and given.is_floating_point() and not (given == given.round()).all():  # NaN is unequal to itself
+                odd = float(given[given != given.round()][0])
+                raise UserError(f"{name}: label {odd:g}, where classes are whole numbers from 0 to {self.num_classes - 1}")
             if len(given) and not 0 <= int(given.min()) <= int(given.max()) < self.num_classes:
                 odd = next(int(n) for n in given if not 0 <= n < self.num_classes)
                 raise UserError(f"{name}: label {odd}, where classes are 0 to {self.num_classes - 1}")
@@ -164,25 +181,42 @@ class VOCMeanAveragePrecision(Metric):
         order = np.argsort(-score, kind="stable")
         label, true = label[order], true[order]
         average = [
-            average_precision(true[label == c], int(n), self.interpolation) if n else np.nan
+            average_precision(true[label == c], int(n), self.interpolation, self.levels) if n else np.nan
             for c, n in enumerate(self.positives.tolist())
         ]
         per_class = torch.tensor(average, dtype=self._float, device=self.device)
         return {"map": per_class.nanmean(), "per_class": per_class}
 
 
-def average_precision(true: np.ndarray, positives: int, interpolation: str) -> float:
+def check_boxes(name: str, boxes: Tensor) -> None:
+    """Refuse what is no box; one without area is one.
+
+    Raises:
+        UserError: a corner that is no finite number, or corners that are swapped.
+    """
+    if not boxes.isfinite().all():
+        odd = boxes[~boxes.isfinite().all(1)][0].tolist()
+        raise UserError(f"{name}: box {odd} has a corner that is not a finite number")
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        odd = boxes[(boxes[:, 2:] < boxes[:, :2]).any(1)][0].tolist()
+        raise UserError(f"{name}: box {odd} has its corners swapped; must be (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2")
+
+
+def average_precision(
+    true: np.ndarray, positives: int, interpolation: str, levels: Literal["exact", "numpy"] = "exact"
+) -> float:
     """Average precision of a class.
 
     Args:
         true: (D,) whether each detection is a true one, likeliest first.
         positives: ground truths that count, at least one.
         interpolation: "11point" or "area".
+        levels: of "11point", "exact" or "numpy".
     """
     hits = np.cumsum(true)
     recall, precision = hits / positives, hits / np.arange(1, len(true) + 1)
     best = np.maximum.accumulate(precision[::-1])[::-1]  # of this recall and more
     if interpolation == "area":
         return float(np.sum(np.diff(recall, prepend=0.0) * best))
-    levels = np.searchsorted(recall, np.arange(11) / 10 - SLACK)  # the first point that reaches each level
-    return float(np.append(best, 0.0)[levels].sum() / 11)
+    reached = np.searchsorted(recall, LEVELS[levels])  # the first point that reaches each level
+    return float(np.append(best, 0.0)[reached].sum() / 11)

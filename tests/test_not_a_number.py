@@ -1,0 +1,156 @@
+"""A network whose weights are lost, and flags that are no numbers: refused wherever a comparison would let them pass."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import call, make_voc, only_row
+
+from hbo import export, nets, size
+from hbo.block import Block
+from hbo.errors import UserError
+from hbo.metrics import detection
+from hbo.tasks.detect.ssd import Detector
+
+
+def refused(err: str, *words: str) -> None:
+    lines = err.strip().splitlines()
+    assert len([line for line in lines if line.startswith("error: ")]) == 1, err
+    assert "Traceback" not in err
+    assert all(word in lines[-1] for word in words), lines[-1]
+
+
+def poison(folder: Path, ending: str) -> None:
+    """Make one number of the weights, and so all logits of one class, NaN."""
+    content = torch.load(folder / "last.ckpt", weights_only=False)
+    name = next(name for name in content["state_dict"] if name.endswith(ending))
+    content["state_dict"][name].view(-1)[0] = math.nan
+    torch.save(content, folder / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A finished run whose checkpoint is then lost."""
+    out = tmp_path_factory.mktemp("classifier")
+    flags = ["--data", "digits", "--width", 0.1, "--epochs", 1, "--limit_batches", 2, "--threads", 1, "--out", out]
+    call("hbo.fit", *flags)
+    row, folder = only_row(out)
+    poison(folder, "classifier.bias")
+    return flags, row, folder
+
+
+@pytest.mark.slow
+def test_a_lost_classifier_is_not_evaluated(classifier):
+    *_, folder = classifier
+    for more in ([], ["--json"]):
+        out, err = call("hbo.evaluate", folder, *more, expect=2)
+        refused(err, "loss nan", "no numbers")
+        assert "%" not in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--plain"], ["--int8"]])
+def test_a_lost_classifier_is_not_exported(classifier, more):
+    pytest.importorskip("onnxruntime")
+    *_, folder = classifier
+    _, err = call("hbo.export", folder, *more, expect=2)
+    refused(err, "not finite", "nothing was written")
+    assert not list(folder.glob("*.onnx*"))
+
+
+@pytest.mark.slow
+def test_a_lost_run_that_is_taken_up_after_its_last_epoch_is_failed(classifier):
+    flags, row, folder = classifier
+    (folder / "row.json").write_text(json.dumps({**row, "state": "unfinished"}))
+    _, err = call("hbo.fit", *flags, expect=1)
+    refused(err, "the loss is not finite")
+    assert json.loads((folder / "row.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.slow
+def test_a_lost_detector_finds_nothing_and_says_why(tmp_path):
+    root = make_voc(tmp_path / "set")
+    fields = {"data": "vocfolder", "data_dir": str(root), "batch": 4, "epochs": 1, "warmup": 0.5, "width": 0.1, "lr": 0.001,
+              "threads": 1, "limit_batches": 1, "resolution": 96}  # fmt: skip
+    call("hbo.fit", "--config", json.dumps(fields), "--out", tmp_path / "runs")
+    _, folder = only_row(tmp_path / "runs")
+    photograph = next((root / "JPEGImages").iterdir())
+    for score in (".nan", "-0.1", "1.5"):
+        _, err = call("hbo.evaluate", folder, "--image", photograph, "--score", score, expect=2)
+        refused(err, "score=", "must lie in [0, 1]")
+    poison(folder, "classification_head.module_list.0.1.weight")
+    _, err = call("hbo.evaluate", folder, expect=2)
+    refused(err, "loss nan")
+    _, err = call("hbo.evaluate", folder, "--image", photograph, "--out", tmp_path / "found.png", expect=2)
+    refused(err, "no numbers")
+    assert not (tmp_path / "found.png").exists()
+
+
+class Session:
+    """An ONNX session that gives these logits."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self.logits = logits
+
+    def run(self, names, inputs):
+        return [self.logits]
+
+
+def off(found: list[float], expected: list[float]) -> float:
+    task = lambda images: torch.tensor([expected])
+    for name in ("mean", "std"):
+        setattr(task, name, torch.ones(3, 1, 1))
+    return export.difference(Session(np.array([found], np.float32)), task, torch.zeros(1, 3, 2, 2))
+
+
+def test_the_exports_difference():
+    assert off([1.0, 2.0], [1.0, 2.5]) == pytest.approx(0.2)
+    assert off([0.0, 0.0], [0.0, 0.0]) == 0.0
+    assert not off([math.nan, 2.0], [1.0, 2.0]) <= export.TOLERANCE
+    with pytest.raises(UserError, match="own logits are not finite"):
+        off([1.0, 2.0], [1.0, math.nan])
+
+
+def test_a_lost_detectors_metrics_are_all_lost():
+    """By its loss, a score or a box: each was a mAP of 0, or of 1, beside it."""
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    one = torch.tensor([1])
+    good = {"index": torch.tensor([0]), "loss": torch.tensor([0.5]), "matched": one, "image": torch.tensor([0]), "box": box,
+            "score": torch.tensor([0.9]), "label": torch.tensor([0]), "true_image": torch.tensor([0]), "true_box": box,
+            "true_label": torch.tensor([0]), "difficult": torch.tensor([False])}  # fmt: skip
+    assert detection(good, ["a"])["map"] == 1.0
+    for name in ("loss", "score", "box"):
+        for value in (math.nan, math.inf):
+            bad = good | {name: torch.full_like(good[name], value)}
+            assert all(math.isnan(number) for number in detection(bad, ["a"]).values()), name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0])
+def test_numbers_that_are_none_are_refused(value):
+    with pytest.raises(UserError, match=f"width={value}"):
+        nets.build("hbonet", width=value)
+    with pytest.raises(UserError, match=f"match_macs={value}"):
+        size.width_for(value, "hbonet", Block(), 2, "release")
+    with pytest.raises(UserError, match=f"min_scale={value}"):
+        Detector(nets.build(width=0.1), 2, min_scale=value)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("width", ".nan"), ("match_macs", ".nan"), ("match_macs", ".inf")])
+def test_flags_that_are_no_numbers_are_one_line(flag, value):
+    _, err = call("hbo.cost", f"--{flag}", value, expect=2)
+    refused(err, flag)
+
+
+@pytest.mark.parametrize(("parameter", "word"), [
+    ({"values": [1, 2], "probabilities": [math.nan, 0.5]}, "sum up to 1"),
+    ({"distribution": "q_uniform", "min": 0, "max": 1, "q": math.nan}, "must be positive"),
+    ({"distribution": "normal", "mu": 0, "sigma": math.nan}, "must be positive"),
+])  # fmt: skip
+def test_a_sweeps_numbers_that_are_none_are_refused(parameter, word):
+    from hbo.sweep import study
+
+    with pytest.raises(UserError, match=word):
+        study._checked("lr", parameter)

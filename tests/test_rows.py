@@ -1,0 +1,64 @@
+"""hbo.rows: the commit in a row is that of this code's own repository, or none."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+NAMED = "from hbo import rows; print(rows.__file__, rows.git_commit())"
+
+
+def git(folder: Path, *args: str) -> str:
+    own = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(["git", *own, "-C", str(folder), *args], capture_output=True, text=True, check=True, env=outer)
+    return done.stdout.strip()
+
+
+def repository(folder: Path) -> str:
+    """A repository of someone else's with one file; its commit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "paper.tex").write_text("text")
+    git(folder, "init", "-q")
+    git(folder, "add", "paper.tex")
+    git(folder, "commit", "-qm", "one")
+    return git(folder, "rev-parse", "--short=12", "HEAD")
+
+
+def commit_of(installed: Path, cwd: Path, **env: str) -> str:
+    """What a process says that imports hbo from that folder."""
+    env = os.environ | {"PYTHONPATH": str(installed)} | env
+    done = subprocess.run([sys.executable, "-c", NAMED], env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    where, commit = done.stdout.split()
+    assert Path(where).is_relative_to(installed)
+    return commit
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignored):
+    """Installed into PROJECT/.venv of another project, whose files it does not belong to."""
+    repository(tmp_path)
+    if ignored:
+        (tmp_path / ".gitignore").write_text(".venv\n")
+    shutil.copytree(ROOT / "hbo", tmp_path / ".venv" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
+    assert commit_of(tmp_path / ".venv", tmp_path) == "None"
+
+
+def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
+    """A git hook runs with GIT_DIR of the repository that is committed to."""
+    shutil.copytree(ROOT / "hbo", tmp_path / "code" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
+    git(tmp_path / "code", "init", "-q")
+    git(tmp_path / "code", "add", "hbo")
+    git(tmp_path / "code", "commit", "-qm", "code")
+    own = git(tmp_path / "code", "rev-parse", "--short=12", "HEAD")
+    other = repository(tmp_path / "other")
+    assert own != other
+    hook = {"GIT_DIR": str(tmp_path / "other" / ".git"), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert commit_of(tmp_path / "code", tmp_path / "other", **hook) == own
+    (tmp_path / "code" / "hbo" / "rows.py").write_text((ROOT / "hbo" / "rows.py").read_text() + "\n")
+    assert commit_of(tmp_path / "code", tmp_path, PYTHONDONTWRITEBYTECODE="1") == own + "+"
