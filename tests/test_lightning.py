@@ -6,9 +6,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from hbo import fit, tasks
+from hbo import fit
 from hbo.config import resolve
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.tasks import build
 from hbo.tasks.build import open_data
 
 EPOCHS, BATCHES = 3, 4
@@ -19,7 +20,7 @@ def _train(tmp_path, callbacks: list, **settings):
     run = resolve(data="digits", epochs=EPOCHS, batch=64, width=0.1, k=1, threads=1, limit_batches=BATCHES, accelerator="cpu")
     data = open_data(run)
     pl.seed_everything(0, verbose=False)
-    task = tasks.make(run, data, BATCHES)
+    task = build.make(run, data, BATCHES)
     trainer = pl.Trainer(
         max_epochs=EPOCHS, accelerator="cpu", callbacks=callbacks, default_root_dir=tmp_path, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **settings,

@@ -120,7 +120,7 @@ def batch_of(n: int = 12, classes: int = 4):
 
 
 class Data:
-    """As much of a data set as `tasks.make` looks at."""
+    """As much of a data set as `build.make` looks at."""
 
     classes = tuple("abcd")
 
