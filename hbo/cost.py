@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from hbo.errors import UserError
+from hbo.errors import UserError, first_line
 
 aten = torch.ops.aten
 
@@ -238,7 +238,7 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
         raise
     except Exception as error:  # a rival's own words for a size that it cannot take
         size = " x ".join(map(str, x.shape[2:]))
-        raise UserError(f"resolution={size}: {type(model).__name__} cannot take it ({str(error).splitlines()[0]})") from None
+        raise UserError(f"resolution={size}: {type(model).__name__} cannot take it ({first_line(error)})") from None
     finally:
         torch.set_num_threads(threads)
         for weight in trainable:

@@ -18,6 +18,11 @@ class DataError(UserError):
     """A data set that is missing, incomplete or broken; names the path."""
 
 
+def first_line(error: Exception) -> str:
+    """Another library's words, in short; its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def check_picture(path: Path, flag: str) -> None:
     """Refuse a file that no picture can be written to, before the work that makes it."""
     if path.suffix not in (".png", ".pdf", ".svg"):

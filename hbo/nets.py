@@ -3,7 +3,8 @@
     build("hbonet", Block(k=2), width=0.25, divisor=8)      # table 6, "4x"
     build("torchvision:shufflenet_v2_x1_5")                 # a rival beside it
 
-Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: {stride: (B, C, ceil(H/stride), ceil(W/stride))}.
+Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: {stride: (B, C, H/stride, W/stride)}, rounded
+up, or down where the network's own steps do.
 """
 
 import copy
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual, conv_norm
-from hbo.errors import UserError
+from hbo.errors import UserError, first_line
 from hbo.norm import BatchNorm
 
 
@@ -104,7 +105,7 @@ class Pyramid(nn.Module):
         """Feature maps by stride.
 
         Raises:
-            UserError: the network has no maps of ceil(size / 16) and ceil(size / 32).
+            UserError: the network has no maps of strides 16 and 32, or none at this size.
         """
         if "_strides" not in self.__dict__:
             self.__dict__["_strides"] = _find_strides(self)
@@ -119,11 +120,19 @@ class Pyramid(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
+        if missing := sorted({16, 32} - maps.keys()):
+            raise UserError(
+                f"resolution={' x '.join(map(str, size))}: {type(self).__name__} has no map of stride {missing[0]} there;"
+                " take a multiple of 32"
+            )
         return maps
 
 
 def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any) -> None:
-    if tuple(out.shape[2:]) == tuple(-(-n // stride) for n in size):  # a module may be called again at another stride
+    """Keep a map of that stride, rounded up or down as the network does: a module may be called again at another stride."""
+    if not isinstance(out, Tensor) or out.ndim != 4:
+        return
+    if all(n // stride <= found <= -(-n // stride) for n, found in zip(size, out.shape[2:], strict=True)):
         maps[stride] = out
 
 
@@ -141,8 +150,15 @@ def _find_strides(net: nn.Module) -> dict[int, str]:
     for name, module in net.named_modules():
         if name:
             module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
-    with torch.no_grad():
-        net(torch.empty(1, 3, *size, device="meta"))
+    try:
+        with torch.no_grad():
+            net(torch.empty(1, 3, *size, device="meta"))
+    except UserError:
+        raise
+    except Exception as error:  # a rival's own words
+        raise UserError(
+            f"{type(net).__name__} takes no input of 224 x 288, so it has no pyramid ({first_line(error)})"
+        ) from None
     if not {16, 32} <= found.keys():
         raise UserError(f"{type(net).__name__} has no feature maps of stride 16 and 32, so no pyramid; it has {sorted(found)}")
     return found

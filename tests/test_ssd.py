@@ -296,3 +296,13 @@ def test_cost_from_the_command_line():
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             model(torch.zeros(1, 3, 320, 320))
         assert (out["resolution"], out["num_classes"], out["macs"]) == (320, 20, flops.get_total_flops() / 2)
+
+
+def test_heads_take_the_maps_that_a_network_gives_where_it_rounds_down():
+    """DenseNet's pooling floors: at 300 its map of stride 16 is 18 x 18, where others have 19 x 19."""
+    detector = Detector(build("torchvision:densenet121", width=None), 3, "separable", 300).eval()
+    with torch.no_grad():
+        maps = detector.backbone(torch.randn(1, 3, 300, 300))
+        logits, offsets = detector(torch.randn(1, 3, 300, 300))
+    assert [tuple(m.shape[2:]) for m in maps[:2]] == [(18, 18), (9, 9)]
+    assert logits.shape[:2] == offsets.shape[:2] == (1, 6 * sum(m.shape[2] * m.shape[3] for m in maps))

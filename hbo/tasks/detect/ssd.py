@@ -17,7 +17,7 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import box_iou
 
 from hbo.block import conv_norm
-from hbo.errors import UserError
+from hbo.errors import UserError, first_line
 from hbo.nets import Pyramid, init_weights
 from hbo.norm import BatchNorm
 
@@ -79,8 +79,13 @@ class Detector(SSD):
         if not 0 < min_scale < LARGEST:
             raise UserError(f"min_scale={min_scale}: must lie in (0, {LARGEST}), of the image's side")
         features, size = Features(net), (resolution, resolution)
-        with torch.no_grad():
-            maps = _on_meta(features)(torch.empty(1, 3, *size, device="meta"))
+        try:
+            with torch.no_grad():
+                maps = _on_meta(features)(torch.empty(1, 3, *size, device="meta"))
+        except UserError:
+            raise
+        except Exception as error:  # a rival's own words for a size that it cannot take
+            raise UserError(f"resolution={resolution}: {type(net).__name__} cannot take it ({first_line(error)})") from None
         channels = [m.shape[1] for m in maps]
         generator = DefaultBoxGenerator(RATIOS, min_scale, LARGEST)
         anchors = generator.num_anchors_per_location()
