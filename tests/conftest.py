@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -46,6 +48,11 @@ for owner, *names in (
     for name in names:
         setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
 QUIET = {"WANDB_MODE": "disabled"}
+# Under nohup, or behind a shell's &, these are ignored, and so would they be by all that the tests start.
+if threading.current_thread() is threading.main_thread():
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def published(*tables: int) -> list[dict[str, str]]:
