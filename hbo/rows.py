@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hbo import cluster
 from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -146,14 +145,14 @@ def git_commit() -> str | None:
 
 
 def machine() -> str:
-    """Processor and cores that this process may use, by which times are compared."""
+    """Processor and all its cores, by which times are compared: the same inside of a job that may use some of them."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
             name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return f"{name}, {cluster.cores()} cores, {platform.system()}"
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def device_name(trainer: Any) -> str:
