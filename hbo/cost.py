@@ -95,11 +95,12 @@ class _Counter(TorchDispatchMode):
 
     Args:
         model: its parameters and buffers, and what is computed from them alone, are the weights.
+        tracker: entered around this mode, which enters itself again to count what an operator consists of.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tracker: ModuleTracker) -> None:
         super().__init__()
-        self.tracker = ModuleTracker()
+        self.tracker = tracker
         self.costs: dict[str, Cost] = {}
         # By their storages, which views share; kept, so that no later tensor is given the address of one.
         self.weights: dict[int, Any] = {}
@@ -112,14 +113,6 @@ class _Counter(TorchDispatchMode):
 
     def _of_weights(self, values: list[Any]) -> list[bool]:
         return [t.untyped_storage()._cdata in self.weights for t in values if isinstance(t, Tensor)]
-
-    def __enter__(self):
-        self.tracker.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *exc):
-        super().__exit__(*exc)
-        self.tracker.__exit__(*exc)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -232,7 +225,7 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
         weight.requires_grad_(False)
     torch.set_num_threads(1)  # there is next to no arithmetic, and waking the others takes longer on a busy machine
     try:
-        with torch.no_grad(), _written_out(), _Counter(model) as counter:
+        with torch.no_grad(), _written_out(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
             out = model(x)
     except UserError:
         raise

@@ -187,6 +187,9 @@ def test_attention_however_it_is_written(attention, device):
     assert total.attention_macs == 2 * L * L * D
     assert all(weight.requires_grad for weight in net.parameters())
     assert torch.backends.mha.get_fastpath_enabled()
+    hooks = nn.modules.module
+    assert not hooks._global_forward_pre_hooks  # later networks are not counted
+    assert not hooks._global_forward_hooks
 
 
 class Turned(nn.Module):

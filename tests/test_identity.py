@@ -10,6 +10,7 @@ from conftest import ROOT, call, make_runs
 
 from hbo import identity, rows
 from hbo.analysis import claims, results, study, tables
+from hbo.analysis.grouping import by_setting
 from hbo.config import Run, key_of, resolve
 from hbo.errors import UserError
 from hbo.sweep import plan
@@ -215,9 +216,9 @@ def test_a_detector_is_not_judged_against_a_retriever():
 
 def test_studies_trained_otherwise_are_settings_and_what_a_study_varies_are_arms():
     again = ROWS.assign(study="longer", epochs=40, key=ROWS["key"] + "x")
-    assert [which for which, _ in study._parts(pd.concat([ROWS, again], ignore_index=True))] == ["epochs=20", "epochs=40"]
+    assert [which for which, _ in by_setting(pd.concat([ROWS, again], ignore_index=True))] == ["epochs=20", "epochs=40"]
     together = pd.concat([ROWS, again.assign(study="contraction")], ignore_index=True)
-    assert [which for which, _ in study._parts(together)] == [""]
+    assert [which for which, _ in by_setting(together)] == [""]
     assert set(study.labels(together)) == {f"k={k} epochs={e}" for k in (1, 2, 3) for e in (20, 40)}
 
 

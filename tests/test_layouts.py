@@ -144,7 +144,7 @@ def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypa
 
 
 def as_published(monkeypatch, data, counts):
-    """As if the set had been published with so many images."""
+    """Pretend that the set was published with these counts of images."""
     one = dataclasses.replace(SETS[data], look=lambda root: layout.look(root, counts))
     monkeypatch.setitem(SETS, data, one)
 

@@ -175,6 +175,17 @@ def test_a_detector_trained_otherwise_has_a_column_of_its_own(change):
     assert [name for name in frame.columns if name.startswith("mAP on ")]
 
 
+def test_detectors_from_two_checkpoints_are_two_columns():
+    """Even by the paper's protocol: what a detector starts from is part of what it is."""
+    one, two = (detectors(backbone_weights=f"a state dict ({digest})") for digest in ("0123456789", "9876543210"))
+    both = results.frame([*one.to_dict("records"), *(row | {"key": row["key"] + "x"} for row in two.to_dict("records"))])
+    frame = paper_table(8, both).frame.set_index("")
+    names = [name for name in frame.columns if name.startswith("mAP by the paper")]
+    assert names == [f"mAP by the paper (its protocol, backbone {digest})" for digest in ("0123456789", "9876543210")]
+    assert [frame.loc["SSD320 mobilenetv2 1.0", name] for name in names] == ["70.0 ± 1.4 (n=2)"] * 2
+    assert set(frame["mAP measured"]) == {ABSENT}
+
+
 def test_a_classifier_is_no_detector():
     frame = paper_table(8, detectors(task="classify")).frame
     assert not [name for name in frame.columns if " on " in name]

@@ -20,6 +20,7 @@ import pandas as pd
 
 from hbo import identity
 from hbo.analysis import latency, results, stats
+from hbo.analysis.grouping import by_setting, labels
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.tables import Markdown, Table, unknown_images
 from hbo.block import Block
@@ -29,13 +30,6 @@ from hbo.rows import main_metric
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
-IMAGES = (
-    "task",
-    "data",
-    "images",
-    "holdout",
-    "limit_batches",
-)  # runs that differ in these report other images: never judged against each other
 
 
 @dataclass
@@ -270,30 +264,12 @@ def settings(
         raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
     rows = rows.drop_duplicates(["key", "state"]).reset_index(drop=True)
     curves = results.curves(source, *names)
-    parts = _parts(rows)
+    parts = by_setting(rows)
     found = [_study(names, part, curves, which, baseline, metric) for which, part in parts]
     if baseline is not None and not any(baseline in it.arms for it in found):
         arms = ", ".join(arm for it in found for arm in it.arms)
         raise UserError(f"baseline={baseline!r}: the arms are {arms}")
     return found
-
-
-def _parts(rows: Any) -> list[tuple[str, Any]]:
-    """Rows by setting, each with what is its own: the images, the task, and what no study varies but studies differ in."""
-    done = rows[rows["state"] == "done"]
-    every = results.identities(done)
-    within = {
-        name
-        for study in done["study"].unique()
-        for name in identity.varying([one for one, is_its in zip(every, done["study"] == study, strict=True) if is_its])
-    }
-    apart = [n for n in identity.varying(every) if n in IMAGES or not (n in within or n in Run.NETWORK)]
-    if not apart:
-        return [("", rows)]
-    which = [" ".join(identity.say(name, identity.value(one, name)) for name in apart) for one in results.identities(rows)]
-    finished = dict.fromkeys(w for w, state in zip(which, rows["state"], strict=True) if state == "done")
-    which = [w if w in finished else next(iter(finished)) for w in which]  # a run that failed early has no fields to go by
-    return [(one, rows[[w == one for w in which]]) for one in finished]
 
 
 def _study(names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline: str | None, metric: str | None) -> Study:
@@ -309,24 +285,6 @@ def _study(names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline:
     arms = list(rows.loc[done, "arm"].unique())
     chosen = baseline if baseline is not None and baseline in arms else _usual(rows[done], arms)
     return Study(names, rows, curves, chosen, metric, which)
-
-
-def labels(rows: Any) -> list[str]:
-    """An arm's name for each row: what the runs of its network differ in, but for the seed, and what tells networks apart.
-
-    Rows have one label where their identities differ in the seed alone, and only then.
-    """
-    every = results.identities(rows)
-    several = len({one.get("net", Run.net) for one in every}) > 1
-    beside = [name for name in identity.varying(every) if name not in Run.BACKBONE]  # how they were trained differs, too
-    own = {}
-    for net in rows["net"].unique():
-        names = identity.varying([one for one, is_its in zip(every, rows["net"] == net, strict=True) if is_its])
-        own[net] = list(dict.fromkeys([*(n for n in names if n != "net"), *beside]))
-    return [
-        " ".join([net] * (several or not own[net]) + [identity.say(n, identity.value(one, n)) for n in own[net]])
-        for net, one in zip(rows["net"], every, strict=True)
-    ]
 
 
 def right(row: dict[str, Any]) -> np.ndarray:

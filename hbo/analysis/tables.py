@@ -142,10 +142,10 @@ def said(values: Any) -> str:
 def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, dict[int, Any]]:
     """Finished rows of the lines' networks: a column's title -> the line's place -> its rows, one a seed.
 
-    A row stands on a line where its network is the line's in every switch, and its resolution, where the lines differ in that.
-    A column is a protocol: rows whose identities differ from their lines' in the same way. The column "" has the paper's; another
-    one's title says on what images it was measured, and what tells it from the columns beside it. Rows that report held-out
-    training images are left out: they tuned a recipe.
+    A row stands on a line if it has the line's network, switch by switch, and the line's resolution where the lines differ in it.
+    A column is a protocol: its rows' identities differ from their lines' in the same way. The column "" has the paper's protocol;
+    the title of any other names the data set and whatever distinguishes it from the other columns. Rows that report held-out
+    training images tuned a recipe and are left out.
 
     Args:
         rows: of `results.load`.
@@ -178,7 +178,9 @@ def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, di
     ):
         for i, places in lines.items():
             for more, group in _by_backbone([every[j] for j in places], done.iloc[places]):
-                found.setdefault(title[:-1] + more + ")" if more else title, {})[i] = results.check_seeds(group)
+                cell = found.setdefault(f"{title[:-1] or 'by the paper (its protocol'}{more})" if more else title, {})
+                assert i not in cell, f"{title}: two protocols under one title"
+                cell[i] = results.check_seeds(group)
     return found
 
 
@@ -221,7 +223,7 @@ def _titles(aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], eve
 
 
 def _by_backbone(ones: list[Identity], group: Any) -> list[tuple[str, Any]]:
-    """The rows of a cell by the checkpoint that they started from: two of them are two cells."""
+    """The rows of a cell, split by the checkpoint that they started from."""
     digests = [one.get("backbone") for one in ones]
     if len(set(digests)) < 2:
         return [("", group)]

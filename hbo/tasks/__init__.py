@@ -21,7 +21,7 @@ def task_of(data: str) -> str:
 
 
 def idle(task: str) -> list[str]:
-    """Fields that a task has no use for: the other tasks' own, and what it leaves of those that all share."""
+    """Fields that a task does not use: those of the other tasks, and some of the shared ones."""
     return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(TASKS[task].idle)
 
 

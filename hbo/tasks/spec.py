@@ -96,7 +96,7 @@ class Task:
     fields: type
     """A frozen dataclass of the fields that it alone obeys; `Run` inherits from it."""
     idle: frozenset[str]
-    """Fields of all tasks that it has no use for."""
+    """Shared fields that it does not use."""
     sets: dict[str, DataSet]
     headline: str
     """The metric that tells most."""

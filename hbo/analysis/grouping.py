@@ -1,0 +1,51 @@
+"""Which rows are judged together: the settings of a study, and the arms within one. Both follow from the rows' identities."""
+
+from typing import Any
+
+from hbo import identity
+from hbo.analysis import results
+from hbo.config import Run
+
+IMAGES = (
+    "task",
+    "data",
+    "images",
+    "holdout",
+    "limit_batches",
+)  # runs that differ in these report other images: never judged against each other
+
+
+def by_setting(rows: Any) -> list[tuple[str, Any]]:
+    """Rows by setting, each with what is its own: the images, the task, and what no study varies but studies differ in."""
+    done = rows[rows["state"] == "done"]
+    every = results.identities(done)
+    within = {
+        name
+        for study in done["study"].unique()
+        for name in identity.varying([one for one, is_its in zip(every, done["study"] == study, strict=True) if is_its])
+    }
+    apart = [n for n in identity.varying(every) if n in IMAGES or not (n in within or n in Run.NETWORK)]
+    if not apart:
+        return [("", rows)]
+    which = [" ".join(identity.say(name, identity.value(one, name)) for name in apart) for one in results.identities(rows)]
+    finished = dict.fromkeys(w for w, state in zip(which, rows["state"], strict=True) if state == "done")
+    which = [w if w in finished else next(iter(finished)) for w in which]  # a run that failed early has no fields to go by
+    return [(one, rows[[w == one for w in which]]) for one in finished]
+
+
+def labels(rows: Any) -> list[str]:
+    """An arm's name for each row: what the runs of its network differ in, but for the seed, and what tells networks apart.
+
+    Rows have one label where their identities differ in the seed alone, and only then.
+    """
+    every = results.identities(rows)
+    several = len({one.get("net", Run.net) for one in every}) > 1
+    beside = [name for name in identity.varying(every) if name not in Run.BACKBONE]  # how they were trained differs, too
+    own = {}
+    for net in rows["net"].unique():
+        names = identity.varying([one for one, is_its in zip(every, rows["net"] == net, strict=True) if is_its])
+        own[net] = list(dict.fromkeys([*(n for n in names if n != "net"), *beside]))
+    return [
+        " ".join([net] * (several or not own[net]) + [identity.say(n, identity.value(one, n)) for n in own[net]])
+        for net, one in zip(rows["net"], every, strict=True)
+    ]
