@@ -18,9 +18,9 @@ from einops.layers.torch import Rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hbo.depthwise import Depthwise
 from hbo.errors import UserError
-from hbo.norm import BatchNorm
+from hbo.kernels.depthwise import Depthwise
+from hbo.kernels.norm import BatchNorm
 
 PIXELSHUFFLE = "b (c i j) h w -> b c (h i) (w j)"
 

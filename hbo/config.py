@@ -172,7 +172,7 @@ class Run(Machine, Reid, Detect, Classify, Training, Purpose, Network):
         """All that can change the result, as JSON values: what `content` says, and what folder and file hold.
 
         `images`: the fingerprint of the data set's folder, absent where it is the published set. `backbone`: the digest of the
-        checkpoint's file. Whether two rows are the same run, arm, cell or protocol is asked of this alone (`hbo.identity`).
+        checkpoint's file. Whether two rows are the same run, arm, cell or protocol is asked of this alone (`hbo.runs.identity`).
 
         Raises:
             UserError: the folder or the file is not there, or not laid out as it must be.
@@ -296,7 +296,7 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
 
 def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The width, and its divisor, at which the network has `match_macs` million multiply-adds."""
-    from hbo.size import width_for
+    from hbo.nets.size import width_for
 
     net, macs = values.get("net", Run.net), values["match_macs"]
     if net not in nets.TABLES:

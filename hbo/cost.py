@@ -1,269 +1,23 @@
-"""What a network costs: multiply-adds as the paper counts them, parameters, and what that count leaves out.
+"""What a network costs, stage by stage; how it is counted stands in hbo/nets/counting.py.
 
     python -m hbo.cost --k 2 --width 0.25            # a table, stage by stage
     python -m hbo.cost --net mobilenetv2 --resolution 192 --json
     python -m hbo.cost --task detect --head full     # the whole detector, at 320 x 320 with VOC's 20 classes
     python -m hbo.cost --task reid --width 0.5       # what makes a feature, at 256 x 128
 
-The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
-upsampling, adding and concatenating are free. `elementwise` counts what those write. A product with weights is a linear
-layer however it is written (`F.linear`, `matmul`, `einsum`, `nn.MultiheadAttention`). Attention also multiplies two maps
-with each other, which no network of the paper does: `macs` counts that, as torch's counter and torchvision's published
-figures do for all their networks, and `attention_macs` says how much of `macs` it is. An operator that multiplies an image
-by weights and is not known here is refused by name, since the count would be too low without a word.
-
-One image goes through the network, but no convolution is computed: its place is taken by an empty map of its shape. That
-takes a tenth of a second. The meta device would do without the rest of the arithmetic too (and a network on it is
-counted there), but its kernels first import torch's compiler, for seconds.
+In Python: `hbo.cost.macs(model, 224)`, `hbo.cost.count(model, 224)`.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import conv_flop_count, flop_registry
-from torch.utils.module_tracker import ModuleTracker
+from hbo import config, flags, tasks
+from hbo.errors import one_line
+from hbo.nets.counting import Cost, count, macs, parameters
+from hbo.tasks import build
 
-from hbo.errors import UserError, first_line
-
-aten = torch.ops.aten
-
-
-@dataclass
-class Cost:
-    """The costs of one image through a network, or through one of its stages."""
-
-    macs: int = 0
-    """Multiply-adds of convolutions, linear layers and, in attention, of products of two maps."""
-    params: int = 0
-    """Trainable numbers."""
-    activation_bytes: int = 0
-    """float32 bytes that convolutions and linear layers write."""
-    elementwise: int = 0
-    """Numbers that everything else writes: batch norm, activation, pooling, upsampling, adding, concatenating."""
-    attention_macs: int = 0
-    """Those of `macs` that are products of two maps: by the paper's rule alone a network has `macs - attention_macs`."""
-
-
-# Products that torch's counter does not know: a matrix or a vector with a vector.
-PRODUCTS: dict[Any, Callable[..., int]] = {
-    aten.mv: lambda a, x: 2 * a.numel(),
-    aten.addmv: lambda _, a, x, **_k: 2 * a.numel(),
-    aten.dot: lambda a, b: 2 * a.numel(),
-    aten.vdot: lambda a, b: 2 * a.numel(),
-    aten.addbmm: lambda _, a, b, **_k: 2 * a.numel() * b.shape[2],
-}
-# Operators that take weights and multiply no more than number by number: norms, tables that are looked up, and copies. Those
-# that torch tags as pointwise are free too.
-FREE = {
-    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_with_update",
-    "_batch_norm_no_update", "batch_norm_elemt", "cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm",
-    "native_group_norm", "_fused_rms_norm", "embedding", "index", "index_select", "gather", "take", "index_put", "index_put_",
-    "index_copy", "index_add", "scatter", "scatter_add", "slice_scatter", "select_scatter", "cat", "stack", "copy", "copy_",
-    "expand_as", "_prelu_kernel", "grid_sampler_2d", "constant_pad_nd",
-}  # fmt: skip
-
-
-def _convolved(
-    x: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    extra: list[int],
-    groups: int,
-) -> Tensor:
-    """An empty tensor of a convolution's output shape: what is counted needs no arithmetic."""
-    size = []
-    for n, k, s, p, d, e in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True):
-        reach = d * (k - 1)
-        size.append((n - 1) * s - 2 * p + reach + e + 1 if transposed else (n + 2 * p - reach - 1) // s + 1)
-    return x.new_empty(x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *size)
-
-
-class _Counter(TorchDispatchMode):
-    """Counts every operator, for the whole (under "Global") and for each module that it runs in.
-
-    Args:
-        model: its parameters and buffers, and what is computed from them alone, are the weights.
-        tracker: entered around this mode, which enters itself again to count what an operator consists of.
-    """
-
-    def __init__(self, model: nn.Module, tracker: ModuleTracker) -> None:
-        super().__init__()
-        self.tracker = tracker
-        self.costs: dict[str, Cost] = {}
-        # By their storages, which views share; kept, so that no later tensor is given the address of one.
-        self.weights: dict[int, Any] = {}
-        for weight in (*model.parameters(), *model.buffers()):
-            self._is_from_weights(weight)
-
-    def _is_from_weights(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        self.weights[storage._cdata] = storage
-
-    def _of_weights(self, values: list[Any]) -> list[bool]:
-        return [t.untyped_storage()._cdata in self.weights for t in values if isinstance(t, Tensor)]
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # skipping would first import torch._dynamo, for seconds; nothing is compiled here
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        known = packet in flop_registry or packet in PRODUCTS
-        if not known and torch.is_inference_mode_enabled() and func._can_decompose():  # elsewhere torch has done it
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        inputs = tree_leaves((args, kwargs))
-        of_weights = self._of_weights(inputs)
-        if packet is aten.convolution:
-            x, weight, _, stride, padding, dilation, transposed, extra, groups = args
-            out = _convolved(x, weight, stride, padding, dilation, transposed, extra, groups)
-            flops = conv_flop_count(list(x.shape), list(weight.shape), list(out.shape), transposed)
-        else:
-            out = func(*args, **kwargs)
-            flops = None
-            if known:
-                counter = flop_registry.get(packet)
-                flops = counter(*args, **kwargs, out_val=out) if counter else PRODUCTS[packet](*args, **kwargs)
-            else:
-                self._check(func, inputs, of_weights)
-        if of_weights and all(of_weights):
-            for made in tree_leaves(out):
-                if isinstance(made, Tensor):
-                    self._is_from_weights(made)
-        self._add(func, out, flops, between_maps=not any(of_weights))
-        return out
-
-    def _check(self, func: Any, inputs: list[Any], of_weights: list[bool]) -> None:
-        """Refuse an operator that may multiply the image by weights in a way that is not known here."""
-        packed = any(isinstance(value, torch.ScriptObject) for value in inputs)  # weights of a quantised layer
-        mixed = any(of_weights) and not all(of_weights)
-        free = func.is_view or torch.Tag.pointwise in func.tags or func._schema.name.removeprefix("aten::") in FREE
-        if packed or (mixed and not free):
-            raise UserError(
-                f"operator {func._schema.name}: takes weights, and its multiply-adds are not known, so the network cannot be"
-                " counted; write it with convolutions, linear layers or matrix products"
-            )
-
-    def _add(self, func: Any, out: Any, flops: int | None, between_maps: bool) -> None:
-        first = out[0] if isinstance(out, (tuple, list)) and out else out
-        if not isinstance(first, Tensor):
-            return
-        for name in self.tracker.parents:
-            cost = self.costs.setdefault(name, Cost())
-            if flops is not None:
-                cost.macs += flops // 2
-                cost.attention_macs += flops // 2 * between_maps
-                cost.activation_bytes += 4 * first.numel()
-            elif not func.is_view:
-                cost.elementwise += first.numel()
-
-
-@contextmanager
-def _written_out() -> Iterator[None]:
-    """Attention as the products that it consists of: in evaluation torch would do it, its linear layers included, in one."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-
-
-def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost]:
-    """Costs by stage, in order, and "total" last.
-
-    Args:
-        model: any network of (B, 3, H, W); it is left as it is.
-        resolution: H = W, or (H, W).
-
-    Raises:
-        UserError: the network refuses that input size, or has an operator that cannot be counted.
-    """
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
-    weight = next(model.parameters(), None)
-    image = torch.zeros(1, 3, *size, device=None if weight is None else weight.device)
-    counted, _ = pass_through(model, image)
-    root = type(model).__name__
-    costs: dict[str, Cost] = {}
-    for name, stage in stages(model).items():
-        cost = counted.get(f"{root}.{name}", Cost())
-        cost.params = parameters(model.get_submodule(name))
-        total = costs.setdefault(stage, Cost())
-        costs[stage] = Cost(*(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True)))
-    total = counted["Global"]
-    total.params = parameters(model)
-    return costs | {"total": total}
-
-
-def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
-    """Costs by module name, "Global" the whole (without parameters), and the output, whose values mean nothing.
-
-    Raises:
-        UserError: as `count`.
-    """
-    modes = {module: module.training for module in model.modules()}
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    threads = torch.get_num_threads()
-    model.eval()
-    for weight in trainable:  # else the tracker asks a weight that a module is given as its input for a gradient function
-        weight.requires_grad_(False)
-    torch.set_num_threads(1)  # there is next to no arithmetic, and waking the others takes longer on a busy machine
-    try:
-        with torch.no_grad(), _written_out(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
-            out = model(x)
-    except UserError:
-        raise
-    except Exception as error:  # a rival's own words for a size that it cannot take
-        size = " x ".join(map(str, x.shape[2:]))
-        raise UserError(f"resolution={size}: {type(model).__name__} cannot take it ({first_line(error)})") from None
-    finally:
-        torch.set_num_threads(threads)
-        for weight in trainable:
-            weight.requires_grad_(True)
-        for module, training in modes.items():
-            module.training = training
-    return counter.costs, out
-
-
-def stages(net: nn.Module) -> dict[str, str]:
-    """Module name -> its stage: the rows of our tables, a detector's parts, else the network's own."""
-    own: Any = getattr(net, "stages", None)
-    if own is not None and type(net).__module__.startswith("hbo."):  # other networks' may be anything
-        return own()
-    labels = getattr(net, "labels", None)
-    if isinstance(labels, list):
-        blocks = {f"features.{i}": str(label) for i, label in enumerate(labels)}
-        return blocks | {"head": "head", "classifier": "classifier"}
-    parent, part = "", net
-    while len(children := list(part.named_children())) == 1:  # an adapter around the network itself
-        parent, part = f"{parent}{children[0][0]}.", children[0][1]
-    return {parent + name: parent + name for name, _ in children}
-
-
-def macs(model: nn.Module, resolution: int | tuple[int, int]) -> int:
-    """Multiply-adds of one image, as the paper counts: convolutions and linear layers alone (tables 2-7)."""
-    return count(model, resolution)["total"].macs
-
-
-def parameters(model: nn.Module) -> int:
-    """Trainable numbers."""
-    return sum(p.numel() for p in model.parameters())
+__all__ = ["Cost", "count", "macs", "main", "parameters", "table"]
 
 
 def table(costs: dict[str, Cost]) -> str:
@@ -283,10 +37,6 @@ def table(costs: dict[str, Cost]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    from hbo import config, flags, tasks
-    from hbo.errors import one_line
-    from hbo.tasks import build
-
     parser = flags.make_parser(
         "hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise."
     )

@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
     """The lines of `hbo.predict` for a checkpoint of ours."""
-    from hbo import checkpoint, predict
+    from hbo import predict
+    from hbo.runs import checkpoint
 
     out = Path(given.pop("out", "detections.png"))
     return predict.on_image(checkpoint.trained(path, given), image, out, score)
@@ -70,8 +71,9 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
             numbers.
     """
-    from hbo import checkpoint, fit
+    from hbo import fit
     from hbo.data.sampling import EvalBatches, loader
+    from hbo.runs import checkpoint
     from hbo.tasks import TASKS, build
     from hbo.tasks.base import lost
 

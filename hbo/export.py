@@ -80,8 +80,9 @@ def export(
     """
     import torch
 
-    from hbo import checkpoint, fit
+    from hbo import fit
     from hbo.deploy import deploy
+    from hbo.runs import checkpoint
     from hbo.tasks.base import MEAN, STD
     from hbo.tasks.classify.module import Classify
 

@@ -14,15 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hbo import signals
+from hbo.runs import signals
 
 if __name__ == "__main__":
     signals.listen()  # before the seconds of importing
 
-from hbo import config, files, flags, rows
+from hbo import config, files, flags
 from hbo.config import Run
 from hbo.errors import DataError, UserError, one_line
-from hbo.lock import Lock
+from hbo.runs import rows
+from hbo.runs.lock import Lock
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +54,7 @@ def fit(run: Run) -> dict[str, Any]:
 
 
 def _fit(run: Run) -> dict[str, Any]:
-    from hbo import cluster
+    from hbo.runs import cluster
 
     folder = rows.folder(run)
     if not cluster.is_first(run):
@@ -86,7 +87,7 @@ def finished(run: Run, folder: Path) -> dict[str, Any] | None:
         row = rows.adopt(run, source)
     else:
         return None
-    from hbo import tracking
+    from hbo.runs import tracking
 
     if tracking.by_agent():
         tracking.mirror(run, folder, row)
@@ -98,10 +99,12 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     import numpy as np
     import pytorch_lightning as pl
 
-    from hbo import checkpoint, cost, size, tracking
-    from hbo.callbacks import Bar, Interrupted, Keep, NotFinite
+    from hbo import cost
     from hbo.data.prefetch import prefetched
     from hbo.data.sampling import EvalBatches, TrainBatches, loader
+    from hbo.nets import size
+    from hbo.runs import checkpoint, tracking
+    from hbo.runs.callbacks import Bar, Interrupted, Keep, NotFinite
     from hbo.tasks import build
     from hbo.tasks.base import lost
 
@@ -198,7 +201,7 @@ def prepare(run: Run) -> None:
     """Threads, memory and warnings of this process."""
     import torch
 
-    from hbo import allocator
+    from hbo.kernels import allocator
 
     quieten()
     allocator.keep_freed_memory()
@@ -212,7 +215,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.strategies import DDPStrategy
 
-    from hbo import cluster
+    from hbo.runs import cluster
 
     on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
     if run.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed
@@ -244,7 +247,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
 
 def data_workers(run: Run, in_memory: bool) -> int:
     """`run.workers`, or the cores that training leaves over, at most 8."""
-    from hbo import cluster
+    from hbo.runs import cluster
 
     if run.workers is not None:
         return run.workers

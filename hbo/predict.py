@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torchvision.transforms import v2
 
-from hbo.checkpoint import Trained
 from hbo.errors import UserError, check_picture
+from hbo.runs.checkpoint import Trained
 
 REPEATS = 9  # timed passes, after two that warm up
 

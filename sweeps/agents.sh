@@ -5,7 +5,7 @@
 set -uo pipefail
 agents=()
 sweep=${1:?usage: $0 ENTITY/PROJECT/SWEEP [N]}
-gpus=($(python -c "from hbo.cluster import visible_gpus; print(*visible_gpus())")) || exit
+gpus=($(python -c "from hbo.runs.cluster import visible_gpus; print(*visible_gpus())")) || exit
 n=${2:-$((${#gpus[@]} ? ${#gpus[@]} : 1))}
 share=$((${#gpus[@]} / n))
 if ((${#gpus[@]} && !share)); then

@@ -1,4 +1,4 @@
-"""hbo.allocator: what was freed is kept."""
+"""hbo.kernels.allocator: what was freed is kept."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from conftest import ROOT
 
 COUNT = """
 import resource, sys
-from hbo import allocator
+from hbo.kernels import allocator
 kept = sys.argv[1] == "kept" and allocator.keep_freed_memory()
 import torch
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,7 +14,7 @@ from hbo.bench import infer
 from hbo.bench import train as bench
 from hbo.deploy import deploy
 from hbo.errors import UserError
-from hbo.norm import BatchNorm
+from hbo.kernels.norm import BatchNorm
 from hbo.tasks import build
 
 TINY = ("--data", "digits", "--batch", "4", "--width", "0.25", "--divisor", "8", "--threads", "1")

@@ -249,7 +249,7 @@ def test_without_a_file_system_in_memory_ram_is_refused(folder, tmp_path, monkey
 
 OPEN = """
 import sys
-from hbo import signals
+from hbo.runs import signals
 signals.listen()
 from hbo.config import resolve
 from hbo.tasks.build import open_data

@@ -8,10 +8,10 @@ import torch
 from conftest import REFERENCE, released_state
 
 from hbo.block import Block
-from hbo.checkpoint import identify, load_released, read, released_names
 from hbo.errors import UserError
 from hbo.nets import build
-from hbo.rows import guard
+from hbo.runs.checkpoint import identify, load_released, read, released_names
+from hbo.runs.rows import guard
 
 LAYOUTS = json.loads((REFERENCE / "checkpoint_keys.json").read_text())
 

@@ -1,4 +1,4 @@
-"""hbo.cluster: what a process may use of its machine, told by real processes under taskset and in a control group."""
+"""hbo.runs.cluster: what a process may use of its machine, told by real processes under taskset and in a control group."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from hbo import cluster
 from hbo.config import resolve
 from hbo.fit import data_workers
+from hbo.runs import cluster
 from hbo.sweep.pool import places
 
-CORES = "from hbo.cluster import cores; print(cores())"
+CORES = "from hbo.runs.cluster import cores; print(cores())"
 CGROUP = Path("/sys/fs/cgroup/cpu")
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 
@@ -37,7 +37,7 @@ def test_cores_are_those_of_the_affinity_wherever_they_are_counted():
     code = """
 import sys
 from types import SimpleNamespace
-from hbo import rows
+from hbo.runs import rows
 from hbo.config import resolve
 from hbo.fit import data_workers
 from hbo.sweep.loading import verdict

@@ -16,9 +16,9 @@ from torch.nn.modules import module as global_hooks
 from torch.nn.utils import parametrize, prune
 
 from hbo.block import Block, conv_norm
-from hbo.depthwise import Depthwise
+from hbo.kernels.depthwise import Depthwise
+from hbo.kernels.norm import BatchNorm
 from hbo.nets import build
-from hbo.norm import BatchNorm
 
 HOOKS = ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"]
 

@@ -11,10 +11,10 @@ from torch.nn.utils import parametrize, prune
 
 from hbo import nets
 from hbo.block import Block, HarmoniousBottleneck
-from hbo.bottleneck import Bottleneck
 from hbo.deploy import deploy
+from hbo.deploy.bottleneck import Bottleneck
+from hbo.deploy.lanes import LANES, fill
 from hbo.errors import UserError
-from hbo.lanes import LANES, fill
 
 LEAST = 1e-9  # of the largest logit, in float64; float32, as deployed, is held to 1e-4 by hbo.export on real images
 

@@ -9,12 +9,12 @@ from conftest import call, make_voc, only_row, released_state, start
 from PIL import Image
 from test_fit import same_run, wait_for, weights
 
-from hbo import checkpoint
 from hbo.config import resolve
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError
 from hbo.metrics import Detections, by_image, detection
 from hbo.nets import build
+from hbo.runs import checkpoint
 from hbo.tasks.build import open_data
 from hbo.tasks.detect.module import Detect
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
 
-from hbo import identity, rows
 from hbo.analysis import claims, results, study, tables
 from hbo.analysis.grouping import by_setting
 from hbo.config import Run, key_of, resolve
 from hbo.errors import UserError
+from hbo.runs import identity, rows
 from hbo.sweep import plan
 
 COMMITTED = [row for row, _ in results._read(str(ROOT / "ablations"), ())]

@@ -1,4 +1,4 @@
-"""hbo.depthwise, and blocks of quick modules, against PyTorch's own modules, in double precision."""
+"""hbo.kernels.depthwise, and blocks of quick modules, against PyTorch's own modules, in double precision."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from quick import plain, taken
 from torch import nn
 
 from hbo.block import Block, HarmoniousBottleneck, conv_norm, take_channels
-from hbo.depthwise import Depthwise, _Depthwise5, weight_gradient
+from hbo.kernels.depthwise import Depthwise, _Depthwise5, weight_gradient
 
 
 def _map(*shape: int, seed: int = 0) -> torch.Tensor:

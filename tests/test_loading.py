@@ -4,8 +4,8 @@ import pytest
 import yaml
 from conftest import make_folder
 
-from hbo import cluster
 from hbo.config import resolve
+from hbo.runs import cluster
 from hbo.sweep.__main__ import main
 from hbo.sweep.loading import verdict
 

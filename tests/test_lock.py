@@ -9,13 +9,13 @@ import time
 import pytest
 from services import wait_for
 
-from hbo import lock
-from hbo.lock import Busy, Lock
+from hbo.runs import lock
+from hbo.runs.lock import Busy, Lock
 
 ASK = """
 import sys, time
 from pathlib import Path
-from hbo.lock import Busy, Lock
+from hbo.runs.lock import Busy, Lock
 folder, until = Path(sys.argv[1]), float(sys.argv[2])
 time.sleep(max(0, until - time.time()))
 try:

@@ -1,4 +1,4 @@
-"""hbo.norm against PyTorch's own, in double precision."""
+"""hbo.kernels.norm against PyTorch's own, in double precision."""
 
 import copy
 
@@ -9,8 +9,8 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from hbo.block import Block
+from hbo.kernels.norm import REGISTER, SMALL, BatchNorm, _Normalise
 from hbo.nets import build
-from hbo.norm import REGISTER, SMALL, BatchNorm, _Normalise
 
 
 def _map(*shape: int, dtype=torch.float64) -> torch.Tensor:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import call, make_voc, only_row
 
-from hbo import export, nets, size
+from hbo import export, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.metrics import detection
+from hbo.nets import size
 from hbo.tasks.detect.ssd import Detector
 
 

@@ -65,7 +65,7 @@ def test_runs_and_wandb_show_the_same_tables(tmp_path):
 import json
 from dataclasses import fields
 from pathlib import Path
-from hbo import tracking
+from hbo.runs import tracking
 from hbo.config import Run
 for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
     row = json.loads(path.read_text())

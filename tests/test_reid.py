@@ -6,10 +6,11 @@ import torch
 from conftest import call
 from torch import nn
 
-from hbo import checkpoint, cost, nets
+from hbo import cost, nets
 from hbo.block import Block
 from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.runs import checkpoint
 from hbo.tasks import build
 from hbo.tasks.base import Schedule
 from hbo.tasks.build import network as build_net

@@ -1,4 +1,4 @@
-"""hbo.rows: the commit in a row is that of this code's own repository, or none."""
+"""hbo.runs.rows: the commit in a row is that of this code's own repository, or none."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-NAMED = "from hbo import rows; print(rows.__file__, rows.git_commit())"
+NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
 
 
 def git(folder: Path, *args: str) -> str:
@@ -60,5 +60,5 @@ def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
     assert own != other
     hook = {"GIT_DIR": str(tmp_path / "other" / ".git"), "PYTHONDONTWRITEBYTECODE": "1"}
     assert commit_of(tmp_path / "code", tmp_path / "other", **hook) == own
-    (tmp_path / "code" / "hbo" / "rows.py").write_text((ROOT / "hbo" / "rows.py").read_text() + "\n")
+    (tmp_path / "code" / "hbo" / "block.py").write_text((ROOT / "hbo" / "block.py").read_text() + "\n")
     assert commit_of(tmp_path / "code", tmp_path, PYTHONDONTWRITEBYTECODE="1") == own + "+"

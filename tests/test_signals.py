@@ -14,8 +14,8 @@ from conftest import ROOT, call, only_row, start
 from services import wait_for
 from test_pool import BASE, fits, study, write
 
-from hbo import signals
 from hbo.errors import one_line
+from hbo.runs import signals
 
 pytestmark = pytest.mark.slow
 SHORT = {"data": "digits", "width": 0.1, "epochs": 1, "limit_batches": 6, "threads": 1, "lr": 0.01, "wandb": "disabled"}
@@ -28,7 +28,7 @@ def script(code: str, *args: object) -> subprocess.CompletedProcess[str]:
 
 NOTEBOOK = f"""
 import os, signal, sys
-from hbo.callbacks import Keep
+from hbo.runs.callbacks import Keep
 from hbo.config import resolve
 from hbo.fit import fit
 run = lambda seed: resolve(**{SHORT!r}, seed=seed, out=sys.argv[1])
@@ -90,7 +90,7 @@ def test_a_second_ctrl_c_ends_a_run_without_a_traceback(tmp_path):
 
 DURING = f"""
 import os, signal, sys
-from hbo.callbacks import Keep
+from hbo.runs.callbacks import Keep
 from hbo import fit
 def twice(self, *rest):
     os.kill(os.getpid(), signal.SIGINT)

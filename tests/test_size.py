@@ -2,10 +2,11 @@
 
 import pytest
 
-from hbo import cost, nets, size
+from hbo import cost, nets
 from hbo.block import Block
 from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.nets import size
 
 BLOCKS = [Block(), Block(k=0), Block(k=3), Block(k=2, scheme="uniform", upsample="pixelshuffle", concat_ratio=0.25, contract="maxpool")]  # fmt: skip
 

@@ -19,7 +19,7 @@ from services import needs_slurm, slurm
 from test_lock import elsewhere
 from test_pool import LR, same, study, write
 
-from hbo.lock import STALE
+from hbo.runs.lock import STALE
 
 pytestmark = [pytest.mark.slow, needs_slurm]
 LONG = {

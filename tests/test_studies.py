@@ -10,9 +10,10 @@ import torch
 import yaml
 from conftest import ROOT, make_market, make_voc, published
 
-from hbo import cost, size
+from hbo import cost
 from hbo.analysis.published import RIVALS
 from hbo.config import Run, resolve
+from hbo.nets import size
 from hbo.sweep.study import COMMAND, read
 from hbo.tasks.build import network as build_net
 
@@ -148,7 +149,7 @@ def test_table_7s_comment_is_what_is_counted_and_published():
 
 
 def test_every_part_of_a_rival_learns():
-    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/zoo.py gives them their inputs."""
+    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/nets/zoo.py gives them their inputs."""
     for run in runs("table7"):
         net = build_net(run, 10)
         net(torch.randn(2, 3, 64, 64)).square().mean().backward()

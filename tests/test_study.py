@@ -144,7 +144,7 @@ def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
 
 @pytest.mark.parametrize(("name", "metric"), [("contraction", "top1"), ("detection_bccd", "map"), ("reid_coil20", "map")])
 def test_a_study_is_judged_by_its_task_s_own_metric(name, metric):
-    from hbo.rows import main_metric
+    from hbo.runs.rows import main_metric
     from hbo.tasks.classify.module import Classify
     from hbo.tasks.detect.module import Detect
     from hbo.tasks.reid.module import Reid

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from conftest import REFERENCE, ROOT, call
 
-from hbo import cluster, cost, lock, rows
+from hbo import cost
 from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.runs import cluster, lock, rows
 from hbo.sweep import plan, slurm
 from hbo.sweep.__main__ import main
 from hbo.sweep.study import draw, grid, read

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from hbo import rows
 from hbo.analysis import results
 from hbo.analysis.tables import Table
 from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError, check_picture, one_line
+from hbo.runs import rows
 from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
 
 COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}

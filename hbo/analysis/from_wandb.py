@@ -1,4 +1,4 @@
-"""Rows and learning curves from Weights & Biases, where each run mirrors a row (see hbo/tracking.py).
+"""Rows and learning curves from Weights & Biases, where each run mirrors a row (see hbo/runs/tracking.py).
 
 What was read stays in ~/.cache/hbo/wandb, a file a run, and is read again only where the server says that the run has
 changed; removing the folder forgets it.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import write_atomically
-from hbo.tracking import has_key
+from hbo.runs.tracking import has_key
 
 ASKED = frozenset(field.name for field in fields(Run))
 # What W&B says of a run that left no row.

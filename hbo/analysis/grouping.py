@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from hbo import identity
 from hbo.analysis import results
 from hbo.config import Run
+from hbo.runs import identity
 
 IMAGES = (
     "task",

@@ -8,8 +8,8 @@ import pandas as pd
 
 from hbo import nets
 from hbo.config import Run, resolve
-from hbo.cost import Cost
 from hbo.errors import UserError
+from hbo.nets.counting import Cost
 from hbo.tasks import SETS, build
 
 PAPER = Path(__file__).parents[2] / "papers" / "hbonet"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbo import rows
 from hbo.errors import DataError, UserError, check_picture, one_line
+from hbo.runs import rows
 
 COLOURS = {"query": "black", "right": "#00a846", "wrong": "#e02020"}
 

@@ -17,9 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from hbo import files, identity, rows
+from hbo import files
 from hbo.config import Run
 from hbo.errors import UserError, one_line
+from hbo.runs import identity, rows
 from hbo.tasks import COLUMNS, MORE
 
 METRICS = (*COLUMNS, *MORE, "seconds")

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hbo import identity
 from hbo.analysis import latency, results, stats
 from hbo.analysis.grouping import by_setting, labels
 from hbo.analysis.stats import SHOWN
@@ -26,7 +25,8 @@ from hbo.analysis.tables import Markdown, Table, unknown_images
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-from hbo.rows import main_metric
+from hbo.runs import identity
+from hbo.runs.rows import main_metric
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95

@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from hbo import identity, nets
+from hbo import nets
 from hbo.analysis import published, results
 from hbo.analysis.stats import SHOWN
+from hbo.block import HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run, content, resolve
 from hbo.errors import UserError, one_line
-from hbo.identity import Identity
+from hbo.runs import identity
+from hbo.runs.identity import Identity
 from hbo.tasks import build
 
 ABSENT = "—"
@@ -287,11 +289,11 @@ def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     channels, height, width = shape
     hidden, stride = ABSENT, convolutions[0].stride[0]
-    if isinstance(module, (nets.HarmoniousBottleneck, nets.InvertedResidual)):
+    if isinstance(module, (HarmoniousBottleneck, InvertedResidual)):
         depthwise = next(m for m in module.depthwise if isinstance(m, nn.Conv2d))
         hidden = f"{depthwise.in_channels / channels:g}"
         out = next(reversed(convolutions)).out_channels
-        if isinstance(module, nets.HarmoniousBottleneck):
+        if isinstance(module, HarmoniousBottleneck):
             operator = f"harmonious bottleneck, k = {module.k}"
             stride, out = module.stride, module.main_channels + module.concat_channels
         else:

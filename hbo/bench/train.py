@@ -9,8 +9,8 @@ little: the ratio to the baseline does. What the quick paths of a CPU are worth 
 work on the machine disturbs less: take --threads 1. The rivals:
 
     nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
-    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees (`hbo.allocator`)
-    plain           the same, freed memory kept, with PyTorch's own modules: no quick path of `hbo.norm` and `hbo.depthwise`
+    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees (`hbo.kernels.allocator`)
+    plain           the same, freed memory kept, with PyTorch's own modules: no quick path of `hbo.kernels.norm` and `hbo.kernels.depthwise`
     no_batch_norm   channels_last with PyTorch's own batch norm; no_depthwise with its own 5x5 depthwise convolution
     compiled        the same through torch.compile, with --compile; its start-up is told apart
     mobilenetv2     at the same multiply-adds, as `hbo.fit` trains it
@@ -32,9 +32,9 @@ from torch import nn
 
 from hbo import config, flags, nets
 from hbo.bench import turns
-from hbo.depthwise import Depthwise
 from hbo.errors import UserError
-from hbo.norm import BatchNorm
+from hbo.kernels.depthwise import Depthwise
+from hbo.kernels.norm import BatchNorm
 
 TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
 
@@ -101,7 +101,7 @@ def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
     Raises:
         UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that has no such network.
     """
-    from hbo.size import total, width_for
+    from hbo.nets.size import total, width_for
 
     if run.task != "classify":
         raise UserError(f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and --data out")
@@ -257,7 +257,8 @@ def _serve(pipe: Any, rival: Rival) -> None:
 
     import torch
 
-    from hbo import allocator, fit
+    from hbo import fit
+    from hbo.kernels import allocator
     from hbo.tasks.classify.module import Classify
 
     run = rival.run

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from hbo import rows
+from hbo.runs import rows
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:

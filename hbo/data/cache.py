@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hbo import cluster, lock, signals
 from hbo.config import Run
 from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
+from hbo.runs import cluster, lock, signals
 
 FORMAT, HEADER = 1, 4096
 MEMORY = Path("/dev/shm")  # a file system in memory

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hbo import signals
+from hbo.runs import signals
 
 
 def hashed(*parts: object) -> int:

@@ -11,8 +11,9 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from hbo import files, rows
+from hbo import files
 from hbo.errors import UserError, one_line
+from hbo.runs import rows
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ import sys
 import time
 from types import TracebackType
 
-from hbo import rows
+from hbo.runs import rows
 from hbo.sweep.plan import Entry, clock, describe, varying
 
 SHOWN = 12  # waiting or finished runs beside those that run or failed

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from hbo import cluster, tasks
+from hbo import tasks
 from hbo.config import Run
 from hbo.errors import UserError
+from hbo.runs import cluster
 from hbo.sweep import plan
 
 SAMPLE = 256  # files

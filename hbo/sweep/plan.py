@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbo import files, identity, lock, rows, tasks
+from hbo import files, tasks
 from hbo.config import Run, key_of
 from hbo.errors import UserError
-from hbo.identity import Identity
+from hbo.runs import identity, lock, rows
+from hbo.runs.identity import Identity
 from hbo.sweep.study import Study, resolved
 from hbo.tasks import build
 
@@ -238,7 +239,7 @@ def calibrate(run: Run) -> float:
 
     gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
     device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
-    from hbo import allocator
+    from hbo.kernels import allocator
 
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads)

@@ -1,6 +1,6 @@
 """The runs of a study on this machine: each a process of its own, on a group of GPUs or a share of the cores.
 
-Who else works on the same study, from here or from another machine, shares it: a run's lock (hbo/lock.py) lets one
+Who else works on the same study, from here or from another machine, shares it: a run's lock (hbo/runs/lock.py) lets one
 process train it, and the others take the next.
 """
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hbo import cluster, signals
 from hbo.errors import UserError
-from hbo.lock import BUSY
+from hbo.runs import cluster, signals
+from hbo.runs.lock import BUSY
 from hbo.sweep import plan
 from hbo.sweep.board import Board
 from hbo.sweep.plan import UNFINISHED, Entry

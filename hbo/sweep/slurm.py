@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hbo import files, signals
+from hbo import files
 from hbo.config import did_you_mean
 from hbo.errors import UserError
-from hbo.lock import BEAT, BUSY, STALE
+from hbo.runs import signals
+from hbo.runs.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hbo.config import Run
-from hbo.cost import Cost
 from hbo.data import Data
 from hbo.errors import DataError
+from hbo.nets.counting import Cost
 
 if TYPE_CHECKING:
     from hbo.tasks.base import Task

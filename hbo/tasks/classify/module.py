@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from hbo import rows
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.augment import Augment, Raw, unpack
+from hbo.runs import rows
 from hbo.tasks.base import Task
 from hbo.tasks.classify import network
 from hbo.tasks.classify.data import random_part

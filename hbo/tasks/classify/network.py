@@ -1,8 +1,9 @@
 """The network of a classifier, and what it costs."""
 
-from hbo import nets, size
+from hbo import nets
 from hbo.config import Run, block_of
-from hbo.cost import Cost
+from hbo.nets import size
+from hbo.nets.counting import Cost
 
 
 def build(run: Run, num_classes: int) -> nets.Pyramid:

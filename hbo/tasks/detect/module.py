@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from hbo import checkpoint
 from hbo.config import Run
 from hbo.data import Data
+from hbo.runs import checkpoint
 from hbo.tasks.base import Task
 from hbo.tasks.detect import network
 from hbo.tasks.detect.metrics import Detections, detection

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from hbo import cost as costs
 from hbo.config import Run
-from hbo.cost import Cost
+from hbo.nets import counting
+from hbo.nets.counting import Cost
 from hbo.tasks.classify import network
 from hbo.tasks.detect.ssd import Detector
 
@@ -26,4 +26,4 @@ def cost(run: Run, num_classes: int) -> Cost:
 @cache
 def _cost(given: tuple[tuple[str, Any], ...], num_classes: int) -> Cost:
     run = Run(**dict(given), data="voc")
-    return costs.count(build(run, num_classes), run.resolution)["total"]
+    return counting.count(build(run, num_classes), run.resolution)["total"]

@@ -18,8 +18,10 @@ from torchvision.ops import box_iou
 
 from hbo.block import conv_norm
 from hbo.errors import UserError, first_line
-from hbo.nets import Pyramid, init_weights
-from hbo.norm import BatchNorm
+from hbo.kernels.norm import BatchNorm
+from hbo.nets import Pyramid
+from hbo.nets.counting import stages
+from hbo.nets.network import init_weights
 
 EXTRA = (512, 256, 256, 128)  # channels of the extra layers, not scaled by the width
 RATIOS = [[2, 3]] * 6  # of the anchors' sides, beside 1 : 1 in two sizes: six anchors a place
@@ -111,8 +113,6 @@ class Detector(SSD):
 
     def stages(self) -> dict[str, str]:
         """Module name -> its part, as costs are told."""
-        from hbo.cost import stages
-
         names = {f"backbone.net.{module}": stage for module, stage in stages(self.net).items() if stage != "classifier"}
         names |= {f"backbone.extra.{i}": f"extra {i + 1}" for i in range(len(EXTRA))}
         return names | {"head.classification_head": "class head", "head.regression_head": "box head"}

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.errors import UserError
+from hbo.nets.counting import stages
 
 
 class Embedding(nn.Module):
@@ -34,8 +35,6 @@ class Embedding(nn.Module):
 
     def stages(self) -> dict[str, str]:
         """Module name -> its part, as costs are told."""
-        from hbo.cost import stages
-
         return {f"backbone.{module}": stage for module, stage in stages(self.backbone).items() if stage != "classifier"}
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from hbo import checkpoint
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.sampling import IdentityBatches, TrainBatches
+from hbo.runs import checkpoint
 from hbo.tasks.base import Task
 from hbo.tasks.reid import network
 from hbo.tasks.reid.metrics import Rankings, summary

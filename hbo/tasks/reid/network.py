@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from hbo import cost as costs
 from hbo.config import Run
-from hbo.cost import Cost
+from hbo.nets import counting
+from hbo.nets.counting import Cost
 from hbo.tasks.classify import network
 from hbo.tasks.reid.embedding import Embedding
 
@@ -26,4 +26,4 @@ def cost(run: Run, num_classes: int) -> Cost:
 @cache
 def _cost(given: tuple[tuple[str, Any], ...]) -> Cost:
     run = Run(**dict(given), data="market1501")
-    return costs.count(build(run, 1000), run.size)["total"]
+    return counting.count(build(run, 1000), run.size)["total"]

@@ -1,8 +1,8 @@
 """deploy(model): the same function of its input with less to do at every image, for export.
 
 Batch norm is folded into convolutions, pooling is one too, as runtimes have quick ones, and maps are laid out for a vector
-register (`hbo.lanes`), so that what is left of a harmonious bottleneck besides its convolutions is upsampling and one addition
-(`hbo.bottleneck`).
+register (`hbo.deploy.lanes`), so that what is left of a harmonious bottleneck besides its convolutions is upsampling and one addition
+(`hbo.deploy.bottleneck`).
 """
 
 import copy
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
 from hbo.block import HarmoniousBottleneck, InvertedResidual
-from hbo.bottleneck import Bottleneck, input_channels, roles
-from hbo.deployable import check_hooks, check_modules
-from hbo.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
+from hbo.deploy.bottleneck import Bottleneck, input_channels, roles
+from hbo.deploy.checks import check_hooks, check_modules
+from hbo.deploy.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
 from hbo.nets import Net
 
 

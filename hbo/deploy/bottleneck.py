@@ -1,4 +1,4 @@
-"""The harmonious bottleneck as deployed: convolutions, upsampling and one addition, on maps in parts and lanes (`hbo.lanes`).
+"""The harmonious bottleneck as deployed: convolutions, upsampling and one addition, on maps in parts and lanes (`hbo.deploy.lanes`).
 
 A channel that is merely drawn stays in the part and the lane where it is; where it shares a register with a computed one, it
 goes through the last depthwise convolution with a kernel that changes nothing. So nothing is sliced, and concatenated only
@@ -14,7 +14,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from hbo.block import BlurPool, HarmoniousBottleneck
-from hbo.lanes import (
+from hbo.deploy.lanes import (
     OTHER,
     ZERO,
     Affine,

@@ -10,10 +10,10 @@ from torchvision.models.mobilenetv2 import InvertedResidual as TorchvisionInvert
 from torchvision.ops import Conv2dNormActivation
 
 from hbo.block import PIXELSHUFFLE, BlurPool, HarmoniousBottleneck, InvertedResidual
-from hbo.depthwise import Depthwise
-from hbo.lanes import refuse
+from hbo.deploy.lanes import refuse
+from hbo.kernels.depthwise import Depthwise
+from hbo.kernels.norm import BatchNorm
 from hbo.nets import Net
-from hbo.norm import BatchNorm
 
 SEQUENCES = {nn.Sequential, Conv2dNormActivation}
 LEAVES = {nn.BatchNorm2d, BatchNorm, nn.ReLU6, nn.Identity, BlurPool, Rearrange, nn.Upsample, nn.Dropout}

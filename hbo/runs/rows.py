@@ -15,7 +15,7 @@ from typing import Any
 from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
 from hbo.files import write_atomically
-from hbo.lock import Lock
+from hbo.runs.lock import Lock
 from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.tasks.spec import percent
 
@@ -132,13 +132,13 @@ def git_commit() -> str | None:
     None outside a checkout, and where the repository around it does not have this file, such as another project's with hbo
     in its environment.
     """
-    here = Path(__file__)
+    package = Path(__file__).parents[1]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name its own
     run = lambda *args: subprocess.run(
-        ["git", "-C", str(here.parent), *args], capture_output=True, text=True, check=True, env=outer
+        ["git", "-C", str(package), *args], capture_output=True, text=True, check=True, env=outer
     ).stdout.strip()
     try:
-        run("ls-files", "--error-unmatch", "--", here.name)
+        run("ls-files", "--error-unmatch", "--", Path(__file__).relative_to(package))
         return run("rev-parse", "--short=12", "HEAD") + "+" * bool(run("status", "--porcelain", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbo.norm import can_use
+from hbo.kernels.norm import can_use
 
 NARROWEST = 8  # columns of an input, below which nothing is gained
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from hbo import signals
 from hbo.config import Run, resolve
 from hbo.errors import UserError
+from hbo.runs import signals
 
 
 def mode(run: Run) -> str:

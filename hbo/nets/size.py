@@ -11,10 +11,13 @@ from functools import cache
 import torch
 from torch import nn
 
-from hbo import cost, nets
+from hbo import nets
 from hbo.block import Block, conv_norm
-from hbo.cost import Cost
 from hbo.errors import UserError
+from hbo.nets import counting
+from hbo.nets.counting import Cost
+from hbo.nets.network import make_block
+from hbo.nets.tables import FirstStage, Part
 
 PAPER = 224, 1000  # the input and the classes at which the paper counts
 TOLERANCE = 0.03
@@ -28,7 +31,7 @@ def total(
     block: Block,
     width: float | None,
     divisor: int | None,
-    first_stage: nets.FirstStage,
+    first_stage: FirstStage,
     resolution: int,
     classes: int,
 ) -> Cost:
@@ -59,7 +62,7 @@ def total(
 
 
 @cache
-def width_for(macs: float, net: str, block: Block, divisor: int, first_stage: nets.FirstStage) -> tuple[float, float]:
+def width_for(macs: float, net: str, block: Block, divisor: int, first_stage: FirstStage) -> tuple[float, float]:
     """The width whose network comes nearest to so many million multiply-adds, and how many it has.
 
     Raises:
@@ -93,8 +96,8 @@ def _stem(channels: int, shape: Shape) -> tuple[Cost, Shape]:
 
 
 @cache
-def _block(part: nets.Part, switches: Block, shape: Shape) -> tuple[Cost, Shape]:
-    return _count(nets.make_block(part, switches), shape)
+def _block(part: Part, switches: Block, shape: Shape) -> tuple[Cost, Shape]:
+    return _count(make_block(part, switches), shape)
 
 
 @cache
@@ -104,11 +107,11 @@ def _head(cin: int, cout: int, shape: Shape) -> tuple[Cost, Shape]:
 
 @cache
 def _whole(net: str, resolution: int, classes: int) -> Cost:
-    return cost.count(nets.build(net, width=None, num_classes=classes), resolution)["total"]
+    return counting.count(nets.build(net, width=None, num_classes=classes), resolution)["total"]
 
 
 def _count(module: nn.Module, shape: Shape) -> tuple[Cost, Shape]:
-    costs, out = cost.pass_through(module, torch.zeros(1, *shape))
+    costs, out = counting.pass_through(module, torch.zeros(1, *shape))
     whole = costs["Global"]
-    whole.params = cost.parameters(module)
+    whole.params = counting.parameters(module)
     return whole, (int(out.shape[1]), int(out.shape[2]), int(out.shape[3]))

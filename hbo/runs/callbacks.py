@@ -14,10 +14,10 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from tqdm import tqdm
 
-from hbo import signals, tracking
 from hbo.errors import UserError
 from hbo.files import write_atomically
-from hbo.lock import Busy, Lock
+from hbo.runs import signals, tracking
+from hbo.runs.lock import Busy, Lock
 
 TAKEN_OVER = 99  # among the signals that processes tell each other: the lock is another's
 SYNC_EVERY = 10  # batches between looks at the others' signals and at the loss, where a look costs something

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.errors import UserError
-from hbo.nets import Pyramid
+from hbo.nets.pyramid import Pyramid
 
 
 class Rival(Pyramid):

@@ -1,0 +1,5 @@
+"""What is exported: the same function in fewer, wider steps."""
+
+from hbo.deploy.deployed import deploy
+
+__all__ = ["deploy"]

@@ -1,0 +1,112 @@
+"""Networks as tables: HBONet (table 1), its parts exchanged, MobileNetV2, and any rival by name.
+
+    build("hbonet", Block(k=2), width=0.25, divisor=8)      # table 6, "4x"
+    build("torchvision:shufflenet_v2_x1_5")                 # a rival beside it
+
+Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: {stride: (B, C, H/stride, W/stride)}, rounded
+up, or down where the network's own steps do.
+"""
+
+import difflib
+import math
+from typing import get_args
+
+from torchvision.models import MobileNetV2
+
+from hbo.block import Block
+from hbo.errors import UserError
+from hbo.kernels.norm import BatchNorm
+from hbo.nets.network import Net
+from hbo.nets.pyramid import Pyramid
+from hbo.nets.tables import (
+    HBONET,
+    MOBILENETV2,
+    TABLES,
+    FirstStage,
+    head_channels,
+    layout,
+    published_divisor,
+    round_channels,
+    table_of,
+)
+from hbo.nets.zoo import Rival
+
+__all__ = [
+    "HBONET", "MOBILENETV2", "TABLES", "ZOOS", "FirstStage", "Net", "Pyramid", "build", "check", "head_channels", "layout",
+    "published_divisor", "round_channels", "table_of",
+]  # fmt: skip
+ZOOS = ("torchvision", "timm", "pytorchcv")
+
+
+def check(net: str, block: Block, width: float | None, divisor: int | None, first_stage: FirstStage = "release") -> None:
+    """Refuse what no network can obey, before anything is built.
+
+    Raises:
+        UserError: an unknown net; a switch that this net would ignore; a k above every stage's cap; a width of 0.
+    """
+    zoo, _, name = net.partition(":")
+    if net not in TABLES and (zoo not in ZOOS or not name):
+        near = difflib.get_close_matches(net, TABLES, n=1)
+        raise UserError(
+            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
+    if first_stage not in get_args(FirstStage):
+        raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
+    rows = () if net not in TABLES else table_of(net, first_stage).stages
+    caps = [row.cap for row in rows if row.block == "hb"]
+    idle = [f"{f}={getattr(block, f)}" for f in Block.__dataclass_fields__ if getattr(block, f) != getattr(Block(), f)]
+    if not caps and idle:
+        raise UserError(f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; leave it out")
+    if caps and block.k > max(caps):
+        raise UserError(
+            f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
+        )
+    if width is not None and not 0 < width < math.inf:
+        raise UserError(f"width={width}: must be positive")
+    if divisor is not None and divisor < 1:
+        raise UserError(f"divisor={divisor}: must be at least 1")
+
+
+def build(
+    net: str = "hbonet",
+    block: Block = Block(),
+    width: float | None = 0.25,
+    divisor: int | None = None,
+    num_classes: int = 1000,
+    first_stage: FirstStage = "release",
+) -> Pyramid:
+    """A network with fresh weights.
+
+    Args:
+        net: a name of `TABLES`, or `torchvision:NAME`, `timm:NAME`, `pytorchcv:NAME` (the last two in the extra `zoo`).
+        block: the switches of the harmonious bottleneck.
+        width: multiplier of every stage's channels; a rival of a zoo has its own, and takes none.
+        divisor: channels are rounded to its multiples; None is the published one for this net and width.
+        num_classes: outputs of the classifier.
+        first_stage: hbonet's first stage as released (inverted residual) or as printed in table 1 (harmonious bottleneck).
+
+    Raises:
+        UserError: see `check`.
+    """
+    check(net, block, width, divisor, first_stage)
+    if net not in TABLES:
+        if width not in (None, 0.25):
+            raise UserError(f"width={width}: {net} comes in one width; leave it out")
+        return Rival(net, num_classes)
+    width = 1.0 if width is None else width
+    divisor = divisor or published_divisor(net, width)
+    if net == "mobilenetv2":
+        return mobilenetv2(width, divisor, num_classes)
+    return Net(table_of(net, first_stage), block, width, divisor, num_classes)
+
+
+def mobilenetv2(width: float, divisor: int, num_classes: int) -> Pyramid:
+    """torchvision's, its dropout off as the paper's training has none; the same names in the checkpoint."""
+
+    class MobileNetV2Pyramid(MobileNetV2, Pyramid):
+        pass
+
+    return MobileNetV2Pyramid(
+        num_classes=num_classes, width_mult=width, round_nearest=divisor, dropout=0.0, norm_layer=BatchNorm
+    )
