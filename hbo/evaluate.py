@@ -71,14 +71,14 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
             numbers.
     """
-    from hbo import fit
     from hbo.data.sampling import EvalBatches, loader
-    from hbo.runs import checkpoint
+    from hbo.runs import checkpoint, cluster
+    from hbo.runs.trainer import make_trainer, prepare_process
     from hbo.tasks import TASKS, build
     from hbo.tasks.base import lost
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
-    fit.prepare(run)
+    prepare_process(run)
     data = build.open_data(run)
     if not TASKS[run.task].new_classes and len(data.classes) != num_classes:  # who is retrieved was not trained on
         raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
@@ -86,9 +86,9 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
     task = build.make(run, data, num_classes=num_classes)
     trained.load_into(task)
-    trainer = fit.make_trainer(run, Path(run.out), [])
+    trainer = make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
-    trainer.validate(task, loader(data.val, batches, fit.data_workers(run, data.val.in_memory)), verbose=False)
+    trainer.validate(task, loader(data.val, batches, cluster.data_workers(run, data.val.in_memory)), verbose=False)
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
         raise SystemExit(0)

@@ -80,9 +80,9 @@ def export(
     """
     import torch
 
-    from hbo import fit
     from hbo.deploy import deploy
     from hbo.runs import checkpoint
+    from hbo.runs.trainer import prepare_process
     from hbo.tasks.base import MEAN, STD
     from hbo.tasks.classify.module import Classify
 
@@ -96,7 +96,7 @@ def export(
     out = Path(file).expanduser() if file else path.with_name(path.stem + suffix)
     if not out.parent.is_dir():
         raise UserError(f"file={out}: no such folder as {out.parent}")
-    fit.prepare(run)
+    prepare_process(run)
     task = Classify(run, num_classes)
     trained.load_into(task)
     task = task.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build
 from hbo.runs.checkpoint import identify, load_released, read, released_names
-from hbo.runs.rows import guard
+from hbo.runs.rows import check_same_fields
 
 LAYOUTS = json.loads((REFERENCE / "checkpoint_keys.json").read_text())
 
@@ -94,7 +94,7 @@ def test_other_switches_than_the_releases_are_refused():
         load_released(build("hbonet", Block(k=2, upsample="bilinear"), 0.25, 8), state)
 
 
-def test_guard_names_the_fields_that_differ():
+def test_a_checkpoint_of_another_run_is_refused_by_the_fields_that_differ():
     with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
-        guard({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
-    guard({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")
+        check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
+    check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")

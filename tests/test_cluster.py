@@ -12,8 +12,8 @@ import torch
 from conftest import ROOT
 
 from hbo.config import resolve
-from hbo.fit import data_workers
 from hbo.runs import cluster
+from hbo.runs.cluster import data_workers
 from hbo.sweep.pool import places
 
 CORES = "from hbo.runs.cluster import cores; print(cores())"
@@ -39,7 +39,7 @@ import sys
 from types import SimpleNamespace
 from hbo.runs import rows
 from hbo.config import resolve
-from hbo.fit import data_workers
+from hbo.runs.cluster import data_workers
 from hbo.sweep.loading import verdict
 from hbo.sweep.pool import places
 from hbo.data import cache

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hbo.config import resolve
-from hbo.data.sampling import EvalBatches, TrainBatches, few, hashed, loader, seeded, split
+from hbo.data.sampling import EvalBatches, TrainBatches, at_most_per_class, hashed, loader, seeded, split
 from hbo.data.sources import read_image
 from hbo.errors import DataError
 from hbo.tasks.build import open_data
@@ -63,8 +63,8 @@ def test_per_class_leaves_some_training_images_alone():
     assert images[0] < images[1] < images[2]
     assert len(ten.val) == len(whole.val)
     labels = [0, 1, 0, 0, 1, 0]
-    assert [labels[i] for i in few(labels, 3)].count(0) == 3
-    assert len(few(labels, 3)) == 5
+    assert [labels[i] for i in at_most_per_class(labels, 3)].count(0) == 3
+    assert len(at_most_per_class(labels, 3)) == 5
 
 
 def test_holdout_parts_the_training_images_alone():

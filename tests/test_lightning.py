@@ -6,9 +6,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from hbo import fit
 from hbo.config import resolve
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.runs.trainer import quieten
 from hbo.tasks import build
 from hbo.tasks.build import open_data
 
@@ -16,7 +16,7 @@ EPOCHS, BATCHES = 3, 4
 
 
 def _train(tmp_path, callbacks: list, **settings):
-    fit.quieten()
+    quieten()
     run = resolve(data="digits", epochs=EPOCHS, batch=64, width=0.1, k=1, threads=1, limit_batches=BATCHES, accelerator="cpu")
     data = open_data(run)
     pl.seed_everything(0, verbose=False)

@@ -28,23 +28,23 @@ def script(code: str, *args: object) -> subprocess.CompletedProcess[str]:
 
 NOTEBOOK = f"""
 import os, signal, sys
-from hbo.runs.callbacks import Keep
+from hbo.runs.callbacks import Checkpointing
 from hbo.config import resolve
 from hbo.fit import fit
 run = lambda seed: resolve(**{SHORT!r}, seed=seed, out=sys.argv[1])
-batch_end = Keep.on_train_batch_end
+batch_end = Checkpointing.on_train_batch_end
 def interrupted(self, trainer, *rest):
     if trainer.global_step == 3:
         os.kill(os.getpid(), signal.SIGINT)
     batch_end(self, trainer, *rest)
-Keep.on_train_batch_end = interrupted
+Checkpointing.on_train_batch_end = interrupted
 handler = signal.getsignal(signal.SIGINT)
 try:
     fit(run(0))
 except SystemExit as stop:
     print("stopped with", stop.code)
 assert signal.getsignal(signal.SIGINT) is handler
-Keep.on_train_batch_end = batch_end
+Checkpointing.on_train_batch_end = batch_end
 print(fit(run(1))["state"], fit(run(0))["state"])
 """
 
@@ -90,12 +90,12 @@ def test_a_second_ctrl_c_ends_a_run_without_a_traceback(tmp_path):
 
 DURING = f"""
 import os, signal, sys
-from hbo.runs.callbacks import Keep
+from hbo.runs.callbacks import Checkpointing
 from hbo import fit
 def twice(self, *rest):
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
-Keep.on_train_batch_end = twice
+Checkpointing.on_train_batch_end = twice
 fit.signals.listen()
 fit.main(["--config", {json.dumps(json.dumps(SHORT))}, "--out", sys.argv[1]])
 """

@@ -113,12 +113,12 @@ def _named(net: str) -> dict[str, Any]:
 def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from hbo import fit
     from hbo.data.sampling import EvalBatches, loader
     from hbo.metrics import CMCMeanAveragePrecision
+    from hbo.runs import cluster
 
     metric, size = CMCMeanAveragePrecision(run.distance), 0
-    batches = loader(data.val, EvalBatches(len(data.val), run.batch), fit.data_workers(run, data.val.in_memory))
+    batches = loader(data.val, EvalBatches(len(data.val), run.batch), cluster.data_workers(run, data.val.in_memory))
     for images, shown, index in tqdm(batches, run.net, unit="batch", delay=3, leave=False):
         feature = features(images)
         size = feature.shape[1]
@@ -129,8 +129,8 @@ def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, the networks, the seeds, and where the CSV goes."""
-    from hbo import fit
     from hbo.analysis import results
+    from hbo.runs.trainer import prepare_process
 
     parser = flags.make_parser("hbo.analysis.floors", "Untrained and colour features on a re-identification set.")
     parser.add_argument("--nets", nargs="+", default=NETS, help=f"Networks, a width after a colon. [{' '.join(NETS)}]")
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
             if name in given:
                 raise UserError(f"{name}={given[name]}: floors are untrained networks; name them with --nets and --seeds")
         run = config.resolve(**{"data": "marketfolder"} | given)
-        fit.prepare(run)
+        prepare_process(run)
         import pandas as pd
 
         found = pd.DataFrame(floors(run, nets, seeds)).assign(data=run.data, resolution=run.resolution, aspect=run.aspect)

@@ -257,12 +257,12 @@ def _serve(pipe: Any, rival: Rival) -> None:
 
     import torch
 
-    from hbo import fit
     from hbo.kernels import allocator
+    from hbo.runs.trainer import quieten
     from hbo.tasks.classify.module import Classify
 
     run = rival.run
-    fit.quieten()
+    quieten()
     torch.set_num_threads(run.threads)
     if rival.kept:
         allocator.keep_freed_memory()

@@ -48,7 +48,7 @@ def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[
     return sorted(rest), sorted(held)
 
 
-def few(labels: Sequence[object], n: int, salt: str = "") -> list[int]:
+def at_most_per_class(labels: Sequence[object], n: int, salt: str = "") -> list[int]:
     """Indices of at most n of each label, in order; fixed for ever, and those of a smaller n are among those of a larger."""
     groups: dict[object, list[int]] = defaultdict(list)
     for i in sorted(range(len(labels)), key=lambda i: hashed(salt, i)):

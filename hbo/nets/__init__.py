@@ -11,8 +11,6 @@ import difflib
 import math
 from typing import get_args
 
-from torchvision.models import MobileNetV2
-
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.kernels.norm import BatchNorm
@@ -103,6 +101,7 @@ def build(
 
 def mobilenetv2(width: float, divisor: int, num_classes: int) -> Pyramid:
     """torchvision's, its dropout off as the paper's training has none; the same names in the checkpoint."""
+    from torchvision.models import MobileNetV2  # torch's compiler with it, for a second
 
     class MobileNetV2Pyramid(MobileNetV2, Pyramid):
         pass

@@ -168,7 +168,7 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
     content = read(path)
     saved = content.get("hyper_parameters") or {}
     if {"net", "num_classes"} <= saved.keys():
-        rows.guard(
+        rows.check_same_fields(
             saved,
             {name: getattr(run, name) for name in Run.BACKBONE},
             path,
@@ -246,5 +246,5 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
             raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
         saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
-    rows.guard(saved, asked, path, instead="leave these flags out")
+    rows.check_same_fields(saved, asked, path, instead="leave these flags out")
     return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)

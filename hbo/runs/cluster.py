@@ -29,6 +29,13 @@ def cores_a_process(devices: int) -> int:
     return cores() if each else max(1, cores() // devices)
 
 
+def data_workers(run: Run, in_memory: bool) -> int:
+    """`run.workers`, or the cores that training leaves over, at most 8."""
+    if run.workers is not None:
+        return run.workers
+    return 0 if in_memory else max(1, min(8, cores_a_process(run.devices) - 1))
+
+
 def quotas(root: Path = Path("/")) -> list[float]:
     """Cores' worth of time that the process's control groups grant it, of versions 1 and 2.
 

@@ -47,7 +47,7 @@ def write(where: Path, row: dict[str, Any]) -> None:
     write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n")
 
 
-def elsewhere(run: Run) -> Path | None:
+def finished_in_other_study(run: Run) -> Path | None:
     """Where another study has the run's key finished."""
     for path in sorted(Path(run.out).expanduser().glob(f"*/{run.key()}/row.json")):
         if path.parent.parent.name != run.study and (read(path.parent) or {}).get("state") == "done":
@@ -55,14 +55,14 @@ def elsewhere(run: Run) -> Path | None:
     return None
 
 
-def adopt(run: Run, source: Path) -> dict[str, Any]:
+def reuse(run: Run, source: Path) -> dict[str, Any]:
     """Take a finished run of another study over into this one: the same files, and a row that says where it comes from.
 
     Raises:
         UserError: the row's fields are not those asked for; or another process has the run.
     """
     found = read(source) or {}
-    guard(found, keyed(run), source / "row.json", instead="--force runs it again")
+    check_same_fields(found, keyed(run), source / "row.json", instead="--force runs it again")
     where = folder(run)
     lock = Lock(where).acquire()
     try:
@@ -98,7 +98,7 @@ def keyed(run: Run) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if name not in run.NOT_IN_KEY}
 
 
-def guard(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
+def check_same_fields(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
     """Refuse a row or checkpoint whose fields are not those asked for; `instead` says what to type.
 
     Raises:

@@ -63,7 +63,7 @@ def loading(run: Run) -> tuple[float, int]:
         UserError: the folder is not there.
     """
     from hbo.data.sampling import loader
-    from hbo.fit import data_workers
+    from hbo.runs.cluster import data_workers
     from hbo.tasks.classify.data import sample
 
     workers = data_workers(run, in_memory=False)

@@ -119,12 +119,12 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
         entry.step, entry.of = holder.get("step", 0), holder.get("of", 0)
 
 
-def adopt(entry: Entry) -> None:
+def reuse(entry: Entry) -> None:
     """Take a row that another study finished over into this one."""
     if entry.state != "done" or entry.run is None or entry.where is None or entry.where == entry.home:
         return
     try:
-        rows.adopt(entry.run, entry.where)
+        rows.reuse(entry.run, entry.where)
     except lock.Busy:  # someone else does it
         pass
     except UserError as error:

@@ -54,7 +54,7 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
     """
     pool = Pool(runs, places(runs, workers), retries, max_failures)
     for entry in runs:
-        plan.adopt(entry)
+        plan.reuse(entry)
     former = signals.listen_to_all(patient=True)
     try:
         with Board(study.name, runs, len(pool.free)) as board:
@@ -166,7 +166,7 @@ def watch(entry: Entry, finished: dict[str, Path] | None, mine: bool) -> None:
     plan.refresh(entry, finished)
     if mine:
         entry.state = "running"  # it has not written its row yet, or waits for its lock
-    plan.adopt(entry)
+    plan.reuse(entry)
 
 
 def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:

@@ -108,7 +108,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
         raise UserError("--slurm: there is no sbatch here; submit from a SLURM login node, or leave --slurm out")
     mark_queued(runs)
     for entry in runs:
-        plan.adopt(entry)
+        plan.reuse(entry)
     todo = [entry for entry in runs if entry.state in UNFINISHED]
     groups: dict[tuple[int, int, int], list[Entry]] = {}
     for entry in todo:

@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric, Metric
 
 from hbo.config import Run
 from hbo.data.sampling import TrainBatches, hashed
+from hbo.runs import checkpoint
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
 
@@ -69,9 +70,21 @@ class Task(pl.LightningModule):
         """Of the latest evaluation; those that take long only if it is the final one."""
         raise NotImplementedError
 
+    @property
+    def backbone(self) -> nn.Module | None:
+        """The network that `backbone_checkpoint` starts; None of a task that takes no such file."""
+        return None
+
     def begin(self) -> dict[str, Any]:
-        """Take what a run starts from, if not from nothing; what the row says of it."""
-        return {}
+        """Take the backbone's weights from `backbone_checkpoint`, if there is one; what the row says of it.
+
+        Raises:
+            UserError: the checkpoint is of another network.
+        """
+        if self.backbone is None:
+            return {}
+        from_file = checkpoint.load_backbone(self.backbone, self.run) if self.run.backbone_checkpoint else "random"
+        return {"backbone_weights": from_file}
 
     def columns(self) -> dict[str, Any]:
         """What else the row gets from the latest evaluation."""

@@ -12,7 +12,7 @@ from hbo import files
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.images import Images, whole
-from hbo.data.sampling import few, split
+from hbo.data.sampling import at_most_per_class, split
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
 from hbo.tasks import SETS
@@ -61,7 +61,7 @@ def opened(run: Run) -> Data:
 def parts(run: Run, train: Source, val: Source, classes: list[str], in_memory: bool) -> Data:
     """Training and reported images; `per_class` leaves some of the training part, `holdout` reports a share of that."""
     if run.per_class:
-        train = train.part(few(train.labels, run.per_class, salt="per_class"))
+        train = train.part(at_most_per_class(train.labels, run.per_class, salt="per_class"))
     if run.holdout:
         rest, held = split(train.labels, run.holdout, salt="holdout")
         train, val = train.part(rest), train.part(held)

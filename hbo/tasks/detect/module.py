@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from hbo.config import Run
 from hbo.data import Data
-from hbo.runs import checkpoint
 from hbo.tasks.base import Task
 from hbo.tasks.detect import network
 from hbo.tasks.detect.metrics import Detections, detection
@@ -36,14 +35,9 @@ class Detect(Task):
             for layer in self._frozen():
                 layer.requires_grad_(False)
 
-    def begin(self) -> dict[str, Any]:
-        """The backbone's weights from `backbone_checkpoint`, if there is one; else the row says that they were random.
-
-        Raises:
-            UserError: the checkpoint is of another network.
-        """
-        from_file = checkpoint.load_backbone(self.detector.net, self.run) if self.run.backbone_checkpoint else "random"
-        return {"backbone_weights": from_file}
+    @property
+    def backbone(self) -> nn.Module:
+        return self.detector.net
 
     def _frozen(self) -> list[nn.Module]:
         return [m for m in self.detector.net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.sampling import IdentityBatches, TrainBatches
-from hbo.runs import checkpoint
 from hbo.tasks.base import Task
 from hbo.tasks.reid import network
 from hbo.tasks.reid.metrics import Rankings, summary
@@ -43,14 +42,9 @@ class Reid(Task):
             nn.init.zeros_(self.classifier.bias)
         self.outcomes = Rankings(run.distance)
 
-    def begin(self) -> dict[str, Any]:
-        """The backbone's weights from `backbone_checkpoint`, if there is one; else the row says that they were random.
-
-        Raises:
-            UserError: the checkpoint is of another network.
-        """
-        from_file = checkpoint.load_backbone(self.embedding.backbone, self.run) if self.run.backbone_checkpoint else "random"
-        return {"backbone_weights": from_file}
+    @property
+    def backbone(self) -> nn.Module:
+        return self.embedding.backbone
 
     @property
     def embedding(self) -> Any:
