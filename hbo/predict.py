@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from torchvision.transforms import v2
 
+from hbo.data.sources import read_image
 from hbo.errors import UserError, check_picture
 from hbo.runs.checkpoint import Trained
+from hbo.tasks.detect.draw import one
+from hbo.tasks.detect.module import Detect
 
 REPEATS = 9  # timed passes, after two that warm up
 
@@ -28,10 +31,6 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     Raises:
         UserError: the checkpoint is no detector's, or gives no numbers; the photograph cannot be read.
     """
-    from hbo.analysis.detections import one
-    from hbo.data.sources import read_image
-    from hbo.tasks.detect.module import Detect
-
     run, classes = trained.run, trained.content.get("classes")
     if run.task != "detect" or classes is None:
         raise UserError(f"image: only a detector finds boxes on an image; this checkpoint was trained to {run.task}")

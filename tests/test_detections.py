@@ -5,7 +5,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from hbo.analysis.detections import COLOURS, grid, marks, one, per_class
+from hbo.analysis.detections import per_class
+from hbo.tasks.detect.draw import COLOURS, grid, marks, one
 
 WHOLE, HALF, FAR, NEAR = [0.0, 0, 10, 10], [0.0, 0, 10, 5], [50.0, 50, 60, 60], [50.0, 50, 60, 59]
 

@@ -8,75 +8,22 @@ difficult one, which does not count.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from hbo.analysis import results
+from hbo.analysis.outcomes import opened
 from hbo.analysis.tables import Table
 from hbo.data.sources import read_image
-from hbo.errors import DataError, UserError, check_picture, one_line
-from hbo.runs import rows
-from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
-
-COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}
-LIKELY = 0.5  # scores from which a detection is drawn
-
-
-class Mark(NamedTuple):
-    """A box to draw: what became of it, its corners in pixels, and what stands beside it."""
-
-    kind: str
-    box: list[float]
-    text: str
-
-
-def marks(found: dict[str, Tensor], truth: dict[str, Tensor], classes: Sequence[str], score: float = LIKELY) -> list[Mark]:
-    """What is drawn over an image, from its detections of at least `score`, matched as the metric matches at 0.5."""
-    out = []
-    for label, name in enumerate(classes):
-        likely = (found["labels"] == label) & (found["scores"] >= score)
-        true = truth["labels"] == label
-        boxes, scores, hard = found["boxes"][likely], found["scores"][likely], truth["difficult"][true]
-        matched = match(boxes, scores, truth["boxes"][true], hard, 0.5)
-        met = set(matched.truth[matched.outcome == TRUE])
-        for place, box in enumerate(truth["boxes"][true].tolist()):
-            if place not in met:
-                out.append(Mark("difficult" if hard[place] else "missed", box, name))
-        for box, s, outcome in zip(boxes.tolist(), scores.tolist(), matched.outcome, strict=True):
-            if outcome != IGNORED:
-                out.append(Mark("found" if outcome == TRUE else "false", box, f"{name} {s:.2f}"))
-    return out
-
-
-def grid(images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[str], columns: int = 4) -> Figure:
-    """Images (PIL or (H, W, 3) arrays) with their marks in a grid."""
-    from matplotlib.patches import Patch, Rectangle
-
-    columns = min(columns, len(images))
-    lines = -(-len(images) // columns)
-    figure = Figure(figsize=(4 * columns, 3.2 * lines + 0.4), layout="constrained")
-    for place, (image, drawn, title) in enumerate(zip(images, marked, titles, strict=True)):
-        axes: Any = figure.add_subplot(lines, columns, place + 1)
-        axes.imshow(np.asarray(image))
-        axes.set_title(title, fontsize=8)
-        axes.set_axis_off()
-        for kind, (x1, y1, x2, y2), text in drawn:
-            colour = COLOURS[kind]
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.3))
-            axes.text(x1, y1, text, fontsize=5, color="white", va="bottom", bbox={"facecolor": colour, "pad": 0.6, "lw": 0})
-    kinds = [kind for kind in COLOURS if any(kind == mark.kind for drawn in marked for mark in drawn)]
-    if kinds:
-        handles = [Patch(facecolor="none", edgecolor=COLOURS[kind], label=kind) for kind in kinds]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds), frameon=False)
-    return figure
+from hbo.errors import UserError, check_picture, one_line
+from hbo.metrics import by_image
+from hbo.tasks.detect.draw import LIKELY, grid, marks
 
 
 def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: float = LIKELY) -> Figure:
@@ -85,21 +32,8 @@ def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: f
     Raises:
         UserError: the folder holds no finished detector, or its data lie elsewhere now.
     """
-    from hbo.config import Run, resolve
-    from hbo.metrics import by_image
-    from hbo.tasks.build import open_data
-
-    row = rows.read(folder)
-    if not row or row.get("state") != "done" or row.get("task") != "detect":
-        raise UserError(f"{folder}: no finished detector's run; take a folder of one, OUT/STUDY/KEY")
-    asked = {name: row[name] for name in Run.__dataclass_fields__ if name in row and name not in ("variant", "match_macs")}
-    run = resolve(**asked | ({"data_dir": data_dir} if data_dir else {}))
-    try:
-        data = open_data(run)
-    except DataError as error:
-        raise UserError(f"{error}; --data_dir says where it lies now") from None
-    with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:
-        outcomes = {name: torch.from_numpy(saved[name]) for name in saved.files}
+    row, run, data, saved = opened(folder, "detect", data_dir)
+    outcomes = {name: torch.from_numpy(values) for name, values in saved.items()}
     preds, target = by_image(outcomes)
     places = outcomes["index"].tolist()
     same = (_is_reported(data.val, place, run.resolution, t) for place, t in zip(places, target, strict=True))
@@ -137,12 +71,6 @@ def per_class(done: pd.DataFrame) -> Table:
         lines.append({"arm": arm, "n": len(group)} | said)
     note = "Average precision, 11 points at an overlap of 0.5, in percent: mean ± sample deviation over n seeds."
     return Table("Class by class", pd.DataFrame(lines), [note])
-
-
-def one(image: Image.Image, found: dict[str, Tensor], classes: Sequence[str], title: str) -> Figure:
-    """One image with what was detected on it, where nobody knows what is there."""
-    pairs = zip(found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True)
-    return grid([image], [[Mark("found", box, f"{classes[label]} {score:.2f}") for box, score, label in pairs]], [title])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from hbo.errors import DataError, UserError, check_picture, one_line
-from hbo.runs import rows
+from hbo.analysis.outcomes import opened
+from hbo.errors import UserError, check_picture, one_line
 
 COLOURS = {"query": "black", "right": "#00a846", "wrong": "#e02020"}
 
@@ -34,19 +34,7 @@ def rankings(folder: Path, data_dir: str | None = None, queries: int = 8, worst:
     Raises:
         UserError: the folder holds no finished re-identifier, or its data lie elsewhere now.
     """
-    from hbo.config import Run, resolve
-    from hbo.tasks.build import open_data
-
-    row = rows.read(folder)
-    if not row or row.get("state") != "done" or row.get("task") != "reid":
-        raise UserError(f"{folder}: no finished re-identifier's run; take a folder of one, OUT/STUDY/KEY")
-    asked = {name: row[name] for name in Run.__dataclass_fields__ if name in row and name not in ("variant", "match_macs")}
-    try:
-        data = open_data(resolve(**asked | ({"data_dir": data_dir} if data_dir else {})))
-    except DataError as error:
-        raise UserError(f"{error}; --data_dir says where it lies now") from None
-    with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:
-        found = {name: saved[name] for name in saved.files}
+    row, _, data, found = opened(folder, "reid", data_dir)
     who = np.array([identity for identity, *_ in data.val.labels])
     if len(who) != len(found["index"]) or (who[found["query"]] != found["identity"]).any():
         raise UserError(f"data_dir={data_dir or row['data_dir']}: not the set that the run reports on")
@@ -68,7 +56,7 @@ def rankings(folder: Path, data_dir: str | None = None, queries: int = 8, worst:
 
 def picture(lists: list[Ranking]) -> Figure:
     """A line a query: the query, then its ranking, in frames of their colours."""
-    from hbo.data.sources import read_image
+    from hbo.data.sources import read_image  # torchvision, for a second
 
     columns = 1 + max(len(ranking.top) for ranking in lists)
     figure = Figure(figsize=(1.05 * columns, 1.45 * len(lists) + 0.3), layout="constrained")
