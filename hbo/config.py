@@ -16,9 +16,9 @@ from hbo.block import Block, check_choices
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
 from hbo.tasks import SETS, TASKS, idle, task_of
-from hbo.tasks.classify.spec import Fields as Classify
-from hbo.tasks.detect.spec import Fields as Detect
-from hbo.tasks.reid.spec import Fields as Reid
+from hbo.tasks.classify.spec import ClassifyFields
+from hbo.tasks.detect.spec import DetectFields
+from hbo.tasks.reid.spec import ReidFields
 from hbo.tasks.spec import require
 
 
@@ -33,7 +33,7 @@ class Purpose:
 
 
 @dataclass(frozen=True)
-class Run(Machine, Reid, Detect, Classify, Training, Purpose, Network):
+class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, Network):
     """One training run, every value resolved. The defaults are the paper's ImageNet protocol; make one with `resolve`.
 
     Raises:

@@ -16,6 +16,7 @@ from hbo import config, flags, tasks
 from hbo.errors import one_line
 from hbo.nets.counting import Cost, count, macs, parameters
 from hbo.tasks import build
+from hbo.text import aligned
 
 __all__ = ["Cost", "count", "macs", "main", "parameters", "table"]
 
@@ -27,11 +28,7 @@ def table(costs: dict[str, Cost]) -> str:
         (name, f"{c.macs / 1e6:.3f}", f"{c.params:,}", f"{c.activation_bytes / 2**20:.3f}", f"{c.elementwise / 1e6:.3f}")
         for name, c in costs.items()
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in [head, *rows]
-    ]
+    lines = aligned([head, *rows], right=range(1, len(head)))
     return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1]])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from hbo.block import Block
 from hbo.errors import UserError, one_line
+from hbo.text import aligned
 
 RESOLUTION = 64
 
@@ -35,10 +36,11 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(found, indent=1))
         return
     print(f"executorch {found['executorch']}, torch {found['torch']}\n")
-    print(f"{'upsample':<14} {'pieces':>6} {'delegated':>10} {'left':>5}  operators left")
+    lines = [("upsample", "pieces", "delegated", "left", "operators left")]
     for mode, line in found["upsample"].items():
         left = ", ".join(f"{name} x{n}" for name, n in line["left"].items())
-        print(f"{mode:<14} {line['pieces']:>6} {line['delegated']:>10} {sum(line['left'].values()):>5}  {left}")
+        lines.append((mode, str(line["pieces"]), str(line["delegated"]), str(sum(line["left"].values())), left))
+    print(*aligned(lines, right=(1, 2, 3)), sep="\n")
 
 
 def table() -> dict[str, Any]:

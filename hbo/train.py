@@ -31,12 +31,12 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         UserError: the run cannot be built, its checkpoint is of another run, or its loss is not finite.
         SystemExit: a signal, after a checkpoint; and in every process but the first, at the end.
     """
-    training = Training(run, folder, lock)
-    training.loop()
-    return training.finish()
+    session = TrainingSession(run, folder, lock)
+    session.loop()
+    return session.finish()
 
 
-class Training:
+class TrainingSession:
     """Prepared when it is made: data, network, trainer and an unfinished row.
 
     Args:

@@ -277,7 +277,7 @@ def test_two_models_on_the_same_images():
     half = 1.959964 * math.sqrt(35 - 225 / 1000) / 1000
     assert (found.low, found.high) == pytest.approx((0.015 - half, 0.015 + half), abs=0.001)
     assert stats.compare_images(b, a).p == found.p
-    assert stats.compare_images(a, a) == stats.Images(1000, 0, 0, 1, 0, 0, 0)
+    assert stats.compare_images(a, a) == stats.ImageTest(1000, 0, 0, 1, 0, 0, 0)
     for other in (a[1:], np.arange(1000)):
         with pytest.raises(UserError):
             stats.compare_images(a, other)
@@ -296,12 +296,6 @@ def test_a_two_by_two_study_by_hand():
     p = [2 * scipy_stats.t.sf(math.sqrt(f), 4) for f in (36, 16, 4)]  # F(1, 4) is t(4) squared
     assert table["p"].tolist() == pytest.approx(p)
     assert table["p_holm"].tolist() == pytest.approx([3 * p[0], 2 * p[1], p[2]])
-    effects = stats.marginal(rows, ["k", "C"], metric="Q")
-    assert effects[["factor", "value", "n", "mean", "effect"]].to_numpy().tolist() == [
-        ["k", 0, 4, 11, -3], ["k", 1, 4, 17, 3], ["C", "x", 4, 12, -2], ["C", "y", 4, 16, 2],
-    ]  # fmt: skip
-    about = stats.describe([9, 11, 11, 13])
-    assert effects.loc[0, ["sd", "low", "high"]].tolist() == [about.sd, about.low, about.high]
 
 
 def test_a_balanced_study_splits_up_into_its_terms():
@@ -358,16 +352,12 @@ def test_studies_that_cannot_be_split_up_are_refused():
         stats.effects(rows[rows["k"] == 1], ["k", "flag"])
     with pytest.raises(UserError, match="no column scheme"):
         stats.effects(rows, ["k", "scheme"])
-    with pytest.raises(UserError, match="no column scheme"):
-        stats.marginal(rows, ["scheme"])
     with pytest.raises(UserError, match="combinations of k, flag and seed"):
         stats.effects(rows[(rows["k"] == 1) | rows["flag"]], ["k", "flag"])
     with pytest.raises(UserError, match="no noise"):  # as many terms as runs
         stats.effects(rows[rows["seed"] == 0], ["k", "upsample", "flag"], order=3)
     with pytest.raises(UserError, match="no noise"):
         stats.effects(rows.assign(top1=0.7), ["k", "flag"])
-    with pytest.raises(UserError, match="none of the 36 runs"):
-        stats.marginal(rows.assign(top1=None), ["k"])
 
 
 def test_sentences():

@@ -59,7 +59,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageTest:
     """Two finished models on the same n images: `only_a` are right in a alone, `difference` is accuracy of a less that of b.
 
     p: McNemar's exact test. [low, high]: percentile interval of a paired bootstrap over the images.
@@ -162,7 +162,7 @@ def compare(
     return table
 
 
-def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Images:
+def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> ImageTest:
     """Compare two finished models by which of the same images each has right, both (N,), booleans or 0 and 1.
 
     It tells these two trained models apart, not their designs: another seed's run may turn it round; see `compare`.
@@ -179,7 +179,7 @@ def compare_images(correct_a: Any, correct_b: Any, level: float = 0.95, resample
     drawn = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [(1 - level) / 2, (1 + level) / 2])
     test: Any = mcnemar([[0, only_a], [only_b, 0]], exact=True)  # images on which both agree do not enter it
-    return Images(n, only_a, only_b, float(test.pvalue), (only_a - only_b) / n, float(low), float(high))
+    return ImageTest(n, only_a, only_b, float(test.pvalue), (only_a - only_b) / n, float(low), float(high))
 
 
 def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: str = "seed", order: int = 2) -> pd.DataFrame:
@@ -215,21 +215,6 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     table.insert(3, "share", table["sum_sq"] / fit.centered_tss)
     table["p_holm"] = holm(table["p"].where(table["term"] != pair))
     return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
-
-
-def marginal(rows: pd.DataFrame, factors: list[str], metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
-    """Main effects: a line a factor's value, in the order in which they first appear.
-
-    Columns: factor, value, the fields of `Described` over that value's runs (spread over the other factors included), and
-    effect, the mean less that of all runs counted. `UserError`: a column is missing, or no run has a finite metric.
-    """
-    counted = _counted(rows, factors, metric)
-    if counted.empty:
-        raise UserError(f"none of the {len(rows)} runs has a finite {metric}")
-    groups = [(name, *group) for name in factors for group in counted.groupby(name, sort=False)]
-    lines = [{"factor": name, "value": value, **asdict(describe(group[metric], level))} for name, value, group in groups]
-    table = pd.DataFrame(lines).astype({"value": object})
-    return table.assign(effect=table["mean"] - counted[metric].mean())
 
 
 def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:

@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     for threads, part in found["threads"].items():
         faster = {name: f"{statistics.median(v):.2f}" for name, v in part["speedup"].items()}
         print(f"\n{threads} thread{'s' * (int(threads) > 1)}; ratios to plain's time, turn by turn\n")
-        print(turns.table("ms", part["ms"], "plain", 2, {"speedup": faster}, width=22))
+        print(turns.table("ms", part["ms"], "plain", 2, {"speedup": faster}))
         print(
             f"\nlimit {part['limit_ms']:.2f} ms, by {part['gemm_gmacs']:.0f} G multiply-adds/s of a {SIZE} x {SIZE} product;"
             f" deployed takes {part['times_limit']:.1f} times that"

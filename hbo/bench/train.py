@@ -35,6 +35,7 @@ from hbo.bench import turns
 from hbo.errors import UserError
 from hbo.kernels.depthwise import Depthwise
 from hbo.kernels.norm import BatchNorm
+from hbo.text import aligned
 
 TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
 
@@ -45,7 +46,7 @@ QUICK: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # a quick path: o
 }
 
 
-class Rival(NamedTuple):
+class Contender(NamedTuple):
     """How a process trains.
 
     `released`: its network is the authors' own definition; `kept`: it keeps freed memory; `off`: quick paths it leaves out.
@@ -90,12 +91,11 @@ def main(argv: list[str]) -> None:
     print(turns.table("images/s", found["images_per_second"], base, beside=beside))
     if found["worth"]:
         print("\nquick path of channels_last: CPU time without it over CPU time with it, turn by turn\n")
-        for name, values in found["worth"].items():
-            print(f"{name:<14} {turns.spread(values, 2)}".rstrip())
+        print(*aligned([(name, *turns.spread(values, 2)) for name, values in found["worth"].items()], right=(1,)), sep="\n")
     print(f"\nstart-up: seconds of the first update; memory: the most that {found['peak_is']}")
 
 
-def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
+def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
     """Name -> rival, the baseline first; and name -> reason of those that there cannot be.
 
     Raises:
@@ -108,12 +108,12 @@ def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
     own = replace(run, compile=False, channels_last=True)
     plain = replace(own, channels_last=False)
     left_out: dict[str, str] = {}
-    found = {"nchw": Rival(plain, kept=False), "channels_last": Rival(own)}
+    found = {"nchw": Contender(plain, kept=False), "channels_last": Contender(own)}
     if run.net in nets.TABLES and not _on_gpu(run):
-        found["plain"] = Rival(own, off=tuple(QUICK))
-        found |= {f"no_{name}": Rival(own, off=(name,)) for name in QUICK}
+        found["plain"] = Contender(own, off=tuple(QUICK))
+        found |= {f"no_{name}": Contender(own, off=(name,)) for name in QUICK}
     if run.compile:
-        found["compiled"] = Rival(replace(own, compile=True))
+        found["compiled"] = Contender(replace(own, compile=True))
     if run.net != "mobilenetv2" and run.net in nets.TABLES:
         macs = total(run.net, config.block_of(run), run.width, run.divisor, run.first_stage, 224, 1000).macs
         for divisor in (2, 1):  # its widths are coarse: odd channels where even ones miss by more than 3 %
@@ -123,11 +123,11 @@ def rivals(run: config.Run) -> tuple[dict[str, Rival], dict[str, str]]:
                 left_out["mobilenetv2"] = str(error)
                 continue
             fields = config.resolve(**_outer(own), net="mobilenetv2", width=width, divisor=divisor)
-            found["mobilenetv2"], left_out = Rival(fields), {}
+            found["mobilenetv2"], left_out = Contender(fields), {}
             break
     if folder := os.environ.get("HBO_REFERENCE"):
         reference(run, Path(folder))  # refused here, not in its process
-        found = {"reference": Rival(plain, True, kept=False), "reference_kept": Rival(plain, True)} | found
+        found = {"reference": Contender(plain, True, kept=False), "reference_kept": Contender(plain, True)} | found
     return found, left_out
 
 
@@ -250,7 +250,7 @@ def _on_gpu(run: config.Run) -> bool:
     return torch.cuda.is_available() and run.accelerator != "cpu"
 
 
-def _serve(pipe: Any, rival: Rival) -> None:
+def _serve(pipe: Any, rival: Contender) -> None:
     """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at the end its peak of memory."""
     import resource
     import sys

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hbo.runs import rows
+from hbo.text import aligned
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
@@ -35,10 +36,9 @@ def where() -> dict[str, Any]:
     return {"machine": rows.machine(), "torch": torch.__version__, "git": rows.git_commit()}
 
 
-def spread(values: list[float], digits: int) -> str:
+def spread(values: list[float], digits: int) -> tuple[str, str]:
     """Median and range, in two columns."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):9.{digits}f}   {f'{low:.{digits}f} to {high:.{digits}f}':<16}"
+    return f"{statistics.median(values):.{digits}f}", f"{min(values):.{digits}f} to {max(values):.{digits}f}"
 
 
 def table(
@@ -47,13 +47,11 @@ def table(
     base: str,
     digits: int = 1,
     beside: dict[str, dict[str, str]] | None = None,
-    width: int = 14,
 ) -> str:
     """A rival a line: median and range of what was measured and of its ratio to the baseline, and the columns of `beside`."""
     columns = beside or {}
-    title = f"{'':<{width}} {unit:>9}   {'range':<16} {'ratio':>9}   {'range':<16}" + "".join(f" {t:>10}" for t in columns)
-    lines = [title.rstrip()]
+    lines = [("", unit, "range", "ratio", "range", *columns)]
     for name, values in ratios(found, base).items():
-        cells = "".join(f" {column.get(name, ''):>10}" for column in columns.values())
-        lines.append(f"{name:<{width}} {spread(found[name], digits)} {spread(values, 2)}{cells}".rstrip())
-    return "\n".join(lines)
+        cells = (column.get(name, "") for column in columns.values())
+        lines.append((name, *spread(found[name], digits), *spread(values, 2), *cells))
+    return "\n".join(aligned(lines, right=(1, 3, *range(5, 5 + len(columns)))))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual, conv_norm
 from hbo.nets.pyramid import Pyramid
-from hbo.nets.tables import Part, Table, head_channels, layout
+from hbo.nets.tables import PlacedBlock, StageTable, head_channels, layout
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Built:
 class Net(Pyramid):
     """A stage table built: stem, blocks, head, global average pool, linear classifier."""
 
-    def __init__(self, table: Table, block: Block, width: float, divisor: int, num_classes: int) -> None:
+    def __init__(self, table: StageTable, block: Block, width: float, divisor: int, num_classes: int) -> None:
         super().__init__()
         parts = layout(table, width, divisor)
         blocks: list[nn.Module] = [conv_norm(3, parts[0].cin, 3, stride=2)]
@@ -53,7 +53,7 @@ class Net(Pyramid):
         return self.classifier(x)
 
 
-def make_block(part: Part, block: Block) -> nn.Module:
+def make_block(part: PlacedBlock, block: Block) -> nn.Module:
     """One block of a stage; a harmonious one contracts min(k, cap) times."""
     row = part.row
     if row.block == "conv":

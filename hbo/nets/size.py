@@ -17,7 +17,7 @@ from hbo.errors import UserError
 from hbo.nets import counting
 from hbo.nets.counting import Cost
 from hbo.nets.network import make_block
-from hbo.nets.tables import FirstStage, Part
+from hbo.nets.tables import FirstStage, PlacedBlock
 
 PAPER = 224, 1000  # the input and the classes at which the paper counts
 TOLERANCE = 0.03
@@ -96,7 +96,7 @@ def _stem(channels: int, shape: Shape) -> tuple[Cost, Shape]:
 
 
 @cache
-def _block(part: Part, switches: Block, shape: Shape) -> tuple[Cost, Shape]:
+def _block(part: PlacedBlock, switches: Block, shape: Shape) -> tuple[Cost, Shape]:
     return _count(make_block(part, switches), shape)
 
 

@@ -20,14 +20,14 @@ class Row(NamedTuple):
     cap: int
 
 
-class Table(NamedTuple):
+class StageTable(NamedTuple):
     stages: tuple[Row, ...]
     head: int  # channels of the last 1x1 convolution at width 1 and below
     divisors: dict[float, int]  # width -> divisor of the published models, where it is not 8
 
 
 # fmt: off
-HBONET = Table((  # table 1 as released
+HBONET = StageTable((  # table 1 as released
     #   block  t    c  n  s  cap      output at 224
     Row("ir",   1,  20, 1, 1, 3),  # 112; printed as a harmonious bottleneck
     Row("hb",   2,  36, 1, 1, 3),  # 112
@@ -40,7 +40,7 @@ HBONET = Table((  # table 1 as released
     Row("ir",   6, 400, 1, 1, 0),  # 7
 ), head=1600, divisors={0.1: 4, 0.25: 2, 0.5: 2})
 
-MOBILENETV2 = Table((  # table 2 of MobileNetV2; the caps are those of HBONet at the same resolution
+MOBILENETV2 = StageTable((  # table 2 of MobileNetV2; the caps are those of HBONet at the same resolution
     Row("ir",   1,  16, 1, 1, 3),  # 112
     Row("ir",   6,  24, 2, 2, 3),  # 56
     Row("ir",   6,  32, 3, 2, 2),  # 28
@@ -52,7 +52,7 @@ MOBILENETV2 = Table((  # table 2 of MobileNetV2; the caps are those of HBONet at
 # fmt: on
 
 
-def _exchange(table: Table, block: Literal["ir", "hb"], where: Callable[[Row], bool]) -> Table:
+def _exchange(table: StageTable, block: Literal["ir", "hb"], where: Callable[[Row], bool]) -> StageTable:
     return table._replace(stages=tuple(r._replace(block=block) if where(r) else r for r in table.stages))
 
 
@@ -65,7 +65,7 @@ TABLES = {
 FirstStage = Literal["release", "paper"]
 
 
-class Part(NamedTuple):
+class PlacedBlock(NamedTuple):
     """A block of a network with its channels; `row` is the stage's."""
 
     stage: int
@@ -75,18 +75,18 @@ class Part(NamedTuple):
     stride: int
 
 
-def layout(table: Table, width: float, divisor: int) -> list[Part]:
+def layout(table: StageTable, width: float, divisor: int) -> list[PlacedBlock]:
     """The blocks between stem and head, in order; the stem's channels are the first one's `cin`."""
     channels = round_channels(32 * width, divisor)
     parts = []
     for stage, row in enumerate(table.stages, start=1):
         for repeat in range(row.repeats):
             cin, channels = channels, round_channels(row.channels * width, divisor)
-            parts.append(Part(stage, row, cin, channels, row.stride if repeat == 0 else 1))
+            parts.append(PlacedBlock(stage, row, cin, channels, row.stride if repeat == 0 else 1))
     return parts
 
 
-def head_channels(table: Table, width: float, divisor: int) -> int:
+def head_channels(table: StageTable, width: float, divisor: int) -> int:
     """Channels of the last convolution: they grow with a width above 1 and never shrink."""
     return round_channels(table.head * max(1.0, width), divisor)
 
@@ -102,7 +102,7 @@ def published_divisor(net: str, width: float) -> int:
     return TABLES[net].divisors.get(width, 8)
 
 
-def table_of(net: str, first_stage: FirstStage = "release") -> Table:
+def table_of(net: str, first_stage: FirstStage = "release") -> StageTable:
     table = TABLES[net]
     if first_stage == "paper":
         if net != "hbonet":

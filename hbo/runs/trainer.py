@@ -34,7 +34,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             accelerator=run.accelerator,
             devices=run.devices,
             num_nodes=run.num_nodes,
-            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see Task).
+            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see TaskModule).
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
             if run.strategy == "ddp" or run.world > 1
             else "auto",

@@ -15,6 +15,7 @@ from hbo.runs import identity, lock, rows
 from hbo.runs.identity import Identity
 from hbo.sweep.study import Study, resolved
 from hbo.tasks import build
+from hbo.text import aligned
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
@@ -301,10 +302,7 @@ def table(plan: list[Entry]) -> str:
         values = ["" if entry.fields.get(name) is None else str(entry.fields[name]) for name in names]
         time = ("" if entry.measured or entry.seconds is None else "~") + clock(entry.seconds)
         lines.append([entry.key or "-", *values, macs, params, describe(entry), time])
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [head, *lines]
-    )
+    return "\n".join(aligned([head, *lines]))
 
 
 def describe(entry: Entry) -> str:

@@ -52,7 +52,7 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
     Raises:
         UserError: fewer GPUs than a run wants.
     """
-    pool = Pool(runs, places(runs, workers), retries, max_failures)
+    pool = Workers(runs, places(runs, workers), retries, max_failures)
     for entry in runs:
         plan.reuse(entry)
     former = signals.listen_to_all(patient=True)
@@ -75,7 +75,7 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
     return 1 if failed else 0
 
 
-class Pool:
+class Workers:
     """The runs of a study, and the processes that work on them; `run` has the arguments."""
 
     def __init__(self, runs: list[Entry], free: list[dict[str, str]], retries: int, max_failures: int) -> None:

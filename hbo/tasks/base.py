@@ -18,7 +18,7 @@ from hbo.runs import checkpoint
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
 
 
-class Task(pl.LightningModule):
+class TaskModule(pl.LightningModule):
     """A network that is trained on batches of (images, labels or targets, indices), and outcomes per image in evaluation.
 
     A task defines `outcomes`, `training_loss` and `evaluate_batch`, and `metrics` of the outcomes.

@@ -14,7 +14,7 @@ from hbo.errors import DataError
 from hbo.nets.counting import Cost
 
 if TYPE_CHECKING:
-    from hbo.tasks.base import Task
+    from hbo.tasks.base import TaskModule
 
 
 def _of(task: str, part: str) -> Any:
@@ -26,7 +26,7 @@ def network(run: Run, num_classes: int) -> nn.Module:
     return _of(run.task, "network").build(run, num_classes)
 
 
-def make(run: Run, data: Data, steps_per_epoch: int = 1, num_classes: int | None = None) -> "Task":
+def make(run: Run, data: Data, steps_per_epoch: int = 1, num_classes: int | None = None) -> "TaskModule":
     """The task of a run, with a fresh network.
 
     Args:

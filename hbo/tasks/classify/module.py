@@ -11,18 +11,18 @@ from hbo.config import Run
 from hbo.data import Data
 from hbo.data.augment import Augment, Raw, unpack
 from hbo.runs import rows
-from hbo.tasks.base import Task
+from hbo.tasks.base import TaskModule
 from hbo.tasks.classify import network
 from hbo.tasks.classify.data import random_part
 from hbo.tasks.classify.metrics import Outcomes, classification
 from hbo.tasks.classify.spec import CLASSIFY
 
 
-class Classify(Task):
+class Classify(TaskModule):
     """SGD on cross-entropy.
 
     Args:
-        run: see `Task`, as for the next two.
+        run: see `TaskModule`, as for the next two.
         num_classes: outputs.
         steps_per_epoch: for the schedule.
         class_weights: weight of each class in the training loss, by mean 1 over the images; None weighs all alike.

@@ -9,7 +9,7 @@ from hbo.tasks.spec import Task, percent, require
 
 
 @dataclass(frozen=True)
-class Fields:
+class ClassifyFields:
     """What classification alone obeys."""
 
     cache_size: int | None = None
@@ -75,7 +75,7 @@ def report(row: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 CLASSIFY = Task(
-    fields=Fields,
+    fields=ClassifyFields,
     idle=frozenset(["backbone_checkpoint"]),
     sets=SETS,
     headline="top1",

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from hbo.config import Run
 from hbo.data import Data
-from hbo.tasks.base import Task
+from hbo.tasks.base import TaskModule
 from hbo.tasks.detect import network
 from hbo.tasks.detect.metrics import Detections, detection
 from hbo.tasks.detect.spec import DETECT
 
 
-class Detect(Task):
+class Detect(TaskModule):
     """SGD on SSD's losses; detections per image in evaluation.
 
     Args:
-        run: see `Task`, as for the last.
+        run: see `TaskModule`, as for the last.
         classes: their names.
         steps_per_epoch: for the schedule.
     """

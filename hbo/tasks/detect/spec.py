@@ -15,7 +15,7 @@ VOC = {  # table 8
 
 
 @dataclass(frozen=True)
-class Fields:
+class DetectFields:
     """What detection alone obeys."""
 
     head: Literal["separable", "full"] = "separable"
@@ -62,7 +62,7 @@ def _look_at_folder(root: Path | None) -> Look:
 
 
 DETECT = Task(
-    fields=Fields,
+    fields=DetectFields,
     idle=frozenset(["cache", "label_smoothing"]),
     sets={
         "voc": DataSet(VOC, images=(16551, 4952), classes=20, look=_look_at_voc),

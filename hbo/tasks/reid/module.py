@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.sampling import IdentityBatches, TrainBatches
-from hbo.tasks.base import Task
+from hbo.tasks.base import TaskModule
 from hbo.tasks.reid import network
 from hbo.tasks.reid.metrics import Rankings, summary
 from hbo.tasks.reid.spec import REID
@@ -18,14 +18,14 @@ from hbo.tasks.reid.spec import REID
 MARGIN = 0.3  # of the triplet loss
 
 
-class Reid(Task):
+class Reid(TaskModule):
     """Cross-entropy over the training identities; the queries ranked against the gallery in evaluation.
 
     In the first `classifier_epochs` the classifier (and the neck) is trained alone, on the features of the backbone as the
     checkpoint has it, its batch norm included.
 
     Args:
-        run: see `Task`, as for the last.
+        run: see `TaskModule`, as for the last.
         num_classes: identities to tell apart.
         steps_per_epoch: for the schedule.
     """

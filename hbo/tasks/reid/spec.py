@@ -15,7 +15,7 @@ MARKET = {  # table 9; the 30 epochs more of width 1.0 are `longer`'s
 
 
 @dataclass(frozen=True)
-class Fields:
+class ReidFields:
     """What re-identification alone obeys."""
 
     aspect: float = 1.0
@@ -84,7 +84,7 @@ def _look_at_folder(root: Path | None) -> Look:
 
 
 REID = Task(
-    fields=Fields,
+    fields=ReidFields,
     idle=frozenset(["holdout", "limit_batches"]),
     sets={
         "market1501": DataSet(MARKET, images=(12936, 3368 + 19732), classes=751, look=_look_at_market1501),
