@@ -18,6 +18,7 @@ from typing import Any
 
 from hbo.block import Block
 from hbo.errors import UserError, one_line
+from hbo.nets import build
 from hbo.text import aligned
 
 RESOLUTION = 64
@@ -74,7 +75,6 @@ def delegated(mode: str) -> dict[str, Any]:
     from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
 
     from hbo.deploy import deploy
-    from hbo.nets import build
 
     net = deploy(build("hbonet", Block(upsample=mode), 0.25, 8, 10))  # pyright: ignore[reportArgumentType]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does

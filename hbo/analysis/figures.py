@@ -21,9 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
+from hbo import cost
 from hbo.analysis import published, stats
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
+from hbo.analysis.tables import measured
 from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -89,8 +91,6 @@ def _axes(xlabel: str, ylabel: str, size: tuple[float, float] = SIZE) -> tuple[F
 
 def figure1(rows: pd.DataFrame | None = None) -> Figure:
     """Figure 1: top-1 on ImageNet against multiply-adds, log axis, as published; and measured, where there are rows."""
-    from hbo.analysis.tables import measured
-
     with rc_context(STYLE):
         figure, axes = _axes("million multiply-adds (224 x 224)", "top-1 on ImageNet, %")
         table: Any = published.table(2)
@@ -206,8 +206,6 @@ def stage_costs(runs: dict[str, Run], resolution: int = 224, classes: int = 1000
     Raises:
         UserError: a network that is no table of stages.
     """
-    from hbo import cost
-
     nets = {name: build.network(run, classes) for name, run in runs.items()}
     if strange := [name for name, net in nets.items() if not hasattr(net, "labels")]:
         raise UserError(f"{strange[0]}: has no stages of table 1; `resolution_costs` compares any networks")

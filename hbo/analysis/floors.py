@@ -17,8 +17,13 @@ import torch
 from torch import Tensor
 
 from hbo import config, flags
+from hbo.analysis import results
+from hbo.analysis.tables import Table
 from hbo.config import Run
+from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
+from hbo.runs import cluster
+from hbo.tasks import build
 
 NETS = ["hbonet:0.25", "mobilenetv2:0.25", "torchvision:resnet50"]
 
@@ -54,8 +59,6 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     """
     import pytorch_lightning as pl
 
-    from hbo.tasks import build
-
     if run.task != "reid":
         raise UserError(f"data={run.data}: floors are of re-identification; take --data market1501 or marketfolder")
     data = build.open_data(run)
@@ -84,9 +87,6 @@ def table(found: Any) -> Any:
     """
     import pandas as pd
 
-    from hbo.analysis import results
-    from hbo.analysis.tables import Table
-
     found = pd.DataFrame(results.read_csv(Path(found))) if isinstance(found, str | Path) else found
     lines = [
         {"features": name, "numbers": int(group["numbers"].iloc[0]), "n": len(group)}
@@ -113,9 +113,7 @@ def _named(net: str) -> dict[str, Any]:
 def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from hbo.data.sampling import EvalBatches, loader
     from hbo.metrics import CMCMeanAveragePrecision
-    from hbo.runs import cluster
 
     metric, size = CMCMeanAveragePrecision(run.distance), 0
     batches = loader(data.val, EvalBatches(len(data.val), run.batch), cluster.data_workers(run, data.val.in_memory))
@@ -129,7 +127,6 @@ def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, the networks, the seeds, and where the CSV goes."""
-    from hbo.analysis import results
     from hbo.runs.trainer import prepare_process
 
     parser = flags.make_parser("hbo.analysis.floors", "Untrained and colour features on a re-identification set.")

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from hbo import nets
+from hbo import cost, nets
 from hbo.analysis import published, results
 from hbo.analysis.stats import SHOWN
 from hbo.block import HarmoniousBottleneck, InvertedResidual
@@ -234,8 +234,6 @@ def _by_backbone(ones: list[Identity], group: Any) -> list[tuple[str, Any]]:
 
 def stage_table(run: Run) -> Table:
     """Table 1 from the network itself: each stage's input as it arrives there, and what its modules are made of."""
-    from hbo import cost
-
     net = build.network(run, 1000)
     if not isinstance(net, nets.Net):
         raise UserError(f"net={run.net}: no table of stages; take hbonet, hbonet_ir or mobilenetv2_hbo")

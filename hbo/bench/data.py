@@ -23,6 +23,8 @@ from typing import Any
 
 from hbo import config, flags
 from hbo.bench import turns
+from hbo.data.sampling import TrainBatches, loader
+from hbo.tasks.build import open_data
 
 TURNS, SECONDS = 7, 1.0  # turns measured, after one of warm-up; of loading in a turn, at least
 COMPARED = 256  # crops that are compared with and without the cache
@@ -58,9 +60,7 @@ def data(run: config.Run) -> dict[str, Any]:
     import torch
 
     from hbo.data import cache
-    from hbo.data.sampling import TrainBatches, loader
     from hbo.tasks.base import MEAN, STD
-    from hbo.tasks.build import open_data
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
     runs = {name: replace(run, cache=kind) for name, kind in (("disk", "disk"), ("ram", "ram"))}

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from hbo import config, files, flags
+from hbo.analysis import latency, results
 from hbo.bench import train, turns
 from hbo.errors import UserError
 from hbo.tasks import build
@@ -212,7 +213,6 @@ def studies(names: list[str], source: str, to: Path) -> None:
     from tqdm import tqdm
 
     from hbo import export
-    from hbo.analysis import latency, results
     from hbo.deploy import deploy
 
     export.require()

@@ -33,8 +33,10 @@ from torch import nn
 from hbo import config, flags, nets
 from hbo.bench import turns
 from hbo.errors import UserError
+from hbo.kernels import allocator
 from hbo.kernels.depthwise import Depthwise
 from hbo.kernels.norm import BatchNorm
+from hbo.nets.size import total, width_for
 from hbo.text import aligned
 
 TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
@@ -101,8 +103,6 @@ def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
     Raises:
         UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that has no such network.
     """
-    from hbo.nets.size import total, width_for
-
     if run.task != "classify":
         raise UserError(f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and --data out")
     own = replace(run, compile=False, channels_last=True)
@@ -257,7 +257,6 @@ def _serve(pipe: Any, rival: Contender) -> None:
 
     import torch
 
-    from hbo.kernels import allocator
     from hbo.runs.trainer import quieten
     from hbo.tasks.classify.module import Classify
 
