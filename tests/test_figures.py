@@ -64,7 +64,7 @@ def test_a_switch_of_a_factorial_study_is_its_main_effect():
     crossed["arm"] = study.labels(crossed)
     it = study.Study(("factorial",), crossed, STUDY.curves, crossed["arm"].iloc[0])
     ((label, drawn),) = bars(figures.accuracy(it, "k")).items()
-    assert label == "all others together, n=54"
+    assert label == "over all concatenation ratio, n=54"
     np.testing.assert_allclose(drawn[1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 import typing
 
 import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
 
-from hbo.analysis import claims, results, study, tables
+from hbo.analysis import claims, figures, published, results, study, tables
 from hbo.analysis.grouping import by_setting
 from hbo.config import Run, key_of, resolve
 from hbo.errors import UserError
@@ -150,8 +151,6 @@ def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
 
 @pytest.mark.parametrize(("number", "resolution"), [(3, 96), (4, 96), (5, 192)])
 def test_a_measurement_stands_on_the_line_of_its_resolution_alone(number, resolution):
-    from hbo.analysis import published
-
     lines = published.table(number).to_dict("records")
     width = next(float(row["width"]) for row in lines if row["model"] == "hbonet" and row["resolution"] == resolution)
     net = resolve(data="elpv", net="hbonet", width=width, resolution=resolution)
@@ -254,3 +253,43 @@ def test_a_csv_of_other_things_is_no_study(tmp_path):
     make_runs(tmp_path, "contraction", k=[1])
     table = results.load(tmp_path)
     assert set(table["identity"].map(json.dumps)) == {json.dumps(identity.of_row(row)) for row in table.to_dict("records")}
+
+
+def at_resolutions(*protocols: dict[str, object]) -> pd.DataFrame:
+    """Rows of table 3's HBONet 0.8 under several protocols, two seeds each, none of them the paper's."""
+    line = next(run for run in published.runs(3) if run and run.net == "hbonet" and run.resolution == 96)
+    base = dataclasses.asdict(line) | {"data": "imagefolder", "epochs": 2, "identity": None}
+    same = ROWS[(ROWS["k"] == 1) & (ROWS["seed"] < 2)].assign(**{n: v for n, v in base.items() if n != "seed" and n in ROWS})
+    return pd.concat([same.assign(**one, key=same["key"] + f"x{i}") for i, one in enumerate(protocols)], ignore_index=True)
+
+
+def titles_of(table: pd.DataFrame) -> list[str]:
+    return [name for name in tables.paper_table(3, table).frame.columns if name.startswith("top-1 on")]
+
+
+def px(resolution: int, **others: object) -> dict[str, object]:
+    return {"resolution": resolution, "eval_resize": round(resolution / 0.875), **others}
+
+
+def test_columns_of_several_resolutions_still_say_what_tells_them_apart():
+    """On one line or on many: a column at one resolution alone differs from one at two by more than that."""
+    found = titles_of(at_resolutions(px(96), px(128), px(96, precision="bf16-mixed")))
+    assert [re.sub(r"^.*precision=|\)$", "", title) for title in found] == ["32-true", "bf16-mixed"]
+
+
+def test_a_cache_of_the_evaluated_size_is_another_than_one_of_a_fixed_size():
+    """At 128 px both have 146 rows; at 96 they do not, and share no column."""
+    relative = [px(96, cache="disk"), px(128, cache="disk")]
+    found = titles_of(at_resolutions(*relative, px(96, cache="disk", cache_size=146)))
+    assert [re.sub(r"^.*cached_side=|\)$", "", title) for title in found] == ["eval_resize", "146"]
+
+
+def test_a_figure_takes_arms_together_only_where_they_are_crossed():
+    arms = [ROWS.assign(concat_ratio=i / 10, key=ROWS["key"] + str(i)) for i in range(9)]
+    for rows_, lines in ((arms, 1), ([*arms[:8], arms[8].assign(precision="bf16-mixed")], 9)):
+        table = pd.concat(rows_, ignore_index=True)
+        table["arm"] = study.labels(table)
+        it = study.Study(("many",), table[table["net"] == "hbonet"], ROWS.head(0), table["arm"].iloc[0])
+        drawn = figures.accuracy(it, "k").axes[0].get_legend_handles_labels()[1]
+        assert len([name for name in drawn if ", n=" in name]) == lines
+        assert (it.effects() is None) == (lines > 1)

@@ -22,9 +22,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from hbo import cost
-from hbo.analysis import published, stats
+from hbo.analysis import published, results, stats
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
+from hbo.analysis.study import LEVEL, Study, add_arguments, crossed, from_arguments
 from hbo.analysis.tables import measured
 from hbo.block import Block
 from hbo.config import Run
@@ -117,8 +117,8 @@ def figure1(rows: pd.DataFrame | None = None) -> Figure:
 def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
     """A metric against a switch: each seed a faint dot, the mean with its interval; a line for each of the other fields' values.
 
-    With more of those than colours, all runs of a value are taken together: the switch's main effect. Arms of other networks,
-    which do not have the switch, are bands across.
+    With more of those than colours, and every combination there, all runs of a value are taken together: the switch's main
+    effect. Arms of other networks, which do not have the switch, are bands across.
     """
     metric = metric or study.metric
     ours = study.done[study.done["depths"].map(len) > 0]
@@ -129,8 +129,9 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
     series: dict[str, Any] = {
         name: group for name, group in ours.groupby(ours["arm"].map(lambda arm: _without(arm, switch)), sort=False)
     }
-    if len(series) > len(COLOURS):  # a factorial study: its main effect
-        series = {"all others together": ours}
+    fields = results.varying(ours)
+    if len(series) > len(COLOURS) and crossed(ours, fields):  # a factorial study: its main effect
+        series = {f"over all {', '.join(_words(name) for name in fields if name != switch)}": ours}
     with rc_context(STYLE):
         figure, axes = _axes(_words(switch), f"{SHOWN[metric]}, %")
         for i, (name, group) in enumerate(series.items()):

@@ -247,7 +247,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             if name in group and group[name].notna().all():
                 line[name] = mean(group[name], 1 if name == "seconds" else 100)
         lines.append(line)
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, dtype=object)  # an absent number is None, and makes no floats of the others
 
 
 def mean(values: Any, scale: float = 100) -> str:

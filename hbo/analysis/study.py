@@ -9,6 +9,7 @@ An arm is all runs that differ in nothing but the seed. Notebooks and the report
 
 import argparse
 import base64
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -151,9 +152,12 @@ class Study:
         return Table(f"Image by image against {self.baseline} of the same seed", pd.DataFrame(lines), [note])
 
     def effects(self) -> Table | None:
-        """Main effects and interactions, where at least two switches are crossed."""
-        factors = [name for name in results.varying(self.done) if name in {f.name for f in fields(Block)}]
-        if len(factors) < 2 or len(self.done) < 2 * len(self.arms) or not _crossed(self.done, factors):
+        """Main effects and interactions, where at least two switches are crossed, and nothing else differs."""
+        factors = results.varying(self.done)
+        switches = {f.name for f in fields(Block)}
+        if len(factors) < 2 or not switches.issuperset(factors) or len(self.done) < 2 * len(self.arms):
+            return None
+        if not crossed(self.done, factors):
             return None
         table = stats.effects(self.done, factors, self.metric)
         shown = table.assign(
@@ -185,7 +189,8 @@ class Study:
         """Data and protocol, as far as all runs share them."""
         every = results.identities(self.done)
         differ = identity.varying(every)
-        images = f"{self.done['train_images'].iloc[0]:.0f} images to train on, {self.done['val_images'].iloc[0]:.0f} reported"
+        train, val = (_range(self.done[f"{part}_images"]) for part in ("train", "val"))
+        images = f"{train} images to train on, {val} reported"
         size = "".join(
             f", {identity.value(every[0], name)} {unit}"
             for name, unit in (("resolution", "px"), ("epochs", "epochs"))
@@ -300,12 +305,21 @@ def _usual(rows: Any, arms: Sequence[str]) -> str:
     for name in (f.name for f in fields(Block)):
         usual = usual[usual[name] == getattr(Run, name)]
     usual = usual[usual["net"] == Run.net]
-    return usual["arm"].iloc[0] if len(usual) else arms[0]
+    if not len(usual):
+        return arms[0]
+    changed = [len(one) for one in results.identities(usual)]  # names that are not at their defaults
+    return usual["arm"].iloc[changed.index(min(changed))]
 
 
-def _crossed(rows: Any, factors: list[str]) -> bool:
+def _range(numbers: Any) -> str:
+    """`120`, or `60 to 120` where arms differ."""
+    return " to ".join(f"{n:.0f}" for n in sorted({numbers.min(), numbers.max()}))
+
+
+def crossed(rows: Any, factors: list[str]) -> bool:
     """Whether every combination of the factors' values has runs."""
-    return len(rows[factors].drop_duplicates()) == np.prod([rows[name].nunique() for name in factors])
+    values = [[str(identity.value(one, name)) for name in factors] for one in results.identities(rows)]
+    return len({tuple(line) for line in values}) == math.prod(len(set(column)) for column in zip(*values, strict=True))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -207,20 +207,28 @@ def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
 
 
 def _titles(aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity]) -> list[str]:
-    """A title a column: the images, their size, the epochs; and of columns that share these, what else differs."""
+    """A title a column: the images, their size, the epochs; and of columns that share images and epochs, what else differs."""
     rows = [[every[j] for places in found.values() for j in places] for found in lines]
-    heads = []
+    sets, heads = [], []
     for apart, ones in zip(aparts, rows, strict=True):
         shared = {n: identity.value(ones[0], n) for n in ("data", "resolution", "epochs") if n not in identity.varying(ones)}
         size = [f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared]
         weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
-        heads.append((f"on {shared['data']}", (*size, *weights)))
+        sets.append((shared["data"], shared.get("epochs"), *weights))
+        heads.append([*size, *weights])
     titles = []
-    for apart, head, ones in zip(aparts, heads, rows, strict=True):
-        same = [other for other, its in zip(aparts, heads, strict=True) if its == head]
-        differ = [n for n in [*identity.FIELDS, *identity.EXTRAS] if len({str(other.get(n)) for other in same}) > 1]
-        more = [identity.say(n, identity.value(ones[0], n)) for n in differ]
-        titles.append(f"{head[0]} ({', '.join([*head[1], *more])})" if apart else "")
+    for apart, one_set, head, ones in zip(aparts, sets, heads, rows, strict=True):
+        same = [other for other, its in zip(aparts, sets, strict=True) if its == one_set]
+        on_it = [other for other, its in zip(aparts, sets, strict=True) if its[0] == one_set[0]]
+        differ = [
+            n
+            for n in [*identity.FIELDS, *identity.EXTRAS]
+            if len({str(other.get(n)) for other in (on_it if n == "images" else same)}) > 1
+            and not (n == "resolution" and f"{identity.value(ones[0], n)} px" in head)
+        ]
+        # What goes by the resolution is said as such where a column has several.
+        more = [identity.say(n, apart.get(n) if n in identity.varying(ones) else identity.value(ones[0], n)) for n in differ]
+        titles.append(f"on {one_set[0]} ({', '.join([*head, *more])})" if apart else "")
     return titles
 
 
