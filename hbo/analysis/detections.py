@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hbo.analysis import results
 from hbo.analysis.tables import Table
-from hbo.data.sources import read_image
+from hbo.data.sources import read_image, size_of
 from hbo.errors import DataError, UserError, check_picture, one_line
 from hbo.runs import rows
 from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
@@ -122,7 +122,7 @@ def _is_reported(data: Any, place: int, resolution: int, reported: dict[str, Ten
     """Whether the image at that place has the objects of an outcome, whose boxes are of the resized image."""
     if place >= len(data):
         return False
-    width, height = read_image(Path(data.paths[place]), header_only=True).size
+    width, height = size_of(Path(data.paths[place]))
     scale, here = torch.tensor([width, height] * 2) / resolution, data.targets[place]
     same = here["labels"].equal(reported["labels"]) and here["difficult"].equal(reported["difficult"])
     return same and here["boxes"].allclose(reported["boxes"] * scale, atol=0.1)

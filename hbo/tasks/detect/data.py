@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from hbo.config import Run
 from hbo.data import Data
 from hbo.data.sampling import seeded, split
-from hbo.data.sources import read_image
+from hbo.data.sources import read_image, size_of
 from hbo.errors import DataError
 from hbo.tasks import SETS
 from hbo.tasks.detect import layout
@@ -147,7 +147,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     path = root / "Annotations" / f"{name}.xml"
     if name not in images:
         raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
-    width, height = read_image(Path(images[name]), header_only=True).size
+    width, height = size_of(Path(images[name]))
     try:
         tree = ElementTree.parse(path)
     except FileNotFoundError:
