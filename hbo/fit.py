@@ -121,8 +121,11 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     if run.force and lock and (rows.read(folder) or {}).get("state") == "done":  # the other ranks start after this one
         rows.set_aside(folder)
     if last.exists():
-        saved = checkpoint.read(last).get("hyper_parameters", {})
+        content = checkpoint.read(last)
+        saved = content.get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(data.classes)}
+        if "classes" in content:  # a published set is known by its counts: its folders may have got other names
+            saved, asked = saved | {"classes": content["classes"]}, asked | {"classes": data.classes}
         rows.guard(saved, asked, last, instead="remove it, or take another --out or --study")
         changed = {name: saved[name] for name in ("threads", "accelerator") if saved[name] != getattr(run, name)}
     row = asdict(run) | rows.provenance(run, trainer) | asdict(costs) | rows.built(task.net)

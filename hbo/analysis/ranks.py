@@ -42,7 +42,7 @@ def rankings(folder: Path, data_dir: str | None = None, queries: int = 8, worst:
         raise UserError(f"{folder}: no finished re-identifier's run; take a folder of one, OUT/STUDY/KEY")
     asked = {name: row[name] for name in Run.__dataclass_fields__ if name in row and name not in ("variant", "match_macs")}
     try:
-        data = open_data(resolve(**asked | ({"data_dir": data_dir} if data_dir else {})))
+        data = open_data(resolve(**asked | ({"data_dir": data_dir} if data_dir else {})), reported=True)
     except DataError as error:
         raise UserError(f"{error}; --data_dir says where it lies now") from None
     with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:

@@ -17,6 +17,7 @@ from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import checkpoint_digest, located
+from hbo.names import same_name
 from hbo.nets import HBONET, Net, build, round_channels
 from hbo.nets.zoo import Rival
 from hbo.runs import rows
@@ -208,6 +209,12 @@ class Trained(NamedTuple):
     num_classes: int
     content: dict[str, Any]
     ours: bool
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of its classes, in the order of its outputs; none in a released file, or one from before they were kept."""
+        names = self.content.get("classes") if self.ours else None
+        return names and [same_name(name) for name in names]
 
     def load_into(self, task: Any) -> None:
         """Load the weights into a task (`hbo.tasks`) of this run."""

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from hbo import files
 from hbo.errors import DataError
+from hbo.names import same_name
 from hbo.tasks.spec import PUBLISHED, Counts, Look, digits
+
+PARTS = ("train", "val")
+
+
+def classes(folder: Path) -> list[str]:
+    """Names of the folders of a part, sorted."""
+    return sorted(same_name(e.name) for e in os.scandir(folder) if e.is_dir() and not files.is_litter(e.name))
 
 
 def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
@@ -21,17 +29,18 @@ def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
     entries = sorted(e for e in folder.iterdir() if not files.is_litter(e.name))
     if loose := [e for e in entries if e.is_file() and e.suffix.lower() in files.IMAGES]:
         raise DataError(f"{loose[0]}: lies outside a class; sort the images of {folder} into a folder a class")
-    classes = {}
+    found: dict[str, list[Path]] = {}
     for entry in (e for e in entries if e.is_dir()):
         inside = sorted(Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name))
         if not inside:
             raise DataError(f"{entry}: an empty class; remove the folder or fill it")
         if odd := [f for f in inside if f.suffix.lower() not in files.IMAGES]:
             raise DataError(f"{odd[0]}: no image by its name; remove it")
-        classes[entry.name] = inside
-    if not classes:
+        if found.setdefault(same_name(entry.name), inside) is not inside:
+            raise DataError(f"{entry}: two folders of this name, in two forms of Unicode; move them into one")
+    if not found:
         raise DataError(f"{folder}: holds no class folders")
-    return classes
+    return dict(sorted(found.items()))
 
 
 def count(root: Path) -> tuple[int, int, int]:
@@ -40,7 +49,7 @@ def count(root: Path) -> tuple[int, int, int]:
     Raises:
         DataError: as `scan`.
     """
-    parts = [scan(root, part) for part in ("train", "val")]
+    parts = [scan(root, part) for part in PARTS]
     train, val = (sum(map(len, part.values())) for part in parts)
     return train, val, len(parts[0])
 
@@ -48,12 +57,12 @@ def count(root: Path) -> tuple[int, int, int]:
 def look(root: Path | None, published: Counts | None = None) -> Look:
     """The fingerprint of what both parts hold; none where they have as many images as were published."""
     assert root is not None
-    if published and tuple(_count(root / part) for part in ("train", "val")) == published:
+    if published and tuple(_count(root / part) for part in PARTS) == published:
         return None, PUBLISHED
-    classes = [(part, name, inside) for part in ("train", "val") for name, inside in scan(root, part).items()]
-    contents, whole = files.contents(os.fspath(file) for *_, inside in classes for file in inside)
+    every = [(part, name, inside) for part in PARTS for name, inside in scan(root, part).items()]
+    contents, whole = files.contents(os.fspath(file) for *_, inside in every for file in inside)
     held, digest = iter(contents), sha256()
-    for part, name, inside in classes:
+    for part, name, inside in every:
         digest.update(repr([(part, name, file.name, next(held)) for file in inside]).encode())
     return digits(digest, whole)
 

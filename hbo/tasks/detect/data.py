@@ -26,7 +26,8 @@ from hbo.config import Run
 from hbo.data import Data
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image, size_of
-from hbo.errors import DataError
+from hbo.errors import DataError, UserError
+from hbo.names import same_name
 from hbo.tasks import SETS
 from hbo.tasks.detect import layout
 
@@ -156,7 +157,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
         raise DataError(f"{path}: not XML that can be read ({error})") from None
     found = Annotated(images[name])
     for thing in tree.iterfind("object"):
-        label = (thing.findtext("name") or "").strip()
+        label = same_name((thing.findtext("name") or "").strip())
         hard = (thing.findtext("difficult") or "0").strip()
         if not label:
             raise DataError(f"{path}: an object without a name")
@@ -182,12 +183,6 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     return found
 
 
-def voc(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
-    """VOC 2007 and 2012 trainval together, and 2007 test."""
-    *parts, reported = [read(where, split_name) for where, split_name in layout.devkit(root)]
-    return [image for part in parts for image in part], reported, CLASSES
-
-
 def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
     train, val = (read(where, split_name) for where, split_name in layout.one_folder(root))
@@ -196,19 +191,33 @@ def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     return train, val, sorted({name for image in train for name in image.names})
 
 
-def opened(run: Run) -> Data:
-    """Training and reported images, class names, and what was found in the annotations, for the row.
+def found_in(run: Run, reported: bool, known: list[str] | None) -> tuple[list[Annotated], list[Annotated], list[str]]:
+    """Images to train on, those to report, and the names of the classes; no list is read that is not needed."""
+    one = SETS[run.data]
+    root = one.root(run.data, run.data_dir)
+    if one.by_folder and not (reported and known):
+        train, val, classes = vocfolder(root)
+        return train, val, known or classes
+    *trained, last = layout.one_folder(root) if one.by_folder else layout.devkit(root)
+    train = [image for part in trained for image in read(*part)] if run.holdout or not reported else []
+    return train, read(*last) if not (run.holdout and reported) else [], known or CLASSES
+
+
+def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
+    """Training and reported images, class names, and what was found in the annotations, for the row; see `hbo.tasks.build.open_data`.
 
     Raises:
         DataError: as `read`; or a class that is unknown, naming the file.
+        UserError: a class that is none of the known ones.
     """
-    one = SETS[run.data]
-    root = one.root(run.data, run.data_dir)
-    train, val, classes = vocfolder(root) if one.by_folder else voc(root)
+    train, val, classes = found_in(run, reported, known)
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
-            known = "of trainval.txt" if one.by_folder else "VOC's"
-            raise DataError(f"{image.path}: annotated with {alien[0]!r}, a class that is none {known}: {', '.join(classes)}")
+            what = f"{image.path}: annotated with {alien[0]!r}, a class that is none"
+            if known:
+                raise UserError(f"{what} of the checkpoint's, which is of the classes {known}")
+            owner = "of trainval.txt" if SETS[run.data].by_folder else "VOC's"
+            raise DataError(f"{what} {owner}: {', '.join(classes)}")
     if not classes:
         raise DataError(f"data_dir={run.data_dir}: no box in any image of trainval.txt")
     if run.holdout:
@@ -225,4 +234,4 @@ def opened(run: Run) -> Data:
         "faults": faults[:NAMED],
     }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(make(train, True), make(val, False), classes, facts)
+    return Data(None if reported else make(train, True), make(val, False), classes, facts)

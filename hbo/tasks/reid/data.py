@@ -100,15 +100,16 @@ class Parts(NamedTuple):
         return sorted({one.identity for one in self.train})
 
 
-def parts(root: Path) -> Parts:
-    """The images of the layout.
+def parts(root: Path, reported: bool = False) -> Parts:
+    """The images of the layout; where only what is `reported` is asked for, nothing of those that are trained on.
 
     Raises:
         DataError: as `read`; identities both trained on and retrieved; no query with a match.
     """
-    (every, *others), (queries, *more), (gallery, *most) = (read(root, part) for part in (TRAIN, QUERY, GALLERY))
+    (queries, *more), (gallery, *most) = (read(root, part) for part in (QUERY, GALLERY))
+    every, *others = ([], []) if reported else read(root, TRAIN)
     train = [one for one in every if one.identity not in (JUNK, DISTRACTOR)]
-    if not train:
+    if not train and not reported:
         raise DataError(f"{root / TRAIN}: holds junk and distractors alone")
     trained = {one.identity for one in train}
     retrieved = {one.identity for one in [*queries, *gallery]}
@@ -139,8 +140,10 @@ def parts(root: Path) -> Parts:
     return Parts(train, queries, gallery, facts)
 
 
-def opened(run: Run) -> Data:
+def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
     """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
+
+    See `hbo.tasks.build.open_data`; who is retrieved was not trained on, so that there are no known classes.
 
     Raises:
         DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
@@ -148,23 +151,25 @@ def opened(run: Run) -> Data:
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
     root = root if one.by_folder else layout.market1501(root)
-    found = parts(root)
+    found = parts(root, reported)
     counts = len(found.train), len(found.queries), len(found.gallery)
-    if not one.by_folder and (*counts, len(found.identities)) != (*MARKET1501, one.classes):
+    other = counts[1:] != MARKET1501[1:] if reported else (*counts, len(found.identities)) != (*MARKET1501, one.classes)
+    if not one.by_folder and other:
         raise DataError(
             f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]} queries and {counts[2]} in the"
             f" gallery, where Market-1501 has {MARKET1501[0]} of {one.classes}, {MARKET1501[1]} and {MARKET1501[2]};"
             " for another set take --data marketfolder"
         )
-    if run.instances and len(found.identities) < run.batch // run.instances:
+    if run.instances and not reported and len(found.identities) < run.batch // run.instances:
         raise DataError(
             f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
             " take a smaller --batch or more --instances"
         )
     check_headers([Path(one.path) for part in found[:3] for one in part])
     number = {identity: i for i, identity in enumerate(found.identities)}
-    train = Sightings(found.train, [number[one.identity] for one in found.train], run, train=True)
-    reported = [*found.queries, *found.gallery]
-    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(reported)]
-    val = Sightings(reported, shown, run, train=False)
+    labels = [number[one.identity] for one in found.train]
+    train = None if reported else Sightings(found.train, labels, run, train=True)
+    retrieved = [*found.queries, *found.gallery]
+    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(retrieved)]
+    val = Sightings(retrieved, shown, run, train=False)
     return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts)
