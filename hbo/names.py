@@ -10,8 +10,8 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def check_names(found: list[str], known: list[str], where: str, whole: bool) -> list[str]:
-    """The trained classes that a set lacks.
+def check_names(found: list[str], known: list[str], where: str, whole: bool) -> None:
+    """Refuse a set of other classes than the trained ones.
 
     Args:
         found: names of the set's classes, in any order.
@@ -29,7 +29,6 @@ def check_names(found: list[str], known: list[str], where: str, whole: bool) -> 
             f"{where}: not the classes that the checkpoint was trained on: {'; '.join(said)}; name the folders of"
             f" {few_names(known)} so, or take another checkpoint"
         )
-    return missing
 
 
 def few_names(names: list[str]) -> str:

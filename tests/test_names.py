@@ -107,14 +107,14 @@ def test_labels_are_in_the_order_of_the_run(trained, tmp_path):
 
 
 def test_what_is_evaluated_alone_is_asked_for(trained, tmp_path, capsys):
-    row, folder, data = trained
+    _, folder, data = trained
     alone = tmp_path / "alone"
     shutil.copytree(data / "val", alone / "val")
     assert top1(folder, alone) == pytest.approx(top1(folder, data))
     assert capsys.readouterr().err == ""
     shutil.rmtree(alone / "val" / "apple")  # of a part of the set the labels stay the run's
     assert top1(folder, alone)["images"] == 8
-    assert "no images of 'apple'" in capsys.readouterr().err
+    assert "no image of 'apple' is reported" in capsys.readouterr().err
     shutil.copytree(data / "train", tmp_path / "held" / "train")
     assert top1(folder, tmp_path / "held", holdout=0.5)["images"] == 12
     with pytest.raises(DataError, match="no such folder"):
@@ -135,7 +135,7 @@ def test_a_checkpoint_without_names_says_that_they_could_not_be_compared(trained
 
 def test_export_takes_the_names_from_the_checkpoint_and_needs_no_images(trained, tmp_path):
     onnx = pytest.importorskip("onnx")
-    _, folder, data = trained
+    _, folder, _ = trained
     content = torch.load(folder / "last.ckpt", weights_only=True)
     content["hyper_parameters"]["data_dir"] = str(tmp_path / "gone")
     torch.save(content, tmp_path / "last.ckpt")

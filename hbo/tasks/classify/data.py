@@ -11,16 +11,14 @@ from torchvision.transforms import v2
 
 from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit
 from hbo.data.images import Images, whole
 from hbo.data.sampling import few, split
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
-from hbo.names import check_names, few_names
+from hbo.names import check_names
 from hbo.tasks import SETS
 from hbo.tasks.classify import layout
-
-CHECKED = 100_000  # files whose headers are read before training; of a larger set, the first of each class
 
 
 def fixed_part(run: Run, train: bool) -> v2.Transform:
@@ -105,14 +103,15 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
         raise DataError(
             f"{root / 'train'}: {len(there)} classes, where {run.data} has {one.classes}; for another set take --data imagefolder"
         )
-    lacking: list[str] = []
     if known:
         every = sorted({*there, *(name for part in found.values() for name in part)})
-        lacking = check_names(every, known, os.fspath(root), whole)
+        check_names(every, known, os.fspath(root), whole)
     names = known or there
+    if one.by_folder and not reported:
+        layout.check_two(root, names)
     paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
     every = [file for part in paths.values() for file in part]
-    check_headers(every if len(every) <= CHECKED else [files[0] for part in found.values() for files in part.values()])
+    check_headers(every if len(every) <= files.MANY else [inside[0] for part in found.values() for inside in part.values()])
     source = {
         part: Source(
             Files([os.fspath(file) for file in paths[part]]),
@@ -121,9 +120,19 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
         for part, classes in found.items()
     }
     data = parts(run, source.get("train"), source.get("val"), names, in_memory=False)
-    if lacking:
-        data.warnings.append(f"{root / 'val'}: has no images of {few_names(lacking)}")
-    return data if not reported else replace(data, train=None)
+    data = replace(data, train=None) if reported else data
+    used = {os.path.dirname(file) for part in paths.values() for file in part}
+    where = [root / evaluated] if reported else [root]
+    odd = [audit.left_out(at, used, "an image lies in train/CLASS/ or val/CLASS/ itself") for at in where]
+    return audited(data, [*odd, audit.classes_without(data.val.labels, names)])
+
+
+def audited(data: Data, odd: list[audit.Audit]) -> Data:
+    """The set with what is odd in its folders, and with the images that are in both parts."""
+    if data.train is not None:
+        odd = [*odd, audit.in_both(*(audit.paths_of(part.source) for part in (data.train, data.val)))]
+    facts = {name: value for found, _ in odd for name, value in found.items()}
+    return replace(data, facts=data.facts | facts, warnings=[*data.warnings, *(line for _, told in odd for line in told)])
 
 
 def sample(run: Run, images: int) -> Images:

@@ -25,17 +25,30 @@ def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
     """
     folder = root / split_name
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {root} must hold train/ and val/, each with a folder a class")
+        held = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not files.is_litter(entry.name))
+        inner = f"; it holds {', '.join(f'{name}/' for name in held[:10])}" if held else ""
+        raise DataError(
+            f"{folder}: no such folder; {root} must hold train/ and val/, each with a folder a class{inner}{files.nearby(root, PARTS)}"
+        )
     entries = sorted(e for e in folder.iterdir() if not files.is_litter(e.name))
     if loose := [e for e in entries if e.is_file() and e.suffix.lower() in files.IMAGES]:
         raise DataError(f"{loose[0]}: lies outside a class; sort the images of {folder} into a folder a class")
     found: dict[str, list[Path]] = {}
     for entry in (e for e in entries if e.is_dir()):
         inside = sorted(Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name))
+        if odd := [f for f in inside if f.suffix.lower() not in files.IMAGES]:
+            many = f" ({len(odd)} such files there)" if len(odd) > 1 else ""
+            raise DataError(
+                f"{odd[0]}: no image by its name{many}; an image must be converted to {', '.join(sorted(files.IMAGES))}, what is"
+                f" none moved out of {folder}"
+            )
+        if not inside and (below := files.images_by_folder(entry)):
+            raise DataError(
+                f"{entry}: holds no images itself, but {sum(below.values())} in folders below it ({', '.join(list(below)[:5])});"
+                f" move them up into {entry}, or their folders into {folder} if each is a class{files.nearby(root, PARTS)}"
+            )
         if not inside:
             raise DataError(f"{entry}: an empty class; remove the folder or fill it")
-        if odd := [f for f in inside if f.suffix.lower() not in files.IMAGES]:
-            raise DataError(f"{odd[0]}: no image by its name; remove it")
         if found.setdefault(same_name(entry.name), inside) is not inside:
             raise DataError(f"{entry}: two folders of this name, in two forms of Unicode; move them into one")
     if not found:
@@ -50,8 +63,28 @@ def count(root: Path) -> tuple[int, int, int]:
         DataError: as `scan`.
     """
     parts = [scan(root, part) for part in PARTS]
+    check_two(root, list(parts[0]))
     train, val = (sum(map(len, part.values())) for part in parts)
     return train, val, len(parts[0])
+
+
+def check_two(root: Path, names: list[str]) -> None:
+    """Refuse a single class, of which there is nothing to learn.
+
+    Raises:
+        DataError: says what lies one level off, the usual cause.
+    """
+    if len(names) > 1:
+        return
+    one = root / "train" / names[0]
+    inner = [folder for folder in files.images_by_folder(one) if folder != "."]
+    below = (
+        f"; {one} holds {', '.join(f'{name}/' for name in inner[:10])}: classes would lie in {root / 'train'}" if inner else ""
+    )
+    raise DataError(
+        f"{root / 'train'}: holds one class, {names[0]}/, and a classifier needs two; is data_dir={root} one level off?"
+        f"{below}{files.nearby(root, PARTS)}"
+    )
 
 
 def look(root: Path | None, published: Counts | None = None) -> Look:

@@ -22,8 +22,9 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image, size_of
 from hbo.errors import DataError, UserError
@@ -225,7 +226,8 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
     faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    facts = {
+    odd = audited(run, train, val) if SETS[run.data].by_folder and not reported else ({}, [])
+    facts = odd[0] | {
         "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
         "val_boxes": sum(len(image.boxes) for image in val),
         "difficult_boxes": sum(sum(image.difficult) for image in every),
@@ -234,4 +236,17 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         "faults": faults[:NAMED],
     }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(None if reported else make(train, True), make(val, False), classes, facts)
+    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1])
+
+
+def audited(run: Run, train: list[Annotated], val: list[Annotated]) -> audit.Audit:
+    """Photographs that no list names, and those that are in both parts."""
+    images = SETS[run.data].root(run.data, run.data_dir) / "JPEGImages"
+    listed = {image.path for image in [*train, *val]}
+    alone = sum(path not in listed for paths in layout.images(images.parent).values() for path in paths)
+    below = {f"{folder}/": n for folder, n in files.images_by_folder(images, {str(images)}).items()}
+    left_out = audit.said_left_out(
+        images, ({"./": alone} if alone else {}) | below, "neither trainval.txt nor test.txt names them"
+    )
+    both = audit.in_both(*([image.path for image in part] for part in (train, val)))
+    return left_out[0] | both[0], left_out[1] + both[1]

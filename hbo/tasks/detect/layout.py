@@ -33,7 +33,8 @@ def names(root: Path, split_name: str) -> list[str]:
     listing = root / "ImageSets" / "Main" / f"{split_name}.txt"
     for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
         if not path.exists():
-            raise DataError(f"{path}: not there; VOC's layout has {what} there")
+            near = files.nearby(root, ("Annotations", "JPEGImages", "ImageSets"))
+            raise DataError(f"{path}: not there; VOC's layout has {what} there{near}")
     try:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

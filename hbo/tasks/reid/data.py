@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from torchvision.transforms import v2
 
+from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit
 from hbo.data.images import Images
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
@@ -125,7 +126,7 @@ def parts(root: Path, reported: bool = False) -> Parts:
     alone = [Path(one.path).name for one in queries if not known(one)]
     if len(alone) == len(queries):
         raise DataError(f"{root / QUERY}: no query has its identity in {GALLERY} from another camera")
-    files = [name for part in (*others, *more, *most) for name in part]
+    strange = [name for part in (*others, *more, *most) for name in part]
     facts = {
         "train_identities": len(trained),
         "query_images": len(queries),
@@ -133,9 +134,10 @@ def parts(root: Path, reported: bool = False) -> Parts:
         "junk_images": sum(one.identity == JUNK for one in gallery),
         "distractor_images": sum(one.identity == DISTRACTOR for one in gallery),
         "left_out_images": len(every) - len(train),
-        "other_files": len(files),
+        "other_files": len(strange),
         "unmatched_queries": len(alone),
-        "faults": [f"{name}: no image by its name" for name in files][:NAMED] + [f"{name}: no match" for name in alone][:NAMED],
+        "faults": [f"{name}: no image by its name" for name in strange][:NAMED]
+        + [f"{name}: no match" for name in alone][:NAMED],
     }
     return Parts(train, queries, gallery, facts)
 
@@ -160,6 +162,10 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
             f" gallery, where Market-1501 has {MARKET1501[0]} of {one.classes}, {MARKET1501[1]} and {MARKET1501[2]};"
             " for another set take --data marketfolder"
         )
+    if len(found.identities) < 2 and not reported:
+        raise DataError(
+            f"{root / TRAIN}: one identity, and there must be two to be told apart; is data_dir={root} the right one?"
+        )
     if run.instances and not reported and len(found.identities) < run.batch // run.instances:
         raise DataError(
             f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
@@ -172,4 +178,15 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
     retrieved = [*found.queries, *found.gallery]
     shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(retrieved)]
     val = Sightings(retrieved, shown, run, train=False)
-    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts)
+    parts_read = (QUERY, GALLERY) if reported else (TRAIN, QUERY, GALLERY)
+    below = {f"{part}/{inner}/": n for part in parts_read for inner, n in _below(root / part).items()}
+    odd = [audit.said_left_out(root, below, "an image lies in one of the three folders itself")]
+    if one.by_folder and not reported:
+        odd.append(audit.in_both(*([image.path for image in part] for part in (found.train, retrieved))))
+    facts = {name: value for facts, _ in odd for name, value in facts.items()}
+    told = [line for _, lines in odd for line in lines]
+    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts | facts, told)
+
+
+def _below(folder: Path) -> dict[str, int]:
+    return files.images_by_folder(folder, {str(folder)})
