@@ -15,7 +15,7 @@ from hbo import files, nets
 from hbo.block import Block, check_choices
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
-from hbo.tasks import SETS, TASKS, idle, task_of
+from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
 from hbo.tasks.classify.spec import Fields as Classify
 from hbo.tasks.detect.spec import Fields as Detect
 from hbo.tasks.reid.spec import Fields as Reid
@@ -230,6 +230,7 @@ def resolve(**given: Any) -> Run:
     data = given.get("data") or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
     if data not in SETS:
         raise UserError(f"data={data!r}: choose from {', '.join(SETS)}{did_you_mean(str(data), list(SETS))}")
+    check_folder(data, given.get("data_dir"))
     task = TASKS[task_of(data)]
     own = task.recipe(SETS[data].recipe, given)
     values: dict[str, Any] = {"data": data} | own | given
