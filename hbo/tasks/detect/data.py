@@ -4,8 +4,8 @@ An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, 
 
 VOC counts pixels from 1 and means the last one too; here a box is continuous: (xmin - 1, ymin - 1, xmax, ymax). What is
 wrong with a box has one rule each, is counted in the run's row and named there: a box that reaches outside its image is
-clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts. The
-size that counts is the image's own. Everything else is refused: a missing file, a class that is unknown.
+clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts.
+Everything else is refused: a missing file, a class that is unknown, a `<size>` that is not the image's.
 """
 
 import math
@@ -156,6 +156,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
         raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path}: not XML that can be read ({error})") from None
+    check_size(path, tree, images[name], (width, height))
     found = Annotated(images[name])
     for thing in tree.iterfind("object"):
         label = same_name((thing.findtext("name") or "").strip())
@@ -182,6 +183,30 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
         found.names.append(label)
         found.difficult.append(hard == "1")
     return found
+
+
+def check_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> None:
+    """Refuse an annotation whose `<size>` is not its image's: boxes that fit by chance would be elsewhere.
+
+    A side that is missing, empty or 0 says nothing, as some programs write it; the depth is not looked at.
+
+    Raises:
+        DataError: another size, or none that is a number.
+    """
+    said = [(tree.findtext(f"size/{side}") or "0").strip() or "0" for side in ("width", "height")]
+    try:
+        numbers = [float(text) for text in said]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except ValueError:
+        raise DataError(f"{path}: a <size> of {' x '.join(said)}, not two numbers") from None
+    if all(number in (0, side) for number, side in zip(numbers, size, strict=True)):
+        return
+    how = "it is transposed; " if numbers == [*reversed(size)] else ""
+    raise DataError(
+        f"{path}: annotated at {' x '.join(said)}, where {Path(image).name} is {size[0]} x {size[1]} as its EXIF turns it; {how}take the"
+        " images that were annotated, or mend <size> and boxes"
+    )
 
 
 def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
