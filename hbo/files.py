@@ -50,13 +50,12 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGES and not is_litter(name)
 
 
-def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
-    """Folder below a root, as written from there -> how many images lie in it; not of those folders whose images are used."""
-    found: dict[str, int] = {}
+def folders_below(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """A root and each folder below it, with the names of its files; what is hidden, a link back, and what may not be read left out."""
     ahead, seen = [os.fspath(root)], set[str]()
     while ahead:
         folder = ahead.pop()
-        if (real := os.path.realpath(folder)) in seen:  # a link may lead back
+        if (real := os.path.realpath(folder)) in seen:
             continue
         seen.add(real)
         try:
@@ -64,7 +63,14 @@ def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
         except OSError:  # of somebody else's, in a root that is a whole disk
             continue
         ahead += [entry.path for entry in entries if entry.is_dir()]
-        suffixes = [os.path.splitext(entry.name)[1].lower() for entry in entries if folder not in used and not entry.is_dir()]
+        yield folder, [entry.name for entry in entries if not entry.is_dir()]
+
+
+def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
+    """Folder below a root, as written from there -> how many images lie in it; not of those folders whose images are used."""
+    found: dict[str, int] = {}
+    for folder, names in folders_below(root):
+        suffixes = [os.path.splitext(name)[1].lower() for name in names if folder not in used]
         if number := sum(suffix in IMAGES or suffix in ALMOST for suffix in suffixes):
             found[os.path.relpath(folder, root)] = number
     return dict(sorted(found.items()))

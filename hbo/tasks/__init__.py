@@ -28,12 +28,14 @@ def idle(task: str) -> list[str]:
     return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(TASKS[task].idle)
 
 
-def check_folder(data: str, path: str | None) -> None:
-    """Refuse a folder that the data set would not look at.
+def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
+    """Refuse a folder that the data set would not look at, and images to be passed over where there are no files of them.
 
     Raises:
         UserError: says which set takes such a folder.
     """
+    if skip_bad and SETS[data].load is not None:
+        raise UserError(f"skip_bad={skip_bad}: is of a folder of images, which data={data} is not; leave it out")
     if path is None or SETS[data].takes_folder:
         return
     root = Path(path).expanduser()

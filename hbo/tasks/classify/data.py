@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from hbo import files
 from hbo.config import Run
-from hbo.data import Data, audit
+from hbo.data import Data, audit, check
 from hbo.data.images import Images, whole
 from hbo.data.sampling import few, split
 from hbo.data.sources import Files, Source, check_headers
@@ -110,8 +110,16 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
     if one.by_folder and not reported:
         layout.check_two(root, names)
     paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
+    bad, skipped, told = check.passed_over(run, {part: [os.fspath(file) for file in inside] for part, inside in paths.items()})
+    found = {
+        part: {name: [file for file in inside if os.fspath(file) not in bad] for name, inside in classes.items()}
+        for part, classes in found.items()
+    }
+    paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
     every = [file for part in paths.values() for file in part]
-    check_headers(every if len(every) <= files.MANY else [inside[0] for part in found.values() for inside in part.values()])
+    check_headers(
+        every if len(every) <= files.MANY else [inside[0] for part in found.values() for inside in part.values() if inside]
+    )
     source = {
         part: Source(
             Files([os.fspath(file) for file in paths[part]]),
@@ -124,7 +132,7 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
     used = {os.path.dirname(file) for part in paths.values() for file in part}
     where = [root / evaluated] if reported else [root]
     odd = [audit.left_out(at, used, "an image lies in train/CLASS/ or val/CLASS/ itself") for at in where]
-    return audited(data, [*odd, audit.classes_without(data.val.labels, names)])
+    return audited(data, [(skipped, told), *odd, audit.classes_without(data.val.labels, names)])
 
 
 def audited(data: Data, odd: list[audit.Audit]) -> Data:

@@ -9,11 +9,12 @@ Everything else is refused: a missing file, a class that is unknown, a `<size>` 
 """
 
 import math
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import torch
@@ -24,7 +25,7 @@ from torchvision.transforms import v2
 
 from hbo import files
 from hbo.config import Run
-from hbo.data import Data, audit
+from hbo.data import Data, audit, check
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image, size_of
 from hbo.errors import DataError, UserError
@@ -125,8 +126,8 @@ def _beside_boxes(sample: Any) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, split_name: str) -> list[Annotated]:
-    """The images of a split with their boxes, in the order of its list.
+def read(root: Path, split_name: str, bad: Collection[str] = ()) -> list[Annotated]:
+    """The images of a split with their boxes, in the order of its list, but for those at the paths that are `bad`.
 
     Raises:
         DataError: a folder, list, image or annotation that is missing, or that cannot be read.
@@ -139,6 +140,7 @@ def read(root: Path, split_name: str) -> list[Annotated]:
             f"{twice[0][1]}: {Path(twice[0][0]).name} lies beside it, and the list {split_name}.txt does not say which of them; remove one"
         )
     images = {name: paths[0] for name, paths in found.items()}
+    names = [name for name in names if images.get(name) not in bad]
     one = partial(_annotated, root, images)
     with ThreadPoolExecutor(4) as pool:
         return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
@@ -212,21 +214,46 @@ def check_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> None
 def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
     train, val = (read(where, split_name) for where, split_name in layout.one_folder(root))
+    check_apart(root, train, val)
+    return train, val, classes_of(train)
+
+
+def check_apart(root: Path, train: list[Annotated], val: list[Annotated]) -> None:
+    """Refuse an image that both lists name."""
     if both := sorted({image.path for image in train} & {image.path for image in val}):
         raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
-    return train, val, sorted({name for image in train for name in image.names})
 
 
-def found_in(run: Run, reported: bool, known: list[str] | None) -> tuple[list[Annotated], list[Annotated], list[str]]:
-    """Images to train on, those to report, and the names of the classes; no list is read that is not needed."""
+def classes_of(images: list[Annotated]) -> list[str]:
+    """Names of what is in the images, sorted."""
+    return sorted({name for image in images for name in image.names})
+
+
+class Found(NamedTuple):
+    """Images to train on, those to report, names of the classes; and what was passed over: paths, facts, warnings."""
+
+    train: list[Annotated]
+    val: list[Annotated]
+    classes: list[str]
+    bad: set[str]
+    odd: audit.Audit
+
+
+def found_in(run: Run, reported: bool, known: list[str] | None) -> Found:
+    """What the run's folder holds; no list is read that is not needed."""
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
-    if one.by_folder and not (reported and known):
-        train, val, classes = vocfolder(root)
-        return train, val, known or classes
     *trained, last = layout.one_folder(root) if one.by_folder else layout.devkit(root)
-    train = [image for part in trained for image in read(*part)] if run.holdout or not reported else []
-    return train, read(*last) if not (run.holdout and reported) else [], known or CLASSES
+    both = not reported or (one.by_folder and not known)
+    lists = {"train": trained if both or run.holdout else [], "val": [last] if both or not run.holdout else []}
+    listed = (
+        {part: [path for at in those for path in layout.listed(*at)] for part, those in lists.items()} if run.skip_bad else {}
+    )
+    bad, facts, told = check.passed_over(run, listed)
+    train, val = ([image for at in lists[part] for image in read(*at, bad)] for part in ("train", "val"))
+    if one.by_folder:
+        check_apart(root, train, val)
+    return Found(train, val, known or (classes_of(train) if one.by_folder else CLASSES), bad, (facts, told))
 
 
 def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
@@ -236,7 +263,7 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         DataError: as `read`; or a class that is unknown, naming the file.
         UserError: a class that is none of the known ones.
     """
-    train, val, classes = found_in(run, reported, known)
+    train, val, classes, bad, skipped = found_in(run, reported, known)
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
             what = f"{image.path}: annotated with {alien[0]!r}, a class that is none"
@@ -251,23 +278,27 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
     faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    odd = audited(run, train, val) if SETS[run.data].by_folder and not reported else ({}, [])
-    facts = odd[0] | {
-        "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
-        "val_boxes": sum(len(image.boxes) for image in val),
-        "difficult_boxes": sum(sum(image.difficult) for image in every),
-        "clipped_boxes": sum(len(image.clipped) for image in every),
-        "left_out_boxes": sum(len(image.left_out) for image in every),
-        "faults": faults[:NAMED],
-    }
+    odd = audited(run, train, val, bad) if SETS[run.data].by_folder and not reported else ({}, [])
+    facts = (
+        odd[0]
+        | skipped[0]
+        | {
+            "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
+            "val_boxes": sum(len(image.boxes) for image in val),
+            "difficult_boxes": sum(sum(image.difficult) for image in every),
+            "clipped_boxes": sum(len(image.clipped) for image in every),
+            "left_out_boxes": sum(len(image.left_out) for image in every),
+            "faults": faults[:NAMED],
+        }
+    )
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1])
+    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1] + skipped[1])
 
 
-def audited(run: Run, train: list[Annotated], val: list[Annotated]) -> audit.Audit:
+def audited(run: Run, train: list[Annotated], val: list[Annotated], bad: set[str]) -> audit.Audit:
     """Photographs that no list names, and those that are in both parts."""
     images = SETS[run.data].root(run.data, run.data_dir) / "JPEGImages"
-    listed = {image.path for image in [*train, *val]}
+    listed = bad | {image.path for image in [*train, *val]}
     alone = sum(path not in listed for paths in layout.images(images.parent).values() for path in paths)
     below = {f"{folder}/": n for folder, n in files.images_by_folder(images, {str(images)}).items()}
     left_out = audit.said_left_out(

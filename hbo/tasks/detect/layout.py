@@ -62,6 +62,12 @@ def images(root: Path) -> dict[str, list[str]]:
     return found
 
 
+def listed(root: Path, split_name: str) -> list[str]:
+    """The paths of the images that a list names; not of those that are missing, which `hbo.tasks.detect.data.read` refuses."""
+    found = images(root)
+    return [path for name in names(root, split_name) for path in found.get(name, [])]
+
+
 def look(lists: Lists, published: tuple[int, ...] | None = None) -> Look:
     """The fingerprint of the lists, and of the annotations and images that they name; none where they are as long as published."""
     named = [(root, split_name, names(root, split_name)) for root, split_name in lists]

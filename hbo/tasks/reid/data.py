@@ -12,6 +12,7 @@ queries without a match in the gallery (theirs from another camera), left out of
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torchvision.transforms import v2
 
 from hbo import files
 from hbo.config import Run
-from hbo.data import Data, audit
+from hbo.data import Data, audit, check
 from hbo.data.images import Images
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
@@ -67,8 +68,8 @@ def transform(run: Run, train: bool) -> tuple[v2.Transform, list[v2.Transform]]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
-    """The images of a folder by name, and the files that are none.
+def read(root: Path, part: str, bad: Collection[str] = ()) -> tuple[list[Seen], list[str]]:
+    """The images of a folder by name, but for those at the paths that are `bad`; and the files that are none.
 
     Raises:
         DataError: no such folder, no image in it, or an image whose name does not parse.
@@ -77,7 +78,8 @@ def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
     seen, odd = [], []
     for name in names:
         if found := NAME.fullmatch(os.path.splitext(name)[0]):
-            seen.append(Seen(os.fspath(root / part / name), int(found[1]), int(found[2])))
+            path = os.fspath(root / part / name)
+            seen += [] if path in bad else [Seen(path, int(found[1]), int(found[2]))]
         else:
             odd.append(name)
     if odd:
@@ -101,14 +103,14 @@ class Parts(NamedTuple):
         return sorted({one.identity for one in self.train})
 
 
-def parts(root: Path, reported: bool = False) -> Parts:
-    """The images of the layout; where only what is `reported` is asked for, nothing of those that are trained on.
+def parts(root: Path, reported: bool = False, bad: Collection[str] = ()) -> Parts:
+    """The images of the layout, but for those at the paths that are `bad`; where only what is `reported` is asked for, nothing of those that are trained on.
 
     Raises:
         DataError: as `read`; identities both trained on and retrieved; no query with a match.
     """
-    (queries, *more), (gallery, *most) = (read(root, part) for part in (QUERY, GALLERY))
-    every, *others = ([], []) if reported else read(root, TRAIN)
+    (queries, *more), (gallery, *most) = (read(root, part, bad) for part in (QUERY, GALLERY))
+    every, *others = ([], []) if reported else read(root, TRAIN, bad)
     train = [one for one in every if one.identity not in (JUNK, DISTRACTOR)]
     if not train and not reported:
         raise DataError(f"{root / TRAIN}: holds junk and distractors alone")
@@ -153,7 +155,12 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
     root = root if one.by_folder else layout.market1501(root)
-    found = parts(root, reported)
+    folders = {"train": () if reported else (TRAIN,), "val": (QUERY, GALLERY)}
+    paths = {
+        part: [os.fspath(root / at / n) for at in those for n in layout.names(root, at)[0]] for part, those in folders.items()
+    }
+    bad, skipped, passed = check.passed_over(run, paths)
+    found = parts(root, reported, bad)
     counts = len(found.train), len(found.queries), len(found.gallery)
     other = counts[1:] != MARKET1501[1:] if reported else (*counts, len(found.identities)) != (*MARKET1501, one.classes)
     if not one.by_folder and other:
@@ -178,11 +185,11 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
     retrieved = [*found.queries, *found.gallery]
     shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(retrieved)]
     val = Sightings(retrieved, shown, run, train=False)
-    parts_read = (QUERY, GALLERY) if reported else (TRAIN, QUERY, GALLERY)
-    below = {f"{part}/{inner}/": n for part in parts_read for inner, n in _below(root / part).items()}
+    below = {f"{part}/{inner}/": n for those in folders.values() for part in those for inner, n in _below(root / part).items()}
     odd = [audit.said_left_out(root, below, "an image lies in one of the three folders itself")]
     if one.by_folder and not reported:
         odd.append(audit.in_both(*([image.path for image in part] for part in (found.train, retrieved))))
+    odd.append((skipped, passed))
     facts = {name: value for facts, _ in odd for name, value in facts.items()}
     told = [line for _, lines in odd for line in lines]
     return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts | facts, told)
