@@ -11,7 +11,7 @@ from hbo import files
 from hbo.config import resolve
 from hbo.errors import DataError
 from hbo.tasks import counts
-from hbo.tasks.build import open_data
+from hbo.tasks.build import make, open_data
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def opened(root, data="imagefolder", **given):
 
 def refused(root, data="imagefolder"):
     with pytest.raises(DataError) as error:
-        opened(root, data)
+        make(resolve(data=data, data_dir=str(root), batch=2, resolution=64), opened(root, data))
     assert "\n" not in str(error.value)
     return str(error.value)
 

@@ -107,8 +107,6 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
         every = sorted({*there, *(name for part in found.values() for name in part)})
         check_names(every, known, os.fspath(root), whole)
     names = known or there
-    if one.by_folder and not reported:
-        layout.check_two(root, names)
     paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
     bad, skipped, told = check.passed_over(run, {part: [os.fspath(file) for file in inside] for part, inside in paths.items()})
     found = {

@@ -11,8 +11,9 @@ from hbo.config import Run
 from hbo.data import Data
 from hbo.data.augment import Augment, Raw, unpack
 from hbo.runs import rows
+from hbo.tasks import SETS
 from hbo.tasks.base import Task
-from hbo.tasks.classify import network
+from hbo.tasks.classify import layout, network
 from hbo.tasks.classify.data import random_part
 from hbo.tasks.classify.metrics import Outcomes, classification
 from hbo.tasks.classify.spec import CLASSIFY
@@ -81,6 +82,12 @@ class Classify(Task):
 
 
 def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Classify:
-    """The module of a run on its data."""
+    """The module of a run on its data.
+
+    Raises:
+        DataError: a folder of one class, to be trained on.
+    """
+    if data.train is not None and SETS[run.data].by_folder:
+        layout.check_two(SETS[run.data].root(run.data, run.data_dir), data.classes)
     weights = data.class_weights() if run.class_weights == "balanced" and data.train is not None else None
     return Classify(run, num_classes or len(data.classes), steps_per_epoch, weights, data.classes)
