@@ -15,7 +15,7 @@ from hbo import files, nets
 from hbo.block import Block, check_choices
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
-from hbo.tasks import SETS, TASKS, idle, task_of
+from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
 from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
 from hbo.tasks.reid.spec import ReidFields
@@ -90,7 +90,7 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
         """Refuse a number that no run can have."""
         for name in ("epochs", "batch", "devices", "num_nodes", "threads"):
             require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("warmup", "workers", "weight_decay", "seed", "checkpoint_every"):
+        for name in ("warmup", "workers", "weight_decay", "seed", "checkpoint_every", "skip_bad"):
             require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name in ("label_smoothing", "momentum"):
             require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
@@ -230,6 +230,7 @@ def resolve(**given: Any) -> Run:
     data = given.get("data") or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
     if data not in SETS:
         raise UserError(f"data={data!r}: choose from {', '.join(SETS)}{did_you_mean(str(data), list(SETS))}")
+    check_folder(data, given.get("data_dir"), given.get("skip_bad"))
     task = TASKS[task_of(data)]
     own = task.recipe(SETS[data].recipe, given)
     values: dict[str, Any] = {"data": data} | own | given

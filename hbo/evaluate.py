@@ -79,11 +79,13 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     prepare_process(run)
-    data = build.open_data(run)
-    if not TASKS[run.task].new_classes and len(data.classes) != num_classes:  # who is retrieved was not trained on
-        raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
-    if trained.content.get("classes", data.classes) != data.classes:
-        raise UserError(f"checkpoint {path}: of the classes {trained.content['classes']}, {run.data} has {data.classes}")
+    data = build.open_data(run, reported=True, known=trained.classes)
+    if trained.classes is None and not TASKS[run.task].new_classes:  # who is retrieved was not trained on
+        if len(data.classes) != num_classes:
+            raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
+        print(
+            f"warning: checkpoint {path}: holds no names of its classes; only their number could be compared", file=sys.stderr
+        )
     task = build.make(run, data, num_classes=num_classes)
     trained.load_into(task)
     trainer = make_trainer(run, Path(run.out), [])

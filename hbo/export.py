@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{path}: {about['network']}, {path.stat().st_size / 1e6:.2f} MB, opset {OPSET}")
     for kind, error in about["difference"].items():
         print(f"  {kind:<26} {error:.1e} of the largest logit off the module")
+    if isinstance(about["classes"], int):
+        print(f"  {about['classes']} classes without names: the checkpoint has none")
     if about["real_images"] == 0:
         print(f"  no real images: {about['why_no_images']}")
     for name in about.get("float", {}):
@@ -97,10 +99,10 @@ def export(
     if not out.parent.is_dir():
         raise UserError(f"file={out}: no such folder as {out.parent}")
     prepare_process(run)
-    task = Classify(run, num_classes)
+    task = Classify(run, num_classes, classes=trained.classes)
     trained.load_into(task)
     task = task.eval().requires_grad_(False)
-    data, why = _data(run, num_classes, path, needed=int8)
+    data, why = _data(trained, needed=int8, asked="data_dir" in given or "data" in given)
 
     images = {"random, batch of 3": torch.randint(0, 256, (3, 3, run.resolution, run.resolution), dtype=torch.uint8)}
     if data is not None:
@@ -119,6 +121,7 @@ def export(
         "deployed": not plain,
         "difference": off,
         "real_images": min(REAL, len(data.val)) if data else 0,
+        "classes": trained.classes or num_classes,
     }
     if why:
         about["why_no_images"] = why
@@ -131,7 +134,7 @@ def export(
         about |= {"images": about["float"].pop("images"), "reported": run.data} | {
             "int8": dict(list(about["int8"].items())[1:])
         }
-    facts = {"mean": MEAN, "std": STD, "run": asdict(run), "classes": data.classes if data else num_classes}
+    facts = {"mean": MEAN, "std": STD, "run": asdict(run), "classes": trained.classes or num_classes}
     for name, value in facts.items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     about |= {"bytes": len(model.SerializeToString()), "opset": OPSET, "versions": versions()}
@@ -159,15 +162,29 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")}
 
 
-def _data(run: Run, num_classes: int, path: Path, needed: bool) -> tuple[Any, str]:
-    """The run's data set, or None and why not: released weights can be exported without ImageNet."""
+def _data(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
+    """The run's data set, or None and why not: its images may lie elsewhere by now, and nobody has ImageNet at hand.
+
+    Args:
+        trained: the checkpoint.
+        needed: int8 calibrates on training images.
+        asked: the user named the set, so that one that cannot be opened is refused.
+    """
     from hbo.tasks.build import open_data
 
-    if run.data_dir is None and run.data in ("imagenet", "imagefolder") and not needed:
-        return None, f"{run.data} without --data_dir"
-    data = open_data(run)
-    if len(data.classes) != num_classes:
-        raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
+    run = trained.run
+    try:
+        data = open_data(run, reported=not needed, known=trained.classes)
+    except DataError as error:
+        if needed:
+            raise DataError(
+                f"{error}; int8 finds its ranges on training images, and --data_dir says where they lie now"
+            ) from None
+        if asked and run.data_dir is not None:
+            raise
+        return None, str(error)
+    if len(data.classes) != trained.num_classes:
+        raise UserError(f"checkpoint {trained.path}: has {trained.num_classes} classes, {run.data} has {len(data.classes)}")
     if not len(data.val):
         raise DataError(f"data={run.data}: has no images to compare on")
     return data, ""

@@ -35,6 +35,8 @@ class Training:
     """Checkpointing the images decoded in one file that all workers and runs share: disk in --cache_dir, ram in /dev/shm; until it is deleted."""
     cache_dir: str | None = None
     """Folder of --cache disk. Left out: $XDG_CACHE_HOME/hbo, or ~/.cache/hbo."""
+    skip_bad: int = 0
+    """Of a folder of images: decode all before training, and pass over at most so many that cannot be read; they are named in the row. 0: the first one ends the run."""
     holdout: float = 0.0
     """Share of the training part that is held out and reported in place of the validation part: for tuning, in [0, 0.5]."""
     resolution: int = 224

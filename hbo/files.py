@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,9 +11,25 @@ from typing import Any
 
 from hbo.errors import UserError
 
+MANY = 100_000  # files whose sizes, and whose headers, are still looked at one by one
 READ_WHOLE = 1 << 30  # bytes of a set up to which every byte counts; it takes some seconds
 IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 UNCOMPRESSED = {".bmp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff"}  # whose sizes say nothing of what is in them
+ALMOST = {
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jp2",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".tga",
+    ".pnm",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+}  # not read
 LITTER = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what desktops leave in any folder; so are hidden files
 
 
@@ -32,6 +48,64 @@ def is_litter(name: str) -> bool:
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name, and not a desktop's shadow of one."""
     return os.path.splitext(name)[1].lower() in IMAGES and not is_litter(name)
+
+
+def folders_below(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """A root and each folder below it, with the names of its files; what is hidden, a link back, and what may not be read left out."""
+    ahead, seen = [os.fspath(root)], set[str]()
+    while ahead:
+        folder = ahead.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = [entry for entry in os.scandir(folder) if not is_litter(entry.name)]
+        except OSError:  # of somebody else's, in a root that is a whole disk
+            continue
+        ahead += [entry.path for entry in entries if entry.is_dir()]
+        yield folder, [entry.name for entry in entries if not entry.is_dir()]
+
+
+def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
+    """Folder below a root, as written from there -> how many images lie in it; not of those folders whose images are used."""
+    found: dict[str, int] = {}
+    for folder, names in folders_below(root):
+        suffixes = [os.path.splitext(name)[1].lower() for name in names if folder not in used]
+        if number := sum(suffix in IMAGES or suffix in ALMOST for suffix in suffixes):
+            found[os.path.relpath(folder, root)] = number
+    return dict(sorted(found.items()))
+
+
+def nearby(root: Path, holds: Collection[str]) -> str:
+    """`; take --data_dir X, which holds a/ and b/`, where a folder one or two levels off does; nothing where none does."""
+    try:
+        inner = [Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not is_litter(entry.name)]
+        deeper = [Path(entry.path) for one in inner[:100] for entry in os.scandir(one) if entry.is_dir()]
+    except OSError:
+        return ""
+    around = [root.absolute().parent, *sorted(inner), *sorted(deeper[:1000])]
+    right = [path for path in around if all((path / name).is_dir() for name in holds)]
+    return (
+        f"; take --data_dir {' or '.join(map(str, right[:3]))}, which holds {' and '.join(f'{n}/' for n in holds)}"
+        if right
+        else ""
+    )
+
+
+def in_both(train: list[str], val: list[str]) -> list[str] | None:
+    """Those of `val` whose bytes one of `train` has too; None where that would be too much to read."""
+    if len(train) + len(val) > MANY:
+        return None
+    sizes = [_in_threads(os.path.getsize, part) for part in (train, val)]
+    common = set(sizes[0]) & set(sizes[1])
+    alike = [
+        [p for p, size in zip(part, each, strict=True) if size in common]
+        for part, each in zip((train, val), sizes, strict=True)
+    ]
+    if sum(size for each in sizes for size in each if size in common) > READ_WHOLE:
+        return None
+    known = set(_in_threads(_hash, alike[0]))
+    return [path for path, digest in zip(alike[1], _in_threads(_hash, alike[1]), strict=True) if digest in known]
 
 
 # ------------------------------------------------------------ what files hold

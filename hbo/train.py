@@ -76,8 +76,11 @@ class TrainingSession:
         if not self.last.exists():
             return {}
         run = self.run
-        saved = checkpoint.read(self.last).get("hyper_parameters", {})
+        content = checkpoint.read(self.last)
+        saved = content.get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(self.data.classes)}
+        if "classes" in content:  # a published set is known by its counts: its folders may have got other names
+            saved, asked = saved | {"classes": content["classes"]}, asked | {"classes": self.data.classes}
         rows.check_same_fields(saved, asked, self.last, instead="remove it, or take another --out or --study")
         return {name: saved[name] for name in ("threads", "accelerator") if saved[name] != getattr(run, name)}
 

@@ -58,7 +58,7 @@ EXACT = [
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 @pytest.mark.parametrize("given", EXACT, ids=lambda given: "-".join(map(str, given.values())))
 def test_pixels_are_those_of_the_plain_path(given, kind, folder, tmp_path):
-    given = given | {"data_dir": str(folder)}
+    given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     plain, cached = (opened(k, tmp_path, **given) for k in ("none", kind))
     assert (cached.train.pixels.path.parent.parent.name == "caches") == (kind == "disk")
     for a, b in ((plain.train, cached.train), (plain.val, cached.val)):
@@ -333,7 +333,7 @@ def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
 @pytest.mark.parametrize("given", [*EXACT, {"data": "imagefolder", "resolution": 64, "jitter": 0.3}], ids=lambda g: "-".join(map(str, g.values())))  # fmt: skip
 def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_path):
     """The same draws; the same bits too, but where the loader has PIL jitter or resize."""
-    given = given | {"data_dir": str(folder)}
+    given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     here, there = (opened(kind, tmp_path, **given, augment=where).train for where in ("loader", "device"))
     pil = given["data"] == "imagefolder" and (given.get("jitter") or (kind == "none" and "crop" not in given))
     for a, raw in zip(batches(here, updates=5), batches(there, updates=5), strict=True):

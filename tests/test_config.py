@@ -152,7 +152,7 @@ def test_the_key_is_what_can_change_the_result():
             "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp", "match_macs": 9.0, "variant": "k=2",
             "cache": "disk", "cache_dir": "c"}  # fmt: skip
     switches = {f.name: next(v for v in choices(f) if v != f.default) for f in dataclasses.fields(Block)}
-    other = {**switches, "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "per_class": 5, "resolution": 48,
+    other = {**switches, "net": "hbonet_ir", "first_stage": "paper", "width": 0.5, "divisor": 4, "data": "fake", "holdout": 0.2, "skip_bad": 2, "per_class": 5, "resolution": 48,
              "eval_resize": 100, "crop": "pad", "crop_area": 0.5, "flip": "both", "jitter": 0.1, "augment": "device", "epochs": 7, "batch": 32, "lr": 0.1,
              "momentum": 0.8, "nesterov": True, "weight_decay": 0.1, "schedule": "constant", "warmup": 1.0, "label_smoothing": 0.1,
              "class_weights": "balanced", "seed": 1, "limit_batches": 2, "precision": "bf16-mixed", "channels_last": False, "compile": True,

@@ -98,8 +98,43 @@ def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, 
     assert part.targets[place]["boxes"].tolist() == [[10, 20, 50, 60]]
 
 
-def test_the_photographs_own_size_counts_not_the_annotations(folder):
-    annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], (20, 20))  # says 20 x 20
+@pytest.mark.parametrize(("size", "word"), [
+    ((200, 160), "annotated at 200 x 160, where 0001.jpg is 100 x 80"),
+    ((80, 100), "it is transposed"),
+    ((100, 81), "annotated at 100 x 81"),
+    ((0, 160), "annotated at 0 x 160"),
+    ((-100, 80), "annotated at -100 x 80"),
+    (("wide", 80), "a <size> of wide x 80, not two numbers"),
+    (("nan", 80), "not two numbers"),
+])  # fmt: skip
+def test_an_annotation_at_another_size_is_refused(folder, size, word):
+    annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], size)
+    with pytest.raises(DataError) as error:
+        opened(folder)
+    assert "0001.xml" in str(error.value)
+    assert word in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (100, 0), ("100.0", " 80 "), ("", "")])
+def test_a_size_that_is_not_given_or_is_the_images_own_is_taken(folder, size):
+    annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], size)
+    assert opened(folder).facts["faults"] == []
+    path = folder / "Annotations" / "0001.xml"
+    text = path.read_text()
+    path.write_text(text[: text.index("<size>")] + text[text.index("</size>") + len("</size>") :])
+    assert opened(folder).facts["faults"] == []
+
+
+def test_the_size_is_of_the_photograph_as_it_is_looked_at(folder):
+    path = folder / "JPEGImages" / "0001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, exif=exif)
+    with pytest.raises(DataError, match=r"100 x 80, where 0001\.jpg is 80 x 100 as its EXIF turns it; it is transposed"):
+        opened(folder)
+    annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], (80, 100))
     assert opened(folder).facts["faults"] == []
 
 

@@ -41,7 +41,7 @@ def opened(folder: Path, task: str, data_dir: str | None = None) -> Opened:
     asked = {name: row[name] for name in Run.__dataclass_fields__ if name in row and name not in ("variant", "match_macs")}
     run = resolve(**asked | ({"data_dir": data_dir} if data_dir else {}))
     try:
-        data = open_data(run)
+        data = open_data(run, reported=True, known=row["classes"] if task == "detect" else None)
     except DataError as error:
         raise UserError(f"{error}; --data_dir says where it lies now") from None
     with np.load(folder / "outcomes.npz", allow_pickle=False) as saved:

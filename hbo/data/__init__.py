@@ -9,10 +9,12 @@ from typing import Any
 class Data:
     """A set, ready to be loaded: training and reported images, the names of the classes, and what a row says of it."""
 
-    train: Any  # Images, or Boxes to detect, or Sightings to re-identify
+    train: Any  # Images, or Boxes to detect, or Sightings to re-identify; None where only what is reported was asked for
     val: Any
     classes: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    """What whoever opens it is told, a line each."""
 
     @property
     def majority(self) -> float:

@@ -31,7 +31,7 @@ from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
 from hbo.runs import cluster, lock, signals
 
-FORMAT, HEADER = 1, 4096
+FORMAT, HEADER = 2, 4096  # 2: photographs are turned as their EXIF says
 MEMORY = Path("/dev/shm")  # a file system in memory
 PROBED = 256  # images whose checksums are compared at each opening, evenly spread
 # Where an image lies, its shape, the size that random draws are made for, and its checksum.

@@ -35,6 +35,7 @@ class Images(Dataset):
 
     def __init__(self, source: Source, fixed: v2.Transform, random: list[v2.Transform], run: Run, in_memory: bool) -> None:
         self.get, self.labels = source
+        self.source = source.get  # which knows its files, wherever the pixels are kept
         self.seed, self.in_memory = run.seed, in_memory
         self.augment = Augment(random)
         self.on_device = run.augment == "device" and bool(random)

@@ -17,9 +17,11 @@ from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import checkpoint_digest, located
+from hbo.names import same_name
 from hbo.nets import HBONET, Net, build, round_channels
 from hbo.nets.zoo import Rival
 from hbo.runs import rows
+from hbo.tasks import SETS
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
 DIVISORS = (8, 4, 2)
@@ -209,6 +211,12 @@ class Trained(NamedTuple):
     content: dict[str, Any]
     ours: bool
 
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of its classes, in the order of its outputs; none in a released file, or one from before they were kept."""
+        names = self.content.get("classes") if self.ours else None
+        return names and [same_name(name) for name in names]
+
     def load_into(self, task: Any) -> None:
         """Load the weights into a task (`hbo.tasks`) of this run."""
         if self.ours:
@@ -235,6 +243,8 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         num_classes = saved.pop("num_classes")
         # How it was trained, and where, says nothing of how it is evaluated.
         saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
+        if given.get("data", saved["data"]) != saved["data"] or not SETS[saved["data"]].takes_folder:
+            saved["data_dir"] = None  # of another set, or one that an earlier release let pass unread
         if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
             whole = saved["eval_resize"] == saved["resolution"]
             saved["eval_resize"] = given["resolution"] if whole else None

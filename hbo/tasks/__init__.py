@@ -3,7 +3,10 @@
 A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in `hbo.tasks.build`.
 """
 
+from pathlib import Path
+
 from hbo import files
+from hbo.errors import UserError
 from hbo.tasks.classify.spec import CLASSIFY
 from hbo.tasks.detect.spec import DETECT
 from hbo.tasks.reid.spec import REID
@@ -23,6 +26,28 @@ def task_of(data: str) -> str:
 def idle(task: str) -> list[str]:
     """Fields that a task does not use: those of the other tasks, and some of the shared ones."""
     return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(TASKS[task].idle)
+
+
+def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
+    """Refuse a folder that the data set would not look at, and images to be passed over where there are no files of them.
+
+    Raises:
+        UserError: says which set takes such a folder.
+    """
+    if skip_bad and SETS[data].load is not None:
+        raise UserError(f"skip_bad={skip_bad}: is of a folder of images, which data={data} is not; leave it out")
+    if path is None or SETS[data].takes_folder:
+        return
+    root = Path(path).expanduser()
+    fit = [
+        n
+        for n, one in SETS.items()
+        if (marks := one.marks or (one.inner,)) != ("",) and all((root / m).is_dir() for m in marks)
+    ]
+    raise UserError(
+        f"data_dir={path}: data={data} takes no folder, its images come with the installation; take --data"
+        f" {fit[0] if fit else 'imagefolder'} for the images of that folder, or leave data_dir out"
+    )
 
 
 def counts(data: str, path: str | None) -> tuple[int, int, int]:

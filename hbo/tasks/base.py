@@ -33,6 +33,7 @@ class TaskModule(pl.LightningModule):
     std: Tensor
     outcomes: Metric
     headline = ""  # the metric that tells most
+    classes: Any = None  # a list:  their names, in the order of the outputs; a checkpoint holds them
     finite = ("train/loss", "val/loss")  # numbers of the curve that are so unless the network is lost
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
@@ -111,6 +112,8 @@ class TaskModule(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.classes is not None:
+            checkpoint["classes"] = list(self.classes)
         if self.trainer.world_size > 1:  # the sums of all ranks; rank 0 goes on with them
             for name in ("train_loss.mean_value", "train_loss.weight"):
                 total = checkpoint["state_dict"][name].clone()

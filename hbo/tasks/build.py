@@ -4,6 +4,7 @@ Each task's folder has `module` (network, make, cost) and `data` (opened); they 
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -12,6 +13,7 @@ from hbo.config import Run
 from hbo.data import Data
 from hbo.errors import DataError
 from hbo.nets.counting import Cost
+from hbo.runs import cluster
 
 if TYPE_CHECKING:
     from hbo.tasks.base import TaskModule
@@ -38,15 +40,24 @@ def make(run: Run, data: Data, steps_per_epoch: int = 1, num_classes: int | None
     return _of(run.task, "module").make(run, data, steps_per_epoch, num_classes)
 
 
-def open_data(run: Run) -> Data:
-    """The data set of a run, checked as far as can be known before training.
+def open_data(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
+    """The data set of a run, checked as far as can be known before training; what is odd with it is said on standard error.
+
+    Args:
+        run: all fields.
+        reported: open what is evaluated alone; nothing else has to be there.
+        known: names of a checkpoint's classes, in the order of its outputs: labels are theirs.
 
     Raises:
         DataError: a missing folder, an empty class, a class in val that train lacks, a file that is no image, too few
             images for a batch; names the path and says what to do.
+        UserError: the set has other classes than the known ones.
     """
-    data = _of(run.task, "data").opened(run)
-    if len(data.train) < run.batch:
+    data = _of(run.task, "data").opened(run, reported, known)
+    if cluster.is_first(run):
+        for line in data.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+    if not reported and len(data.train) < run.batch:
         raise DataError(
             f"batch={run.batch}: more than the {len(data.train)} training images of {run.data}; take --batch {len(data.train) // 2}"
         )

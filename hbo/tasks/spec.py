@@ -43,8 +43,15 @@ class DataSet:
     """Folder within data_dir that its archive makes."""
     holds: str = "it"
     """What data_dir holds, for people."""
+    marks: tuple[str, ...] = ()
+    """Folders within data_dir by which a folder of this kind is known."""
     photographs: bool = False
     """Whether images are of many sizes, so that random-resized crops are cut from them."""
+
+    @property
+    def takes_folder(self) -> bool:
+        """Whether `--data_dir` means something to it."""
+        return self.load is None or bool(self.inner)
 
     @property
     def by_folder(self) -> bool:

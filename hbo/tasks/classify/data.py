@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,14 @@ from torchvision.transforms import v2
 
 from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit, check
 from hbo.data.images import Images, whole
 from hbo.data.sampling import at_most_per_class, split
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
+from hbo.names import check_names
 from hbo.tasks import SETS
-from hbo.tasks.classify.layout import scan
-
-CHECKED = 100_000  # files whose headers are read before training; of a larger set, the first of each class
+from hbo.tasks.classify import layout
 
 
 def fixed_part(run: Run, train: bool) -> v2.Transform:
@@ -44,50 +44,101 @@ def random_part(run: Run, train: bool) -> list[v2.Transform]:
     return parts
 
 
-def opened(run: Run) -> Data:
-    """Training and reported images of the run's set.
+def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
+    """Training and reported images of the run's set; see `hbo.tasks.build.open_data`.
 
     Raises:
         DataError: a missing folder, an empty class, a class in val that train lacks, a file that is no image.
+        UserError: other classes than the known ones.
     """
     one = SETS[run.data]
     if one.load is not None:
-        return parts(run, *one.load(run), in_memory=True)
+        train, val, names = one.load(run)
+        if known:
+            check_names(names, known, f"data={run.data}", whole=True)
+            train, val = (relabelled(part, names, known) for part in (train, val))
+        return parts(run, train, val, known or names, in_memory=True)
     if one.fetch is not None:
         one.fetch(run)
-    return folder(run, one.root(run.data, run.data_dir) / one.inner, one.classes)
+    return folder(run, one.root(run.data, run.data_dir) / one.inner, reported, known)
 
 
-def parts(run: Run, train: Source, val: Source, classes: list[str], in_memory: bool) -> Data:
-    """Training and reported images; `per_class` leaves some of the training part, `holdout` reports a share of that."""
-    if run.per_class:
+def relabelled(source: Source, names: list[str], known: list[str]) -> Source:
+    """The same images with the places of their classes among the known ones."""
+    places = {name: known.index(name) for name in names}
+    return Source(source.get, [places[names[label]] for label in source.labels])
+
+
+def parts(run: Run, train: Source | None, val: Source | None, classes: list[str], in_memory: bool) -> Data:
+    """Training and reported images; `per_class` leaves some of the training part, `holdout` reports a share of that.
+
+    Args:
+        run: all fields.
+        train: images to train on; None where only the others were asked for.
+        val: those to report.
+        classes: names, in the order of the labels.
+        in_memory: whether they are kept there.
+    """
+    if train is not None and run.per_class:
         train = train.part(at_most_per_class(train.labels, run.per_class, salt="per_class"))
-    if run.holdout:
+    if train is not None and run.holdout:
         rest, held = split(train.labels, run.holdout, salt="holdout")
         train, val = train.part(rest), train.part(held)
-    make = lambda source, t: Images(source, fixed_part(run, t), random_part(run, t), run, in_memory)
+    make = lambda source, t: source and Images(source, fixed_part(run, t), random_part(run, t), run, in_memory)
     images = make(train, True)
-    return Data(images, make(val, False), classes, images.upsampled())
+    return Data(images, make(val, False), classes, images.upsampled() if images else {})
 
 
-def folder(run: Run, root: Path, classes: int | None) -> Data:
+def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Data:
     """`root/train/CLASS/*` and `root/val/CLASS/*`; of a published set, as many classes as it has."""
-    train, val = scan(root, "train"), scan(root, "val")
-    if alien := sorted(val.keys() - train.keys()):
+    evaluated = "train" if run.holdout else "val"
+    opening = (evaluated,) if reported else layout.PARTS
+    found = {part: layout.scan(root, part) for part in opening}
+    whole = (root / "train").is_dir()
+    there = layout.classes(root / "train") if whole else list(found[evaluated])
+    if "val" in found and (alien := sorted(found["val"].keys() - set(there))) and not known:
         raise DataError(f"{root / 'val' / alien[0]}: a class that {root / 'train'} lacks")
-    if classes and len(train) != classes:
+    one = SETS[run.data]
+    if one.classes and len(there) != one.classes and whole:
         raise DataError(
-            f"{root / 'train'}: {len(train)} classes, where {run.data} has {classes}; for another set take --data imagefolder"
+            f"{root / 'train'}: {len(there)} classes, where {run.data} has {one.classes}; for another set take --data imagefolder"
         )
-    names = list(train)
-    paths = {s: [f for name in names for f in part.get(name, [])] for s, part in (("train", train), ("val", val))}
-    labels = {
-        s: [i for i, name in enumerate(names) for _ in part.get(name, [])] for s, part in (("train", train), ("val", val))
+    if known:
+        every = sorted({*there, *(name for part in found.values() for name in part)})
+        check_names(every, known, os.fspath(root), whole)
+    names = known or there
+    paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
+    bad, skipped, told = check.passed_over(run, {part: [os.fspath(file) for file in inside] for part, inside in paths.items()})
+    found = {
+        part: {name: [file for file in inside if os.fspath(file) not in bad] for name, inside in classes.items()}
+        for part, classes in found.items()
     }
-    every = paths["train"] + paths["val"]
-    check_headers(every if len(every) <= CHECKED else [fs[0] for part in (train, val) for fs in part.values()])
-    source = {s: Source(Files([os.fspath(f) for f in paths[s]]), labels[s]) for s in ("train", "val")}
-    return parts(run, source["train"], source["val"], names, in_memory=False)
+    paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
+    every = [file for part in paths.values() for file in part]
+    check_headers(
+        every if len(every) <= files.MANY else [inside[0] for part in found.values() for inside in part.values() if inside]
+    )
+    source = {
+        part: Source(
+            Files([os.fspath(file) for file in paths[part]]),
+            [i for i, name in enumerate(names) for _ in classes.get(name, [])],
+        )
+        for part, classes in found.items()
+    }
+    data = parts(run, source.get("train"), source.get("val"), names, in_memory=False)
+    data = replace(data, train=None) if reported else data
+    used = {os.path.dirname(file) for part in paths.values() for file in part}
+    where = [root / evaluated] if reported else [root]
+    odd = [audit.left_out(at, used, "an image lies in train/CLASS/ or val/CLASS/ itself") for at in where]
+    return audited(data, [(skipped, told), *odd, audit.classes_without(data.val.labels, names)])
+
+
+def audited(data: Data, odd: list[audit.Audit]) -> Data:
+    """The set with what is odd in its folders, and with the images that are in both parts."""
+    if data.train is not None:
+        odd = [*odd, audit.in_both(*(audit.paths_of(part.source) for part in (data.train, data.val)))]
+    facts = {name: value for found, _ in odd for name, value in found.items()}
+    return replace(data, facts=data.facts | facts, warnings=[*data.warnings, *(line for _, told in odd for line in told)])
 
 
 def sample(run: Run, images: int) -> Images:

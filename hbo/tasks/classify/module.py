@@ -11,8 +11,9 @@ from hbo.config import Run
 from hbo.data import Data
 from hbo.data.augment import Augment, Raw, unpack
 from hbo.runs import rows
+from hbo.tasks import SETS
 from hbo.tasks.base import TaskModule
-from hbo.tasks.classify import network
+from hbo.tasks.classify import layout, network
 from hbo.tasks.classify.data import random_part
 from hbo.tasks.classify.metrics import Outcomes, classification
 from hbo.tasks.classify.spec import CLASSIFY
@@ -26,14 +27,23 @@ class Classify(TaskModule):
         num_classes: outputs.
         steps_per_epoch: for the schedule.
         class_weights: weight of each class in the training loss, by mean 1 over the images; None weighs all alike.
+        classes: their names, in the order of the outputs.
     """
 
     class_weights: Tensor | None
     headline = CLASSIFY.headline
     network = staticmethod(network.build)
 
-    def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1, class_weights: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        num_classes: int,
+        steps_per_epoch: int = 1,
+        class_weights: list[float] | None = None,
+        classes: list[str] | None = None,
+    ) -> None:
         super().__init__(run, num_classes, steps_per_epoch)
+        self.classes = classes
         self.register_buffer("class_weights", torch.tensor(class_weights) if class_weights else None, persistent=False)
         self.augment = Augment(random_part(run, train=True))  # of batches that the loader leaves to the device
         self.outcomes = Outcomes(num_classes)
@@ -67,10 +77,17 @@ class Classify(TaskModule):
 
     def columns(self) -> dict[str, Any]:
         assert self.last_outcomes is not None
-        return {"correct": rows.correct({name: values.numpy() for name, values in self.last_outcomes.items()})}
+        right = rows.correct({name: values.numpy() for name, values in self.last_outcomes.items()})
+        return {"correct": right} | ({"classes": list(self.classes)} if self.classes else {})
 
 
 def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Classify:
-    """The module of a run on its data."""
-    weights = data.class_weights() if run.class_weights == "balanced" else None
-    return Classify(run, num_classes or len(data.classes), steps_per_epoch, weights)
+    """The module of a run on its data.
+
+    Raises:
+        DataError: a folder of one class, to be trained on.
+    """
+    if data.train is not None and SETS[run.data].by_folder:
+        layout.check_two(SETS[run.data].root(run.data, run.data_dir), data.classes)
+    weights = data.class_weights() if run.class_weights == "balanced" and data.train is not None else None
+    return Classify(run, num_classes or len(data.classes), steps_per_epoch, weights, data.classes)

@@ -131,7 +131,9 @@ SETS = {
         holds="train/ and val/",
         photographs=True,
     ),
-    "imagefolder": DataSet({}, look=layout.look, count=layout.count, holds="train/ and val/", photographs=True),
+    "imagefolder": DataSet(
+        {}, look=layout.look, count=layout.count, holds="train/ and val/", marks=layout.PARTS, photographs=True
+    ),
     "cifar10": DataSet(CIFAR, images=(50000, 10000), classes=10, look=look_at_cifar, load=cifar, inner="cifar-10-batches-py"),
     "cifar100": DataSet(CIFAR, images=(50000, 10000), classes=100, look=look_at_cifar, load=cifar, inner="cifar-100-python"),
     "imagenette": DataSet(

@@ -4,16 +4,17 @@ An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, 
 
 VOC counts pixels from 1 and means the last one too; here a box is continuous: (xmin - 1, ymin - 1, xmax, ymax). What is
 wrong with a box has one rule each, is counted in the run's row and named there: a box that reaches outside its image is
-clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts. The
-size that counts is the image's own. Everything else is refused: a missing file, a class that is unknown.
+clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts.
+Everything else is refused: a missing file, a class that is unknown, a `<size>` that is not the image's.
 """
 
 import math
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import torch
@@ -22,11 +23,13 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit, check
 from hbo.data.sampling import seeded, split
-from hbo.data.sources import read_image
-from hbo.errors import DataError
+from hbo.data.sources import read_image, size_of
+from hbo.errors import DataError, UserError
+from hbo.names import same_name
 from hbo.tasks import SETS
 from hbo.tasks.detect import layout
 
@@ -123,8 +126,8 @@ def _beside_boxes(sample: Any) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, split_name: str) -> list[Annotated]:
-    """The images of a split with their boxes, in the order of its list.
+def read(root: Path, split_name: str, bad: Collection[str] = ()) -> list[Annotated]:
+    """The images of a split with their boxes, in the order of its list, but for those at the paths that are `bad`.
 
     Raises:
         DataError: a folder, list, image or annotation that is missing, or that cannot be read.
@@ -137,6 +140,7 @@ def read(root: Path, split_name: str) -> list[Annotated]:
             f"{twice[0][1]}: {Path(twice[0][0]).name} lies beside it, and the list {split_name}.txt does not say which of them; remove one"
         )
     images = {name: paths[0] for name, paths in found.items()}
+    names = [name for name in names if images.get(name) not in bad]
     one = partial(_annotated, root, images)
     with ThreadPoolExecutor(4) as pool:
         return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
@@ -147,16 +151,17 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     path = root / "Annotations" / f"{name}.xml"
     if name not in images:
         raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
-    width, height = read_image(Path(images[name]), header_only=True).size
+    width, height = size_of(Path(images[name]))
     try:
         tree = ElementTree.parse(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path}: not XML that can be read ({error})") from None
+    check_size(path, tree, images[name], (width, height))
     found = Annotated(images[name])
     for thing in tree.iterfind("object"):
-        label = (thing.findtext("name") or "").strip()
+        label = same_name((thing.findtext("name") or "").strip())
         hard = (thing.findtext("difficult") or "0").strip()
         if not label:
             raise DataError(f"{path}: an object without a name")
@@ -182,33 +187,90 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     return found
 
 
-def voc(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
-    """VOC 2007 and 2012 trainval together, and 2007 test."""
-    *parts, reported = [read(where, split_name) for where, split_name in layout.devkit(root)]
-    return [image for part in parts for image in part], reported, CLASSES
+def check_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> None:
+    """Refuse an annotation whose `<size>` is not its image's: boxes that fit by chance would be elsewhere.
+
+    A side that is missing, empty or 0 says nothing, as some programs write it; the depth is not looked at.
+
+    Raises:
+        DataError: another size, or none that is a number.
+    """
+    said = [(tree.findtext(f"size/{side}") or "0").strip() or "0" for side in ("width", "height")]
+    try:
+        numbers = [float(text) for text in said]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except ValueError:
+        raise DataError(f"{path}: a <size> of {' x '.join(said)}, not two numbers") from None
+    if all(number in (0, side) for number, side in zip(numbers, size, strict=True)):
+        return
+    how = "it is transposed; " if numbers == [*reversed(size)] else ""
+    raise DataError(
+        f"{path}: annotated at {' x '.join(said)}, where {Path(image).name} is {size[0]} x {size[1]} as its EXIF turns it; {how}take the"
+        " images that were annotated, or mend <size> and boxes"
+    )
 
 
 def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
     """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
     train, val = (read(where, split_name) for where, split_name in layout.one_folder(root))
+    check_apart(root, train, val)
+    return train, val, classes_of(train)
+
+
+def check_apart(root: Path, train: list[Annotated], val: list[Annotated]) -> None:
+    """Refuse an image that both lists name."""
     if both := sorted({image.path for image in train} & {image.path for image in val}):
         raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
-    return train, val, sorted({name for image in train for name in image.names})
 
 
-def opened(run: Run) -> Data:
-    """Training and reported images, class names, and what was found in the annotations, for the row.
+def classes_of(images: list[Annotated]) -> list[str]:
+    """Names of what is in the images, sorted."""
+    return sorted({name for image in images for name in image.names})
+
+
+class Found(NamedTuple):
+    """Images to train on, those to report, names of the classes; and what was passed over: paths, facts, warnings."""
+
+    train: list[Annotated]
+    val: list[Annotated]
+    classes: list[str]
+    bad: set[str]
+    odd: audit.Audit
+
+
+def found_in(run: Run, reported: bool, known: list[str] | None) -> Found:
+    """What the run's folder holds; no list is read that is not needed."""
+    one = SETS[run.data]
+    root = one.root(run.data, run.data_dir)
+    *trained, last = layout.one_folder(root) if one.by_folder else layout.devkit(root)
+    both = not reported or (one.by_folder and not known)
+    lists = {"train": trained if both or run.holdout else [], "val": [last] if both or not run.holdout else []}
+    listed = (
+        {part: [path for at in those for path in layout.listed(*at)] for part, those in lists.items()} if run.skip_bad else {}
+    )
+    bad, facts, told = check.passed_over(run, listed)
+    train, val = ([image for at in lists[part] for image in read(*at, bad)] for part in ("train", "val"))
+    if one.by_folder:
+        check_apart(root, train, val)
+    return Found(train, val, known or (classes_of(train) if one.by_folder else CLASSES), bad, (facts, told))
+
+
+def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
+    """Training and reported images, class names, and what was found in the annotations, for the row; see `hbo.tasks.build.open_data`.
 
     Raises:
         DataError: as `read`; or a class that is unknown, naming the file.
+        UserError: a class that is none of the known ones.
     """
-    one = SETS[run.data]
-    root = one.root(run.data, run.data_dir)
-    train, val, classes = vocfolder(root) if one.by_folder else voc(root)
+    train, val, classes, bad, skipped = found_in(run, reported, known)
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
-            known = "of trainval.txt" if one.by_folder else "VOC's"
-            raise DataError(f"{image.path}: annotated with {alien[0]!r}, a class that is none {known}: {', '.join(classes)}")
+            what = f"{image.path}: annotated with {alien[0]!r}, a class that is none"
+            if known:
+                raise UserError(f"{what} of the checkpoint's, which is of the classes {known}")
+            owner = "of trainval.txt" if SETS[run.data].by_folder else "VOC's"
+            raise DataError(f"{what} {owner}: {', '.join(classes)}")
     if not classes:
         raise DataError(f"data_dir={run.data_dir}: no box in any image of trainval.txt")
     if run.holdout:
@@ -216,13 +278,31 @@ def opened(run: Run) -> Data:
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
     faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    facts = {
-        "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
-        "val_boxes": sum(len(image.boxes) for image in val),
-        "difficult_boxes": sum(sum(image.difficult) for image in every),
-        "clipped_boxes": sum(len(image.clipped) for image in every),
-        "left_out_boxes": sum(len(image.left_out) for image in every),
-        "faults": faults[:NAMED],
-    }
+    odd = audited(run, train, val, bad) if SETS[run.data].by_folder and not reported else ({}, [])
+    facts = (
+        odd[0]
+        | skipped[0]
+        | {
+            "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
+            "val_boxes": sum(len(image.boxes) for image in val),
+            "difficult_boxes": sum(sum(image.difficult) for image in every),
+            "clipped_boxes": sum(len(image.clipped) for image in every),
+            "left_out_boxes": sum(len(image.left_out) for image in every),
+            "faults": faults[:NAMED],
+        }
+    )
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(make(train, True), make(val, False), classes, facts)
+    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1] + skipped[1])
+
+
+def audited(run: Run, train: list[Annotated], val: list[Annotated], bad: set[str]) -> audit.Audit:
+    """Photographs that no list names, and those that are in both parts."""
+    images = SETS[run.data].root(run.data, run.data_dir) / "JPEGImages"
+    listed = bad | {image.path for image in [*train, *val]}
+    alone = sum(path not in listed for paths in layout.images(images.parent).values() for path in paths)
+    below = {f"{folder}/": n for folder, n in files.images_by_folder(images, {str(images)}).items()}
+    left_out = audit.said_left_out(
+        images, ({"./": alone} if alone else {}) | below, "neither trainval.txt nor test.txt names them"
+    )
+    both = audit.in_both(*([image.path for image in part] for part in (train, val)))
+    return left_out[0] | both[0], left_out[1] + both[1]

@@ -33,7 +33,8 @@ def names(root: Path, split_name: str) -> list[str]:
     listing = root / "ImageSets" / "Main" / f"{split_name}.txt"
     for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
         if not path.exists():
-            raise DataError(f"{path}: not there; VOC's layout has {what} there")
+            near = files.nearby(root, ("Annotations", "JPEGImages", "ImageSets"))
+            raise DataError(f"{path}: not there; VOC's layout has {what} there{near}")
     try:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -59,6 +60,12 @@ def images(root: Path) -> dict[str, list[str]]:
     for path in sorted(e.path for e in os.scandir(folder) if files.is_image(e.name)):
         found.setdefault(Path(path).stem, []).append(path)
     return found
+
+
+def listed(root: Path, split_name: str) -> list[str]:
+    """The paths of the images that a list names; not of those that are missing, which `hbo.tasks.detect.data.read` refuses."""
+    found = images(root)
+    return [path for name in names(root, split_name) for path in found.get(name, [])]
 
 
 def look(lists: Lists, published: tuple[int, ...] | None = None) -> Look:

@@ -68,10 +68,6 @@ class Detect(TaskModule):
         losses = [self.detector.loss(logits[i : i + 1], offsets[i : i + 1], [t]) for i, t in enumerate(counted)]
         self.outcomes.update(self.detector.detections(logits, offsets), targets, index, losses)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["classes"] = list(self.classes)
-
     def metrics(self, final: bool = True) -> dict[str, float]:
         assert self.last_outcomes is not None
         return detection(self.last_outcomes, self.classes, coco=final)

@@ -65,8 +65,8 @@ DETECT = Task(
     fields=DetectFields,
     idle=frozenset(["cache", "label_smoothing"]),
     sets={
-        "voc": DataSet(VOC, images=(16551, 4952), classes=20, look=_look_at_voc),
-        "vocfolder": DataSet(VOC, look=_look_at_folder, count=layout.count),
+        "voc": DataSet(VOC, images=(16551, 4952), classes=20, look=_look_at_voc, marks=("VOC2007", "VOC2012")),
+        "vocfolder": DataSet(VOC, look=_look_at_folder, count=layout.count, marks=("Annotations", "JPEGImages")),
     },
     headline="map",
     columns={"map": "mAP", "voc07_map": "mAP", "map_area": "mAP (area)", "coco_map": "mAP (COCO)"},

@@ -12,13 +12,15 @@ queries without a match in the gallery (theirs from another camera), left out of
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchvision.transforms import v2
 
+from hbo import files
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, audit, check
 from hbo.data.images import Images
 from hbo.data.sources import Files, Source, check_headers
 from hbo.errors import DataError
@@ -66,8 +68,8 @@ def transform(run: Run, train: bool) -> tuple[v2.Transform, list[v2.Transform]]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
-    """The images of a folder by name, and the files that are none.
+def read(root: Path, part: str, bad: Collection[str] = ()) -> tuple[list[Seen], list[str]]:
+    """The images of a folder by name, but for those at the paths that are `bad`; and the files that are none.
 
     Raises:
         DataError: no such folder, no image in it, or an image whose name does not parse.
@@ -76,7 +78,8 @@ def read(root: Path, part: str) -> tuple[list[Seen], list[str]]:
     seen, odd = [], []
     for name in names:
         if found := NAME.fullmatch(os.path.splitext(name)[0]):
-            seen.append(Seen(os.fspath(root / part / name), int(found[1]), int(found[2])))
+            path = os.fspath(root / part / name)
+            seen += [] if path in bad else [Seen(path, int(found[1]), int(found[2]))]
         else:
             odd.append(name)
     if odd:
@@ -100,15 +103,16 @@ class Parts(NamedTuple):
         return sorted({one.identity for one in self.train})
 
 
-def parts(root: Path) -> Parts:
-    """The images of the layout.
+def parts(root: Path, reported: bool = False, bad: Collection[str] = ()) -> Parts:
+    """The images of the layout, but for those at the paths that are `bad`; where only what is `reported` is asked for, nothing of those that are trained on.
 
     Raises:
         DataError: as `read`; identities both trained on and retrieved; no query with a match.
     """
-    (every, *others), (queries, *more), (gallery, *most) = (read(root, part) for part in (TRAIN, QUERY, GALLERY))
+    (queries, *more), (gallery, *most) = (read(root, part, bad) for part in (QUERY, GALLERY))
+    every, *others = ([], []) if reported else read(root, TRAIN, bad)
     train = [one for one in every if one.identity not in (JUNK, DISTRACTOR)]
-    if not train:
+    if not train and not reported:
         raise DataError(f"{root / TRAIN}: holds junk and distractors alone")
     trained = {one.identity for one in train}
     retrieved = {one.identity for one in [*queries, *gallery]}
@@ -124,7 +128,7 @@ def parts(root: Path) -> Parts:
     alone = [Path(one.path).name for one in queries if not known(one)]
     if len(alone) == len(queries):
         raise DataError(f"{root / QUERY}: no query has its identity in {GALLERY} from another camera")
-    files = [name for part in (*others, *more, *most) for name in part]
+    strange = [name for part in (*others, *more, *most) for name in part]
     facts = {
         "train_identities": len(trained),
         "query_images": len(queries),
@@ -132,15 +136,18 @@ def parts(root: Path) -> Parts:
         "junk_images": sum(one.identity == JUNK for one in gallery),
         "distractor_images": sum(one.identity == DISTRACTOR for one in gallery),
         "left_out_images": len(every) - len(train),
-        "other_files": len(files),
+        "other_files": len(strange),
         "unmatched_queries": len(alone),
-        "faults": [f"{name}: no image by its name" for name in files][:NAMED] + [f"{name}: no match" for name in alone][:NAMED],
+        "faults": [f"{name}: no image by its name" for name in strange][:NAMED]
+        + [f"{name}: no match" for name in alone][:NAMED],
     }
     return Parts(train, queries, gallery, facts)
 
 
-def opened(run: Run) -> Data:
+def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
     """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
+
+    See `hbo.tasks.build.open_data`; who is retrieved was not trained on, so that there are no known classes.
 
     Raises:
         DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
@@ -148,23 +155,45 @@ def opened(run: Run) -> Data:
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
     root = root if one.by_folder else layout.market1501(root)
-    found = parts(root)
+    folders = {"train": () if reported else (TRAIN,), "val": (QUERY, GALLERY)}
+    paths = {
+        part: [os.fspath(root / at / n) for at in those for n in layout.names(root, at)[0]] for part, those in folders.items()
+    }
+    bad, skipped, passed = check.passed_over(run, paths)
+    found = parts(root, reported, bad)
     counts = len(found.train), len(found.queries), len(found.gallery)
-    if not one.by_folder and (*counts, len(found.identities)) != (*MARKET1501, one.classes):
+    other = counts[1:] != MARKET1501[1:] if reported else (*counts, len(found.identities)) != (*MARKET1501, one.classes)
+    if not one.by_folder and other:
         raise DataError(
             f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]} queries and {counts[2]} in the"
             f" gallery, where Market-1501 has {MARKET1501[0]} of {one.classes}, {MARKET1501[1]} and {MARKET1501[2]};"
             " for another set take --data marketfolder"
         )
-    if run.instances and len(found.identities) < run.batch // run.instances:
+    if len(found.identities) < 2 and not reported:
+        raise DataError(
+            f"{root / TRAIN}: one identity, and there must be two to be told apart; is data_dir={root} the right one?"
+        )
+    if run.instances and not reported and len(found.identities) < run.batch // run.instances:
         raise DataError(
             f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
             " take a smaller --batch or more --instances"
         )
     check_headers([Path(one.path) for part in found[:3] for one in part])
     number = {identity: i for i, identity in enumerate(found.identities)}
-    train = Sightings(found.train, [number[one.identity] for one in found.train], run, train=True)
-    reported = [*found.queries, *found.gallery]
-    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(reported)]
-    val = Sightings(reported, shown, run, train=False)
-    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts)
+    labels = [number[one.identity] for one in found.train]
+    train = None if reported else Sightings(found.train, labels, run, train=True)
+    retrieved = [*found.queries, *found.gallery]
+    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(retrieved)]
+    val = Sightings(retrieved, shown, run, train=False)
+    below = {f"{part}/{inner}/": n for those in folders.values() for part in those for inner, n in _below(root / part).items()}
+    odd = [audit.said_left_out(root, below, "an image lies in one of the three folders itself")]
+    if one.by_folder and not reported:
+        odd.append(audit.in_both(*([image.path for image in part] for part in (found.train, retrieved))))
+    odd.append((skipped, passed))
+    facts = {name: value for facts, _ in odd for name, value in facts.items()}
+    told = [line for _, lines in odd for line in lines]
+    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts | facts, told)
+
+
+def _below(folder: Path) -> dict[str, int]:
+    return files.images_by_folder(folder, {str(folder)})

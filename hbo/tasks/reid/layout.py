@@ -26,11 +26,18 @@ def names(root: Path, part: str) -> tuple[list[str], list[str]]:
     """
     folder = root / part
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {root} must hold {TRAIN}/, {QUERY}/ and {GALLERY}/")
+        near = files.nearby(root, PARTS)
+        raise DataError(f"{folder}: no such folder; {root} must hold {TRAIN}/, {QUERY}/ and {GALLERY}/{near}")
     found = sorted(e.name for e in os.scandir(folder) if not e.is_dir() and not e.name.startswith("."))
     images = [name for name in found if files.is_image(name)]
     if not images:
-        raise DataError(f"{folder}: holds no images")
+        below = files.images_by_folder(folder)
+        inner = (
+            f" itself, but {sum(below.values())} in folders below it ({', '.join(list(below)[:5])}); move them up"
+            if below
+            else ""
+        )
+        raise DataError(f"{folder}: holds no images{inner}")
     return images, [name for name in found if not files.is_image(name)]
 
 

@@ -86,8 +86,10 @@ REID = Task(
     fields=ReidFields,
     idle=frozenset(["holdout", "limit_batches"]),
     sets={
-        "market1501": DataSet(MARKET, images=(12936, 3368 + 19732), classes=751, look=_look_at_market1501),
-        "marketfolder": DataSet(MARKET, look=_look_at_folder, count=layout.count),
+        "market1501": DataSet(
+            MARKET, images=(12936, 3368 + 19732), classes=751, look=_look_at_market1501, marks=("Market-1501-v15.09.15",)
+        ),
+        "marketfolder": DataSet(MARKET, look=_look_at_folder, count=layout.count, marks=layout.PARTS),
     },
     headline="map",
     columns={"map": "mAP", "rank1": "rank-1"},

@@ -1,0 +1,63 @@
+"""What is odd with a folder of images, and no reason to refuse it: facts for the row, and a line each for people."""
+
+from pathlib import Path
+from typing import Any
+
+from hbo import files
+from hbo.data.sources import Files, Get, Part
+from hbo.names import few_names
+
+NAMED = 20  # folders and images that a row names; it counts all
+Audit = tuple[dict[str, Any], list[str]]  # facts, warnings
+
+
+def paths_of(get: Get) -> list[str]:
+    """The files that images are read from."""
+    if isinstance(get, Part):
+        paths = paths_of(get.get)
+        return [paths[i] for i in get.indices]
+    assert isinstance(get, Files)
+    return get.paths
+
+
+def left_out(root: Path, used: set[str], why: str) -> Audit:
+    """Images below a root in folders other than the used ones.
+
+    Args:
+        root: the set's.
+        used: folders whose own images are read.
+        why: what an image must lie in, for people.
+    """
+    found = files.images_by_folder(root, used)
+    return said_left_out(root, {f"{folder}/": number for folder, number in found.items()}, why)
+
+
+def said_left_out(root: Path, found: dict[str, int], why: str) -> Audit:
+    """The same, of folders or files that are found already, each with its number of images."""
+    number = sum(found.values())
+    named = [f"{where}: {n}" for where, n in list(found.items())[:NAMED]]
+    more = f" and {len(found) - 3} more places" if len(found) > 3 else ""
+    told = [f"{root}: {number} images are not used ({', '.join(named[:3])}{more}); {why}"] if number else []
+    return {"images_left_out": number, "left_out": named}, told
+
+
+def classes_without(labels: list[int], names: list[str]) -> Audit:
+    """Classes of which no image is reported."""
+    there = set(labels)
+    lacking = [name for i, name in enumerate(names) if i not in there]
+    told = (
+        [f"no image of {few_names(lacking)} is reported: means over classes are of the other {len(there)}"] if lacking else []
+    )
+    return {"classes_not_in_val": lacking}, told
+
+
+def in_both(train: list[str], val: list[str]) -> Audit:
+    """Photographs that are trained on and reported, byte for byte; a count, or None where it would take too long."""
+    both = files.in_both(train, val)
+    told = []
+    if both:
+        told = [
+            f"{len(both)} of the {len(val)} reported images are trained on too, byte for byte (such as {both[0]}): what is reported is"
+            " too good by them"
+        ]
+    return {"also_in_val": None if both is None else len(both)}, told

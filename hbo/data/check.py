@@ -1,0 +1,106 @@
+"""python -m hbo.data.check DIR: decode every image below a folder, and list those that cannot be read.
+
+    python -m hbo.data.check DIR
+    python -m hbo.data.check DIR --data imagefolder     # those of train/ and val/ alone
+
+Exit status 2 where there is one. A run reads headers before it trains, and the rest of an image when it comes to it;
+`--skip_bad N` decodes all of them first, and passes over at most N.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hbo import files
+from hbo.config import Run
+from hbo.data.sources import read_image
+from hbo.errors import DataError, one_line
+from hbo.runs import cluster
+from hbo.tasks import SETS
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line: a folder, and which set it is."""
+    parser = argparse.ArgumentParser(prog="python -m hbo.data.check", description="Decode every image below a folder.")
+    parser.add_argument("folder", help="What --data_dir names, or any other folder.")
+    parser.add_argument("--data", choices=list(SETS), help="The data set: look at the folders that it reads alone.")
+    with one_line():
+        args = parser.parse_args(argv)
+        paths = images_of(args.folder, args.data)
+        bad = unreadable(paths)
+        for line in bad.values():
+            print(line)
+        print(f"{len(paths)} images in {args.folder}, {f'{len(bad)} of them cannot' if bad else 'all of them can'} be read")
+    if bad:
+        raise SystemExit(2)
+
+
+def images_of(folder: str, data: str | None) -> list[str]:
+    """The images below a folder, or below those folders in it that a data set reads.
+
+    Raises:
+        DataError: there is no such folder, or no image.
+    """
+    root = Path(folder).expanduser()
+    inner = (SETS[data].marks or (SETS[data].inner,)) if data else ("",)
+    paths: list[str] = []
+    for part in inner:
+        if not (root / part).is_dir():
+            raise DataError(f"{root / part}: no such folder")
+        below = files.folders_below(root / part)
+        paths += [os.path.join(where, name) for where, names in below for name in names if files.is_image(name)]
+    if not paths:
+        raise DataError(f"{root}: holds no images ({', '.join(sorted(files.IMAGES))})")
+    return sorted(paths)
+
+
+def unreadable(paths: list[str]) -> dict[str, str]:
+    """Those that cannot be decoded -> why, in words that name them; all are tried, behind a bar."""
+    from tqdm import tqdm
+
+    parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    found: dict[str, str] = {}
+    with ThreadPoolExecutor(cluster.cores()) as pool, tqdm(total=len(paths), desc="check", unit="image", leave=False) as bar:
+        for part, bad in zip(parts, pool.map(_unreadable, parts), strict=True):
+            found |= bad
+            bar.update(len(part))
+    return found
+
+
+def _unreadable(paths: list[str]) -> dict[str, str]:
+    found = {}
+    for path in paths:
+        try:
+            read_image(Path(path))
+        except DataError as error:
+            found[path] = " ".join(str(error).split())
+    return found
+
+
+def passed_over(run: Run, parts: Mapping[str, list[str]]) -> tuple[set[str], dict[str, Any], list[str]]:
+    """What `skip_bad` leaves out: the paths, facts for the row, warnings.
+
+    Args:
+        run: all fields.
+        parts: `train` and `val`, or one of them, with their images.
+
+    Raises:
+        DataError: more cannot be read than may be left out.
+    """
+    if not run.skip_bad:
+        return set(), {}, []
+    bad = unreadable([path for part in parts.values() for path in part])
+    if len(bad) > run.skip_bad:
+        raise DataError(
+            f"skip_bad={run.skip_bad}: {len(bad)} images cannot be read, such as {next(iter(bad.values()))};"
+            f" python -m hbo.data.check {run.data_dir} lists them, mend them or take --skip_bad {len(bad)}"
+        )
+    facts = {f"skipped_{name}": sum(path in bad for path in part) for name, part in parts.items()}
+    return set(bad), facts | {"skipped": list(bad.values())}, [f"passed over: {why}" for why in bad.values()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Broken images: all of them listed by one command, and passed over by name where the run asks for it."""
+
+import pytest
+from conftest import call, make_folder, make_market, make_voc, only_row
+from PIL import Image
+
+from hbo.config import resolve
+from hbo.data.check import images_of, main, unreadable
+from hbo.errors import DataError, UserError
+from hbo.runs import identity
+from hbo.tasks.build import open_data
+
+
+def cut(path):
+    """Leave the header and half of the rest."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    """16 images to train on and 8 to report, of which three and one are broken: cut short, no image, empty, of 16 bits."""
+    root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 4, "b": 4})
+    cut(root / "train" / "a" / "0.png")
+    (root / "train" / "b" / "1.png").write_bytes(b"no image")
+    (root / "train" / "b" / "2.png").write_bytes(b"")
+    Image.new("I;16", (40, 40)).save(root / "val" / "a" / "3.png")
+    return root
+
+
+BROKEN = ["train/a/0.png", "train/b/1.png", "train/b/2.png", "val/a/3.png"]
+
+
+def opened(root, data="imagefolder", **given):
+    return open_data(resolve(data=data, data_dir=str(root), **{"batch": 2, "resolution": 64, **given}))
+
+
+def test_every_bad_image_is_listed(root):
+    out, err = call("hbo.data.check", root, expect=2)
+    *lines, last = out.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [str(root / name) for name in BROKEN]
+    assert last == f"24 images in {root}, 4 of them cannot be read"
+    assert "Traceback" not in err
+
+
+def test_a_whole_set_is_said_to_be_so(root, capsys):
+    for name in BROKEN:
+        (root / name).unlink()
+    main([str(root)])
+    assert capsys.readouterr().out == f"20 images in {root}, all of them can be read\n"
+
+
+def test_the_folders_of_a_set_alone(root, tmp_path, capsys):
+    assert len(images_of(str(root), "imagefolder")) == 24
+    (root / "test").mkdir()
+    (root / "test" / "0.png").write_bytes(b"no image")
+    assert len(images_of(str(root), None)) == 25
+    assert len(images_of(str(root), "imagefolder")) == 24
+    assert unreadable([str(root / "test" / "0.png")]).keys() == {str(root / "test" / "0.png")}
+    for folder, word in ((tmp_path / "none", "no such folder"), (root / "empty", "holds no images")):
+        (root / "empty").mkdir(exist_ok=True)
+        with pytest.raises(SystemExit) as stop:
+            main([str(folder)])
+        assert stop.value.code == 2
+        assert word in capsys.readouterr().err
+
+
+def test_at_most_so_many_are_passed_over_by_name(root, capsys):
+    data = opened(root, skip_bad=4)
+    assert (len(data.train), len(data.val)) == (13, 7)
+    assert (data.facts["skipped_train"], data.facts["skipped_val"]) == (3, 1)
+    assert [said.split(": ")[0] for said in data.facts["skipped"]] == [str(root / name) for name in BROKEN]
+    assert capsys.readouterr().err.count("passed over: ") == 4
+    assert data.train.labels == [0] * 7 + [1] * 6
+    for i in range(len(data.train)):
+        data.train[0, i]
+    with pytest.raises(DataError, match="skip_bad=3: 4 images cannot be read"):
+        opened(root, skip_bad=3)
+    with pytest.raises(DataError, match=r"1\.png"):
+        opened(root)
+
+
+def test_detection_and_re_identification_pass_over_too(tmp_path):
+    voc, market = make_voc(tmp_path / "voc"), make_market(tmp_path / "market")
+    cut(voc / "JPEGImages" / "000001.jpg")
+    (voc / "JPEGImages" / "000009.jpg").write_bytes(b"no image")
+    data = opened(voc, "vocfolder", skip_bad=2)
+    assert (len(data.train), len(data.val), data.facts["skipped_train"], data.facts["skipped_val"]) == (7, 3, 1, 1)
+    assert data.facts["images_left_out"] == 0
+    before = opened(market, "marketfolder", batch=4)
+    cut(sorted((market / "bounding_box_train").iterdir())[0])
+    cut(sorted((market / "query").iterdir())[0])
+    data = opened(market, "marketfolder", batch=4, skip_bad=9)
+    assert (len(data.train), len(data.val)) == (len(before.train) - 1, len(before.val) - 1)
+    assert (data.facts["skipped_train"], data.facts["skipped_val"]) == (1, 1)
+
+
+def test_it_is_in_the_key_where_it_is_asked_for(root):
+    run = resolve(data="imagefolder", data_dir=str(root))
+    assert "skip_bad" not in run.identity()
+    other = resolve(data="imagefolder", data_dir=str(root), skip_bad=4)
+    assert other.key() != run.key()
+    assert identity.of_row({"data": "imagefolder", "skip_bad": 4.0})["skip_bad"] == 4
+
+
+def test_it_is_of_folders(tmp_path):
+    for data in ("digits", "elpv", "cifar10"):
+        with pytest.raises(UserError, match="skip_bad=1: is of a folder of images"):
+            resolve(data=data, skip_bad=1)
+    with pytest.raises(UserError, match="skip_bad=-1: must not be negative"):
+        resolve(data="imagefolder", skip_bad=-1)
+
+
+def test_the_row_has_them_and_evaluation_passes_over_the_same(root, tmp_path):
+    args = ("--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 2, "--epochs", 1, "--limit_batches", 4)
+    call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--skip_bad", 4, "--out", tmp_path / "runs")
+    row, folder = only_row(tmp_path / "runs")
+    assert (row["train_images"], row["val_images"], row["skipped_train"], row["skipped_val"]) == (13, 7, 3, 1)
+    assert len(row["skipped"]) == 4
+    out, err = call("hbo.evaluate", folder)
+    assert "7 images" in out
+    assert err.count("passed over: ") == 1

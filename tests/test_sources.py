@@ -1,0 +1,161 @@
+"""What a file is read as: turned as its EXIF says, and never with its pixels cut off."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import annotate, make_folder, make_market, make_voc
+from PIL import Image, ImageOps
+
+from hbo.config import resolve
+from hbo.data.sources import read_image, size_of
+from hbo.errors import DataError
+from hbo.tasks.build import open_data
+
+SHADES = np.random.RandomState(0).randint(0, 256, (24, 40, 3), dtype=np.uint8)
+RAMP = np.tile(np.linspace(0, 65535, 48).astype(np.uint16), (40, 1))
+
+
+def turned(path, orientation, **how):
+    """Noise of 40 x 24 with an orientation in its EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(SHADES).save(path, exif=exif, **how)
+    return path
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("name", "how"), [
+    ("a.jpg", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {}), ("b.tif", {"compression": "tiff_lzw"}),
+])  # fmt: skip
+def test_a_photograph_stands_as_its_exif_says(tmp_path, orientation, name, how):
+    path = turned(tmp_path / name, orientation, **how)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    found = read_image(path)
+    assert found.size == size_of(path) == ((24, 40) if orientation > 4 else (40, 24))
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+    assert np.array_equal(np.asarray(read_image(path, "L")), np.asarray(expected.convert("L")))
+
+
+def test_a_png_may_say_it_behind_its_pixels(tmp_path):
+    path = turned(tmp_path / "a.png", 6)
+    whole = path.read_bytes()
+    at = whole.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
+    path.write_bytes(whole[:at] + whole[end:-12] + whole[at:end] + whole[-12:])
+    assert read_image(path).size == size_of(path) == (24, 40)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as sources.py does
+@pytest.mark.parametrize("exif", [b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0"])
+def test_a_broken_exif_leaves_a_photograph_as_it_lies(tmp_path, exif):
+    Image.fromarray(SHADES).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").size == size_of(tmp_path / "a.jpg") == (40, 24)
+
+
+def test_an_orientation_that_there_is_not_turns_nothing(tmp_path):
+    path = turned(tmp_path / "a.jpg", 9)
+    assert read_image(path).size == size_of(path) == (40, 24)
+
+
+def deep(folder):
+    """Files whose pixels have more than 8 bits, by their mode."""
+    Image.fromarray(RAMP).save(folder / "grey16.png")
+    Image.fromarray(RAMP).save(folder / "grey16.tif")
+    Image.fromarray(RAMP.astype(np.int32)).save(folder / "whole.tif")
+    Image.fromarray(RAMP.astype(np.float32)).save(folder / "float.tif")
+    (folder / "grey16.pgm").write_bytes(b"P5 48 40 65535\n" + RAMP.astype(">u2").tobytes())
+    (folder / "grey12.pgm").write_bytes(b"P5 48 40 4095\n" + (RAMP // 16).astype(">u2").tobytes())
+    Image.new("LAB", (48, 40)).save(folder / "lab.tif")
+    return {"grey16.png": "I;16", "grey16.tif": "I;16", "whole.tif": "I", "float.tif": "F", "grey16.pgm": "I",
+            "grey12.pgm": "I", "lab.tif": "LAB"}  # fmt: skip
+
+
+def test_pixels_that_would_be_cut_off_are_refused_by_name(tmp_path):
+    for name, mode in deep(tmp_path).items():
+        for look in (read_image, size_of):
+            with pytest.raises(DataError) as error:
+                look(tmp_path / name)
+            assert name in str(error.value)
+            assert f"mode {mode}" in str(error.value)
+
+
+def test_16_bits_a_colour_are_scaled(tmp_path):
+    rows = b"".join(b"\0" + np.repeat(line[:, None], 3, 1).astype(">u2").tobytes() for line in RAMP)
+    head = struct.pack(">IIBBBBB", 48, 40, 16, 2, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png"))[..., 0], RAMP >> 8)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [
+    ("1", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("RGBA", "png"), ("RGBA", "tif"), ("CMYK", "jpg"), ("YCbCr", "tif"), ("PA", "tif"),
+])  # fmt: skip
+def test_8_bits_of_any_kind_are_read(tmp_path, mode, suffix):
+    path = tmp_path / f"a.{suffix}"
+    how = {"transparency": bytes(range(256))} if mode == "P" else {}
+    Image.fromarray(SHADES).convert("L" if mode == "PA" else "RGB").convert(mode).save(path, **how)
+    assert read_image(path).mode == "RGB"
+    assert size_of(path) == (40, 24)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "webp", "png"])
+def test_several_images_in_a_file_are_refused(tmp_path, suffix):
+    first, *more = (Image.fromarray(SHADES + i) for i in range(3))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more)
+    for look in (read_image, size_of):
+        with pytest.raises(DataError, match="holds 3 images"):
+            look(tmp_path / f"a.{suffix}")
+
+
+def test_no_task_starts_on_pixels_that_would_be_cut_off(tmp_path):
+    folder = make_folder(tmp_path / "folder", {"x": 2, "y": 2}, {"x": 1, "y": 1})
+    voc, market = make_voc(tmp_path / "voc"), make_market(tmp_path / "market")
+    sets = {
+        "imagefolder": (folder, folder / "val" / "x" / "0.png"),
+        "vocfolder": (voc, voc / "JPEGImages" / "000009.jpg"),
+        "marketfolder": (market, next((market / "query").iterdir())),
+    }
+    for data, (root, path) in sets.items():
+        Image.fromarray(RAMP).save(path, format="PNG")
+        with pytest.raises(DataError, match="mode I;16"):
+            open_data(resolve(data=data, data_dir=str(root), batch=2))
+
+
+def test_boxes_are_of_the_photograph_as_it_is_looked_at(tmp_path):
+    """A red rectangle in a photograph that lies on its side in the file, annotated as viewers show it."""
+    root = make_voc(tmp_path / "voc", size=(96, 80))
+    upright = np.full((96, 80, 3), 120, np.uint8)
+    upright[60:90, 10:30] = (220, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    lying.save(root / "JPEGImages" / "000008.jpg", exif=exif, quality=95)
+    annotate(root / "Annotations" / "000008.xml", [("a", 11, 61, 30, 90)], (80, 96))
+    data = open_data(resolve(data="vocfolder", data_dir=str(root), batch=2, resolution=64))
+    image, target, _ = data.val[0, 0]
+    (box,) = target["boxes"].tolist()
+    assert box == pytest.approx([10 * 64 / 80, 60 * 64 / 96, 30 * 64 / 80, 90 * 64 / 96])
+    x1, y1, x2, y2 = (round(corner) for corner in box)
+    inside = image[:, y1 + 2 : y2 - 2, x1 + 2 : x2 - 2].float().mean((1, 2))
+    assert inside[0] > 190
+    assert inside[1] < 60
+    assert data.facts["clipped_boxes"] == 0
+
+
+def test_a_cache_holds_photographs_as_they_are_looked_at(tmp_path):
+    root = make_folder(tmp_path / "folder", {"x": 2, "y": 2}, {"x": 1, "y": 1})
+    for path in root.rglob("*.png"):
+        turned(path, 8)
+    given = {"data": "imagefolder", "data_dir": str(root), "batch": 2, "resolution": 32}
+    plain, cached = (open_data(resolve(cache=kind, cache_dir=str(tmp_path / "caches"), **given)) for kind in ("none", "disk"))
+    assert cached.train.pixels.sizes()[0][0] == (40, 24)
+    assert torch.equal(plain.val[0, 1][0], cached.val[0, 1][0])
