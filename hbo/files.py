@@ -63,9 +63,21 @@ def looked_up(what: Any, compute: Callable[[], Any]) -> Any:
     return known[what]
 
 
+def expanded(path: str | Path, name: str = "") -> Path:
+    """The path with its ~ or ~USER replaced.
+
+    Raises:
+        UserError: no such user; `name` is the field or flag that it comes from.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}={path}: ~ names the home of a user that is not known here".removeprefix("=")) from None
+
+
 def located(path: str | Path) -> Path:
     """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     return path / "last.ckpt" if path.is_dir() else path
 
 

@@ -7,7 +7,6 @@ object that was found; orange, a detection of none (or a second one of the same)
 difficult one, which does not count.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError, check_picture, one_line
 from hbo.runs import rows
 from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
+from hbo.words import Parser
 
 COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}
 LIKELY = 0.5  # scores from which a detection is drawn
@@ -147,9 +147,7 @@ def one(image: Image.Image, found: dict[str, Tensor], classes: Sequence[str], ti
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hbo.analysis.detections", description="A run's detections over its images."
-    )
+    parser = Parser(prog="python -m hbo.analysis.detections", description="A run's detections over its images.")
     parser.add_argument("folder", type=Path, help="OUT/STUDY/KEY of a finished detector.")
     parser.add_argument("--data_dir", help="Where its data lie now; left out: where they lay.")
     parser.add_argument("--images", type=int, default=8, help="How many, evenly through the set. [8]")

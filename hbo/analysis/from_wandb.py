@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hbo import files
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -43,7 +44,7 @@ def read(path: str) -> list[Found]:
     except Exception as error:  # whatever the client raises: the network, the key, the project
         raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
     host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_").replace(":", "_")
-    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hbo" / "wandb" / host / path
+    folder = files.expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hbo" / "wandb" / host / path
     once: dict[tuple[str, str], Found] = {}
     for run in listed:
         found = _read(run, folder / f"{run.id}.json")

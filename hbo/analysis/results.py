@@ -5,7 +5,6 @@ python -m hbo.analysis.results runs/default           # mean, deviation and n ov
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
-import argparse
 import csv
 import io
 import json
@@ -22,6 +21,7 @@ from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity, rows
 from hbo.tasks import COLUMNS, MORE
+from hbo.words import Parser
 
 METRICS = (*COLUMNS, *MORE, "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
@@ -94,7 +94,7 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
         from hbo.analysis import from_wandb
 
         return ((row, curve) for row, curve in from_wandb.read(source[6:]) if not studies or row.get("study") in studies)
-    path = Path(source).expanduser()
+    path = files.expanded(source)
     if path.suffix == ".csv":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
@@ -283,7 +283,7 @@ def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m hbo.analysis.results",
         description="Rows as one table: mean ± deviation over the seeds. A study's bare name also writes TO/STUDY.csv.",
     )

@@ -27,6 +27,7 @@ from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity
 from hbo.runs.rows import main_metric
+from hbo.words import Parser
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
@@ -308,7 +309,7 @@ def _crossed(rows: Any, factors: list[str]) -> bool:
     return len(rows[factors].drop_duplicates()) == np.prod([rows[name].nunique() for name in factors])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """What the commands that read a study share; `from_arguments` reads it."""
     parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
@@ -323,7 +324,7 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
+    parser = Parser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
     add_arguments(parser)
     with one_line():
         found = from_arguments(parser.parse_args(argv))

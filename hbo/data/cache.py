@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbo import files
 from hbo.config import Run
 from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
@@ -106,8 +107,8 @@ def root(run: Run) -> Path:
             raise UserError(f"cache=ram: needs {MEMORY}, which this system lacks; take --cache disk")
         return MEMORY / f"hbo-{os.getuid()}"
     if run.cache_dir:
-        return Path(run.cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hbo"
+        return files.expanded(run.cache_dir)
+    return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hbo"
 
 
 def opened(run: Run, content: Content) -> Pixels:

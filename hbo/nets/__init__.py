@@ -8,7 +8,6 @@ up, or down where the network's own steps do.
 """
 
 import difflib
-import math
 from typing import get_args
 
 from torchvision.models import MobileNetV2
@@ -36,6 +35,7 @@ __all__ = [
     "published_divisor", "round_channels", "table_of",
 ]  # fmt: skip
 ZOOS = ("torchvision", "timm", "pytorchcv")
+WIDEST, MOST_DIVISOR = 100, 4096  # beyond any network that can be held
 
 
 def check(net: str, block: Block, width: float | None, divisor: int | None, first_stage: FirstStage = "release") -> None:
@@ -62,10 +62,10 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
         raise UserError(
             f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
         )
-    if width is not None and not 0 < width < math.inf:
-        raise UserError(f"width={width}: must be positive")
-    if divisor is not None and divisor < 1:
-        raise UserError(f"divisor={divisor}: must be at least 1")
+    if width is not None and not 0 < width <= WIDEST:
+        raise UserError(f"width={width}: must be positive, and at most {WIDEST}")
+    if divisor is not None and not 1 <= divisor <= MOST_DIVISOR:
+        raise UserError(f"divisor={divisor}: must be at least 1, and at most {MOST_DIVISOR}")
 
 
 def build(

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hbo import files
 from hbo.config import Run, key_of, to_yaml
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -24,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb"
 
 def folder(run: Run, key: str | None = None) -> Path:
     """Where the run lives; a key that is known saves looking at its images again."""
-    return Path(run.out).expanduser() / run.study / (key or run.key())
+    return files.expanded(run.out) / run.study / (key or run.key())
 
 
 def read(where: Path) -> dict[str, Any] | None:
@@ -49,7 +50,7 @@ def write(where: Path, row: dict[str, Any]) -> None:
 
 def elsewhere(run: Run) -> Path | None:
     """Where another study has the run's key finished."""
-    for path in sorted(Path(run.out).expanduser().glob(f"*/{run.key()}/row.json")):
+    for path in sorted(files.expanded(run.out).glob(f"*/{run.key()}/row.json")):
         if path.parent.parent.name != run.study and (read(path.parent) or {}).get("state") == "done":
             return path.parent
     return None

@@ -91,7 +91,7 @@ def _entries(study: Study) -> list[Entry]:
 
 def finished_elsewhere(plan: list[Entry]) -> dict[str, Path]:
     """Key -> where any study has it finished, of the folders that the plan's runs lie in."""
-    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
+    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
     wanted = {entry.key for entry in plan}
     paths = [path.parent for root in roots for path in root.glob("*/*/row.json") if path.parent.name in wanted]
     return {path.name: path for path in sorted(paths) if (rows.read(path) or {}).get("state") == "done"}
@@ -212,7 +212,7 @@ def estimate(plan: list[Entry]) -> str:
 def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
     """Finished rows of this machine, wherever the plan's runs lie, and what each is but for its seed."""
     here = rows.machine()
-    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
+    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
     found = [rows.read(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
     done = [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
     return [(identity.of_row(row), row) for row in done]

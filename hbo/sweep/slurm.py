@@ -13,11 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from hbo import files
-from hbo.config import did_you_mean
 from hbo.errors import UserError
 from hbo.runs import signals
 from hbo.runs.lock import BEAT, BUSY, STALE
@@ -25,6 +23,7 @@ from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command
 from hbo.sweep.study import Study
+from hbo.words import did_you_mean
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
 NOTICE = 120  # seconds before the time limit at which a run is told to save
@@ -118,7 +117,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
         if asked.get("gpus", devices) != devices:
             raise UserError(f"gpus={asked['gpus']}: these runs have devices={devices}; add --devices_per_run {asked['gpus']}")
         assert group[0].run is not None
-        logs = Path(group[0].run.out).expanduser().resolve() / group[0].run.study / "slurm"
+        logs = files.expanded(group[0].run.out).resolve() / group[0].run.study / "slurm"
         try:
             executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=TIMEOUTS, slurm_python=PYTHON)
             executor.update_parameters(**parameters(asked, study.name, devices, nodes, threads))

@@ -118,7 +118,7 @@ def torchvision_set(run: Run, name: str, **kwargs: Any) -> Any:
     from torchvision import datasets
 
     if run.download and run.data_dir:
-        Path(run.data_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        files.expanded(run.data_dir).mkdir(parents=True, exist_ok=True)
     root = SETS[run.data].root(run.data, run.data_dir)
     try:
         return getattr(datasets, name)(root, download=run.download, **kwargs)
