@@ -6,6 +6,8 @@ import re
 import sys
 from typing import NoReturn
 
+from hbo.errors import flat
+
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """`; did you mean NEAREST?`, or nothing."""
@@ -27,5 +29,5 @@ class Parser(argparse.ArgumentParser):
             message = unknown_flag(message.split(": ", 1)[1].split()[0], list(self._option_string_actions))
         elif found := re.match(r"argument ([^:]+): (.*)", message):  # its own words for a value
             message = f"{found[1]}: {found[2]}"
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {flat(message)}", file=sys.stderr)
         raise SystemExit(2)

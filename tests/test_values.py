@@ -1,6 +1,8 @@
 """One rule for values: a flag, --config, a sweep, a variant and Python take and refuse the same, in one line."""
 
+import dataclasses
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -79,7 +81,7 @@ def test_what_is_refused_is_refused_everywhere(way, name, text, tmp_path):
     ("net", 7, "net=7: must be text; put it in quotes"),
     ("net", False, "YAML takes yes, no, on and off"),
     ("wandb", False, "put the word in quotes"),
-    ("study", __import__("datetime").date(2024, 5, 1), "YAML takes it for a date"),
+    ("study", date(2024, 5, 1), "YAML takes it for a date"),
     ("out", "a\0b", "must be text"),
     ("epochs", "010", "without the leading zero"),
     ("threads", None, "must be a whole number"),
@@ -91,8 +93,6 @@ def test_what_was_wrong_is_said_with_what_yaml_makes_of_it(name, value, word):
 
 
 def test_a_number_is_one_value_in_a_run_made_from_another():
-    import dataclasses
-
     run = resolve(data="digits")
     assert dataclasses.replace(run, lr=1).key() == dataclasses.replace(run, lr=1.0).key()
     with pytest.raises(UserError, match="k=True"):
@@ -155,11 +155,12 @@ def test_a_cap_is_looked_at_before_the_grid_is_listed(tmp_path):
     assert [(row["k"], row["seed"]) for row in study.read(path).rows] == [(0, 0), (0, 1), (0, 2)]
 
 
-def test_set_reads_as_a_flag_does(tmp_path):
+def test_set_reads_as_a_flag_does(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(HEAD)
     for text, word in (("seed=010", "010 is 8"), ("k={a: 1}", "must be a whole number"), ("seed=[]", "at least one")):
         with pytest.raises(SystemExit):
             sweep(["status", str(tmp_path / "s.yaml"), "--set", text])
+        assert word in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         sweep(["status", str(tmp_path / "s.yaml"), "--set", "study=2024-05-01", "--set", f"out={tmp_path}"])
     assert stop.value.code == 0
