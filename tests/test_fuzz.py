@@ -24,7 +24,7 @@ from hbo.sweep.__main__ import main as sweep
 NAMES = [f.name for f in fields(Run)]
 # Words as YAML and as a shell have them; those of a kind beside each other.
 WORDS = [
-    "0", "1", "2", "-1", "1.0", "1.5", "1e-3", "1e3", "1e400", "-0", "010", "0x10", "0b1", "1:30", "1_000", "9" * 30, "9" * 5000, "1e", "+1", "١",
+    "0", "1", "2", "-1", "1.0", "1.5", "1e-3", "1e3", "1e400", "-0", "010", "0x10", "0b1", "1:30", "1_000", "9" * 30, "9" * 5000, "1e", "+1",
     ".nan", "nan", ".inf", "-.inf", "inf", "null", "~", "None", "", " ", "yes", "no", "on", "off", "true", "False", "TRUE", "y",
     "2024-05-01", "2024-13-45", "2024-05-01 10:00:00", "[1, 2]", "[]", "[1", "{a: 1}", "{1, 2, 3}", "{}", "{" * 2000 + "}" * 2000, "[" * 3000,
     "{value: 1}", "!!int x", "!!python/object:os.system x", "!!set {a}", "!!binary aGk=", "&a [*a]", "*a", "? x", "- 1", "a: b: c", "%", "@x", "`",
@@ -34,7 +34,22 @@ WORDS = [
 ]  # fmt: skip
 OWN = ["--json", "--help=1", "--to", "--file", "--csv", "--count", "--set", "--workers", "--only", "--score", "--image", "--source", "--metric",
        "--format", "--study", "--calibration", "--plain", "--int8", "--slurm", "--seeds", "-x", "--", "--kk", "--batch_size", "--"]  # fmt: skip
-KEYS = ["value", "values", "probabilities", "distribution", "min", "max", "q", "mu", "sigma", "a", "b", "parameters", "vals", "1"]
+KEYS = [
+    "value",
+    "values",
+    "probabilities",
+    "distribution",
+    "min",
+    "max",
+    "q",
+    "mu",
+    "sigma",
+    "a",
+    "b",
+    "parameters",
+    "vals",
+    "1",
+]
 KINDS = ["uniform", "int_uniform", "q_uniform", "log_uniform", "q_log_uniform_values", "inv_log_uniform", "normal", "beta", "categorical", "constant",
          "log_normal", "log_uniform_values", "categorical_w_probabilities"]  # fmt: skip
 TOP = ["name", "description", "method", "metric", "command", "run_cap", "parameters", "early_terminate", "metod"]

@@ -126,7 +126,10 @@ WRONG = [
     (HEAD + "run_cap: 010\n", "010 is 8"),
     (HEAD + "  seed: {min: 0, max: 3000000}\n", "more than 100000 runs"),
     (HEAD.replace("grid", "random") + "  lr: {distribution: log_normal, mu: 1000}\nrun_cap: 2\n", "out of range"),
-    (HEAD.replace("grid", "random") + "  lr: {distribution: q_uniform, min: 0, max: 1, q: 1.0e-320}\nrun_cap: 2\n", "out of range"),
+    (
+        HEAD.replace("grid", "random") + "  lr: {distribution: q_uniform, min: 0, max: 1, q: 1.0e-320}\nrun_cap: 2\n",
+        "out of range",
+    ),
     (HEAD.replace("grid", "random") + "run_cap: 3000000\n", "more than 100000"),
     ("", "must be a mapping"),
 ]
@@ -145,7 +148,11 @@ def test_a_wrong_sweep_file_is_one_line(text, word, tmp_path, capsys):
 
 def test_bounds_without_a_point_are_numbers():
     """1e-4 is text in YAML 1.1; W&B's own examples write it."""
-    assert parameters.distribution("lr", {"min": "1e-4", "max": "1e-1"}) == {"min": 1e-4, "max": 1e-1, "distribution": "uniform"}
+    assert parameters.distribution("lr", {"min": "1e-4", "max": "1e-1"}) == {
+        "min": 1e-4,
+        "max": 1e-1,
+        "distribution": "uniform",
+    }
     assert parameters.distribution("k", {"min": 1, "max": 3})["distribution"] == "int_uniform"
 
 

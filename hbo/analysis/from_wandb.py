@@ -4,6 +4,7 @@ What was read stays in ~/.cache/hbo/wandb, a file a run, and is read again only 
 changed; removing the folder forgets it.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import fields
@@ -56,7 +57,7 @@ def read(path: str) -> list[Found]:
 
 def _read(run: Any, cached: Path) -> Found:
     stamp = [run.state, run.heartbeatAt]
-    if cached.exists():
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is asked for again
         kept = json.loads(cached.read_text())
         if kept["stamp"] == stamp:
             return Found(kept["row"], kept["curve"])

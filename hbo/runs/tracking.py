@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from hbo.config import Run, resolve
-from hbo.errors import UserError
-from hbo.runs import signals
+from hbo.errors import UserError, first_line
+from hbo.runs import rows, signals
 
 
 def mode(run: Run) -> str:
@@ -143,10 +143,15 @@ class Mirror:
 
 def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     """A finished row as a W&B run, for the agent that asked for it."""
-    with open(folder / "metrics.csv", newline="") as file:
-        points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
+    try:
+        with open(folder / "metrics.csv", newline="") as file:
+            points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
+        points = [point | {name: int(point[name]) for name in ("epoch", "step")} for point in points]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); passed over")
+        points = []
     it = Mirror(run, folder)
-    it.log([point | {name: int(point[name]) for name in ("epoch", "step")} for point in points])
+    it.log(points)
     it.finish(row)
 
 

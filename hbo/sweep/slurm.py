@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from hbo import files
-from hbo.errors import UserError
-from hbo.runs import signals
+from hbo.errors import UserError, first_line
+from hbo.runs import rows, signals
 from hbo.runs.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
@@ -199,8 +200,8 @@ def mark_queued(runs: list[Entry]) -> None:
     for entry in runs:
         if entry.run and entry.state in UNFINISHED:
             path = entry.home / "slurm.json"
-            if path.exists():
-                jobs[json.loads(path.read_text())["job"]] = entry
+            if path.exists() and (job := _job(path)):
+                jobs[job] = entry
     if not jobs or shutil.which("squeue") is None:
         return
     arrays = ",".join(sorted({job.split("_")[0] for job in jobs}))
@@ -209,3 +210,12 @@ def mark_queued(runs: list[Entry]) -> None:
         job, state = line.split()
         if job in jobs:
             jobs[job].state = "running" if state in ("RUNNING", "COMPLETING") else "queued"
+
+
+def _job(path: Path) -> str:
+    """The job that a run was submitted as; nothing, and a warning, where the file does not say."""
+    try:
+        return str(json.loads(path.read_text())["job"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        rows.pass_over(f"{path}: names no job ({first_line(error)}); passed over")
+        return ""

@@ -100,7 +100,7 @@ def sample(run: Run, images: int) -> Images:
     root = one.root(run.data, run.data_dir) / one.inner / "train"
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir() and not files.is_litter(entry.name))
     chosen = classes[:: math.ceil(len(classes) / 16)] if classes else []
     each = [islice((e.path for e in os.scandir(c) if files.is_image(e.name)), images) for c in chosen]
     paths = [path for together in zip_longest(*each) for path in together if path][:images]
