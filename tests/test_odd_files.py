@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, make_runs, make_voc
 
 from hbo.analysis import results, study
+from hbo.analysis.report import page
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.runs import lock, rows
@@ -25,17 +26,13 @@ FOREIGN = [
 ]  # fmt: skip
 
 
-def states(file: Path, *more: str) -> tuple[int, str]:
-    with pytest.raises(SystemExit) as stop:
-        sweep(["status", str(file), *more])
-    return stop.value.code, ""  # pyright: ignore[reportReturnType]
-
-
 @pytest.fixture
 def folder(tmp_path) -> tuple[Path, list[Path]]:
     """A study of three runs: the first is finished, of the second there is a file to be spoilt."""
     file = tmp_path / "s.yaml"
-    file.write_text(f"method: grid\nparameters: {{data: {{value: digits}}, seed: {{values: [0, 1, 2]}}, out: {{value: {tmp_path}/runs}}}}\n")
+    file.write_text(
+        f"method: grid\nparameters: {{data: {{value: digits}}, seed: {{values: [0, 1, 2]}}, out: {{value: {tmp_path}/runs}}}}\n"
+    )
     places = [rows.folder(resolve(**row)) for row in read(file).rows]
     for place in places[:2]:
         place.mkdir(parents=True)
@@ -89,7 +86,10 @@ def test_a_folder_named_replaced_hides_nothing(tmp_path):
     assert len(results.load(tmp_path / "more" / "replaced")) == len(runs)
 
 
-@pytest.mark.parametrize("content", [b"[1, 2]", b"\0\xff", b"7", b'{"pid": "me", "host": ["a"], "step": "3", "of": {}}', b'{"pid": -1, "step": true}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"[1, 2]", b"\0\xff", b"7", b'{"pid": "me", "host": ["a"], "step": "3", "of": {}}', b'{"pid": -1, "step": true}'],
+)
 def test_a_lock_that_is_none_is_a_lock_of_nobody_known(folder, content):
     file, (_, second, _) = folder
     (second / "lock.0").write_bytes(content)
@@ -111,7 +111,7 @@ def test_a_job_s_file_that_is_none_stops_no_study(folder, content):
 
 
 def test_a_curve_and_outcomes_that_are_none_lose_themselves_alone(tmp_path, capsys):
-    root = make_runs(tmp_path / "runs", "contraction", seed=[0], data=["elpv"])
+    root = make_runs(tmp_path / "runs", "contraction", seed=[0, 1], data=["elpv"])
     paths = [path.parent for path in sorted(root.glob("*/*/row.json"))]
     for path, content in zip(paths, (b"\0\xff\xfe", b"epoch,step\nx,y\n", b"a\n1,2,3\n"), strict=False):
         (path / "metrics.csv").write_bytes(content)
@@ -142,7 +142,7 @@ def save(path: Path, lines: list[dict[str, str]], **how: str) -> Path:
 
 
 def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
-    with pytest.raises(UserError, match="separated by ';'.*save it with commas"):
+    with pytest.raises(UserError, match=r"separated by ';'.*save it with commas"):
         results.load(save(tmp_path / "semicolons.csv", lines, delimiter=";"))
     strange = [{**line, "git": "é"} for line in lines]
     with pytest.raises(UserError, match="not text in UTF-8"):
@@ -158,14 +158,16 @@ def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
     assert len(results.load(tmp_path)) == len(lines)  # the others are named and passed over
 
 
-@pytest.mark.parametrize("left_out", ["macs", "params", "seconds", "balanced_accuracy", "f1"])
+@pytest.mark.parametrize("left_out", [["macs"], ["seconds", "f1", "depths"], [*study.READ, "balanced_accuracy"]])
 def test_a_table_without_a_column_is_read_without_it(tmp_path, lines, left_out, capsys):
     for line in lines:
-        del line[left_out]
+        for name in left_out:
+            line.pop(name)
     path = save(tmp_path / "contraction.csv", lines)
     results.main([str(path)])
     study.main(["contraction", "--source", str(path)])
     assert "top-1" in capsys.readouterr().out
+    page(study.read("contraction", source=path))
 
 
 def test_names_with_blanks_in_a_list(tmp_path):

@@ -72,7 +72,8 @@ def of(study: Study) -> dict[str, Figure]:
     ours = study.done[study.done["depths"].map(len) > 0]
     switches = [f.name for f in fields(Block) if ours[f.name].nunique() > 1 and f.name != "scheme"]
     found = {name: accuracy(study, name) for name in switches}
-    found["macs"] = accuracy_cost(study, "macs")
+    if study.done["macs"].notna().all():
+        found["macs"] = accuracy_cost(study, "macs")
     if "latency_ms" in study.done and study.done["latency_ms"].notna().all():
         found["latency"] = accuracy_cost(study, "latency_ms")
     if not study.curves.empty:

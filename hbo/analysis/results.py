@@ -58,7 +58,7 @@ def curves(source: str | Path, *studies: str) -> pd.DataFrame:
     lines = [
         {"study": row["study"], "key": row["key"], **point} for row, curve in _read(str(source), studies) for point in curve
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else pd.Index(["study", "key"]))
 
 
 def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -31,6 +31,10 @@ from hbo.words import Parser
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
+# What a study says of its runs besides fields and metrics, where its source has it.
+READ = (
+    "macs", "params", "seconds", "depths", "train_images", "val_images", "versions", "git", "machine", "device", "resumed_at", "started",
+)  # fmt: skip
 
 
 @dataclass
@@ -82,9 +86,10 @@ class Study:
             found = stats.describe(group[self.metric], LEVEL)
             name = f"{LEVEL:.0%} of the mean {SHOWN[self.metric]}"
             line[name] = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found.n > 1 else "—"
-            line["M multiply-adds"] = f"{group['macs'].iloc[0] / 1e6:.2f}"
-            line["M parameters"] = f"{group['params'].iloc[0] / 1e6:.3f}"
-            line["seconds a run"] = results.mean(group["seconds"], 1)
+            costs = {name: group[name].iloc[0] for name in ("macs", "params")}
+            line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else "—"
+            line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else "—"
+            line["seconds a run"] = results.mean(group["seconds"], 1) if group["seconds"].notna().all() else "—"
             lines.append(line)
         notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
         missing = self.rows["state"].value_counts().drop("done", errors="ignore")
@@ -186,7 +191,9 @@ class Study:
         """Data and protocol, as far as all runs share them."""
         every = results.identities(self.done)
         differ = identity.varying(every)
-        images = f"{self.done['train_images'].iloc[0]:.0f} images to train on, {self.done['val_images'].iloc[0]:.0f} reported"
+        counted = [self.done[name].iloc[0] for name in ("train_images", "val_images")]
+        train, val = (f"{n:.0f}" if pd.notna(n) else "—" for n in counted)
+        images = f"{train} images to train on, {val} reported"
         size = "".join(
             f", {identity.value(every[0], name)} {unit}"
             for name, unit in (("resolution", "px"), ("epochs", "epochs"))
@@ -211,9 +218,9 @@ class Study:
                     "device": several("device"),
                     "threads": several("threads"),
                     "torch": versions.get("torch", "—"),
-                    "hours in all": f"{group['seconds'].sum() / 3600:.1f}",
+                    "hours in all": f"{group['seconds'].sum() / 3600:.1f}" if group["seconds"].notna().any() else "—",
                     "taken up again": int(sum(bool(steps) for steps in group["resumed_at"])),
-                    "first to last start": f"{group['started'].min()} to {group['started'].max()}",
+                    "first to last start": " to ".join(f(group["started"].dropna().map(str), default="—") for f in (min, max)),
                 }
             )
         return Table("How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1))
@@ -259,6 +266,8 @@ def settings(
     if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
+    rows = rows.assign(**{name: None for name in READ if name not in rows})  # of a table without them
+    rows["depths"] = rows["depths"].map(lambda depths: depths if isinstance(depths, list) else [])
     for name, value in where.items():
         rows = rows[rows[name] == value]
     if rows[rows["state"] == "done"].empty:

@@ -285,7 +285,18 @@ def headline(row: dict[str, Any]) -> str:
 
 
 def summary(row: dict[str, Any], where: Path) -> str:
-    """The few lines that a run ends with."""
+    """The few lines that a run ends with.
+
+    Raises:
+        UserError: the row lacks what they say.
+    """
+    try:
+        return _summary(row, where)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where / 'row.json'}: a finished row without {error}; --force runs it again") from None
+
+
+def _summary(row: dict[str, Any], where: Path) -> str:
     lines = TASKS[row.get("task", "classify")].report(row)
     if row.get("left_out_boxes") or row.get("clipped_boxes"):
         lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))
