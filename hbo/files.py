@@ -107,6 +107,11 @@ def contents(files: Iterable[str]) -> tuple[list[int | str], bool]:
     return [next(hashes) if wanted else size for wanted, size in zip(read, sizes, strict=True)], whole
 
 
+def hashes(files: Iterable[str]) -> list[str]:
+    """The hash of each file's bytes, however many."""
+    return _in_threads(_hash, list(files))
+
+
 def _in_threads(function: Callable[[str], Any], files: list[str]) -> list[Any]:
     """The function of each file; a folder on another machine answers several at once."""
     parts = [files[i : i + 256] for i in range(0, len(files), 256)]
