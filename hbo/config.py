@@ -20,7 +20,7 @@ from hbo.tasks.detect.spec import Fields as Detect
 from hbo.tasks.reid.spec import Fields as Reid
 from hbo.tasks.spec import require
 from hbo.values import field_types, shown, typed
-from hbo.words import did_you_mean
+from hbo.words import did_you_mean, other_name
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,9 @@ def checked(name: Any, value: Any) -> Any:
     """
     kinds = field_types(Run)
     if name not in kinds:
-        raise UserError(f"{shown(name) if not isinstance(name, str) else name}: no such field{did_you_mean(name, list(kinds))}")
+        raise UserError(
+            f"{shown(name) if not isinstance(name, str) else name}: no such field{other_name(str(name), list(kinds))}"
+        )
     if name == "milestones" and type(value) in (int, float):
         value = str(value)  # YAML has one of them as a number
     return typed(name, kinds[name], value)

@@ -142,6 +142,8 @@ def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
         files.write_atomically(folder / "config.yaml", config.to_yaml(run))
         keep.mirror = tracking.Mirror(run, folder)
         row["wandb_mode"] = keep.mirror.mode
+        if keep.mirror.id != row["key"]:
+            row["wandb_run"] = keep.mirror.id
         rows.write(folder, row | {"state": "unfinished"})
         keep.lock, lock.progress = lock, keep.progress
     if run.compile:

@@ -19,7 +19,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from hbo.errors import UserError
-from hbo.words import did_you_mean
+from hbo.words import other_value
 
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
@@ -48,7 +48,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         if isinstance(value, str) and value in parts:
             return value
-        near = did_you_mean(value, list(parts)) if isinstance(value, str) else _hint(value)
+        near = other_value(name, value, list(parts)) if isinstance(value, str) else _hint(value)
         raise UserError(f"{name}={shown(value)}: choose from {', '.join(parts)}{near}")
     if NoneType in parts:
         if value is None or (isinstance(value, str) and value == "null"):

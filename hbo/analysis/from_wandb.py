@@ -66,7 +66,11 @@ def _read(run: Any, cached: Path) -> Found:
     # The summary also has the last point of the curve, its `lr` in the place of the field's, and W&B's own.
     rest = {n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED}
     if "state" not in rest:
-        rest = {"key": run.id, "state": STATES.get(run.state, "failed"), **{n: rest[n] for n in ("error",) if n in rest}}
+        rest = {
+            "key": run.id.partition("-")[0],
+            "state": STATES.get(run.state, "failed"),
+            **{n: rest[n] for n in ("error",) if n in rest},
+        }
     else:
         rest = {name: value for name, value in rest.items() if name not in ("epoch", "step", "error")}
     curve = [{n: v for n, v in point.items() if n[0] != "_"} for point in run.scan_history()]

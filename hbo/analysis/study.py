@@ -116,7 +116,7 @@ class Study:
                 "p (sign flips)": f"{line['p_exact']:.3f}",
                 "least p of sign flips": f"{line['least_p']:.3f}",
                 "P(higher)": f"{line['superiority']:.2f} [{line['superiority_low']:.2f}, {line['superiority_high']:.2f}]",
-                "detectable": points(line["detectable"]).lstrip("+"),
+                "detectable": points(line["detectable"]).lstrip("+") if line["sd"] else "—",  # no spread says nothing
                 "verdict": line["verdict"],
             }
             for line in self.comparisons(metric).to_dict("records")
@@ -161,7 +161,10 @@ class Study:
         factors = [name for name in results.varying(self.done) if name in {f.name for f in fields(Block)}]
         if len(factors) < 2 or len(self.done) < 2 * len(self.arms) or not _crossed(self.done, factors):
             return None
-        table = stats.effects(self.done, factors, self.metric)
+        try:
+            table = stats.effects(self.done, factors, self.metric)
+        except UserError:  # runs without any spread: nothing moves
+            return None
         shown = table.assign(
             share=[f"{100 * x:.1f} %" for x in table["share"]],
             **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},

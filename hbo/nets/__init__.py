@@ -46,10 +46,8 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
     """
     zoo, _, name = net.partition(":")
     if net not in TABLES and (zoo not in ZOOS or not name):
-        near = difflib.get_close_matches(net, TABLES, n=1)
         raise UserError(
-            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME"
-            + (f"; did you mean {near[0]}?" if near else "")
+            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME{_near(net)}"
         )
     if first_stage not in get_args(FirstStage):
         raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
@@ -66,6 +64,17 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
         raise UserError(f"width={width}: must be positive, and at most {WIDEST}")
     if divisor is not None and not 1 <= divisor <= MOST_DIVISOR:
         raise UserError(f"divisor={divisor}: must be at least 1, and at most {MOST_DIVISOR}")
+
+
+def _near(net: str) -> str:
+    """The network that was meant: one of a zoo without the zoo's name, else the nearest by spelling."""
+    from torchvision import models
+
+    name = net.lower().replace("-", "_")
+    if name in models.list_models(module=models):
+        return f"; it is torchvision:{name} here"
+    near = difflib.get_close_matches(name, TABLES, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def build(

@@ -48,7 +48,8 @@ def by_agent() -> bool:
 class Mirror:
     """A W&B run that follows a row, from one process.
 
-    Its id is the key, or what a sweep's agent says; its config the flat fields, once. W&B's own process may be gone (a
+    Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained anew under a key that
+    W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve belongs to one training. W&B's own process may be gone (a
     signal to all processes of a job ends it): then another takes the same W&B run up. Whatever W&B does, the row is not
     touched by it.
 
@@ -59,6 +60,7 @@ class Mirror:
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder, self.mode = run, folder, mode(run)
         self.experiment: Any = None
+        self.id, self.anew = self._known()
         if self.mode == "disabled":
             return
         os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
@@ -77,13 +79,32 @@ class Mirror:
             self._init()
 
     def _init(self) -> None:
+        """Open the W&B run; a new training passes by those that have another's curve."""
+        self._open()
+        while self.anew and not by_agent() and self.experiment.summary.get("step") is not None:
+            self.experiment.finish()
+            key, _, number = self.id.partition("-")
+            self.id = f"{key}-{int(number or 1) + 1}"
+            self._open()
+        self.anew = False
+
+    def _known(self) -> tuple[str, bool]:
+        """The id under which the folder's training is known, and whether it is a new one."""
+        key = self.run.key()
+        before = len(list((self.folder.parent / "replaced").glob(f"{key}-*")))
+        usual = f"{key}-{before + 1}" if before else key
+        if not (self.folder / "last.ckpt").exists():
+            return usual, True
+        return (rows.sound(self.folder) or {}).get("wandb_run") or usual, False
+
+    def _open(self) -> None:
         import wandb
 
-        run, key, agent = self.run, self.run.key(), by_agent()  # in a sweep the agent's id and project count
+        run, agent = self.run, by_agent()  # in a sweep the agent's id and project count
         self.experiment = wandb.init(
-            name=f"{run.study}-{name(run)}-{key}",
+            name=f"{run.study}-{name(run)}-{self.id}",
             dir=self.folder,
-            id=None if agent else key,
+            id=None if agent else self.id,
             project=None if agent else run.project,
             resume="allow",
             group=run.study,

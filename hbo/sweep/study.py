@@ -8,7 +8,7 @@ from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.sweep.parameters import MOST, distribution, draw, grid
 from hbo.values import field_types, load, shown, whole
-from hbo.words import did_you_mean
+from hbo.words import did_you_mean, other_name
 
 KEYS = ("name", "description", "program", "project", "entity", "method", "metric", "command", "run_cap", "parameters")
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
@@ -75,7 +75,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         parameters[name] = {"values": value} if isinstance(value, list) else {"value": value}
     for name, parameter in parameters.items():
         if name not in field_types(Run):
-            raise UserError(f"parameters.{name}: no such field{did_you_mean(name, list(field_types(Run)))}")
+            raise UserError(f"parameters.{name}: no such field{other_name(str(name), list(field_types(Run)))}")
         parameters[name] = distribution(name, parameter)
     cap = content.get("run_cap")
     if cap is not None and (whole(cap) or 0) < 1:
