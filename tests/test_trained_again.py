@@ -1,8 +1,10 @@
 """A key that is trained a second time has a W&B run of its own: no old curve under a new summary."""
 
 import json
+import shutil
 
 import pytest
+from conftest import call, only_row
 from services import wandb_server
 from test_agents import read_back
 

@@ -84,7 +84,7 @@ def test_a_summary_says_what_accuracy_hides():
 
 def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path):
     """All arms at 50.00 %: a difference of zero, no spread, and nothing that could have been found."""
-    for name in ("contraction", "concat"):
+    for name in ("contraction", "contraction_uniform"):
         with open(ROOT / "ablations" / f"{name}.csv", newline="") as file:
             lines = [{**line, "top1": "0.5", "balanced_accuracy": "0.5", "f1": "0.0"} for line in csv.DictReader(file)]
         with open(tmp_path / f"{name}.csv", "w", newline="") as file:

@@ -116,7 +116,7 @@ class Study:
                 "p (sign flips)": f"{line['p_exact']:.3f}",
                 "least p of sign flips": f"{line['least_p']:.3f}",
                 "P(higher)": f"{line['superiority']:.2f} [{line['superiority_low']:.2f}, {line['superiority_high']:.2f}]",
-                "detectable": points(line["detectable"]).lstrip("+") if line["sd"] else "—",  # no spread says nothing
+                "detectable": points(line["detectable"]).lstrip("+") if line["detectable"] else "—",  # no spread says nothing
                 "verdict": line["verdict"],
             }
             for line in self.comparisons(metric).to_dict("records")
