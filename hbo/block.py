@@ -7,9 +7,7 @@ Shapes: B images, C channels, H rows, W columns.
 """
 
 import math
-import typing
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from hbo.errors import UserError
 from hbo.kernels.depthwise import Depthwise
 from hbo.kernels.norm import BatchNorm
+from hbo.values import check_types
 
 PIXELSHUFFLE = "b (c i j) h w -> b c (h i) (w j)"
 
@@ -49,31 +48,13 @@ class Block:
     """Size, odd, of the contraction's and of the last depthwise convolution."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_types(self)
         if self.k < 0:
             raise UserError(f"k={self.k}: a block cannot have fewer than 0 contraction units")
         if not 0 <= self.concat_ratio < 1:
             raise UserError(f"concat_ratio={self.concat_ratio}: must lie in [0, 1); at 1 nothing would be computed")
-        if self.kernel < 1 or self.kernel % 2 == 0:
-            raise UserError(f"kernel={self.kernel}: must be odd and positive, so that padding keeps the map's size")
-
-
-@cache
-def _types(owner: type) -> dict[str, typing.Any]:
-    return typing.get_type_hints(owner)
-
-
-def check_choices(switches: object) -> None:
-    """Refuse a field of a dataclass whose value is not one of its `Literal` choices, or not of its plain type."""
-    for name, kind in _types(type(switches)).items():
-        value = getattr(switches, name)
-        choices = typing.get_args(kind)
-        if typing.get_origin(kind) is Literal and value not in choices:
-            raise UserError(f"{name}={value!r}: choose from {', '.join(map(str, choices))}")
-        if kind is int and type(value) is not int:
-            raise UserError(f"{name}={value!r}: must be a whole number")
-        if kind is bool and type(value) is not bool:
-            raise UserError(f"{name}={value!r}: must be true or false")
+        if not 1 <= self.kernel <= 255 or self.kernel % 2 == 0:
+            raise UserError(f"kernel={self.kernel}: must be odd and in [1, 255], so that padding keeps the map's size")
 
 
 def conv_norm(cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:

@@ -3,7 +3,6 @@
 resolve(k=2) -> Run        defaults <- recipe of the data set <- what is given
 """
 
-import difflib
 import hashlib
 import json
 import re
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from hbo import files, nets
-from hbo.block import Block, check_choices
+from hbo.block import Block
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
 from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
@@ -20,6 +19,8 @@ from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
 from hbo.tasks.reid.spec import ReidFields
 from hbo.tasks.spec import require
+from hbo.values import field_types, shown, typed
+from hbo.words import did_you_mean, other_name
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # the types of all fields first: what follows compares
+        for name in ("out", "data_dir", "cache_dir", "backbone_checkpoint"):
+            if (path := getattr(self, name)) is not None:
+                files.expanded(path, name)
         nets.check(self.net, block_of(self), self.width, self.divisor, self.first_stage)
         self._check_ranges()
         self._check_task()
@@ -97,7 +101,9 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
         for name in ("limit_batches", "eval_resize"):
             require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
         require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
-        require(self, "resolution", self.resolution >= 32, "must be at least 32")
+        require(self, "resolution", 32 <= self.resolution <= 2**16, "must be at least 32, and at most 65536")
+        for name in ("epochs", "batch", "devices", "num_nodes", "threads", "workers", "limit_batches", "eval_resize"):
+            require(self, name, (getattr(self, name) or 0) < 2**31, "must be less than 2**31")
         require(self, "seed", self.seed < 2**32, "must be less than 2**32")
         require(
             self,
@@ -221,15 +227,10 @@ def resolve(**given: Any) -> Run:
     Raises:
         UserError: an unknown field or data set, or a value out of range.
     """
-    known = [f.name for f in fields(Run)]
-    for name in given:
-        if name not in known:
-            raise UserError(f"{name}: no such field{did_you_mean(name, known)}")
+    given = {name: checked(name, value) for name, value in given.items()}
     if given.get("variant") is not None:
         given = _together(given)
     data = given.get("data") or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
-    if data not in SETS:
-        raise UserError(f"data={data!r}: choose from {', '.join(SETS)}{did_you_mean(str(data), list(SETS))}")
     check_folder(data, given.get("data_dir"), given.get("skip_bad"))
     task = TASKS[task_of(data)]
     own = task.recipe(SETS[data].recipe, given)
@@ -244,7 +245,7 @@ def resolve(**given: Any) -> Run:
     elif net in nets.TABLES:
         width = values.get("width", Run.width)
         values["width"] = 1.0 if width is None else width
-        if values.get("divisor") is None and isinstance(values["width"], (int, float)) and values["width"] > 0:
+        if values.get("divisor") is None and values["width"] > 0:
             values["divisor"] = nets.published_divisor(net, values["width"])
     else:
         if given.get("width") is not None or given.get("divisor") is not None:
@@ -255,14 +256,23 @@ def resolve(**given: Any) -> Run:
     if "milestones" not in given and "milestones" in own:
         values["milestones"] = _scaled(own, values)
     values |= task.settle(values, given)
-    if values.get("milestones") is not None:
-        values["milestones"] = str(values["milestones"])  # YAML has one of them as a number
-    for field in fields(Run):  # 1 and 1.0 are one value, and one key
-        if field.type in (float, float | None) and type(values.get(field.name)) is int:
-            values[field.name] = float(values[field.name])
-    run = Run(**values)
-    check_choices(run)
-    return run
+    return Run(**values)
+
+
+def checked(name: Any, value: Any) -> Any:
+    """A field's value in the field's type.
+
+    Raises:
+        UserError: no such field, or a value of another type.
+    """
+    kinds = field_types(Run)
+    if name not in kinds:
+        raise UserError(
+            f"{shown(name) if not isinstance(name, str) else name}: no such field{other_name(str(name), list(kinds))}"
+        )
+    if name == "milestones" and type(value) in (int, float):
+        value = str(value)  # YAML has one of them as a number
+    return typed(name, kinds[name], value)
 
 
 def _scaled(recipe: dict[str, Any], values: dict[str, Any]) -> str | None:
@@ -279,8 +289,6 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: it is not NAME=VALUE NAME=VALUE, or contradicts what is given otherwise.
     """
-    import yaml
-
     known = [f.name for f in fields(Run) if f.name != "variant"]
     named: dict[str, Any] = {}
     for word in str(given["variant"]).split():
@@ -289,7 +297,7 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"variant={given['variant']!r}: {word!r} must be NAME=VALUE, each field once{did_you_mean(name, known)}"
             )
-        named[name] = yaml.safe_load(text)
+        named[name] = checked(name, text)
         if name in given and given[name] != named[name]:
             raise UserError(f"{name}={given[name]!r}: variant={given['variant']!r} says {named[name]!r}; give one of them")
     return given | named
@@ -302,20 +310,15 @@ def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     net, macs = values.get("net", Run.net), values["match_macs"]
     if net not in nets.TABLES:
         raise UserError(f"match_macs={macs}: {net} comes in one width; leave it out")
-    if not isinstance(macs, (int, float)) or macs <= 0:
+    if macs <= 0:
         raise UserError(f"match_macs={macs}: must be positive, in millions")
     block = Block(**{f.name: values[f.name] for f in fields(Block) if f.name in values})
     stage, divisor = values.get("first_stage", Run.first_stage), given.get("divisor") or 2
     nets.check(net, block, None, divisor, stage)
-    width, _ = width_for(float(macs), net, block, divisor, stage)
+    width, _ = width_for(macs, net, block, divisor, stage)
     if given.get("width") not in (None, width):
         raise UserError(f"width={given['width']}: match_macs={macs:g} takes {width}; give one of them")
     return {"width": width, "divisor": divisor}
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def to_yaml(run: Run) -> str:

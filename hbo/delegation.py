@@ -6,7 +6,6 @@ Each deployed network (`hbo.deploy`; width 0.25, divisor 8, k = 1, 64 x 64) is l
 ExecuTorch's portable kernels, a map copied out of the delegate and back for each piece.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,15 +19,14 @@ from hbo.block import Block
 from hbo.errors import UserError, one_line
 from hbo.nets import build
 from hbo.text import aligned
+from hbo.words import Parser
 
 RESOLUTION = 64
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: `--json` or a table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hbo.delegation", description="Which upsamplings ExecuTorch hands to XNNPACK."
-    )
+    parser = Parser(prog="python -m hbo.delegation", description="Which upsamplings ExecuTorch hands to XNNPACK.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     args = parser.parse_args(argv)
     with one_line():

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST = 1500  # characters of a message
+
 
 class UserError(ValueError):
     """What the user typed, or has on disk, cannot be obeyed: what was wrong, the value, what to type instead."""
@@ -31,6 +33,12 @@ def check_picture(path: Path, flag: str) -> None:
         raise UserError(f"{flag}={path}: there is no folder {path.parent}")
 
 
+def flat(message: str) -> str:
+    """A message as one line, its middle left out where it repeats thousands of characters that were typed."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
 @contextmanager
 def one_line() -> Iterator[None]:
     """Turn a `UserError`, or one of the operating system, into a line on standard error and its exit status."""
@@ -39,7 +47,7 @@ def one_line() -> Iterator[None]:
     except UserError as error:
         # A loader's worker sends its traceback along; the message is what follows it.
         message = str(error).strip().split("DataError: ")[-1]
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {flat(message)}", file=sys.stderr)
         raise SystemExit(error.status) from None
     except KeyboardInterrupt:  # Ctrl-C where nothing has to be saved
         print("interrupted", file=sys.stderr)
@@ -48,5 +56,5 @@ def one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:  # a folder that cannot be written, a full disk, a server that is not there
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {flat(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -95,7 +95,7 @@ def export(
     if run.task != "classify":
         raise UserError(f"checkpoint {path}: trained to {run.task}; only classifiers can be exported")
     suffix = "-plain" * plain + "-int8" * int8 + ".onnx"
-    out = Path(file).expanduser() if file else path.with_name(path.stem + suffix)
+    out = files.expanded(file) if file else path.with_name(path.stem + suffix)
     if not out.parent.is_dir():
         raise UserError(f"file={out}: no such folder as {out.parent}")
     prepare_process(run)

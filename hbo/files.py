@@ -137,9 +137,21 @@ def looked_up(what: Any, compute: Callable[[], Any]) -> Any:
     return known[what]
 
 
+def expanded(path: str | Path, name: str = "") -> Path:
+    """The path with its ~ or ~USER replaced.
+
+    Raises:
+        UserError: no such user; `name` is the field or flag that it comes from.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}={path}: ~ names the home of a user that is not known here".removeprefix("=")) from None
+
+
 def located(path: str | Path) -> Path:
     """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     return path / "last.ckpt" if path.is_dir() else path
 
 
@@ -167,6 +179,11 @@ def contents(files: Iterable[str]) -> tuple[list[int | str], bool]:
     read = [whole or os.path.splitext(path)[1].lower() in UNCOMPRESSED for path in files]
     hashes = iter(_in_threads(_hash, [path for path, wanted in zip(files, read, strict=True) if wanted]))
     return [next(hashes) if wanted else size for wanted, size in zip(read, sizes, strict=True)], whole
+
+
+def hashes(files: Iterable[str]) -> list[str]:
+    """The hash of each file's bytes, however many."""
+    return _in_threads(_hash, list(files))
 
 
 def _in_threads(function: Callable[[str], Any], files: list[str]) -> list[Any]:

@@ -30,9 +30,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     run = flags.parse(argv)
     with one_line(), files.one_look():
-        row = fit(run)
-        where = rows.folder(run)
-    print(rows.summary(row, where))
+        said = rows.summary(fit(run), rows.folder(run))
+    print(said)
 
 
 def fit(run: Run) -> dict[str, Any]:

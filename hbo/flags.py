@@ -5,11 +5,14 @@ parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config
 
 import re
 import sys
-from dataclasses import asdict, fields
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from hbo.config import Run, did_you_mean, resolve, to_yaml
+from hbo import files
+from hbo.config import Run, checked, resolve, to_yaml
 from hbo.errors import UserError, one_line
+from hbo.values import field_types, load, shown
+from hbo.words import unknown_flag
 
 
 def make_parser(prog: str, about: str):
@@ -20,7 +23,6 @@ def make_parser(prog: str, about: str):
     parser = jsonargparse.ArgumentParser(prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None)
     parser.add_argument(
         "--config",
-        action=jsonargparse.ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
         help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.",
     )
     parser.add_argument("--print_config", action="store_true", help="Print the resolved fields as YAML and stop.")
@@ -30,64 +32,70 @@ def make_parser(prog: str, about: str):
 
 
 def given(parser: Any, argv: list[str]) -> dict[str, Any]:
-    """The fields that the command line, or a file of it, names; not the defaults.
+    """The fields that the command line, or a file of it, names; not the defaults. What comes later wins.
+
+    Fields are read here, by the one rule of `hbo.values`; the parser reads the command's own flags, and has the help.
 
     Raises:
         UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
     """
     import jsonargparse
 
-    argv = [arg for arg in argv if not arg.startswith("--_wandb")]  # what a requeued W&B run brings along
-    switches = {f"--{f.name}" for f in fields(Run) if f.type is bool}
-    # `--force` is `--force=true`, as with any other program.
-    argv = [
-        f"{arg}=true" if arg in switches and "".join(argv[i + 1 : i + 2])[:2] in ("", "--") else arg
-        for i, arg in enumerate(argv)
-    ]
+    found: dict[str, Any] = {}
+    kinds, rest, todo = field_types(Run), [], list(argv)
+    while todo:
+        arg = todo.pop(0)
+        flag, equals, value = arg.partition("=")
+        name = flag.removeprefix("--")
+        if arg.startswith("--_wandb"):  # what a requeued W&B run brings along
+            continue
+        if flag == name or (name not in kinds and name != "config"):
+            rest.append(arg)
+            continue
+        if not equals:
+            there = bool(todo) and not todo[0].startswith("--")
+            if not there and kinds.get(name) is not bool:
+                raise UserError(f"{flag}: needs a value")
+            value = todo.pop(0) if there else "true"  # `--force` is `--force=true`, as with any other program
+        found |= read_config(value) if name == "config" else {name: checked(name, value)}
     try:
-        namespace = parser.parse_args(argv, defaults=False)
-    except UnicodeDecodeError:
-        raise UserError("config: not a text file") from None
+        namespace = parser.parse_args(rest, defaults=False)
     except jsonargparse.ArgumentError as error:
-        raise UserError(_plain(str(error), argv)) from None
-    values = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config" and not k.startswith("_wandb")}
-    return values
+        raise UserError(_plain(str(error), parser)) from None
+    own = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config"}
+    return own | found
 
 
-def _plain(message: str, argv: list[str]) -> str:
+def read_config(source: str) -> dict[str, Any]:
+    """The fields of a YAML or JSON file, or of JSON text.
+
+    Raises:
+        UserError: no such file, or not a flat mapping of fields.
+    """
+    inline = source.lstrip().startswith("{")
+    name = "" if inline else source
+    try:
+        text = source if inline else files.expanded(source, "config").read_text()
+    except UnicodeDecodeError:
+        raise UserError(f"config={name}: not a text file") from None
+    except (OSError, ValueError) as error:  # a null byte in its name is a ValueError
+        raise UserError(f"config={name}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        content = load(text)
+        if not isinstance(content, dict):
+            raise UserError(f"{shown(content)}: must be a mapping, a field a line, such as `k: 2`")
+        return {n: checked(n, v) for n, v in content.items() if not str(n).startswith(("_wandb", "wandb_version"))}
+    except UserError as error:
+        raise UserError(f"{name}: {error}" if name else str(error)) from None
+
+
+def _plain(message: str, parser: Any) -> str:
     """Jsonargparse's message in one line of the user's words."""
-    names = [f.name for f in fields(Run)]
     if found := re.match(r"unrecognized arguments: (\S+)", message):
-        flag = found[1].split("=")[0]
-        return f"{flag}: no such flag{did_you_mean(flag, [f'--{n}' for n in names])}"
-    if found := re.match(r"Option '(\S+)' is not accepted", message):
-        return f"{found[1]}: no such field{did_you_mean(found[1], names)}"
+        return unknown_flag(found[1], list(parser._option_string_actions))
     if found := re.match(r'(?s)Parser key "(\w+)":\s+(.*)', message):
-        name, rest = found[1], " ".join(found[2].split())
-        field = Run.__dataclass_fields__.get(name)
-        value = (re.search(r"(?:Given value|Got value): (.*)", rest) or [None, None])[1]
-        if field is not None and value is not None:
-            choices = getattr(field.type, "__args__", ())
-            literal = getattr(field.type, "__origin__", None) is Literal
-            what = (
-                f"choose from {', '.join(map(str, choices))}"
-                if literal
-                else f"must be {_KINDS.get(str(field.type), getattr(field.type, '__name__', str(field.type)))}"
-            )
-            return f"{name}={value}: {what}{did_you_mean(value, [str(c) for c in choices]) if literal else ''}"
-        return f"--{name}: {rest}"
+        return f"--{found[1]}: {' '.join(found[2].split())}"
     return " ".join(message.split())
-
-
-_KINDS = {
-    "<class 'int'>": "a whole number",
-    "<class 'float'>": "a number",
-    "<class 'bool'>": "true or false",
-    "<class 'str'>": "text",
-    "int | None": "a whole number, or null",
-    "float | None": "a number, or null",
-    "str | None": "text, or null",
-}
 
 
 def parse(

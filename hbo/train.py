@@ -103,6 +103,8 @@ class TrainingSession:
         files.write_atomically(self.folder / "config.yaml", config.to_yaml(self.run))
         checkpointing.mirror = tracking.Mirror(self.run, self.folder)
         self.row["wandb_mode"] = checkpointing.mirror.mode
+        if checkpointing.mirror.id != self.row["key"]:
+            self.row["wandb_run"] = checkpointing.mirror.id
         rows.write(self.folder, self.row | {"state": "unfinished"})
         checkpointing.lock, lock.progress = lock, checkpointing.progress
 

@@ -202,11 +202,36 @@ def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how,
     photographs(folder, tmp_path)
 
 
+def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
+    """As jobs make it on their local disks: `cp -r`."""
+    first = photographs(folder, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    for i, path in enumerate(sorted(copy.rglob("*.png"))):
+        os.utime(path, (1000 + i, 1000 + i))
+    capsys.readouterr()
+    again = photographs(copy, tmp_path)
+    assert "have other times" in capsys.readouterr().err
+    assert all(torch.equal(a, b) for a, b in zip(batches(first.train), batches(again.train), strict=True))
+    photographs(copy, tmp_path)
+    assert capsys.readouterr().err == ""  # it was read once
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    image = copy / "train" / "a" / "1.png"
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(copy, tmp_path)
+
+
 def test_a_stale_one_is_refused(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     photographs(root, tmp_path)
     image = root / "train" / "a" / "1.png"
-    os.utime(image, (1, 1))  # written anew, as long as before
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1  # written anew, as long as before
+    image.write_bytes(content)
+    os.utime(image, (1, 1))
     with pytest.raises(DataError, match="stale, the images have changed"):
         photographs(root, tmp_path)
 

@@ -147,11 +147,11 @@ def test_flags_that_are_no_numbers_are_one_line(flag, value):
 
 @pytest.mark.parametrize(("parameter", "word"), [
     ({"values": [1, 2], "probabilities": [math.nan, 0.5]}, "sum up to 1"),
-    ({"distribution": "q_uniform", "min": 0, "max": 1, "q": math.nan}, "must be positive"),
-    ({"distribution": "normal", "mu": 0, "sigma": math.nan}, "must be positive"),
+    ({"distribution": "q_uniform", "min": 0, "max": 1, "q": math.nan}, "must be a number"),
+    ({"distribution": "normal", "mu": 0, "sigma": math.nan}, "must be a number"),
 ])  # fmt: skip
 def test_a_sweeps_numbers_that_are_none_are_refused(parameter, word):
-    from hbo.sweep import study
+    from hbo.sweep import parameters
 
     with pytest.raises(UserError, match=word):
-        study._checked("lr", parameter)
+        parameters.distribution("lr", parameter)

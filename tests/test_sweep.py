@@ -13,7 +13,8 @@ from hbo.errors import UserError
 from hbo.runs import cluster, lock, rows
 from hbo.sweep import plan, slurm
 from hbo.sweep.__main__ import main
-from hbo.sweep.study import draw, grid, read
+from hbo.sweep.parameters import distribution, draw, grid
+from hbo.sweep.study import read
 from hbo.tasks import SETS
 from hbo.tasks.build import network as build_net
 from hbo.tasks.build import open_data
@@ -34,9 +35,7 @@ def write(tmp_path):
 
 def parameters(given):
     """With distributions named, as reading a file does."""
-    from hbo.sweep.study import _checked
-
-    return {name: _checked(name, parameter) for name, parameter in given.items()}
+    return {name: distribution(name, parameter) for name, parameter in given.items()}
 
 
 @pytest.mark.parametrize("case", ORACLE["grid"], ids=lambda case: "-".join(case["parameters"]))

@@ -7,7 +7,6 @@ The claims are data (papers/hbonet/claims.yaml): cells of tables 2 to 9 with a t
 counted each time. An accuracy is judged by rows of the paper's own protocol alone; what other data sets say stands beside.
 """
 
-import argparse
 import json
 import math
 from collections import Counter
@@ -21,6 +20,7 @@ import yaml
 from hbo.analysis import published, results, stats, tables
 from hbo.config import describe_net, resolve
 from hbo.errors import UserError, one_line
+from hbo.words import Parser
 
 NAMES = stats.SHOWN | {"mmacs": "M multiply-adds"}
 
@@ -197,7 +197,7 @@ def totals(verdicts: list[Verdict]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status 0 whatever the verdicts are."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.claims", description="Each claim: met, missed or not run.")
+    parser = Parser(prog="python -m hbo.analysis.claims", description="Each claim: met, missed or not run.")
     parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
     parser.add_argument("--json", action="store_true", help="Print an object a claim instead.")
     args = parser.parse_args(argv)

@@ -7,7 +7,6 @@ object that was found; orange, a detection of none (or a second one of the same)
 difficult one, which does not count.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from hbo.data.sources import read_image, size_of
 from hbo.errors import UserError, check_picture, one_line
 from hbo.metrics import by_image
 from hbo.tasks.detect.draw import LIKELY, grid, marks
+from hbo.words import Parser
 
 
 def picture(folder: Path, data_dir: str | None = None, images: int = 8, score: float = LIKELY) -> Figure:
@@ -75,9 +75,7 @@ def per_class(done: pd.DataFrame) -> Table:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m hbo.analysis.detections", description="A run's detections over its images."
-    )
+    parser = Parser(prog="python -m hbo.analysis.detections", description="A run's detections over its images.")
     parser.add_argument("folder", type=Path, help="OUT/STUDY/KEY of a finished detector.")
     parser.add_argument("--data_dir", help="Where its data lie now; left out: where they lay.")
     parser.add_argument("--images", type=int, default=8, help="How many, evenly through the set. [8]")

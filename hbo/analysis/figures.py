@@ -6,7 +6,6 @@ colour-blind readers tell apart; markers, dashes and hatches say the same in gre
     python -m hbo.analysis.figures contraction mobilenetv2 --of k --to contraction      # contraction.pdf, .svg, .png
 """
 
-import argparse
 import io
 import math
 from dataclasses import fields
@@ -30,6 +29,7 @@ from hbo.block import Block
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.tasks import build
+from hbo.words import Parser
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
@@ -74,7 +74,8 @@ def of(study: Study) -> dict[str, Figure]:
     ours = study.done[study.done["depths"].map(len) > 0]
     switches = [f.name for f in fields(Block) if ours[f.name].nunique() > 1 and f.name != "scheme"]
     found = {name: accuracy(study, name) for name in switches}
-    found["macs"] = accuracy_cost(study, "macs")
+    if study.done["macs"].notna().all():
+        found["macs"] = accuracy_cost(study, "macs")
     if "latency_ms" in study.done and study.done["latency_ms"].notna().all():
         found["latency"] = accuracy_cost(study, "latency_ms")
     if not study.curves.empty:
@@ -308,7 +309,7 @@ def _words(switch: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: one figure of a study, or all that its rows allow."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.figures", description="Figures of a study.")
+    parser = Parser(prog="python -m hbo.analysis.figures", description="Figures of a study.")
     add_arguments(parser)
     parser.add_argument("--of", help="One of them: a switch, macs, latency or curves. [all, as TO_NAME]")
     parser.add_argument("--to", type=Path, help="Where, without the suffix. [STUDY]")

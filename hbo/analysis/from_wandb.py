@@ -4,12 +4,14 @@ What was read stays in ~/.cache/hbo/wandb, a file a run, and is read again only 
 changed; removing the folder forgets it.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hbo import files
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -43,7 +45,7 @@ def read(path: str) -> list[Found]:
     except Exception as error:  # whatever the client raises: the network, the key, the project
         raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
     host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_").replace(":", "_")
-    folder = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hbo" / "wandb" / host / path
+    folder = files.expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hbo" / "wandb" / host / path
     once: dict[tuple[str, str], Found] = {}
     for run in listed:
         found = _read(run, folder / f"{run.id}.json")
@@ -55,7 +57,7 @@ def read(path: str) -> list[Found]:
 
 def _read(run: Any, cached: Path) -> Found:
     stamp = [run.state, run.heartbeatAt]
-    if cached.exists():
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is asked for again
         kept = json.loads(cached.read_text())
         if kept["stamp"] == stamp:
             return Found(kept["row"], kept["curve"])
@@ -64,7 +66,11 @@ def _read(run: Any, cached: Path) -> Found:
     # The summary also has the last point of the curve, its `lr` in the place of the field's, and W&B's own.
     rest = {n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED}
     if "state" not in rest:
-        rest = {"key": run.id, "state": STATES.get(run.state, "failed"), **{n: rest[n] for n in ("error",) if n in rest}}
+        rest = {
+            "key": run.id.partition("-")[0],
+            "state": STATES.get(run.state, "failed"),
+            **{n: rest[n] for n in ("error",) if n in rest},
+        }
     else:
         rest = {name: value for name, value in rest.items() if name not in ("epoch", "step", "error")}
     curve = [{n: v for n, v in point.items() if n[0] != "_"} for point in run.scan_history()]

@@ -4,16 +4,17 @@ python -m hbo.analysis.notebooks                                       # all, on
 python -m hbo.analysis.notebooks ablations/contraction.py --source wandb:ENTITY/PROJECT --to out
 """
 
-import argparse
 import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from hbo import files
 from hbo.analysis.published import PAPER
 from hbo.analysis.study import ABLATIONS
 from hbo.errors import UserError, one_line
+from hbo.words import Parser
 
 QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel warns of its own sockets, here on this machine
 
@@ -45,7 +46,7 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     parameters = {}
     if source is not None:
-        parameters["source"] = source if source.startswith("wandb:") else str(Path(source).expanduser().resolve())
+        parameters["source"] = source if source.startswith("wandb:") else str(files.expanded(source).resolve())
     book: Any = jupytext.read(script)
     book.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +73,7 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
+    parser = Parser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
     parser.add_argument("script", nargs="*", type=Path, help="Scripts; all, where none is named.")
     parser.add_argument("--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to.")
     parser.add_argument("--to", type=Path, help="Folder of the notebooks; left out: beside their scripts.")

@@ -3,7 +3,6 @@
 python -m hbo.analysis.paper --source ablations --to papers/hbonet/out
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ from hbo.analysis.study import ABLATIONS, SWEEPS
 from hbo.config import resolve
 from hbo.errors import one_line
 from hbo.files import write_atomically
+from hbo.words import Parser
 
 
 def build(source: str | Path, to: Path) -> list[Path]:
@@ -79,7 +79,7 @@ def _table(table: tables.Table, stem: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.paper", description="Every table and figure of the paper.")
+    parser = Parser(prog="python -m hbo.analysis.paper", description="Every table and figure of the paper.")
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
     parser.add_argument("--to", type=Path, default=published.PAPER / "out", help="Folder. [papers/hbonet/out]")
     args = parser.parse_args(argv)

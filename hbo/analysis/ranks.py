@@ -7,7 +7,6 @@ A run's folder has the lists (outcomes.npz). A query a line, in black; beside it
 identity, red where another's; a distractor (0000) is red too. Images of the query's own camera, and junk, are not ranked.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from hbo.analysis.outcomes import opened
 from hbo.errors import UserError, check_picture, one_line
+from hbo.words import Parser
 
 COLOURS = {"query": "black", "right": "#00a846", "wrong": "#e02020"}
 
@@ -75,7 +75,7 @@ def picture(lists: list[Ranking]) -> Figure:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.ranks", description="A run's ranked lists as a picture.")
+    parser = Parser(prog="python -m hbo.analysis.ranks", description="A run's ranked lists as a picture.")
     parser.add_argument("folder", type=Path, help="OUT/STUDY/KEY of a finished re-identifier.")
     parser.add_argument("--data_dir", help="Where its data lie now; left out: where they lay.")
     parser.add_argument("--queries", type=int, default=8, help="How many, evenly through the set. [8]")

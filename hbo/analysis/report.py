@@ -4,7 +4,6 @@ python -m hbo.analysis.report contraction                       # contraction.ht
 python -m hbo.analysis.report contraction mobilenetv2 --source runs --to report.html
 """
 
-import argparse
 import base64
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from hbo.analysis import study as studies
 from hbo.analysis.study import Study
 from hbo.errors import one_line
 from hbo.files import write_atomically
+from hbo.words import Parser
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ title }}</title>
@@ -63,7 +63,7 @@ def _part(study: Study) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.report", description="One HTML page of a study.")
+    parser = Parser(prog="python -m hbo.analysis.report", description="One HTML page of a study.")
     studies.add_arguments(parser)
     parser.add_argument("--to", type=Path, help="The page. [STUDY.html]")
     args = parser.parse_args(argv)

@@ -5,23 +5,28 @@ python -m hbo.analysis.results runs/default           # mean, deviation and n ov
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
-import argparse
+import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from itertools import zip_longest
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pandas as pd
 
 from hbo import files
 from hbo.config import Run
-from hbo.errors import UserError, one_line
+from hbo.errors import UserError, first_line, one_line
 from hbo.runs import identity, rows
 from hbo.tasks import COLUMNS, MORE
+from hbo.words import Parser
 
 METRICS = (*COLUMNS, *MORE, "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
@@ -53,7 +58,7 @@ def curves(source: str | Path, *studies: str) -> pd.DataFrame:
     lines = [
         {"study": row["study"], "key": row["key"], **point} for row, curve in _read(str(source), studies) for point in curve
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=None if lines else pd.Index(["study", "key"]))
 
 
 def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -94,59 +99,131 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
         from hbo.analysis import from_wandb
 
         return ((row, curve) for row, curve in from_wandb.read(source[6:]) if not studies or row.get("study") in studies)
-    path = Path(source).expanduser()
+    path = files.expanded(source)
     if path.suffix == ".csv":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
         if not _has_rows(path):
-            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing")
+            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(path)}")
         return _from_csv(path, studies)
     if not path.is_dir():
         raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
-    found = [p.parent for p in sorted(path.rglob("row.json")) if "replaced" not in p.parts]
+    found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
     if found:
         return _from_runs([p for p in found if not studies or p.parent.name in studies])
     tables = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
-    tables = [p for p in tables if _has_rows(p)]
+    tables = [p for p in tables if _readable(p) and _has_rows(p)]
     if not tables:
         raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
     return (pair for table in tables for pair in _from_csv(table, studies))
 
 
+def _set_aside(folder: Path) -> bool:
+    """Whether a run was moved out of the way (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
+    return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
+
+
+def _readable(path: Path) -> bool:
+    """Whether a CSV file is one; a warning says which is not."""
+    try:
+        read_csv(path)
+    except UserError as error:
+        rows.pass_over(f"{error}; passed over")
+        return False
+    return True
+
+
 def _has_rows(path: Path) -> bool:
     """Whether a CSV file is of runs: latencies and floors are not."""
-    with open(path, newline="") as file:
-        return {"key", "state"} <= set(next(csv.reader(file), ()))
+    return {"key", "state"} <= set(_lines(path)[0])
+
+
+def _separated(path: Path) -> str:
+    """What to say of a table that a spreadsheet saved with other separators."""
+    head = _lines(path)[0]
+    other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
+    return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
+        other
+    )
 
 
 def _from_runs(folders: list[Path]) -> Read:
     for folder in folders:
-        row = (rows.read(folder) or {}) | {"study": folder.parent.name, "key": folder.name}
+        row = rows.sound(folder)
+        if row is None:
+            continue
+        row |= {"study": folder.parent.name, "key": folder.name}
         classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
-        if "correct" not in row and classified and (folder / "outcomes.npz").exists():
-            row["correct"] = rows.read_correct(folder / "outcomes.npz")  # of a run older than that column
-        curve = read_csv(folder / "metrics.csv") if (folder / "metrics.csv").exists() else []
-        yield row, curve
+        outcomes, curve = folder / "outcomes.npz", folder / "metrics.csv"
+        if "correct" not in row and classified and outcomes.exists():
+            with contextlib.suppress(_Unread):  # of a run older than that column
+                row["correct"] = _else_passed_over(outcomes, rows.read_correct)
+        points = []
+        if curve.exists():
+            with contextlib.suppress(_Unread):
+                points = _else_passed_over(curve, _curve)
+        yield row, points
+
+
+class _Unread(Exception):
+    """A file that was passed over."""
+
+
+def _else_passed_over(path: Path, reading: Callable[[Path], Any]) -> Any:
+    try:
+        return reading(path)
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        rows.pass_over(f"{path}: cannot be read ({first_line(error)}); passed over")
+        raise _Unread from None
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    """The points of a metrics.csv: numbers alone."""
+    points = read_csv(path)
+    for point in points:
+        if bad := [value for value in point.values() if not isinstance(value, (int, float, NoneType))]:
+            raise ValueError(f"{bad[0]!r} is no number")
+    return points
 
 
 def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
     beside = path.with_name(f"{path.stem}{CURVES}.csv")
     points: dict[Any, list[dict[str, Any]]] = {}
-    for point in read_csv(beside) if beside.exists() else []:
-        points.setdefault((point.pop("study"), point.pop("key")), []).append(point)
+    for point in read_csv(beside) if beside.exists() and _readable(beside) else []:
+        points.setdefault((point.pop("study", None), point.pop("key", None)), []).append(point)
     asked = {f.name for f in fields(Run)}
-    for row in read_csv(path):
+    for number, row in enumerate(read_csv(path), 2):
         # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
         kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
         row = {"study": path.stem} | kept
-        if not studies or row["study"] in studies:
+        if reason := rows.problem(row):
+            rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); passed over")
+        elif not studies or row["study"] in studies:
             yield row, points.get((row["study"], row.get("key")), [])
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Lines of a CSV file as they were written: numbers to the last bit, lists and dicts from JSON, None for an empty cell."""
-    with open(path, newline="") as file:
-        return [{name: _value(cell, name in WORDS) for name, cell in line.items()} for line in csv.DictReader(file)]
+    """Lines of a CSV file as they were written: numbers to the last bit, lists and dicts from JSON, None for an empty cell.
+
+    Raises:
+        UserError: no text in UTF-8, or a line with more cells than there are columns.
+    """
+    head, *lines = _lines(path)
+    for number, line in enumerate(lines, 2):
+        if len(line) > len(head):
+            raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")
+    return [{name: _value(cell, name in WORDS) for name, cell in zip_longest(head, line)} for line in lines if line]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The cells of each line; a head at least."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.reader(file)) or [[]]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text in UTF-8; save it as CSV in UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: no CSV file ({first_line(error)})") from None
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -175,7 +252,7 @@ def _value(cell: str | None, word: bool = False) -> Any:
         return cell == "True"
     try:
         value = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
     return cell if word and not isinstance(value, str) else value
 
@@ -283,7 +360,7 @@ def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m hbo.analysis.results",
         description="Rows as one table: mean ± deviation over the seeds. A study's bare name also writes TO/STUDY.csv.",
     )

@@ -231,6 +231,8 @@ def verdict(line: Any, metric: str = "top1", level: float = 0.95) -> str:
         return f"{said}."
     why = f"the {100 * level:g} % interval holds zero" if low <= 0 <= high else f"p after Holm is above {1 - level:.2g}"
     found = f"a difference of {_points(line['detectable'])} points would have been found 4 times in 5"
+    if line["detectable"] == 0:  # such as runs that all stayed at the largest class
+        found = "every pair differs by the same, so that these runs do not say what could have been found"
     return f"{said}; {why}, so neither is shown to be better; {found}."
 
 

@@ -28,9 +28,14 @@ from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity
 from hbo.runs.rows import main_metric
+from hbo.words import Parser
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
+# What a study says of its runs besides fields and metrics, where its source has it.
+READ = (
+    "macs", "params", "seconds", "depths", "train_images", "val_images", "versions", "git", "machine", "device", "resumed_at", "started",
+)  # fmt: skip
 
 
 @dataclass
@@ -82,9 +87,10 @@ class Study:
             found = stats.describe(group[self.metric], LEVEL)
             name = f"{LEVEL:.0%} of the mean {SHOWN[self.metric]}"
             line[name] = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found.n > 1 else "—"
-            line["M multiply-adds"] = f"{group['macs'].iloc[0] / 1e6:.2f}"
-            line["M parameters"] = f"{group['params'].iloc[0] / 1e6:.3f}"
-            line["seconds a run"] = results.mean(group["seconds"], 1)
+            costs = {name: group[name].iloc[0] for name in ("macs", "params")}
+            line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else "—"
+            line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else "—"
+            line["seconds a run"] = results.mean(group["seconds"], 1) if group["seconds"].notna().all() else "—"
             lines.append(line)
         notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
         missing = self.rows["state"].value_counts().drop("done", errors="ignore")
@@ -111,7 +117,7 @@ class Study:
                 "p (sign flips)": f"{line['p_exact']:.3f}",
                 "least p of sign flips": f"{line['least_p']:.3f}",
                 "P(higher)": f"{line['superiority']:.2f} [{line['superiority_low']:.2f}, {line['superiority_high']:.2f}]",
-                "detectable": points(line["detectable"]).lstrip("+"),
+                "detectable": points(line["detectable"]).lstrip("+") if line["detectable"] else "—",  # no spread says nothing
                 "verdict": line["verdict"],
             }
             for line in self.comparisons(metric).to_dict("records")
@@ -159,7 +165,10 @@ class Study:
             return None
         if not crossed(self.done, factors):
             return None
-        table = stats.effects(self.done, factors, self.metric)
+        try:
+            table = stats.effects(self.done, factors, self.metric)
+        except UserError:  # runs without any spread: nothing moves
+            return None
         shown = table.assign(
             share=[f"{100 * x:.1f} %" for x in table["share"]],
             **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},
@@ -189,7 +198,7 @@ class Study:
         """Data and protocol, as far as all runs share them."""
         every = results.identities(self.done)
         differ = identity.varying(every)
-        train, val = (_range(self.done[f"{part}_images"]) for part in ("train", "val"))
+        train, val = (_range(self.done[f"{part}_images"].dropna()) for part in ("train", "val"))
         images = f"{train} images to train on, {val} reported"
         size = "".join(
             f", {identity.value(every[0], name)} {unit}"
@@ -215,9 +224,9 @@ class Study:
                     "device": several("device"),
                     "threads": several("threads"),
                     "torch": versions.get("torch", "—"),
-                    "hours in all": f"{group['seconds'].sum() / 3600:.1f}",
+                    "hours in all": f"{group['seconds'].sum() / 3600:.1f}" if group["seconds"].notna().any() else "—",
                     "taken up again": int(sum(bool(steps) for steps in group["resumed_at"])),
-                    "first to last start": f"{group['started'].min()} to {group['started'].max()}",
+                    "first to last start": " to ".join(f(group["started"].dropna().map(str), default="—") for f in (min, max)),
                 }
             )
         return Table("How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1))
@@ -263,6 +272,8 @@ def settings(
     if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
+    rows = rows.assign(**{name: None for name in READ if name not in rows})  # of a table without them
+    rows["depths"] = rows["depths"].map(lambda depths: depths if isinstance(depths, list) else [])
     for name, value in where.items():
         rows = rows[rows[name] == value]
     if rows[rows["state"] == "done"].empty:
@@ -313,6 +324,8 @@ def _usual(rows: Any, arms: Sequence[str]) -> str:
 
 def _range(numbers: Any) -> str:
     """`120`, or `60 to 120` where arms differ."""
+    if not len(numbers):
+        return "—"
     return " to ".join(f"{n:.0f}" for n in sorted({numbers.min(), numbers.max()}))
 
 
@@ -322,7 +335,7 @@ def crossed(rows: Any, factors: list[str]) -> bool:
     return len({tuple(line) for line in values}) == math.prod(len(set(column)) for column in zip(*values, strict=True))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """What the commands that read a study share; `from_arguments` reads it."""
     parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
@@ -337,7 +350,7 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
+    parser = Parser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
     add_arguments(parser)
     with one_line():
         found = from_arguments(parser.parse_args(argv))

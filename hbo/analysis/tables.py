@@ -4,7 +4,6 @@ python -m hbo.analysis.tables 6                    # beside the rows in ablation
 python -m hbo.analysis.tables 2 --source runs --format latex
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from hbo.errors import UserError, one_line
 from hbo.runs import identity
 from hbo.runs.identity import Identity
 from hbo.tasks import build
+from hbo.words import Parser
 
 ABSENT = "—"
 ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
@@ -313,7 +313,7 @@ def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.analysis.tables", description="One of the paper's tables.")
+    parser = Parser(prog="python -m hbo.analysis.tables", description="One of the paper's tables.")
     parser.add_argument("number", type=int, choices=range(1, 10), metavar="1..9")
     parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
     parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown")

@@ -10,8 +10,8 @@ Each takes --json too, every turn in it, and --help.
 import importlib
 import sys
 
-from hbo.config import did_you_mean
 from hbo.errors import UserError, one_line
+from hbo.words import did_you_mean
 
 COMMANDS = ("train", "infer", "data")
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from hbo import config, flags, nets
+from hbo import config, files, flags, nets
 from hbo.bench import turns
 from hbo.errors import UserError
 from hbo.kernels import allocator
@@ -143,7 +143,7 @@ def reference(run: config.Run, folder: Path) -> Any:
     Raises:
         UserError: no such file, or a network that the release does not define.
     """
-    path = folder.expanduser() / "models" / "imagenet" / "hbonet.py"
+    path = files.expanded(folder) / "models" / "imagenet" / "hbonet.py"
     spec = importlib.util.spec_from_file_location("hbonet_release", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(f"HBO_REFERENCE={folder}: holds no models/imagenet/hbonet.py; name a checkout of the authors' release")

@@ -7,6 +7,7 @@ ROOT/NAME/pixels: a header (JSON, 4096 bytes), the images (H, W, C) uint8 one af
 images' names and lengths and of the transform: moved or asked for by another run, they are found again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hbo import files
 from hbo.config import Run
 from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
@@ -48,7 +50,8 @@ class Content:
     Args:
         name: the set's, for people.
         identity: the images' names and lengths and the transform: the same, the same file.
-        version: of the images, such as the times of their files: another, the file is stale.
+        version: of the images, such as the times of their files: the same, they are unchanged.
+        digest: a hash of every byte of them; may take a while. With another version it decides whether the file is stale.
         images: how many.
         size: bytes of the pixels to come, and whether that is a count (else an estimate); may take a while.
         make: index -> (image (H, W, C) uint8, the size that random draws are made for).
@@ -57,6 +60,7 @@ class Content:
     name: str
     identity: str
     version: str
+    digest: Callable[[], str]
     images: int
     size: Callable[[], tuple[int, bool]]
     make: Callable[[int], tuple[Tensor, Size]]
@@ -106,8 +110,8 @@ def root(run: Run) -> Path:
             raise UserError(f"cache=ram: needs {MEMORY}, which this system lacks; take --cache disk")
         return MEMORY / f"hbo-{os.getuid()}"
     if run.cache_dir:
-        return Path(run.cache_dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hbo"
+        return files.expanded(run.cache_dir)
+    return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hbo"
 
 
 def opened(run: Run, content: Content) -> Pixels:
@@ -160,7 +164,7 @@ def read(path: Path, content: Content) -> Pixels:
         raise DataError(f"{path}: no cache of this program; {instead}") from None
     if zlib.crc32(raw) != head["index"]:
         raise DataError(f"{path}: its index is damaged; {instead}")
-    if head["format"] != FORMAT or head["version"] != content.version or head["images"] != content.images:
+    if head["format"] != FORMAT or head["images"] != content.images or not _same(path, head, content):
         raise DataError(f"{path}: stale, the images have changed since it was built; {instead}")
     pixels = Pixels(path, np.frombuffer(raw, INDEX))
     for i in np.linspace(0, len(pixels) - 1, min(PROBED, len(pixels))).astype(int):
@@ -171,6 +175,24 @@ def read(path: Path, content: Content) -> Pixels:
         if zlib.crc32(pixels.flat[start : start + count].numpy().data) != pixels.index[i]["crc"]:
             raise DataError(f"{path}: image {i} is damaged; {instead}")
     return pixels
+
+
+def _same(path: Path, head: dict[str, Any], content: Content) -> bool:
+    """Whether the images are those that were cached: by their times, else by every byte, as a copy has times of its own.
+
+    A copy that was read once is known by its times from then on.
+    """
+    if head["version"] == content.version:
+        return True
+    known = path.with_name(f"copy-{_digest(content.version)}")
+    if known.exists():
+        return True
+    print(f"cache: the files of {content.name} have other times than when {path} was built; reading them", file=sys.stderr)
+    if head.get("digest") != content.digest():
+        return False
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        known.touch()
+    return True
 
 
 def build(run: Run, folder: Path, content: Content) -> None:
@@ -215,6 +237,7 @@ def build(run: Run, folder: Path, content: Content) -> None:
             head = {
                 "format": FORMAT,
                 "version": content.version,
+                "digest": content.digest(),
                 "images": content.images,
                 "bytes": file.tell(),
                 "index": zlib.crc32(index.tobytes()),

@@ -131,7 +131,7 @@ def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int |
         return round(images / len(each) * sum(each)), len(each) == images
 
     identity, version = get.content()
-    return cache.Content(data, repr((identity, str(fixed), side)), version, images, size, make)
+    return cache.Content(data, repr((identity, str(fixed), side)), version, get.digest, images, size, make)
 
 
 def reduced(height: int, width: int, side: int | None) -> int:

@@ -8,7 +8,6 @@ up, or down where the network's own steps do.
 """
 
 import difflib
-import math
 from typing import get_args
 
 from hbo.block import Block
@@ -34,6 +33,7 @@ __all__ = [
     "published_divisor", "round_channels", "table_of",
 ]  # fmt: skip
 ZOOS = ("torchvision", "timm", "pytorchcv")
+WIDEST, MOST_DIVISOR = 100, 4096  # beyond any network that can be held
 
 
 def check(net: str, block: Block, width: float | None, divisor: int | None, first_stage: FirstStage = "release") -> None:
@@ -44,10 +44,8 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
     """
     zoo, _, name = net.partition(":")
     if net not in TABLES and (zoo not in ZOOS or not name):
-        near = difflib.get_close_matches(net, TABLES, n=1)
         raise UserError(
-            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME"
-            + (f"; did you mean {near[0]}?" if near else "")
+            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME{_near(net)}"
         )
     if first_stage not in get_args(FirstStage):
         raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
@@ -60,10 +58,21 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
         raise UserError(
             f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
         )
-    if width is not None and not 0 < width < math.inf:
-        raise UserError(f"width={width}: must be positive")
-    if divisor is not None and divisor < 1:
-        raise UserError(f"divisor={divisor}: must be at least 1")
+    if width is not None and not 0 < width <= WIDEST:
+        raise UserError(f"width={width}: must be positive, and at most {WIDEST}")
+    if divisor is not None and not 1 <= divisor <= MOST_DIVISOR:
+        raise UserError(f"divisor={divisor}: must be at least 1, and at most {MOST_DIVISOR}")
+
+
+def _near(net: str) -> str:
+    """The network that was meant: one of a zoo without the zoo's name, else the nearest by spelling."""
+    from torchvision import models
+
+    name = net.lower().replace("-", "_")
+    if name in models.list_models(module=models):
+        return f"; it is torchvision:{name} here"
+    near = difflib.get_close_matches(name, TABLES, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def build(

@@ -49,6 +49,9 @@ def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
     except ImportError as error:
         raise UserError(f"net={zoo}:{name}: {zoo} is not installed ({error}); pip install -e '.[zoo]'") from None
     if name not in known:
+        plain = name.split(".")[0]  # timm's names of weights, as in resnet18.a1_in1k: no weights are loaded here
+        if zoo == "timm" and plain in known:
+            raise UserError(f"net={zoo}:{name}: names weights, and networks start without; it is {zoo}:{plain} here")
         near = ", ".join(difflib.get_close_matches(name, known, n=3))
         raise UserError(
             f"net={zoo}:{name}: {zoo} has no classification network of that name" + (f"; near it: {near}" if near else "")

@@ -6,6 +6,7 @@ making `lock.N+1`, which the file system grants to one process alone, on NFS too
 hosts may disagree about the hour.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -96,22 +97,31 @@ def read(folder: Path) -> dict[str, Any] | None:
     if not found:
         return None
     number, path = found[-1]
+    text = b""
     try:
         age = _now(folder) - path.stat().st_mtime
-        text = path.read_text()
+        with contextlib.suppress(IsADirectoryError):
+            text = path.read_bytes()
     except FileNotFoundError:
         return None
-    try:
-        holder = json.loads(text)
-    except json.JSONDecodeError:  # read while it was being written
-        holder = {}
-    holder = {"host": "?", "pid": 0} | holder | {"number": number, "age": age}
+    holder = {"host": "?", "pid": 0} | _noted(text) | {"number": number, "age": age}
     here = me()
     if (holder["host"], holder.get("space")) == (here["host"], here["space"]):
         alive = _began(holder["pid"]) == holder.get("began")
     else:
         alive = age < STALE
     return holder | {"alive": alive}
+
+
+def _noted(text: bytes) -> dict[str, Any]:
+    """What a lock says, as far as it can be read: it may be read while it is written, or be no lock's."""
+    try:
+        holder = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    kinds = {"host": str, "pid": int, "space": str, "began": str, "step": int, "of": int, "seconds": (int, float)}
+    good = lambda name, value: isinstance(value, kinds.get(name, object)) and not isinstance(value, bool)
+    return {name: value for name, value in holder.items() if good(name, value)} if isinstance(holder, dict) else {}
 
 
 def me() -> dict[str, Any]:
@@ -144,7 +154,7 @@ def _began(pid: int) -> str | None:
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
-    return sorted((_number(path), path) for path in folder.glob("lock.*") if path.suffix[1:].isdigit())
+    return sorted((_number(path), path) for path in folder.glob("lock.*") if path.suffix[1:].isdecimal())
 
 
 def _number(path: Path) -> int:

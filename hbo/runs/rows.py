@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,34 +13,107 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hbo.config import Run, key_of, to_yaml
-from hbo.errors import UserError
+from hbo import files
+from hbo.config import Run, checked, key_of, to_yaml
+from hbo.errors import UserError, first_line, flat
 from hbo.files import write_atomically
+from hbo.runs import identity
 from hbo.runs.lock import Lock
 from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.tasks.spec import percent
+from hbo.values import field_types, shown
 
+STATES = ("done", "unfinished", "interrupted", "failed", "stopped")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
 
 def folder(run: Run, key: str | None = None) -> Path:
     """Where the run lives; a key that is known saves looking at its images again."""
-    return Path(run.out).expanduser() / run.study / (key or run.key())
+    return files.expanded(run.out) / run.study / (key or run.key())
 
 
 def read(where: Path) -> dict[str, Any] | None:
     """The row of a run's folder, if it has one.
 
     Raises:
-        UserError: the file is no JSON.
+        UserError: the file is no row, or one that was edited.
     """
-    path = where / "row.json"
+    path, row = where / "row.json", None
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not a row ({error}); remove it to run again") from None
+        row = json.loads(path.read_text())
+        reason = problem(row, where.name)
+    except (OSError, ValueError, RecursionError) as error:  # cut short, binary, a folder
+        reason = first_line(error)
+    if reason:
+        raise UserError(f"{path}: not a row ({reason}); remove it to run again")
+    return row
+
+
+def sound(where: Path) -> dict[str, Any] | None:
+    """The row of a folder that one looks at among others: None, and a warning that names it, where it is none."""
+    try:
+        return read(where)
+    except UserError as error:
+        pass_over(error)
+        return None
+
+
+_passed_over: set[str] = set()
+
+
+def pass_over(reason: object) -> None:
+    """Say once that a file is passed over, and why."""
+    said = flat(f"warning: {reason}")
+    if said not in _passed_over:
+        _passed_over.add(said)
+        print(said, file=sys.stderr)
+
+
+def problem(row: Any, key: str | None = None) -> str:
+    """Why this is no row of a run; nothing where it is one.
+
+    Args:
+        row: as read from a row.json or a line of a CSV file.
+        key: that it must have; None where nothing says.
+    """
+    if not isinstance(row, dict) or row.get("state") not in STATES:
+        return f"its state is none of {', '.join(STATES)}"
+    kinds = field_types(Run)
+    try:
+        for name in kinds.keys() & row.keys():
+            if row[name] is not None:
+                checked(name, row[name])
+    except UserError as error:
+        return str(error)
+    if row["state"] != "done":
+        return ""
+    numbers = {main_metric(row): row.get(main_metric(row), 0.0)} | ({} if key is None else {"seconds": row.get("seconds")})
+    for name in ("seconds", *COLUMNS, "macs", "params", "images_per_second", "activation_bytes", "elementwise"):
+        if row.get(name) is not None:
+            numbers[name] = row[name]
+    for name, value in numbers.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return f"{name}={shown(value)}: must be a number"
+    return _edited(row, key)
+
+
+def _edited(row: Mapping[str, Any], key: str | None) -> str:
+    """What tells that the fields of a finished row are not those that it was trained with: its key follows from them."""
+    if "git" not in row or row.get("net") is None:
+        return ""  # no whole row
+    found = identity.of_row(row)
+    saved = row.get("identity")
+    if isinstance(saved, dict) and (differ := identity.varying([found, saved])):
+        return (
+            f"edited: {differ[0]} is {shown(identity.value(found, differ[0]))}, was {shown(identity.value(saved, differ[0]))}"
+        )
+    known = not any(identity.UNKNOWN in str(found.get(name)) for name in ("images", "backbone"))
+    own = key_of(found)
+    if known and any(asked not in (None, own) for asked in (key, row.get("key"))):
+        return f"edited: its fields make the key {own}"
+    return ""
 
 
 def write(where: Path, row: dict[str, Any]) -> None:
@@ -49,8 +123,8 @@ def write(where: Path, row: dict[str, Any]) -> None:
 
 def finished_in_other_study(run: Run) -> Path | None:
     """Where another study has the run's key finished."""
-    for path in sorted(Path(run.out).expanduser().glob(f"*/{run.key()}/row.json")):
-        if path.parent.parent.name != run.study and (read(path.parent) or {}).get("state") == "done":
+    for path in sorted(files.expanded(run.out).glob(f"*/{run.key()}/row.json")):
+        if path.parent.parent.name != run.study and (sound(path.parent) or {}).get("state") == "done":
             return path.parent
     return None
 
@@ -113,10 +187,10 @@ def check_same_fields(saved: Mapping[str, Any], asked: Mapping[str, Any], where:
 
 def provenance(run: Run, trainer: Any) -> dict[str, Any]:
     """Key and identity, code, versions and machine."""
-    identity = run.identity()
+    own = run.identity()
     return {
-        "key": key_of(identity),
-        "identity": identity,
+        "key": key_of(own),
+        "identity": own,
         "images_known_by": SETS[run.data].looked(run.data, run.data_dir)[1],
         "git": git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -207,11 +281,22 @@ def main_metric(row: Mapping[str, Any]) -> str:
 def headline(row: dict[str, Any]) -> str:
     """A finished row's main result in a few words."""
     name = main_metric(row)
-    return f"{COLUMNS[name]} {percent(row, name)}"
+    return f"{COLUMNS[name]} {percent(row, name)}" if name in row else ""
 
 
 def summary(row: dict[str, Any], where: Path) -> str:
-    """The few lines that a run ends with."""
+    """The few lines that a run ends with.
+
+    Raises:
+        UserError: the row lacks what they say.
+    """
+    try:
+        return _summary(row, where)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where / 'row.json'}: a finished row without {error}; --force runs it again") from None
+
+
+def _summary(row: dict[str, Any], where: Path) -> str:
     lines = TASKS[row.get("task", "classify")].report(row)
     if row.get("left_out_boxes") or row.get("clipped_boxes"):
         lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))

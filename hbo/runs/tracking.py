@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from hbo.config import Run, resolve
-from hbo.errors import UserError
-from hbo.runs import signals
+from hbo.errors import UserError, first_line
+from hbo.runs import rows, signals
 
 
 def mode(run: Run) -> str:
@@ -48,7 +48,8 @@ def by_agent() -> bool:
 class Mirror:
     """A W&B run that follows a row, from one process.
 
-    Its id is the key, or what a sweep's agent says; its config the flat fields, once. W&B's own process may be gone (a
+    Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained anew under a key that
+    W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve belongs to one training. W&B's own process may be gone (a
     signal to all processes of a job ends it): then another takes the same W&B run up. Whatever W&B does, the row is not
     touched by it.
 
@@ -59,6 +60,7 @@ class Mirror:
     def __init__(self, run: Run, folder: Path) -> None:
         self.run, self.folder, self.mode = run, folder, mode(run)
         self.experiment: Any = None
+        self.id, self.anew = self._known()
         if self.mode == "disabled":
             return
         os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
@@ -77,13 +79,32 @@ class Mirror:
             self._init()
 
     def _init(self) -> None:
+        """Open the W&B run; a new training passes by those that have another's curve."""
+        self._open()
+        while self.anew and not by_agent() and self.experiment.summary.get("step") is not None:
+            self.experiment.finish()
+            key, _, number = self.id.partition("-")
+            self.id = f"{key}-{int(number or 1) + 1}"
+            self._open()
+        self.anew = False
+
+    def _known(self) -> tuple[str, bool]:
+        """The id under which the folder's training is known, and whether it is a new one."""
+        key = self.run.key()
+        before = len(list((self.folder.parent / "replaced").glob(f"{key}-*")))
+        usual = f"{key}-{before + 1}" if before else key
+        if not (self.folder / "last.ckpt").exists():
+            return usual, True
+        return (rows.sound(self.folder) or {}).get("wandb_run") or usual, False
+
+    def _open(self) -> None:
         import wandb
 
-        run, key, agent = self.run, self.run.key(), by_agent()  # in a sweep the agent's id and project count
+        run, agent = self.run, by_agent()  # in a sweep the agent's id and project count
         self.experiment = wandb.init(
-            name=f"{run.study}-{name(run)}-{key}",
+            name=f"{run.study}-{name(run)}-{self.id}",
             dir=self.folder,
-            id=None if agent else key,
+            id=None if agent else self.id,
             project=None if agent else run.project,
             resume="allow",
             group=run.study,
@@ -143,10 +164,15 @@ class Mirror:
 
 def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     """A finished row as a W&B run, for the agent that asked for it."""
-    with open(folder / "metrics.csv", newline="") as file:
-        points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
+    try:
+        with open(folder / "metrics.csv", newline="") as file:
+            points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
+        points = [point | {name: int(point[name]) for name in ("epoch", "step")} for point in points]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); passed over")
+        points = []
     it = Mirror(run, folder)
-    it.log([point | {name: int(point[name]) for name in ("epoch", "step")} for point in points])
+    it.log(points)
     it.finish(row)
 
 

@@ -9,11 +9,14 @@ python -m hbo.sweep status sweeps/contraction.yaml
 import argparse
 import sys
 from contextlib import nullcontext
+from types import NoneType
 from typing import Any
 
 from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import rows
+from hbo.values import load
+from hbo.words import Parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     raise SystemExit(status)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The verbs and their flags."""
-    whole = argparse.ArgumentParser(prog="python -m hbo.sweep", description="A W&B sweep file without a server.")
+    whole = Parser(prog="python -m hbo.sweep", description="A W&B sweep file without a server.")
     verbs = whole.add_subparsers(dest="verb", required=True)
     about = {
         "plan": "Say every run before anything starts: key, costs, state, hours.",
@@ -83,8 +86,6 @@ def opened(args: Any):
     Raises:
         UserError: in the file or in a `--set`.
     """
-    import yaml
-
     from hbo.sweep.plan import entries
     from hbo.sweep.study import read
 
@@ -93,10 +94,14 @@ def opened(args: Any):
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: must be FIELD=VALUE")
+        if name in sets:
+            raise UserError(f"--set {text}: {name} is set twice; give one of them")
         try:
-            sets[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--set {text}: {value!r} is no YAML value") from None
+            read_as = load(value)
+        except UserError as error:
+            raise UserError(f"--set {text}: {value!r} is no YAML value ({error})") from None
+        # A list is swept over; a plain word is read by the type of its field, as a flag is.
+        sets[name] = read_as if isinstance(read_as, (list, dict, str, NoneType)) else value.strip()
     for flag, name in (("devices_per_run", "devices"), ("threads", "threads")):
         value = getattr(args, flag)
         if value is not None and sets.setdefault(name, value) != value:

@@ -92,10 +92,10 @@ def _entries(study: Study) -> list[Entry]:
 
 def finished_elsewhere(plan: list[Entry]) -> dict[str, Path]:
     """Key -> where any study has it finished, of the folders that the plan's runs lie in."""
-    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
+    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
     wanted = {entry.key for entry in plan}
     paths = [path.parent for root in roots for path in root.glob("*/*/row.json") if path.parent.name in wanted]
-    return {path.name: path for path in sorted(paths) if (rows.read(path) or {}).get("state") == "done"}
+    return {path.name: path for path in sorted(paths) if (rows.sound(path) or {}).get("state") == "done"}
 
 
 def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
@@ -103,7 +103,13 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
     if entry.run is None or entry.where is None or entry.key is None:
         return
     where = entry.home
-    entry.where, entry.row = where, rows.read(where) or {}
+    entry.where, entry.row = where, {}
+    try:
+        entry.row = rows.read(where) or {}
+    except UserError as error:  # the others go on
+        rows.pass_over(error)
+        entry.state, entry.error = "invalid", str(error)
+        return
     entry.state = entry.row.get("state", "missing")
     entry.error = entry.row.get("error", "") if entry.state == "failed" else ""
     if entry.state == "done":
@@ -111,7 +117,7 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
         return
     if finished and entry.key in finished:
         entry.where = finished[entry.key]
-        entry.row = rows.read(entry.where) or {}
+        entry.row = rows.sound(entry.where) or {}
         entry.state, entry.seconds, entry.measured = "done", entry.row["seconds"], True
         return
     holder = lock.read(where)
@@ -192,6 +198,7 @@ def estimate(plan: list[Entry]) -> str:
             seconds = statistics.mean(same)
             sources.add("rows of this machine")
         else:
+            near = [(group, row) for group, row in near if row.get("activation_bytes") and row.get("elementwise") is not None]
             if near:
                 speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
                 sources.add("rows of this machine, scaled by the numbers that a network writes")
@@ -213,8 +220,8 @@ def estimate(plan: list[Entry]) -> str:
 def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
     """Finished rows of this machine, wherever the plan's runs lie, and what each is but for its seed."""
     here = rows.machine()
-    roots = {Path(entry.run.out).expanduser() for entry in plan if entry.run}
-    found = [rows.read(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
+    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
+    found = [rows.sound(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
     done = [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
     return [(identity.of_row(row), row) for row in done]
 

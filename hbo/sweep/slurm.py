@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from hbo import files
-from hbo.config import did_you_mean
-from hbo.errors import UserError
-from hbo.runs import signals
+from hbo.errors import UserError, first_line
+from hbo.runs import rows, signals
 from hbo.runs.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command
 from hbo.sweep.study import Study
+from hbo.words import did_you_mean
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
 NOTICE = 120  # seconds before the time limit at which a run is told to save
@@ -118,7 +118,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
         if asked.get("gpus", devices) != devices:
             raise UserError(f"gpus={asked['gpus']}: these runs have devices={devices}; add --devices_per_run {asked['gpus']}")
         assert group[0].run is not None
-        logs = Path(group[0].run.out).expanduser().resolve() / group[0].run.study / "slurm"
+        logs = files.expanded(group[0].run.out).resolve() / group[0].run.study / "slurm"
         try:
             executor = submitit.AutoExecutor(folder=logs, cluster="slurm", slurm_max_num_timeout=TIMEOUTS, slurm_python=PYTHON)
             executor.update_parameters(**parameters(asked, study.name, devices, nodes, threads))
@@ -200,8 +200,8 @@ def mark_queued(runs: list[Entry]) -> None:
     for entry in runs:
         if entry.run and entry.state in UNFINISHED:
             path = entry.home / "slurm.json"
-            if path.exists():
-                jobs[json.loads(path.read_text())["job"]] = entry
+            if path.exists() and (job := _job(path)):
+                jobs[job] = entry
     if not jobs or shutil.which("squeue") is None:
         return
     arrays = ",".join(sorted({job.split("_")[0] for job in jobs}))
@@ -210,3 +210,12 @@ def mark_queued(runs: list[Entry]) -> None:
         job, state = line.split()
         if job in jobs:
             jobs[job].state = "running" if state in ("RUNNING", "COMPLETING") else "queued"
+
+
+def _job(path: Path) -> str:
+    """The job that a run was submitted as; nothing, and a warning, where the file does not say."""
+    try:
+        return str(json.loads(path.read_text())["job"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        rows.pass_over(f"{path}: names no job ({first_line(error)}); passed over")
+        return ""

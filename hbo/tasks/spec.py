@@ -66,7 +66,7 @@ class DataSet:
         """
         if path is None:
             raise DataError(f"data={name} needs --data_dir, the folder that holds {self.holds}")
-        found = Path(path).expanduser()
+        found = files.expanded(path)
         if not found.is_dir():
             raise DataError(f"data_dir={path}: no such folder")
         return found
@@ -79,7 +79,7 @@ class DataSet:
         """
         if self.look is None:
             return None, NAMED
-        folder = None if path is None else Path(path).expanduser()
+        folder = None if path is None else files.expanded(path)
         if self.by_folder:
             folder = self.root(name, path)
         elif self.load is None and (folder is None or not folder.is_dir()):

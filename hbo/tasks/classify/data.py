@@ -151,7 +151,7 @@ def sample(run: Run, images: int) -> Images:
     root = one.root(run.data, run.data_dir) / one.inner / "train"
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    classes = sorted(entry.path for entry in os.scandir(root) if entry.is_dir() and not files.is_litter(entry.name))
     chosen = classes[:: math.ceil(len(classes) / 16)] if classes else []
     each = [islice((e.path for e in os.scandir(c) if files.is_image(e.name)), images) for c in chosen]
     paths = [path for together in zip_longest(*each) for path in together if path][:images]
@@ -169,7 +169,7 @@ def torchvision_set(run: Run, name: str, **kwargs: Any) -> Any:
     from torchvision import datasets
 
     if run.download and run.data_dir:
-        Path(run.data_dir).expanduser().mkdir(parents=True, exist_ok=True)
+        files.expanded(run.data_dir).mkdir(parents=True, exist_ok=True)
     root = SETS[run.data].root(run.data, run.data_dir)
     try:
         return getattr(datasets, name)(root, download=run.download, **kwargs)

@@ -61,17 +61,11 @@ def check(run: Any) -> None:
 
 
 def report(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Accuracy; with two classes, what it hides."""
-    lines = [("top-1", percent(row, "top1"))]
-    if "top5" in row:
-        lines.append(("top-5", percent(row, "top5")))
-    if row["num_classes"] == 2:
-        lines += [
-            ("balanced accuracy", percent(row, "balanced_accuracy")),
-            ("F1", percent(row, "f1")),
-            ("largest class", percent(row, "majority")),
-        ]
-    return lines
+    """Accuracy, and what it hides where classes are of unequal size."""
+    names = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy"}
+    names |= {"f1": "F1"} if row["num_classes"] == 2 else {}
+    names |= {"majority": "largest class"}
+    return [(said, percent(row, name)) for name, said in names.items() if row.get(name) is not None]
 
 
 CLASSIFY = Task(

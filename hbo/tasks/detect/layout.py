@@ -1,6 +1,7 @@
 """PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt; pure functions of a path."""
 
 import os
+import re
 from collections import Counter
 from hashlib import sha256
 from pathlib import Path
@@ -39,12 +40,18 @@ def names(root: Path, split_name: str) -> list[str]:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{listing}: a list must be text in UTF-8 ({error})") from None
-    found = [line.split()[0] for line in text.splitlines() if line.strip()]
+    found = [_name(root, line.strip()) for line in text.splitlines() if line.strip()]
     if not found:
         raise DataError(f"{listing}: an empty list")
     if twice := [name for name, n in Counter(found).items() if n > 1]:
         raise DataError(f"{listing}: names {twice[0]} more than once")
     return found
+
+
+def _name(root: Path, line: str) -> str:
+    """The name on a line of a list: the whole of it, blanks included, or what stands before a class list's 1, 0 or -1."""
+    labelled = re.fullmatch(r"(.*\S)\s+(1|0|-1)", line)
+    return line if labelled is None or (root / "Annotations" / f"{line}.xml").exists() else labelled[1]
 
 
 def images(root: Path) -> dict[str, list[str]]:

@@ -53,8 +53,8 @@ def check(run: Any) -> None:
         UserError: naming the field.
     """
     require(run, "eval_resize", run.eval_resize in (None, run.resolution), "re-identification takes the whole image")
-    wide = run.aspect > 0 and run.size[1] >= 16
-    require(run, "aspect", wide, f"the width, resolution={run.resolution} over it, must be at least 16")
+    require(run, "aspect", run.aspect >= 0.01, "must be at least 0.01")
+    require(run, "aspect", run.size[1] >= 16, f"the width, resolution={run.resolution} over it, must be at least 16")
     early, k = run.classifier_epochs or 0, run.instances
     require(run, "classifier_epochs", early >= 0, "must not be negative")
     fresh = early > 0 and run.backbone_checkpoint is None

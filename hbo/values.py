@@ -1,0 +1,226 @@
+"""What a value may be, by the type of its field: one rule for flags, `--config`, sweep files, variants and Python.
+
+Text that is a number is taken for the number where the field is one (YAML and W&B leave 1e-3 as text), 30.0 for 30 where it
+must be whole, and 1 for 1.0. Nothing else is converted: no number for text, no true for 1.
+"""
+
+import json
+import math
+import numbers
+import os
+import re
+import reprlib
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import date
+from functools import cache
+from types import NoneType
+from typing import Any, Literal
+
+from hbo.errors import UserError
+from hbo.words import other_value
+
+TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+DISGUISED = re.compile(r"[-+]?0[0-9_]+")  # 010, which is 8 to YAML and 10 to Python
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value for an error message, however large or deep it is."""
+    return _shown.repr(value)
+
+
+def typed(name: str, kind: Any, value: Any) -> Any:
+    """The value in its field's type.
+
+    Args:
+        name: of the field, for the message.
+        kind: `int`, `float`, `bool`, `str`, one of these or None, or a `Literal` of words.
+        value: from anywhere.
+
+    Raises:
+        UserError: it is of another kind, is not finite, or is none of the choices.
+    """
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        if isinstance(value, str) and value in parts:
+            return value
+        near = other_value(name, value, list(parts)) if isinstance(value, str) else _hint(value)
+        raise UserError(f"{name}={shown(value)}: choose from {', '.join(parts)}{near}")
+    if NoneType in parts:
+        if value is None or (isinstance(value, str) and value == "null"):
+            return None
+        (kind,) = (part for part in parts if part is not NoneType)
+    read, what = _READ[kind]
+    found = read(value)
+    if found is None:
+        what += ", or null" * (NoneType in parts)
+        raise UserError(f"{name}={shown(value)}: must be {what}{_hint(value, numeric=kind in (int, float))}")
+    return found
+
+
+def check_types(owner: Any) -> None:
+    """Hold each field of a dataclass to its type, in place: 1 becomes 1.0 where it is a float.
+
+    Raises:
+        UserError: as `typed`.
+    """
+    for name, kind in field_types(type(owner)).items():
+        value = getattr(owner, name)
+        found = typed(name, kind, value)
+        if found is not value:
+            object.__setattr__(owner, name, found)  # of a frozen one
+
+
+@cache
+def field_types(owner: type) -> dict[str, Any]:
+    """Field -> its type."""
+    hints = typing.get_type_hints(owner)
+    return {f.name: hints[f.name] for f in fields(owner)}
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that it is, else None."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    found = None
+    if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
+        try:
+            return int(value)
+        except ValueError:  # thousands of digits
+            return None
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def number(value: Any) -> float | None:
+    """The finite number that it is, else None."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
+        return None
+    if isinstance(value, str) and DISGUISED.fullmatch(value.strip()):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def truth(value: Any) -> bool | None:
+    """The truth value that it is, else None."""
+    return TRUTH.get(value.lower()) if isinstance(value, str) else value if isinstance(value, bool) else None
+
+
+def text(value: Any) -> str | None:
+    """The text that it is, else None; a path is text, and no system takes a null byte in one."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return value if isinstance(value, str) and "\0" not in value else None
+
+
+_READ: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    int: (whole, "a whole number"),
+    float: (number, "a number"),
+    bool: (truth, "true or false"),
+    str: (text, "text"),
+}
+
+
+def _hint(value: Any, numeric: bool = False) -> str:
+    """What YAML made of a word, where it surprises."""
+    if isinstance(value, str):
+        return "; write it without the leading zero: YAML takes such a number for octal" * bool(
+            numeric and DISGUISED.fullmatch(value.strip())
+        )
+    if isinstance(value, dict):
+        return "; in YAML {a, b} is a mapping, a list is [a, b]"
+    if numeric:
+        return ""
+    if isinstance(value, bool):
+        return "; YAML takes yes, no, on and off for true and false: put the word in quotes"
+    if isinstance(value, date):
+        return "; YAML takes it for a date: put it in quotes"
+    return "; put it in quotes" * isinstance(value, (int, float))
+
+
+# ------------------------------------------------------------ YAML
+
+
+def load(source: str) -> Any:
+    """YAML or JSON as plain values.
+
+    What means another number to YAML than to the reader (010, 0x10, 1:30) is refused, and so is a key that stands twice.
+
+    Raises:
+        UserError: bad YAML, with its line.
+    """
+    import yaml
+
+    try:
+        if source.lstrip().startswith("{"):
+            try:
+                return json.loads(source, object_pairs_hook=_once)  # YAML reads JSON too, but for some escapes
+            except json.JSONDecodeError:
+                pass
+        return yaml.load(source, _loader())
+    except UserError:
+        raise
+    except RecursionError:
+        raise UserError("bad YAML, nested too deeply") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise UserError(f"{line}bad YAML, {getattr(error, 'problem', None) or error}") from None
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # a day 2024-13-45, an int of 5,000 digits
+        raise UserError(f"bad YAML, {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UserError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice; keep one of them")
+    return found
+
+
+@cache
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} stands twice; keep one of them", key.start_mark
+                    )
+                if name is not None:
+                    seen.add(name)
+            return super().construct_mapping(node, deep)
+
+        def refuse_disguised(self, node: Any) -> Any:
+            made = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
+            said, found = str(node.value), made(node)
+            if ":" in said or (node.tag.endswith(":int") and not DECIMAL.fullmatch(said)):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"{said} is {found} to YAML; write the plain number that is meant, or text in quotes",
+                    node.start_mark,
+                )
+            return found
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.refuse_disguised)
+    return Loader

@@ -1,0 +1,203 @@
+"""Rows, locks, tables and curves that are damaged, edited or of another program: named, passed over, and nothing else stops."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, make_runs, make_voc
+
+from hbo.analysis import results, study
+from hbo.analysis.report import page
+from hbo.config import resolve
+from hbo.errors import UserError
+from hbo.runs import lock, rows
+from hbo.sweep import plan, slurm
+from hbo.sweep.__main__ import main as sweep
+from hbo.sweep.study import read
+from hbo.tasks.detect import layout
+
+GOOD = {"state": "done", "seconds": 7.0, "top1": 0.5}
+FOREIGN = [
+    b"", b'{"state": "do', b"\0\xff\xfe", b"[]", b"null", b"7", b'{"state": "done"}', b"{}", b'{"name": "package"}', b"[" * 100_000,
+    json.dumps({**GOOD, "top1": None}).encode(), json.dumps({**GOOD, "seconds": "7 s"}).encode(), json.dumps({**GOOD, "state": "finished"}).encode(),
+    json.dumps({**GOOD, "state": ["done"]}).encode(), json.dumps({**GOOD, "task": ["a"]}).encode(), json.dumps({**GOOD, "top1": "50 %"}).encode(),
+    json.dumps({**GOOD, "k": "two"}).encode(), json.dumps({**GOOD, "macs": "many"}).encode(),
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path) -> tuple[Path, list[Path]]:
+    """A study of three runs: the first is finished, of the second there is a file to be spoilt."""
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"method: grid\nparameters: {{data: {{value: digits}}, seed: {{values: [0, 1, 2]}}, out: {{value: {tmp_path}/runs}}}}\n"
+    )
+    places = [rows.folder(resolve(**row)) for row in read(file).rows]
+    for place in places[:2]:
+        place.mkdir(parents=True)
+    rows.write(places[0], GOOD)
+    return file, places
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_row_that_is_none_is_named_and_nothing_else_stops(folder, content, capsys):
+    file, (first, second, _) = folder
+    other = first.parents[1] / "other" / second.name  # where it would be taken over from
+    third = first.parents[1] / "other" / "0123456789"
+    for place in (second, other, third):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "row.json").write_bytes(content)
+    found = plan.entries(read(file))
+    assert [entry.state for entry in found] == ["done", "invalid", "missing"]
+    assert "row.json: not a row" in found[1].error
+    with pytest.raises(SystemExit) as stop:
+        sweep(["status", str(file)])
+    said = capsys.readouterr()
+    assert stop.value.code == 0
+    assert str(second / "row.json") in said.err
+    assert "Traceback" not in said.err
+    plan.price(found)
+    plan._measured(found)
+    table = results.load(first.parents[1])
+    assert list(table["key"]) == [first.name]
+    assert len([line for line in capsys.readouterr().err.splitlines() if str(third) in line]) <= 1
+
+
+def test_a_row_whose_fields_were_edited_is_named(tmp_path, capsys):
+    root = make_runs(tmp_path / "runs", "contraction", seed=[0], data=["elpv"])
+    paths = sorted(root.glob("*/*/row.json"))
+    row = json.loads(paths[0].read_text())
+    paths[0].write_text(json.dumps({**row, "lr": row["lr"] * 2}))
+    table = results.load(root)
+    assert len(table) == len(paths) - 1
+    said = capsys.readouterr().err
+    assert str(paths[0]) in said
+    assert "edited" in said
+
+
+def test_a_folder_named_replaced_hides_nothing(tmp_path):
+    root = make_runs(tmp_path / "replaced" / "runs", "contraction", seed=[0], data=["elpv"])
+    runs = results.load(root)
+    place = next(root.glob("*/*/row.json")).parent
+    rows.set_aside(place)
+    assert len(results.load(root)) == len(runs) - 1
+    make_runs(tmp_path / "more" / "replaced", "contraction", seed=[0], data=["elpv"])
+    assert len(results.load(tmp_path / "more" / "replaced")) == len(runs)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[1, 2]", b"\0\xff", b"7", b'{"pid": "me", "host": ["a"], "step": "3", "of": {}}', b'{"pid": -1, "step": true}'],
+)
+def test_a_lock_that_is_none_is_a_lock_of_nobody_known(folder, content):
+    file, (_, second, _) = folder
+    (second / "lock.0").write_bytes(content)
+    (second / "lock.²").write_bytes(content)
+    holder = lock.read(second)
+    assert holder is not None
+    assert holder["host"] == "?"
+    found = plan.entries(read(file))
+    assert plan.describe(found[1]).startswith("running")  # until it is a minute old
+
+
+@pytest.mark.parametrize("content", [b"", b'{"job": ', b"[]", b"\0\xff", b"{}", b'{"job": 7}'])
+def test_a_job_s_file_that_is_none_stops_no_study(folder, content):
+    file, (_, second, _) = folder
+    (second / "slurm.json").write_bytes(content)
+    found = plan.entries(read(file))
+    slurm.mark_queued(found)
+    assert [entry.state for entry in found] == ["done", "missing", "missing"]
+
+
+def test_a_curve_and_outcomes_that_are_none_lose_themselves_alone(tmp_path, capsys):
+    root = make_runs(tmp_path / "runs", "contraction", seed=[0, 1], data=["elpv"])
+    paths = [path.parent for path in sorted(root.glob("*/*/row.json"))]
+    for path, content in zip(paths, (b"\0\xff\xfe", b"epoch,step\nx,y\n", b"a\n1,2,3\n"), strict=False):
+        (path / "metrics.csv").write_bytes(content)
+    row = json.loads((paths[0] / "row.json").read_text())
+    row.pop("correct", None)
+    (paths[0] / "row.json").write_text(json.dumps(row))
+    (paths[0] / "outcomes.npz").write_bytes(b"PK no archive")
+    assert len(results.load(root)) == len(paths)
+    points = results.curves(root)
+    assert set(points["key"]) == {path.name for path in paths[3:]}
+    said = capsys.readouterr().err
+    assert all(str(path / "metrics.csv") in said for path in paths[:3])
+    assert str(paths[0] / "outcomes.npz") in said
+
+
+@pytest.fixture
+def lines() -> list[dict[str, str]]:
+    with open(ROOT / "ablations" / "contraction.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save(path: Path, lines: list[dict[str, str]], **how: str) -> Path:
+    with open(path, "w", newline="", encoding=how.pop("encoding", "utf-8")) as file:
+        writer = csv.DictWriter(file, list(lines[0]), **how)  # pyright: ignore[reportArgumentType]
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
+    with pytest.raises(UserError, match=r"separated by ';'.*save it with commas"):
+        results.load(save(tmp_path / "semicolons.csv", lines, delimiter=";"))
+    strange = [{**line, "git": "é"} for line in lines]
+    with pytest.raises(UserError, match="not text in UTF-8"):
+        results.load(save(tmp_path / "latin.csv", strange, encoding="latin-1"))
+    assert len(results.load(save(tmp_path / "bom.csv", lines, encoding="utf-8-sig"))) == len(lines)
+    commas = [{**line, "top1": line["top1"].replace(".", ",")} for line in lines]
+    with pytest.raises(UserError, match="holds no rows"):
+        results.load(save(tmp_path / "commas.csv", commas))
+    assert "top1='0," in capsys.readouterr().err
+    (tmp_path / "short.csv").write_text("key,state\nabc,done,7,8\n")
+    with pytest.raises(UserError, match="line 2 has 4 cells"):
+        results.load(tmp_path / "short.csv")
+    assert len(results.load(tmp_path)) == len(lines)  # the others are named and passed over
+
+
+@pytest.mark.parametrize("left_out", [["macs"], ["seconds", "f1", "depths"], [*study.READ, "balanced_accuracy"]])
+def test_a_table_without_a_column_is_read_without_it(tmp_path, lines, left_out, capsys):
+    for line in lines:
+        for name in left_out:
+            line.pop(name)
+    path = save(tmp_path / "contraction.csv", lines)
+    results.main([str(path)])
+    study.main(["contraction", "--source", str(path)])
+    assert "top-1" in capsys.readouterr().out
+    page(study.read("contraction", source=path))
+
+
+def test_names_with_blanks_in_a_list(tmp_path):
+    root = make_voc(tmp_path / "set")
+    names = ["holiday 1", "holiday 2", "holiday  3", "other"]
+    for old, new in zip(("000000", "000001", "000002", "000003"), names, strict=True):
+        (root / "Annotations" / f"{old}.xml").rename(root / "Annotations" / f"{new}.xml")
+        (root / "JPEGImages" / f"{old}.jpg").rename(root / "JPEGImages" / f"{new}.jpg")
+    listing = root / "ImageSets" / "Main" / "trainval.txt"
+    listing.write_text("".join(f"{name}\n" for name in names))
+    assert layout.names(root, "trainval") == names
+    listing.write_text("000004  1\n000005 -1\nother\t0\n")  # a class's own list
+    assert layout.names(root, "trainval") == ["000004", "000005", "other"]
+
+
+def test_shadows_of_a_desktop_are_no_images_to_plan_by(tmp_path, capsys, monkeypatch):
+    from conftest import make_folder
+
+    from hbo.sweep import loading
+
+    monkeypatch.setattr(plan, "calibrate", lambda run: 1e-3)
+    monkeypatch.setattr(loading, "SECONDS", 0.01)
+    root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 2, "b": 2})
+    (root / "train" / "._a").mkdir()
+    for name in ("train/a/._0.png", "val/b/._1.png", "._train", "train/._a/0.png"):
+        (root / name).write_bytes(b"\0\5\x16\7")
+    file = tmp_path / "s.yaml"
+    fields = {"data": "imagefolder", "data_dir": str(root), "batch": 4, "out": str(tmp_path / "runs"), "workers": 0}
+    file.write_text(json.dumps({"method": "grid", "parameters": {name: {"value": value} for name, value in fields.items()}}))
+    with pytest.raises(SystemExit) as stop:
+        sweep(["plan", str(file)])
+    assert stop.value.code == 0
+    assert "not timed" not in capsys.readouterr().out

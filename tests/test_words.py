@@ -1,0 +1,97 @@
+"""What other programs call a flag, a value or a network is answered by its name here, or by what is done in its place."""
+
+import csv
+
+import pytest
+from conftest import ROOT
+
+from hbo import flags
+from hbo.analysis import claims, detections, figures, notebooks, paper, ranks, report, results, study, tables
+from hbo.analysis.report import page
+from hbo.config import Run, resolve
+from hbo.delegation import main as delegation
+from hbo.errors import UserError
+from hbo.nets import build
+from hbo.sweep import study as sweep_file
+from hbo.sweep.__main__ import main as sweep
+from hbo.tasks.classify.spec import report as report_lines
+from hbo.words import INSTEAD, NAMES, VALUES
+
+
+def said(main, argv, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    err = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    return err
+
+
+@pytest.mark.parametrize(("argv", "word"), [
+    (["--batch_size", "3"], "it is --batch here"), (["--batch-size=3"], "it is --batch here"), (["--learning_rate", "1"], "it is --lr here"),
+    (["--model", "x"], "it is --net here"), (["--arch", "x"], "it is --net here"), (["--gpus", "2"], "it is --devices here"),
+    (["--resume"], "the same command resumes"), (["--pretrained"], "it is --backbone_checkpoint here"),
+    (["--num_classes", "3"], "it comes from the data"), (["--lr_scheduler", "cosine"], "it is --schedule here"),
+    (["--weight-decay", "0"], "it is --weight_decay here"), (["--wandb", "none"], "it is disabled here"), (["--wandb", "off"], "it is disabled here"),
+    (["--accelerator", "cuda"], "it is gpu here"), (["--data", "folder"], "it is imagefolder here"),
+    (["--net", "resnet18"], "it is torchvision:resnet18 here"), (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
+    (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
+])  # fmt: skip
+def test_what_people_type_is_answered(argv, word, capsys):
+    assert word in said(flags.parse, argv, capsys)
+
+
+def test_the_same_in_a_sweep_and_in_python(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("method: grid\nparameters: {learning_rate: {value: 0.1}}\n")
+    with pytest.raises(UserError, match="it is lr here"):
+        sweep_file.read(path)
+    with pytest.raises(UserError, match="it is net here"):
+        resolve(model="hbonet")
+    pytest.importorskip("timm")
+    with pytest.raises(UserError, match="it is timm:resnet18 here"):
+        build("timm:resnet18.a1_in1k", width=None)
+
+
+def test_the_table_names_what_there_is():
+    fields = set(Run.__dataclass_fields__)
+    assert set(NAMES.values()) <= fields
+    assert not fields & {*NAMES, *INSTEAD}
+    for (name, _), value in VALUES.items():
+        with pytest.raises(UserError, match=f"it is {value} here"):
+            resolve(**{name: next(word for (n, word), v in VALUES.items() if (n, v) == (name, value))})
+
+
+@pytest.mark.parametrize(("main", "before"), [
+    (claims.main, []), (detections.main, ["x"]), (figures.main, ["x"]), (notebooks.main, ["x"]), (paper.main, []), (ranks.main, ["x"]),
+    (report.main, ["x"]), (results.main, ["x"]), (study.main, ["x"]), (tables.main, ["6"]), (delegation, []), (sweep, ["plan", "x"]),
+])  # fmt: skip
+def test_every_command_answers_a_wrong_flag_in_one_line(main, before, capsys):
+    assert "--no_such_flag: no such flag" in said(main, [*before, "--no_such_flag"], capsys)
+
+
+def test_a_summary_says_what_accuracy_hides():
+    row = {"top1": 0.5, "top5": 0.9, "balanced_accuracy": 0.3, "majority": 0.45, "num_classes": 7}
+    assert report_lines(row) == [
+        ("top-1", "50.00 %"),
+        ("top-5", "90.00 %"),
+        ("balanced accuracy", "30.00 %"),
+        ("largest class", "45.00 %"),
+    ]
+    assert ("F1", "10.00 %") in report_lines({**row, "num_classes": 2, "f1": 0.1})
+
+
+def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path):
+    """All arms at 50.00 %: a difference of zero, no spread, and nothing that could have been found."""
+    for name in ("contraction", "contraction_uniform"):
+        with open(ROOT / "ablations" / f"{name}.csv", newline="") as file:
+            lines = [{**line, "top1": "0.5", "balanced_accuracy": "0.5", "f1": "0.0"} for line in csv.DictReader(file)]
+        with open(tmp_path / f"{name}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
+        for it in study.settings(name, source=tmp_path / f"{name}.csv"):
+            text = page(it)
+            assert "0.00 points would have been found" not in text
+            assert "do not say what could have been found" in text
