@@ -224,6 +224,19 @@ def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
         photographs(copy, tmp_path)
 
 
+def test_another_set_of_the_same_names_sizes_and_times_is_refused(folder, tmp_path):
+    """As two archives give them that were packed with one time for all."""
+    one, two = (shutil.copytree(folder, tmp_path / name / "set") for name in ("one", "two"))
+    content = bytearray((two / "train" / "a" / "1.png").read_bytes())
+    content[-1] ^= 1
+    (two / "train" / "a" / "1.png").write_bytes(content)
+    for path in [*one.rglob("*.png"), *two.rglob("*.png")]:
+        os.utime(path, (1000, 1000))
+    photographs(one, tmp_path)
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(two, tmp_path)
+
+
 def test_a_stale_one_is_refused(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     photographs(root, tmp_path)

@@ -95,10 +95,12 @@ class Files:
 
     def content(self) -> tuple[str, str]:
         identity, version = hashlib.sha256(), hashlib.sha256()
+        held, _ = files.contents(self.paths)  # of a set that is small enough, bytes: an archive unpacks with times of its own
         with ThreadPoolExecutor(4) as pool:
-            for path, stat in zip(self.paths, pool.map(os.stat, self.paths, chunksize=1000), strict=True):
+            stats = pool.map(os.stat, self.paths, chunksize=1000)
+            for path, stat, what in zip(self.paths, stats, held, strict=True):
                 identity.update(repr((path.split(os.sep)[-2:], stat.st_size)).encode())
-                version.update(repr(stat.st_mtime_ns).encode())
+                version.update(repr((stat.st_mtime_ns, what)).encode())
         return identity.hexdigest(), version.hexdigest()
 
     def digest(self) -> str:
