@@ -6,15 +6,11 @@ python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
 import contextlib
-import csv
-import io
-import json
 import math
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
-from itertools import zip_longest
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from hbo import files
+from hbo.analysis.csv_rows import lines_of, read_csv, to_csv
 from hbo.config import Run
 from hbo.errors import UserError, first_line, one_line
 from hbo.runs import identity, rows
@@ -30,9 +27,6 @@ from hbo.words import Parser
 
 METRICS = (*COLUMNS, *MORE, "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
-WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started"} | {
-    f.name for f in fields(Run) if f.type in (str, str | None)
-}  # columns of text, whatever a cell looks like: 31246e1835 is a key, 60 a milestone
 FIRST = ("study", "key", "state")
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
 
@@ -135,12 +129,12 @@ def _readable(path: Path) -> bool:
 
 def _has_rows(path: Path) -> bool:
     """Whether a CSV file is of runs: latencies and floors are not."""
-    return {"key", "state"} <= set(_lines(path)[0])
+    return {"key", "state"} <= set(lines_of(path)[0])
 
 
 def _separated(path: Path) -> str:
     """What to say of a table that a spreadsheet saved with other separators."""
-    head = _lines(path)[0]
+    head = lines_of(path)[0]
     other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
     return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
         other
@@ -200,61 +194,6 @@ def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
             rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); passed over")
         elif not studies or row["study"] in studies:
             yield row, points.get((row["study"], row.get("key")), [])
-
-
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Lines of a CSV file as they were written: numbers to the last bit, lists and dicts from JSON, None for an empty cell.
-
-    Raises:
-        UserError: no text in UTF-8, or a line with more cells than there are columns.
-    """
-    head, *lines = _lines(path)
-    for number, line in enumerate(lines, 2):
-        if len(line) > len(head):
-            raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")
-    return [{name: _value(cell, name in WORDS) for name, cell in zip_longest(head, line)} for line in lines if line]
-
-
-def _lines(path: Path) -> list[list[str]]:
-    """The cells of each line; a head at least."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file)) or [[]]
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text in UTF-8; save it as CSV in UTF-8") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: no CSV file ({first_line(error)})") from None
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    """The text that `read_csv` reads back."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows([_cell(value) for value in line] for line in table.astype(object).itertuples(index=False))
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, str):
-        return value if value and isinstance(_value(value), str) else json.dumps(value)  # a key may look like a number
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return repr(value)
-    return str(value) if isinstance(value, bool) else json.dumps(value)
-
-
-def _value(cell: str | None, word: bool = False) -> Any:
-    if not cell:
-        return None
-    if cell in ("True", "False") and not word:
-        return cell == "True"
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
-    return cell if word and not isinstance(value, str) else value
 
 
 # ------------------------------------------------------------ means

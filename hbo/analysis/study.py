@@ -32,10 +32,8 @@ from hbo.words import Parser
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
-# What a study says of its runs besides fields and metrics, where its source has it.
-READ = (
-    "macs", "params", "seconds", "depths", "train_images", "val_images", "versions", "git", "machine", "device", "resumed_at", "started",
-)  # fmt: skip
+READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "versions", "git", "machine", "device",
+        "resumed_at", "started")  # fmt: skip  # what it says of its runs, where its source has it
 
 
 @dataclass
@@ -272,7 +270,7 @@ def settings(
     if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
-    rows = rows.assign(**{name: None for name in READ if name not in rows})  # of a table without them
+    rows = rows.assign(**{name: None for name in READ if name not in rows})
     rows["depths"] = rows["depths"].map(lambda depths: depths if isinstance(depths, list) else [])
     for name, value in where.items():
         rows = rows[rows[name] == value]
