@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from test_block import CASES
 
-from hbo import cost
+from hbo.nets import counting
 from hbo.analysis.diagrams import KINDS, figure2, figure3, figure4, trace
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
@@ -53,7 +53,7 @@ def test_the_trace_ends_in_the_block_s_own_output(traced):
 
 def test_the_trace_costs_what_the_counter_counts(traced):
     for module, block, stride, size, steps in traced:
-        counted, _ = cost.pass_through(module, torch.zeros(1, 6, size, size))
+        counted, _ = counting.pass_through(module, torch.zeros(1, 6, size, size))
         assert sum(step.macs for step in steps) == counted["Global"].macs > 0, (block, stride, size)
 
 
@@ -146,7 +146,7 @@ def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
         module = InvertedResidual(6, cout, stride, expand)
         steps = trace(module, 6, 16)
         assert (steps[-1].kind == "add") == (cout == 6 and stride == 1)
-        assert sum(step.macs for step in steps) == cost.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
+        assert sum(step.macs for step in steps) == counting.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
 
 
 def test_a_trace_leaves_the_module_as_it_was():

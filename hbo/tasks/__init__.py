@@ -38,7 +38,7 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
         raise UserError(f"skip_bad={skip_bad}: is of a folder of images, which data={data} is not; leave it out")
     if path is None or SETS[data].takes_folder:
         return
-    root = Path(path).expanduser()
+    root = files.expanded(path, "data_dir")
     fit = [
         n
         for n, one in SETS.items()

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hbo.nets import TABLES
 from hbo.tasks.reid import layout
 from hbo.tasks.spec import DataSet, Look, Task, percent, require
 
@@ -35,6 +34,8 @@ class ReidFields:
 
 def longer(recipe: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Table 9 trains a width of 1.0 for 30 epochs more, at their end."""
+    from hbo.nets import TABLES  # torch, which this declaration does without
+
     whole = given.get("net", "hbonet") in TABLES and given.get("width", 0.25) in (1.0, None)
     return recipe | {"epochs": recipe["epochs"] + 30} if whole else recipe
 
