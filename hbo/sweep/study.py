@@ -12,6 +12,7 @@ import yaml
 
 from hbo.config import Run, did_you_mean, resolve
 from hbo.errors import UserError
+from hbo.tasks import SETS
 
 KEYS = ("name", "description", "program", "project", "entity", "method", "metric", "command", "run_cap", "parameters")
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
@@ -95,7 +96,15 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         if count is None:
             raise UserError("method=random: has no end; take --count N, or write run_cap: N")
         rows = draw(parameters, count, seed)
+    if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
+        rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
     return Study(path, method, rows)
+
+
+def _without_folder(row: dict[str, Any]) -> bool:
+    """Whether a row's data set takes no folder, and is given one."""
+    one = SETS.get(str(row["data"]))
+    return row.get("data_dir") is not None and one is not None and not one.takes_folder
 
 
 def _load(path: Path) -> dict[str, Any]:
