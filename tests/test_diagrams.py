@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from test_block import CASES
 
-from hbo.nets import counting
 from hbo.analysis.diagrams import KINDS, figure2, figure3, figure4, trace
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
+from hbo.nets import counting
 
 STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
 BLOCKS = {replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS}

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import yaml
-from conftest import call, make_folder, make_market, make_voc
+from conftest import ROOT, call, make_folder, make_market, make_voc
 
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.fit import fit
 from hbo.runs import checkpoint
+from hbo.sweep import study
 from hbo.tasks import SETS
 
 NONE = [name for name, one in SETS.items() if not one.takes_folder]
@@ -59,6 +60,15 @@ def test_a_sweep_refuses_it(tmp_path):
     out, err = call("hbo.sweep", "plan", tmp_path / "s.yaml", "--set", f"data_dir={tmp_path}", expect=2)
     assert "takes no folder" in out + err
     assert "Traceback" not in out + err
+
+
+def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
+    """`--set data=elpv`, as the tables' files say; a folder that is set too is refused."""
+    rows = study.read(ROOT / "sweeps" / "table2.yaml", {"data": ["elpv", "imagenet"]}).rows
+    assert {(row["data"], row["data_dir"]) for row in rows} == {("elpv", None), ("imagenet", "imagenet")}
+    assert {resolve(**row).data_dir for row in rows} == {None, "imagenet"}
+    (first, *_) = study.read(ROOT / "sweeps" / "table2.yaml", {"data": "elpv", "data_dir": "photos"}).rows
+    assert "takes no folder" in refused(**first)
 
 
 def test_a_checkpoint_from_before_is_evaluated_all_the_same(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.sweep.parameters import MOST, distribution, draw, grid
+from hbo.tasks import SETS
 from hbo.values import field_types, load, shown, whole
 from hbo.words import did_you_mean, other_name
 
@@ -82,13 +83,23 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         raise UserError(f"run_cap={shown(cap)}: must be a positive whole number")
     cap = whole(cap)
     if method == "grid":
-        return Study(path, method, grid(parameters, cap))
-    count = count or cap
-    if count is None:
-        raise UserError("method=random: has no end; take --count N, or write run_cap: N")
-    if count > MOST:
-        raise UserError(f"{count} runs: more than {MOST}; take a smaller --count or run_cap")
-    return Study(path, method, draw(parameters, count, seed))
+        rows = grid(parameters, cap)
+    else:
+        count = count or cap
+        if count is None:
+            raise UserError("method=random: has no end; take --count N, or write run_cap: N")
+        if count > MOST:
+            raise UserError(f"{count} runs: more than {MOST}; take a smaller --count or run_cap")
+        rows = draw(parameters, count, seed)
+    if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
+        rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
+    return Study(path, method, rows)
+
+
+def _without_folder(row: dict[str, Any]) -> bool:
+    """Whether a row's data set takes no folder, and is given one."""
+    one = SETS.get(str(row["data"]))
+    return row.get("data_dir") is not None and one is not None and not one.takes_folder
 
 
 def _load(path: Path) -> dict[Any, Any]:
