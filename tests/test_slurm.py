@@ -171,3 +171,5 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     assert "Traceback" not in err
     _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2", expect=2)
     assert "--devices_per_run 2" in err
+    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low", expect=2)
+    assert "add time=HOURS:MINUTES:SECONDS" in err  # else SLURM gives 5 minutes

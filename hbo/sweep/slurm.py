@@ -117,6 +117,8 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
     for (devices, nodes, threads), group in groups.items():
         if asked.get("gpus", devices) != devices:
             raise UserError(f"gpus={asked['gpus']}: these runs have devices={devices}; add --devices_per_run {asked['gpus']}")
+        if "time" not in asked:
+            raise UserError("--slurm: without a time SLURM would be asked for 5 minutes a run; add time=HOURS:MINUTES:SECONDS")
         assert group[0].run is not None
         logs = files.expanded(group[0].run.out).resolve() / group[0].run.study / "slurm"
         try:
