@@ -3,8 +3,6 @@
 A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in `hbo.tasks.build`.
 """
 
-from pathlib import Path
-
 from hbo import files
 from hbo.errors import UserError
 from hbo.tasks.classify.spec import CLASSIFY
