@@ -86,7 +86,6 @@ def whole(value: Any) -> int | None:
     """The whole number that it is, else None."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
-    found = None
     if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
         try:
             return int(value)

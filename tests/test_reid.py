@@ -235,5 +235,5 @@ def test_a_zoos_own_weights_are_taken(tmp_path):
     del state["layer4.1.conv2.weight"]
     torch.save(state, tmp_path / "broken.pth")
     run = reid(net="torchvision:resnet18", backbone_checkpoint=str(tmp_path / "broken.pth"))
-    with pytest.raises(UserError, match=r"the first odd key is net.layer4.1.conv2.weight"):
+    with pytest.raises(UserError, match=r"the first key that differs is net.layer4.1.conv2.weight"):
         checkpoint.load_backbone(net.backbone, run)

@@ -169,7 +169,7 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     assert err.strip().splitlines()[-1].startswith("error: sbatch: ")  # after sbatch's own words
     assert "invalid partition" in err
     assert "Traceback" not in err
-    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2", expect=2)
+    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2,time=1", expect=2)
     assert "--devices_per_run 2" in err
     _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low", expect=2)
-    assert "add time=HOURS:MINUTES:SECONDS" in err  # else SLURM gives 5 minutes
+    assert "add time=HOURS:MINUTES:SECONDS" in err

@@ -22,8 +22,9 @@ from matplotlib.transforms import ScaledTranslation
 
 from hbo import cost
 from hbo.analysis import published, results, stats
+from hbo.analysis.grouping import crossed
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.study import LEVEL, Study, add_arguments, crossed, from_arguments
+from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
 from hbo.analysis.tables import measured
 from hbo.block import Block
 from hbo.config import Run

@@ -1,18 +1,17 @@
-"""Which rows are judged together: the settings of a study, and the arms within one. Both follow from the rows' identities."""
+"""Which rows are judged together: the settings of a study, the arms within one, and the arm that the others are compared with."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from hbo.analysis import results
+from hbo.block import Block
 from hbo.config import Run
 from hbo.runs import identity
 
-IMAGES = (
-    "task",
-    "data",
-    "images",
-    "holdout",
-    "limit_batches",
-)  # runs that differ in these report other images: never judged against each other
+# Runs that differ in these report other images: never judged against each other
+IMAGES = ("task", "data", "images", "holdout", "limit_batches")
 
 
 def by_setting(rows: Any) -> list[tuple[str, Any]]:
@@ -49,3 +48,23 @@ def labels(rows: Any) -> list[str]:
         " ".join([net] * (several or not own[net]) + [identity.say(n, identity.value(one, n)) for n in own[net]])
         for net, one in zip(rows["net"], every, strict=True)
     ]
+
+
+def usual_arm(rows: Any, arms: Sequence[str]) -> str:
+    """The arm that others are compared with unless one is named: k = 0 where it is, else the published switches, changed least."""
+    if rows["k"].nunique() > 1 and (rows["k"] == 0).any():
+        return rows.loc[rows["k"] == 0, "arm"].iloc[0]
+    usual = rows
+    for name in (f.name for f in fields(Block)):
+        usual = usual[usual[name] == getattr(Run, name)]
+    usual = usual[usual["net"] == Run.net]
+    if not len(usual):
+        return arms[0]
+    changed = [len(one) for one in results.identities(usual)]  # names that are not at their defaults
+    return usual["arm"].iloc[changed.index(min(changed))]
+
+
+def crossed(rows: Any, factors: list[str]) -> bool:
+    """Whether every combination of the factors' values has runs."""
+    values = [[str(identity.value(one, name)) for name in factors] for one in results.identities(rows)]
+    return len({tuple(line) for line in values}) == math.prod(len(set(column)) for column in zip(*values, strict=True))

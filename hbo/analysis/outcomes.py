@@ -11,7 +11,7 @@ from hbo.errors import DataError, UserError
 from hbo.runs import rows
 from hbo.tasks.build import open_data
 
-TRAINED = {"detect": "detector", "reid": "re-identifier", "classify": "classifier"}
+TRAINED = {"detect": "detector", "reid": "re-identifier"}
 
 
 class Opened(NamedTuple):
@@ -29,7 +29,7 @@ def opened(folder: Path, task: str, data_dir: str | None = None) -> Opened:
 
     Args:
         folder: of the run.
-        task: that it must have been trained for.
+        task: what it must have been trained for: detect or reid.
         data_dir: where its data lie now, if not where they lay.
 
     Raises:

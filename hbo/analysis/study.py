@@ -9,9 +9,7 @@ An arm is all runs that differ in nothing but the seed. Notebooks and the report
 
 import argparse
 import base64
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,10 @@ import numpy as np
 import pandas as pd
 
 from hbo.analysis import latency, results, stats
-from hbo.analysis.grouping import by_setting, labels
+from hbo.analysis.grouping import by_setting, crossed, labels, usual_arm
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.tables import Markdown, Table, unknown_images
 from hbo.block import Block
-from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity
 from hbo.runs.rows import main_metric
@@ -297,7 +294,7 @@ def _study(names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline:
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
     arms = list(rows.loc[done, "arm"].unique())
-    chosen = baseline if baseline is not None and baseline in arms else _usual(rows[done], arms)
+    chosen = baseline if baseline is not None and baseline in arms else usual_arm(rows[done], arms)
     return Study(names, rows, curves, chosen, metric, which)
 
 
@@ -307,30 +304,11 @@ def right(row: dict[str, Any]) -> np.ndarray:
     return np.unpackbits(bits)[: int(row["val_images_seen"])].astype(bool)
 
 
-def _usual(rows: Any, arms: Sequence[str]) -> str:
-    if rows["k"].nunique() > 1 and (rows["k"] == 0).any():
-        return rows.loc[rows["k"] == 0, "arm"].iloc[0]
-    usual = rows
-    for name in (f.name for f in fields(Block)):
-        usual = usual[usual[name] == getattr(Run, name)]
-    usual = usual[usual["net"] == Run.net]
-    if not len(usual):
-        return arms[0]
-    changed = [len(one) for one in results.identities(usual)]  # names that are not at their defaults
-    return usual["arm"].iloc[changed.index(min(changed))]
-
-
 def _range(numbers: Any) -> str:
     """`120`, or `60 to 120` where arms differ."""
     if not len(numbers):
         return "—"
     return " to ".join(f"{n:.0f}" for n in sorted({numbers.min(), numbers.max()}))
-
-
-def crossed(rows: Any, factors: list[str]) -> bool:
-    """Whether every combination of the factors' values has runs."""
-    values = [[str(identity.value(one, name)) for name in factors] for one in results.identities(rows)]
-    return len({tuple(line) for line in values}) == math.prod(len(set(column)) for column in zip(*values, strict=True))
 
 
 def add_arguments(parser: Parser) -> None:

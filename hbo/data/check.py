@@ -7,7 +7,6 @@ Exit status 2 where there is one. A run reads headers before it trains, and the 
 `--skip_bad N` decodes all of them first, and passes over at most N.
 """
 
-import argparse
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,12 @@ from hbo.data.sources import read_image
 from hbo.errors import DataError, one_line
 from hbo.runs import cluster
 from hbo.tasks import SETS
+from hbo.words import Parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a folder, and which set it is."""
-    parser = argparse.ArgumentParser(prog="python -m hbo.data.check", description="Decode every image below a folder.")
+    parser = Parser(prog="python -m hbo.data.check", description="Decode every image below a folder.")
     parser.add_argument("folder", help="What --data_dir names, or any other folder.")
     parser.add_argument("--data", choices=list(SETS), help="The data set: look at the folders that it reads alone.")
     with one_line():
@@ -44,7 +44,7 @@ def images_of(folder: str, data: str | None) -> list[str]:
     Raises:
         DataError: there is no such folder, or no image.
     """
-    root = Path(folder).expanduser()
+    root = files.expanded(folder, "folder")
     inner = (SETS[data].marks or (SETS[data].inner,)) if data else ("",)
     paths: list[str] = []
     for part in inner:

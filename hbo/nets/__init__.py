@@ -1,7 +1,7 @@
 """Networks as tables: HBONet (table 1), its parts exchanged, MobileNetV2, and any rival by name.
 
     build("hbonet", Block(k=2), width=0.25, divisor=8)      # table 6, "4x"
-    build("torchvision:shufflenet_v2_x1_5")                 # a rival beside it
+    build("torchvision:shufflenet_v2_x1_5")                 # another network to compare with
 
 Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: {stride: (B, C, H/stride, W/stride)}, rounded
 up, or down where the network's own steps do.

@@ -144,7 +144,7 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         if found:
             raise UserError(f"{where}: does not match this model, it is of {found}")
         odd = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key] != tuple(state[key].shape)]
-        raise UserError(f"{where}: does not match this model, nor any released one; the first odd key is {odd[0]}")
+        raise UserError(f"{where}: does not match this model, nor any released one; the first key that differs is {odd[0]}")
     model.load_state_dict({key: state[name] for key, name in names.items()})
     return model
 
@@ -192,7 +192,9 @@ def load_backbone(backbone: nn.Module, run: Run) -> str:
     # Older files of torchvision lack this count, which nothing uses.
     state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | state
     if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
-        raise UserError(f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first odd key is {odd[0]}")
+        raise UserError(
+            f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first key that differs is {odd[0]}"
+        )
     backbone.load_state_dict({key: state[key] for key in wanted})
     return f"{words} ({checkpoint_digest(str(path))})"
 
@@ -226,7 +228,7 @@ class Trained(NamedTuple):
 
 
 def trained(path: Path, given: Mapping[str, Any]) -> Trained:
-    """Open a checkpoint; what is of the network comes from it.
+    """Open a checkpoint. The fields of the network are taken from it.
 
     Args:
         path: a run's folder, a Lightning checkpoint of ours, or a released state dict.

@@ -27,7 +27,7 @@ class Clock:
         self.mark = time.monotonic()
 
     def end_batch(self, images: int) -> None:
-        """Count a batch of so many images, those of all processes."""
+        """Count a finished batch; `images` is its size over all processes."""
         now = time.monotonic()
         if self.warm:
             self.busy, self.images = self.busy + now - self.mark, self.images + images

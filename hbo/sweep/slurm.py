@@ -99,6 +99,8 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
         UserError: a key or value that is wrong; no SLURM here; what sbatch says.
     """
     asked = parse(text)
+    if "time" not in asked:  # submitit would ask for 5 minutes
+        raise UserError("--slurm: names no time limit; add time=HOURS:MINUTES:SECONDS")
     try:
         import submitit
         from submitit.core.utils import FailedJobError
@@ -117,8 +119,6 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
     for (devices, nodes, threads), group in groups.items():
         if asked.get("gpus", devices) != devices:
             raise UserError(f"gpus={asked['gpus']}: these runs have devices={devices}; add --devices_per_run {asked['gpus']}")
-        if "time" not in asked:
-            raise UserError("--slurm: without a time SLURM would be asked for 5 minutes a run; add time=HOURS:MINUTES:SECONDS")
         assert group[0].run is not None
         logs = files.expanded(group[0].run.out).resolve() / group[0].run.study / "slurm"
         try:

@@ -33,7 +33,7 @@ class TaskModule(pl.LightningModule):
     std: Tensor
     outcomes: Metric
     headline = ""  # the metric that tells most
-    classes: Any = None  # a list:  their names, in the order of the outputs; a checkpoint holds them
+    classes: Any = None  # names, in the order of the outputs; a checkpoint holds them
     finite = ("train/loss", "val/loss")  # numbers of the curve that are so unless the network is lost
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:

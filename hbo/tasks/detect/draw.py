@@ -15,7 +15,7 @@ LIKELY = 0.5  # scores from which a detection is drawn
 
 
 class Mark(NamedTuple):
-    """A box to draw: what became of it, its corners in pixels, and what stands beside it."""
+    """A box to draw: its kind (a key of `COLOURS`), its corners in pixels, and its caption."""
 
     kind: str
     box: list[float]

@@ -171,7 +171,7 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         )
     if len(found.identities) < 2 and not reported:
         raise DataError(
-            f"{root / TRAIN}: one identity, and there must be two to be told apart; is data_dir={root} the right one?"
+            f"{root / TRAIN}: holds one identity; training needs at least two. Is data_dir={root} the right folder?"
         )
     if run.instances and not reported and len(found.identities) < run.batch // run.instances:
         raise DataError(
