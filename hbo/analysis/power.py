@@ -1,0 +1,83 @@
+"""What a number of seeds can show, and how many a difference takes: of Welch's t and of two one-sided tests.
+
+Differences, deviations and margins are in one unit, whichever; levels, powers and shares are fractions in [0, 1].
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+MOST = 1000  # seeds beyond which nothing is looked for
+
+
+def find(difference: float, parts: Sequence[tuple[float, float]], n: int, alpha: float, pairs: bool = False) -> float:
+    """The power to tell a true difference from zero, two-sided at `alpha`.
+
+    Args:
+        difference: of the contrast, not zero.
+        parts: (weight, standard deviation) of each arm in it; or of the seeds' own contrasts, (1, deviation), with `pairs`.
+        n: seeds of each arm, at least 2.
+        pairs: whether the contrast is taken seed by seed.
+    """
+    from scipy.stats import nct, t
+
+    se, df = error(parts, n, pairs)
+    if se == 0:
+        return math.nan
+    quantile, shift = t.isf(alpha / 2, df), abs(difference) / se
+    if shift > 30:  # beyond any doubt, where scipy's series gives nan
+        return 1.0
+    return float(nct.sf(quantile, df, shift) + nct.cdf(-quantile, df, shift))
+
+
+def find_within(
+    difference: float, parts: Sequence[tuple[float, float]], n: int, alpha: float, margin: float, pairs: bool = False
+) -> float:
+    """The power of two one-sided tests, each at `alpha`, to show that a true difference lies within the margin.
+
+    Given the sample deviation the estimate is normal, so that the power is an integral over the deviation's distribution.
+    """
+    from scipy.stats import chi2, norm, t
+
+    se, df = error(parts, n, pairs)
+    if se == 0:
+        return math.nan
+    quantile = t.isf(alpha, df)
+    shares = [(i + 0.5) / 200 for i in range(200)]
+    found = 0.0
+    for ratio in chi2.ppf(shares, df):
+        room = margin - quantile * se * math.sqrt(ratio / df)
+        if room > 0:
+            found += norm.cdf((room - difference) / se) - norm.cdf((-room - difference) / se)
+    return float(found / len(shares))
+
+
+def error(parts: Sequence[tuple[float, float]], n: int, pairs: bool = False) -> tuple[float, float]:
+    """A contrast's standard error with n seeds an arm, and its degrees of freedom by Satterthwaite."""
+    shares = [weight**2 * sd**2 / n for weight, sd in parts]
+    total = sum(shares)
+    if total == 0:
+        return 0.0, math.nan
+    return math.sqrt(total), (n - 1) * (1.0 if pairs else total**2 / sum(share**2 for share in shares))
+
+
+def seeds(power_of: Callable[[int], float], power: float = 0.8, most: int = MOST) -> int | None:
+    """The least number of seeds from 2 on with this power; None where `most` have less. The power must rise with n."""
+    if not power_of(most) >= power:
+        return None
+    low, high = 1, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of(middle) >= power else (middle, high)
+    return high
+
+
+def detectable(parts: Sequence[tuple[float, float]], n: int, alpha: float, power: float = 0.8, pairs: bool = False) -> float:
+    """The least true difference that n seeds an arm find with this power; nan where nothing varies."""
+    from scipy.optimize import brentq
+
+    se, _ = error(parts, n, pairs)
+    if se == 0:
+        return math.nan
+    missed = lambda difference: find(difference, parts, n, alpha, pairs) - power
+    high = next(se * 2.0**i for i in range(64) if missed(se * 2.0**i) > 0)
+    return float(brentq(missed, 0, high))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,46 @@
+"""Boundaries against published tables and against simulated motions."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from hbo.analysis import looks
+from hbo.analysis.contrasts import Levels
+
+FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def pocock(share: float, alpha: float) -> float:
+    """Lan and DeMets' spending function of Pocock's kind."""
+    return alpha * math.log(1 + (math.e - 1) * share)
+
+
+def edges(levels: tuple[float, ...]) -> list[float]:
+    return [float(norm.isf(level / 2)) for level in levels]
+
+
+def test_boundaries_as_published():
+    """Five looks at 5 %, two-sided: the tables of Lan and DeMets' program (Reboussin et al. 2000)."""
+    assert edges(looks.nominal(FIVE)) == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
+    assert edges(looks.nominal(FIVE, 0.05, pocock)) == pytest.approx([2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4)
+
+
+def test_a_single_look_is_the_usual_test():
+    assert looks.nominal((1.0,), 0.03) == pytest.approx((0.03,))
+    each = Levels(0.05, 0.05)
+    only = looks.levels_at(0, [12], each)
+    assert (only.difference, only.within) == pytest.approx((0.05, 0.05))
+
+
+@pytest.mark.parametrize("shares", [(0.25, 10 / 24, 16 / 24, 1.0), (0.5, 1.0)])
+@pytest.mark.parametrize("alpha", [0.05, 0.1])
+def test_simulated_motions_cross_as_often_as_was_spent(shares, alpha):
+    rng, n = np.random.default_rng(0), 400_000
+    motion, inside, before = np.zeros(n), np.ones(n, bool), 0.0
+    for share, edge in zip(shares, edges(looks.nominal(shares, alpha)), strict=True):
+        motion += rng.normal(0, math.sqrt(share - before), n)
+        inside &= np.abs(motion) <= edge * math.sqrt(share)
+        crossed, expected, before = 1 - inside.mean(), looks.spent(share, alpha), share
+        assert abs(crossed - expected) <= 4 * math.sqrt(expected * (1 - expected) / n) + 1e-9
