@@ -30,7 +30,8 @@ def crossed(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Crossed:
     """The difference and its interval.
 
     Args:
-        a, b: (runs, images), booleans: which of the same images each run has right; 2 runs each at least.
+        a: (runs, images), booleans: which of the images each run has right; 2 runs at least.
+        b: the same of the other arm, on the same images.
         level: of the interval, by t with Satterthwaite's degrees of freedom.
 
     Raises:
@@ -46,7 +47,9 @@ def crossed(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Crossed:
     both = [_interaction(x) / len(x) / images for x in (a, b)]
     of_images = float((a.mean(0) - b.mean(0)).var(ddof=1)) / images
     variance = max(math.fsum(seeds) + of_images - math.fsum(both), math.fsum(seeds), of_images)
-    parts = [(value, len(x) - 1) for value, x in zip(seeds, (a, b), strict=True)] + [(max(0.0, of_images - math.fsum(both)), images - 1)]
+    parts = [(value, len(x) - 1) for value, x in zip(seeds, (a, b), strict=True)] + [
+        (max(0.0, of_images - math.fsum(both)), images - 1)
+    ]
     spread = math.fsum(value**2 / df for value, df in parts)
     df = math.fsum(value for value, _ in parts) ** 2 / spread if spread else math.inf
     half = float(t.isf((1 - level) / 2, df)) * math.sqrt(variance)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hbo.analysis.contrasts import Levels
+from hbo.analysis.contrasts import Contrast, Judged, Levels, Samples, judge
 
 GRID = 2001  # points on which a density is kept
 
@@ -66,3 +66,38 @@ def levels_at(look: int, looks: Sequence[int], each: Levels) -> Levels:
     """
     shares = tuple(n / looks[-1] for n in looks)
     return Levels(nominal(shares, each.difference)[look], nominal(shares, 2 * each.within)[look] / 2)
+
+
+def judge_at_looks(
+    samples: Samples,
+    contrasts: Sequence[Contrast],
+    margin: float | None,
+    looks: Sequence[int],
+    seeds: Sequence[int],
+    each: Levels,
+) -> list[tuple[Judged, int]]:
+    """Each contrast at the first look that decides it, else at the last look that its runs have reached; and that look.
+
+    It goes by the runs alone: whoever stops in the middle and goes on comes to the same verdicts. What a look decided stays,
+    whatever seeds follow.
+
+    Args:
+        samples: arm -> seed -> its metric.
+        contrasts: of one family.
+        margin: a difference that does not matter, as a fraction; None: nothing is called equivalent.
+        looks: numbers of seeds, rising.
+        seeds: the seeds in their order, as many as the last look.
+        each: a line's levels, all looks together.
+
+    Returns:
+        a line and the place of its look; -1 before the first, where the line has no verdict but "too few".
+    """
+    found = [(Judged(one.label, (0, 0), False, "too few"), -1) for one in contrasts]
+    for look, n in enumerate(looks):
+        there = set(seeds[:n])
+        reached = {arm: {s: v for s, v in runs.items() if s in there} for arm, runs in samples.items() if there <= runs.keys()}
+        for i, one in enumerate(contrasts):
+            named = {arm for arm, weight in one.weights.items() if weight}
+            if found[i][0].verdict in ("undecided", "too few") and named <= reached.keys():
+                found[i] = (judge(reached, [one], margin, levels_at(look, looks, each))[0], look)
+    return found

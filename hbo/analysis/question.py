@@ -45,7 +45,7 @@ class Question:
     judge: Literal["each", "mean", "trend"] = "each"
     """The primary lines: each comparison, their mean, or their trend. The others are exploratory."""
     trend: str | None = None
-    """What the comparisons are ordered by: a field that is a number, or `macs` (by doublings of multiply-adds)."""
+    """What the comparisons are ordered by: a field that is a number, or `macs` (by halvings of multiply-adds: positive where it grows as the budget shrinks)."""
 
     @property
     def share(self) -> float | None:
@@ -86,7 +86,9 @@ def parse(content: Any) -> Question:
     if "versus" in given:
         versus = [given["versus"]] if isinstance(given["versus"], str) else given["versus"]
         if not isinstance(versus, list) or not versus or not all(isinstance(one, str) and one.strip() for one in versus):
-            raise UserError(f"primary.versus={shown(given['versus'])}: must be text or a list of text, such as 'k=2 against k=1'")
+            raise UserError(
+                f"primary.versus={shown(given['versus'])}: must be text or a list of text, such as 'k=2 against k=1'"
+            )
         given["versus"] = tuple(versus)
     if given.get("margin") is not None:
         margin = number(given["margin"])
@@ -138,7 +140,9 @@ def _sides(text: str) -> dict[str, Any]:
     for word in text.split():
         name, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"primary.versus={text!r}: {word!r} must be FIELD=VALUE{did_you_mean(word, list(field_types(Run)))}")
+            raise UserError(
+                f"primary.versus={text!r}: {word!r} must be FIELD=VALUE{did_you_mean(word, list(field_types(Run)))}"
+            )
         if name not in field_types(Run):
             raise UserError(f"primary.versus={text!r}: no field {name}{other_name(name, list(field_types(Run)))}")
         found[name] = typed(name, field_types(Run)[name], value)
@@ -216,7 +220,9 @@ def _matched(left: Sequence[Arm], right: Sequence[Arm], names: Sequence[str], sa
         rest = lambda one: identity.group(one.identity, {"seed", *names})
         same = [other for other in right if rest(other) == rest(arm) and other is not arm]
         if not same:
-            off = {other.label: abs(math.log(other.macs / arm.macs)) if other.macs and arm.macs else math.inf for other in right}
+            off = {
+                other.label: abs(math.log(other.macs / arm.macs)) if other.macs and arm.macs else math.inf for other in right
+            }
             near = sorted(right, key=lambda other: off[other.label])
             same = [near[0]] if off[near[0].label] <= math.log(1 + NEAR) and off[near[1].label] > off[near[0].label] else []
         if len(same) != 1:
@@ -252,7 +258,7 @@ def _trend(over: str, pairs: Sequence[tuple[str, str]], arms: Mapping[str, Arm])
     slope = [(value - middle) / spread for value in x]
     weights = [(a, w) for (a, _), w in zip(lines, slope, strict=True)]
     weights += [(b, -w) for (_, b), w in zip(lines, slope, strict=True) if b is not None]
-    step = "doubling of multiply-adds" if over == MACS else f"step of {over}"
+    step = "halving of multiply-adds" if over == MACS else f"step of {over}"
     what = "trend" if one_baseline else "trend of the difference"
     return Contrast(f"{what}, per {step}", {label: w for label, w in _summed(weights).items() if w})
 
@@ -260,7 +266,7 @@ def _trend(over: str, pairs: Sequence[tuple[str, str]], arms: Mapping[str, Arm])
 def _place(over: str, arm: Arm) -> float:
     """Where an arm lies on the axis of a trend."""
     if over == MACS:
-        return math.log2(arm.macs) if arm.macs and arm.macs > 0 else math.nan
+        return -math.log2(arm.macs) if arm.macs and arm.macs > 0 else math.nan
     value = identity.value(arm.identity, over)
     return math.nan if value is None else float(value)
 

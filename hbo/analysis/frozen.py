@@ -1,0 +1,99 @@
+"""A question that was frozen before its runs (`python -m hbo.sweep plan FILE --freeze`), and whether it is the one that is judged."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbo import files
+from hbo.analysis.question import Question, as_dict, parse
+from hbo.errors import UserError, first_line
+
+NAME = "frozen"  # runs/STUDY/frozen.json; beside a committed NAME.csv it is NAME_frozen.json
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What was to be judged, as it was written before the first run."""
+
+    study: str
+    question: Question
+    seeds: list[int]
+    """Of every arm, in the order in which they are run."""
+    looks: list[int]
+    """Numbers of seeds at which verdicts may be read; one, where the number is fixed."""
+    keys: list[str]
+    """Of the runs of the file, its own seeds."""
+    level: float = 0.95
+    expected: dict[str, Any] = field(default_factory=dict)
+    """The deviation that was expected, and what the seeds were to find, where it was asked."""
+    commit: str | None = None
+    when: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Of all that it says but for the day and the commit."""
+        said = {name: value for name, value in self.content().items() if name not in ("when", "commit", "hash")}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+    def content(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"question": as_dict(self.question)}
+
+    def text(self) -> str:
+        """The file's text."""
+        return json.dumps(self.content() | {"hash": self.hash}, indent=1) + "\n"
+
+
+def path_of(source: str | Path, study: str) -> Path:
+    """Where the plan of a study lies: in a folder of runs, in a study's own folder, or beside a CSV."""
+    path = files.expanded(source)
+    if path.suffix == ".csv":
+        return path.with_name(f"{study}_{NAME}.json")
+    beside, inside = path / f"{study}_{NAME}.json", path / study / f"{NAME}.json"
+    own = path / f"{NAME}.json"
+    return own if path.name == study and own.exists() else beside if beside.exists() else inside
+
+
+def read(source: str | Path, study: str) -> Frozen | None:
+    """The plan of a study, None where none was frozen.
+
+    Raises:
+        UserError: the file cannot be read, or was edited since.
+    """
+    if str(source).startswith("wandb:"):
+        return None
+    path = path_of(source, study)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        said = content.pop("hash")
+        given = {name: value for name, value in content["question"].items() if value not in (None, [])}
+        found = Frozen(**content | {"question": parse(given)})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a frozen plan ({first_line(error)}); remove it to judge without one") from None
+    if found.hash != said:
+        raise UserError(f"{path}: was edited since it was frozen; take the file as it was, or remove it to judge without one")
+    return found
+
+
+def differences(plan: Frozen, question: Question, metric: str, seeds: list[int], started: str | None) -> list[str]:
+    """In what the study that is judged is not the one that was frozen; none where it is.
+
+    Args:
+        plan: frozen.
+        question: judged now.
+        metric: judged now.
+        seeds: that the finished runs have.
+        started: the first run's start, ISO, UTC.
+    """
+    found = []
+    was, now = as_dict(plan.question) | {"metric": plan.question.metric or metric}, as_dict(question) | {"metric": metric}
+    found += [f"{name}: {was[name]!r} was frozen, {now[name]!r} is judged" for name in was if was[name] != now[name]]
+    if more := sorted(set(seeds) - set(plan.seeds)):
+        found.append(f"seeds {', '.join(map(str, more))} were added to the {len(plan.seeds)} frozen")
+    if started and plan.when and started < plan.when:
+        found.append(f"its first run started at {started}, before the plan was frozen")
+    return found

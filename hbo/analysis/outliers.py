@@ -1,0 +1,56 @@
+"""Runs that are counted and have to be looked at: far from their arm, or of one answer for all images."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FAR = 5.0  # median absolute deviations from an arm's median
+
+
+def odd(done: Any, metric: str) -> dict[str, str]:
+    """Key -> what is odd about a finished run.
+
+    The deviations of a few seeds are an accident, so that the median is taken over the study: of each run from its arm's median,
+    but for the runs that are the median themselves.
+
+    Args:
+        done: finished rows with `arm`, `seed`, `key`, the metric, and `balanced_accuracy` where they have it.
+        metric: the column that is judged.
+    """
+    values: Any = pd.to_numeric(done[metric], errors="coerce")
+    away: Any = (values - values.groupby(done["arm"]).transform("median")).abs()
+    typical = float(np.median(away[away > 0])) if (away > 0).any() else 0.0
+    found: dict[str, str] = {}
+    for row, far in zip(done.to_dict("records"), away, strict=True):
+        if one_class(row):
+            found[row["key"]] = "gives one class to every image"
+        elif typical and far > FAR * typical:
+            found[row["key"]] = f"{100 * far:.1f} points from its arm's median, {far / typical:.0f} median deviations"
+    return found
+
+
+def one_class(row: dict[str, Any]) -> bool:
+    """Whether a classifier gave one class to all images, so that its balanced accuracy is one over the classes that there are."""
+    balanced, names = row.get("balanced_accuracy"), row.get("class_names")
+    largest, top1 = row.get("majority"), row.get("top1")
+    if pd.isna([balanced, top1]).any() or not balanced:  # pyright: ignore[reportArgumentType]
+        return False
+    share = 1 / float(balanced)
+    whole = abs(share - round(share)) < 1e-9 and round(share) > 1
+    counted = len(names) == round(share) if isinstance(names, list) and names else True
+    at_largest = largest is None or pd.isna(largest) or abs(float(top1) - float(largest)) < 1e-9  # pyright: ignore[reportArgumentType]
+    return bool(whole and counted and at_largest)
+
+
+def sentence(done: Any, metric: str) -> str | None:
+    """The odd runs by arm, seed and key, in one sentence; None where there are none."""
+    found = odd(done, metric)
+    if not found:
+        return None
+    named = [
+        f"{row['arm']}, seed {row['seed']} ({row['key']}): {found[row['key']]}"
+        for row in done.to_dict("records")
+        if row["key"] in found
+    ]
+    return f"Counted, and to be looked at: {'; '.join(named)}."

@@ -1,0 +1,103 @@
+"""A study for other programs: every number of its page as JSON, and a gate for scripts."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from hbo.analysis import contrasts, outliers, question, results, sentences, stats
+from hbo.analysis.contrasts import Judged
+from hbo.analysis.study import Study
+from hbo.errors import UserError
+from hbo.words import did_you_mean
+
+VERDICTS = ("higher", "lower", "equivalent", "undecided")
+SO, NOT_SO, UNDECIDED = 0, 1, 3
+
+
+def as_json(settings: Sequence[Study]) -> str:
+    """An object: the study, and each of its settings; fractions where the page has percent, null where there is no number."""
+    found = {"study": list(settings[0].names), "asks": settings[0].question(), "settings": [_setting(it) for it in settings]}
+    return json.dumps(_plain(found), indent=1)
+
+
+def _setting(study: Study) -> dict[str, Any]:
+    done, odd = study.done, outliers.odd(study.done, study.metric)
+    arms = []
+    for arm in study.arms:
+        group: Any = done[done["arm"] == arm]
+        values: Any = pd.to_numeric(group[study.metric], errors="coerce")
+        about = stats.describe(values.dropna()) if values.notna().any() else None
+        runs = [
+            {"key": k, "seed": int(s), study.metric: v} for k, s, v in zip(group["key"], group["seed"], values, strict=True)
+        ]
+        arms.append(
+            {
+                "arm": arm, "identity": results.identities(group)[0] | {"seed": None}, **(asdict(about) if about else {"n": 0}),
+                "macs": group["macs"].iloc[0], "params": group["params"].iloc[0], "runs": runs,
+                "odd": {key: why for key, why in odd.items() if key in set(group["key"])},
+            }
+        )  # fmt: skip
+    judged = study.judged()
+    return {
+        "which": study.which, "setting": study.setting(), "metric": study.metric, "baseline": study.baseline,
+        "question": question.as_dict(study.asked), "arms": arms, "pairing": asdict(contrasts.pairing(study.samples())),
+        "families": [
+            {"family": family.kind, "primary": family.primary,
+             "lines": [asdict(line) | {"weights": dict(one.weights), "sd": line.sd, "detectable": line.detectable, "needed": line.needed} for one, line in zip(family.contrasts, lines, strict=True)]}
+            for family, lines in judged
+        ],
+        "conclusion": study.conclusion(), "provision": study.provision(),
+        "frozen": study.plan.content() | {"hash": study.plan.hash} if study.plan else None, "left_out": study.left_out(),
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """JSON's values: no NaN, no NumPy."""
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (bool, str)) or value is None:
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int) else str(value)
+
+
+def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
+    """Whether a line has a verdict: the exit status, and the line's sentence.
+
+    Args:
+        settings: of `study.settings`.
+        wanted: a line and a verdict, `k=2 higher` or `k=2 against k=1 higher`; an arm alone means its one primary line.
+
+    Raises:
+        UserError: no such line or verdict, or several lines.
+    """
+    name, _, verdict = wanted.strip().rpartition(" ")
+    if verdict not in VERDICTS or not name:
+        raise UserError(
+            f"gate={wanted!r}: must be a line and a verdict, such as 'k=2 higher'{did_you_mean(verdict, list(VERDICTS))}"
+        )
+    lines = [(it, line, family) for it in settings for family, found in it.judged() for line in found]
+    exact = [one for one in lines if one[1].label == name]
+    primary = [one for one in lines if one[2].primary and one[1].label.startswith(f"{name} against ")]
+    chosen = exact or primary or [one for one in lines if one[1].label.startswith(f"{name} against ")]
+    if len(chosen) != 1:
+        there = "; ".join(dict.fromkeys(line.label for _, line, _ in lines))
+        raise UserError(f"gate={wanted!r}: {name!r} names {len(chosen)} lines, not one; there are: {there}")
+    study, line, family = chosen[0]
+    said = sentences.sentence(line, study.metric, None if family.kind == "trend" else study.asked.share)
+    return _status(line, verdict), said
+
+
+def _status(line: Judged, wanted: str) -> int:
+    if line.verdict == wanted:
+        return SO
+    return UNDECIDED if line.verdict in ("undecided", "too few") else NOT_SO

@@ -1,0 +1,203 @@
+"""The tables of a study's page: arms, differences, images, effects, and how it was run."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from hbo.analysis import outliers, results, sentences, stats
+from hbo.analysis.crossed import crossed as over_seeds_and_images
+from hbo.analysis.grouping import crossed
+from hbo.analysis.stats import SHOWN
+from hbo.analysis.tables import ABSENT, Table, unknown_images
+from hbo.block import Block
+from hbo.errors import UserError
+from hbo.runs import identity
+
+if TYPE_CHECKING:
+    from hbo.analysis.study import Study
+
+LEVEL = 0.95
+
+
+def arms(study: Study) -> Table:
+    """An arm a line: mean ± deviation, n and the mean's interval, costs and time."""
+    done = study.done
+    metrics = [m for m in SHOWN if m in done and done[m].notna().any()]
+    odd = outliers.odd(done, study.metric)
+    lines = []
+    for arm in study.arms:
+        group = done[done["arm"] == arm]
+        line: dict[str, Any] = {"arm": arm, "n": len(group)}
+        if odd:
+            line["odd runs"] = int(group["key"].isin(odd).sum())
+        for metric in metrics:
+            line[SHOWN[metric]] = results.mean(group[metric]) if group[metric].notna().any() else ABSENT
+        values: Any = pd.to_numeric(group[study.metric], errors="coerce").dropna()
+        name = f"{LEVEL:.0%} of the mean {SHOWN[study.metric]}"
+        about = stats.describe(values, LEVEL) if len(values) > 1 else None
+        line[name] = f"{100 * about.low:.1f} to {100 * about.high:.1f}" if about else ABSENT
+        costs = {name: group[name].iloc[0] for name in ("macs", "params")}
+        line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
+        line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT
+        line["seconds a run"] = results.mean(group["seconds"], 1) if group["seconds"].notna().all() else ABSENT
+        lines.append(line)
+    notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
+    missing = study.rows["state"].value_counts().drop("done", errors="ignore")
+    if len(missing):
+        notes.append("Not in the table: " + ", ".join(f"{n} {state}" for state, n in missing.items()) + ".")
+    if left_out := study.left_out():
+        notes.append(f"Without a finite {SHOWN[study.metric]}, and so left out of its comparisons: {', '.join(left_out)}.")
+    if said := outliers.sentence(done, study.metric):
+        notes.append(said)
+    return Table(f"{', '.join(study.names)}: {setting(study)}", pd.DataFrame(lines), notes + unknown_images(done))
+
+
+def differences(study: Study, metric: str | None = None) -> Table:
+    """Every line that is judged, in points of percent: the primary ones first."""
+    judged = study.judged(metric)
+    exploring = metric not in (None, study.metric)
+    metric = metric or study.metric
+    share, lines = study.asked.share, []
+    for family, found in judged:
+        for line in found:
+            wide = f"{sentences.points(line.low)} to {sentences.points(line.high)}"
+            within = f"{sentences.points(line.within_low)} to {sentences.points(line.within_high)}"
+            shown = {
+                SHOWN[metric]: line.label,
+                "": "primary" if family.primary and not exploring else "exploratory",
+                "n": sentences.seeds(line),
+                "difference": sentences.points(line.difference),
+                f"{LEVEL:.0%} interval": ABSENT if math.isnan(line.low) else wide,
+            }
+            if share is not None:
+                shown[f"{2 * LEVEL - 1:.0%} interval"] = ABSENT if math.isnan(line.low) or family.kind == "trend" else within
+            found_4_in_5 = line.detectable[0]
+            shown |= {
+                "p": sentences.p_value(line.p_adjusted).removeprefix("p ").removeprefix("= ").replace("no p", ABSENT),
+                "detectable": ABSENT if math.isnan(found_4_in_5) else f"{100 * found_4_in_5:.1f}",
+                "verdict": line.verdict,
+            }
+            lines.append(shown)
+    one = "pairs of runs" if any(line.paired for _, found in judged for line in found) else "runs"
+    notes = [
+        f"Points of percent, by Welch's t over {one}; intervals and p together over the lines of a family (Sidak), so that a line is"
+        " higher or lower where its interval leaves out zero. Detectable: the least true difference found 4 times in 5."
+    ]
+    if share is not None:
+        notes.append(
+            f"Equivalent: the {2 * LEVEL - 1:.0%} interval lies within {100 * share:g} points (two one-sided tests at 5 %)."
+        )
+    if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
+        notes.append(
+            f"Looked at with {', '.join(map(str, study.plan.looks))} seeds; primary intervals are repeated ones, at the level that a line's look spends."
+        )
+    return Table("Differences", pd.DataFrame(lines), notes)
+
+
+def images(study: Study) -> Table | None:
+    """Each pair of arms over new seeds and new images; None where the source lacks outcomes."""
+    done = study.done
+    if "correct" not in done:
+        return None
+    done = done[done["correct"].notna()]
+    found = {arm: [right(row) for row in done[done["arm"] == arm].to_dict("records")] for arm in study.arms}
+    seen = {len(bits) for runs in found.values() for bits in runs}
+    pairs = [
+        (a, b)
+        for family in study.families()
+        if family.kind == "each"
+        for a, b in (list(one.weights) for one in family.contrasts)
+    ]
+    pairs = [pair for pair in pairs if all(len(found[arm]) > 1 for arm in pair)]
+    if len(seen) != 1 or not pairs:
+        return None
+    lines = []
+    for a, b in pairs:
+        both = over_seeds_and_images(np.array(found[a]), np.array(found[b]), LEVEL)
+        lines.append(
+            {
+                "": f"{a} against {b}", "n": f"{both.n[0]} and {both.n[1]} seeds, {both.images} images",
+                "difference": sentences.points(both.difference),
+                f"{LEVEL:.0%} over new seeds and images": f"{sentences.points(both.low)} to {sentences.points(both.high)}",
+                "standard error, seeds": f"{100 * both.se_seeds:.2f}", "standard error, images": f"{100 * both.se_images:.2f}",
+            }
+        )  # fmt: skip
+    note = "Top-1, in points of percent. What new seeds and new photographs of the same kind would give; a line by itself, not adjusted for the others. Exploratory."
+    return Table("Over new seeds and new images", pd.DataFrame(lines), [note])
+
+
+def effects(study: Study) -> Table | None:
+    """Main effects and interactions, where at least two switches are crossed, and nothing else differs."""
+    factors = results.varying(study.done)
+    switches = {f.name for f in fields(Block)}
+    if len(factors) < 2 or not switches.issuperset(factors) or len(study.done) < 2 * len(study.arms):
+        return None
+    if not crossed(study.done, factors):
+        return None
+    try:
+        table = stats.effects(study.done, factors, study.metric)
+    except UserError:  # runs without any spread: nothing moves
+        return None
+    shown = table.assign(
+        share=[f"{100 * x:.1f} %" for x in table["share"]],
+        **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},
+    )
+    return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, ["Share: of all variation between runs."])
+
+
+def provenance(study: Study) -> Table:
+    """How it was run: a line a study."""
+    lines = []
+    for name, group in study.done.groupby("study", sort=False):
+        several = lambda column, group=group: ", ".join(dict.fromkeys(map(str, group[column])))
+        versions = {n: v for line in group["versions"] if isinstance(line, dict) for n, v in line.items()}
+        rows: Any = study.rows[study.rows["study"] == name]
+        states = rows["state"].value_counts().items()
+        lines.append(
+            {
+                "study": name,
+                "runs": ", ".join(f"{n} {state}" for state, n in states),
+                "commit": several("git"),
+                "machine": several("machine"),
+                "device": several("device"),
+                "threads": several("threads"),
+                "torch": versions.get("torch", ABSENT),
+                "hours in all": f"{group['seconds'].sum() / 3600:.1f}" if group["seconds"].notna().any() else ABSENT,
+                "taken up again": int(sum(bool(steps) for steps in group["resumed_at"])),
+                "first to last start": " to ".join(f(group["started"].dropna().map(str), default=ABSENT) for f in (min, max)),
+            }
+        )
+    return Table("How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1))
+
+
+def setting(study: Study) -> str:
+    """Data and protocol, as far as all runs share them."""
+    every = results.identities(study.done)
+    differ = identity.varying(every)
+    train, val = (_range(study.done[f"{part}_images"].dropna()) for part in ("train", "val"))
+    images = f"{train} images to train on, {val} reported"
+    size = "".join(
+        f", {identity.value(every[0], name)} {unit}"
+        for name, unit in (("resolution", "px"), ("epochs", "epochs"))
+        if name not in differ
+    )
+    return f"{identity.value(every[0], 'data')} ({images}){size}"
+
+
+def right(row: dict[str, Any]) -> np.ndarray:
+    """(N,) bool: which images the row's model classified rightly."""
+    bits = np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)
+    return np.unpackbits(bits)[: int(row["val_images_seen"])].astype(bool)
+
+
+def _range(numbers: Any) -> str:
+    """`120`, or `60 to 120` where arms differ."""
+    if not len(numbers):
+        return ABSENT
+    return " to ".join(f"{n:.0f}" for n in sorted({numbers.min(), numbers.max()}))
