@@ -18,6 +18,7 @@ import pandas as pd
 import yaml
 
 from hbo.analysis import gains, published, results, rivals, stats, tables
+from hbo.analysis.protocols import measured
 from hbo.config import describe_net, resolve
 from hbo.errors import UserError, one_line
 from hbo.words import Parser
@@ -95,7 +96,7 @@ class Evidence:
         if self.rows is None:
             return {}
         if (number, metric) not in self.known:
-            self.known[number, metric] = tables.measured(self.rows, published.runs(number), metric)
+            self.known[number, metric] = measured(self.rows, published.runs(number), metric)
         return {where: lines[line] for where, lines in self.known[number, metric].items() if line in lines}
 
 
@@ -149,7 +150,7 @@ def _trend(claim: dict[str, Any], evidence: Evidence) -> Verdict:
     said = float(gains.halving(costs) @ [table[column][i] - table[column][j] for i, j in pairs])
     if abs(said - claim["by"]) > 0.05:
         raise UserError(f"claims.yaml: {claim['says']!r} says {claim['by']}, table {number} says {said:.1f}")
-    column = tables.COLUMN.get(column, column)
+    column = tables.COLUMN.get(column, str(column))
     budgets: dict[str, list[tuple[float, Any, Any]]] = {}
     for i, j in pairs:
         a, b = evidence.of(number, column, i), evidence.of(number, column, j)

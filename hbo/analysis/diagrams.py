@@ -35,7 +35,13 @@ KINDS = {  # kind -> Okabe and Ito's colour for the colour-blind, hatch for prin
     "add": ("#F0E442", "++", "sum"),
     "other": ("#FFFFFF", "....", "other"),
 }
-WIDTH, MARGIN, TITLE, GAP, LEGEND = style.WIDTHS["text"], 0.06, 0.2, 0.15, 0.25  # of a figure, which is wider only if a row needs it
+WIDTH, MARGIN, TITLE, GAP, LEGEND = (
+    style.WIDTHS["text"],
+    0.06,
+    0.2,
+    0.15,
+    0.25,
+)  # of a figure, which is wider only if a row needs it
 HEIGHT = 8.5  # of a page, less a caption; no figure is higher that need not be
 TALLEST, DEPTH = 0.72, 0.17  # the tallest front of a cuboid; how far one recedes, over its columns
 FONT, LINE, PAD = 7, 0.115, 0.05  # of a label: its points, the height of a line, the space about it
@@ -267,19 +273,28 @@ def _arrow(ax: Axes, *points: tuple[float, float]) -> None:
     ax.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=5, lw=0.8, color="black", snap=True))
 
 
+def _fitted(traces: list[list[Step]]) -> tuple[tuple[float, float], float, list[float]]:
+    """The largest scale at which the blocks fit a page, its text in width, else the smallest; the width, and each block's height."""
+    most, tall = (max(step.shape[axis] for steps in traces for step in steps) for axis in (0, 1))
+    found = []
+    for tallest, widest in product((TALLEST, 0.6, 0.5), (0.8, 0.6, 0.5, 0.4, 0.3)):  # of the cuboids
+        scale = widest / most, tallest / tall
+        laid_out = [_lay_out(steps, scale) for steps in traces]
+        width = max(WIDTH, *(needed + 2 * MARGIN for _, needed, _ in laid_out))
+        heights = [top - low + TITLE for _, _, (low, _, top) in laid_out]
+        found.append((scale, width, heights))
+        if width == WIDTH and sum(heights) + GAP * len(traces) + LEGEND <= HEIGHT:
+            break
+    return found[-1]
+
+
 def _figure(blocks: list[tuple[str, nn.Module]], channels: int, size: int) -> Figure:
     """Blocks one below another, all at one scale, and the legend."""
     traces = [trace(module, channels, size) for _, module in blocks]
     every = [step for steps in traces for step in steps]
     with style.styled():
-        most, tall = max(step.shape[0] for step in every), max(step.shape[1] for step in every)
-        for tallest, widest in product((TALLEST, 0.6, 0.5), (0.8, 0.6, 0.5, 0.4, 0.3)):  # of the cuboids
-            scale = widest / most, tallest / tall
-            width = max(WIDTH, *(_lay_out(steps, scale)[1] + 2 * MARGIN for steps in traces))
-            heights = [top - low + TITLE for low, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
-            height = sum(heights) + GAP * len(traces) + LEGEND
-            if width == WIDTH and height <= HEIGHT:
-                break
+        scale, width, heights = _fitted(traces)
+        height = sum(heights) + GAP * len(traces) + LEGEND
         figure, bottom = style.Picture((width, height)), height + GAP - MARGIN
         for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
             bottom -= h + GAP

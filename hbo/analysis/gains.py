@@ -64,6 +64,7 @@ def trend(budgets: Sequence[tuple[float, Any, Any]], level: float = 0.95) -> Con
 
     Args:
         budgets: (multiply-adds, runs of a, runs of b) of each; two different budgets at least.
+        level: of the interval.
     """
     slopes = halving([cost for cost, _, _ in budgets])
     groups = [runs for _, a, b in budgets for runs in (a, b)]

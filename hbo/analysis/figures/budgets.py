@@ -14,9 +14,9 @@ from hbo.analysis import gains, published, results, stats
 from hbo.analysis.figures import style
 from hbo.analysis.gains import BASELINE
 from hbo.analysis.grouping import by_setting
+from hbo.analysis.protocols import measured
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import LEVEL
-from hbo.analysis.tables import measured
 from hbo.errors import UserError
 from hbo.runs import identity
 from hbo.runs.rows import main_metric
@@ -83,7 +83,11 @@ def by_budget(rows: pd.DataFrame, metric: str | None = None) -> Figure:
 
 def has_gains(rows: pd.DataFrame, metric: str) -> bool:
     """Whether the finished rows have two budgets at least at which two networks can be compared."""
-    return any(len({p.cost for p, _ in pairs}) > 1 for _, pairs in gains_of(lines_of(rows, metric)))
+    try:
+        lines = lines_of(rows, metric)
+    except UserError:
+        return False
+    return any(len({p.cost for p, _ in pairs}) > 1 for _, pairs in gains_of(lines))
 
 
 def lines_of(done: pd.DataFrame, metric: str) -> list[Line]:
@@ -92,18 +96,24 @@ def lines_of(done: pd.DataFrame, metric: str) -> list[Line]:
     Raises:
         UserError: as `by_budget`.
     """
-    there = done[done[metric].notna() & done["macs"].notna()] if {metric, "macs"} <= set(done.columns) else done.head(0)
+    known = {metric, "macs"} <= set(done.columns)
+    there: Any = done[done[metric].notna() & done["macs"].notna()] if known else done.head(0)
     if there.empty:
         raise UserError(f"metric={metric!r}: no finished run has it and its multiply-adds")
     if len(settings := by_setting(there)) > 1:
-        raise UserError(f"of several settings, which are not compared: {'; '.join(which for which, _ in settings)}; take one's rows")
+        raise UserError(
+            f"of several settings, which are not compared: {'; '.join(which for which, _ in settings)}; take one's rows"
+        )
     arms = results.arms(there)
-    names = [name for name in identity.varying([one for one, _ in arms]) if name not in SIZES]
+    own: dict[str, list[identity.Identity]] = {}
+    for one, _ in arms:
+        own.setdefault(identity.value(one, "net"), []).append(one)
     found: dict[tuple[str, str], list[Point]] = {}
     for one, runs in arms:
-        rest = " ".join(identity.say(name, identity.value(one, name)) for name in names if name in one)
-        values = runs[metric].to_numpy(float)
-        found.setdefault((identity.value(one, "net"), rest), []).append(Point(runs["macs"].iloc[0] / 1e6, values))
+        net = identity.value(one, "net")
+        names = [name for name in identity.varying(own[net]) if name not in SIZES]
+        rest = " ".join(identity.say(name, identity.value(one, name)) for name in names)
+        found.setdefault((net, rest), []).append(Point(runs["macs"].iloc[0] / 1e6, runs[metric].to_numpy(float)))
     return [Line(net, sorted(points, key=lambda p: p.cost), rest) for (net, rest), points in found.items()]
 
 
@@ -168,8 +178,8 @@ def _draw(lines: list[Line], ylabel: str, xlabel: str) -> Figure:
                 _gains(below, line, pairs, looks[line.net + line.rest])
             below.axhline(0, color=style.GREY, lw=0.8, zorder=1)
             below.margins(y=0.12)
-            below.set_ylabel(f"gain over\n{NAMES.get(_over(lines), _over(lines))}, points")
-            below.set_title("\n".join(text for line, pairs in found if (text := _trend(line, pairs))), fontsize=7, loc="left")
+            below.set_ylabel("gain, points")
+            below.set_title(_headline(NAMES.get(_over(lines), _over(lines)), found), fontsize=7, loc="left")
         _log_axis((rest or [top])[0], [p.cost for line in lines for p in line.points])
         (rest or [top])[0].set_xlabel(xlabel)
         interval = f"mean, {LEVEL:.0%} interval" * any(not line.published for line in lines)
@@ -216,14 +226,15 @@ def _interval(axes: Any, x: float, low: float, high: float, look: style.Look) ->
         axes.errorbar([x], [(low + high) / 2], yerr=(high - low) / 2, color=look.colour, linestyle="", marker="", zorder=2)
 
 
-def _trend(line: Line, pairs: list[Pair]) -> str:
-    """How the gain grows as the budget shrinks, in words; nothing for one budget."""
-    budgets = [(math.sqrt(p.cost * q.cost), p.values, q.values) for p, q in pairs]
-    if len({cost for cost, _, _ in budgets}) < 2:
-        return ""
-    slope = gains.trend(budgets, LEVEL)
-    said = f"{100 * slope.value:+.1f}, published" if line.published else str(slope)
-    return f"{line.name}, with each halving of the budget: {said}"
+def _headline(over: str, found: Sequence[tuple[Line, list[Pair]]]) -> str:
+    """What the gains are over, and how much each grows as the budget shrinks; that of one budget does not."""
+    lines = []
+    for line, pairs in found:
+        budgets = [(math.sqrt(p.cost * q.cost), p.values, q.values) for p, q in pairs]
+        if len({cost for cost, _, _ in budgets}) > 1:
+            slope = gains.trend(budgets, LEVEL)
+            lines.append(f"{line.name} {f'{100 * slope.value:+.1f}, published' if line.published else slope}")
+    return "\n".join([f"gain over {over}" + "; each halving of the budget adds:" * bool(lines), *lines])
 
 
 def _log_axis(axes: Any, costs: Sequence[float]) -> None:

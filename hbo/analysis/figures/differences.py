@@ -39,8 +39,9 @@ def forest(
         figure = style.new(0.75 + 0.26 * len(lines))
         axes = figure.add_subplot()
         axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
+        xlabel = f"difference in {metric_name}, points"
         if margin is not None:
-            band = f"\N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
+            xlabel += f"; shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
             axes.axvspan(-100 * margin, 100 * margin, color="#BBBBBB", alpha=0.35, lw=0, zorder=0)
         for y, line in enumerate(lines):
             _line(axes, y, line, _look(str(line["label"]), arms))
@@ -49,7 +50,7 @@ def forest(
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"difference in {metric_name}, points" + (f"; shaded: {band}" if margin is not None else ""))
+        axes.set_xlabel(xlabel)
         axes.set_title(title, loc="left", fontsize=8)
         beside = axes.secondary_yaxis("right")
         beside.set_yticks(range(len(lines)), [_said(line) for line in lines])

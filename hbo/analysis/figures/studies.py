@@ -1,9 +1,9 @@
 """Figures of one study: a metric against a switch and against costs, and learning curves."""
 
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -52,7 +52,7 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
     values = list(dict.fromkeys(ours.sort_values(switch)[switch]))
     is_scale = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     places = values if is_scale else list(range(len(values)))
-    step = min(b - a for a, b in zip(places, places[1:], strict=False))
+    step = min(b - a for a, b in pairwise(places))
     series = _series(ours, switch)
     with style.styled():
         figure, axes = style.axes(_words(switch), f"{SHOWN[metric]}, %")

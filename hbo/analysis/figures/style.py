@@ -43,7 +43,8 @@ class Page:
     font: str = "sans-serif"
 
 
-_page: ContextVar[Page] = ContextVar("page", default=Page())
+WHOLE = Page()
+_page: ContextVar[Page] = ContextVar("page", default=WHOLE)
 
 
 @contextmanager
@@ -69,12 +70,12 @@ def font() -> str:
 
 
 def styled() -> Any:
-    """matplotlib's settings for the page, as a context."""
+    """The page's settings of matplotlib, as a context."""
     return rc_context(settings(_page.get()))
 
 
 def settings(page: Page) -> Any:
-    """matplotlib's settings for a page."""
+    """Settings of matplotlib for a page."""
     return STYLE | {"font.family": page.font}
 
 
@@ -110,7 +111,7 @@ def axes(xlabel: str, ylabel: str, height: float | None = None) -> tuple[Picture
 def legend(figure: Figure, handles_of: Any, title: str = "") -> None:
     """Outside the axes, where it hides nothing: to the right of them; below where the page is one column."""
     handles, labels = handles_of.get_legend_handles_labels()
-    title = title.replace("\n", " ") if is_narrow() else title
+    title = title.replace("\n", "; ") if is_narrow() else title
     if is_narrow():
         columns = 2 if max(map(len, labels), default=0) < 24 else 1
         figure.legend(handles, labels, loc="outside lower center", title=title, ncols=columns)
@@ -142,7 +143,7 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as pdf, svg or png; the same figure gives the same bytes."""
     dates: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
     file = io.BytesIO()
-    with rc_context(settings(getattr(figure, "page", Page()))):
+    with rc_context(settings(getattr(figure, "page", WHOLE))):
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once: a second time moves things by a hair
