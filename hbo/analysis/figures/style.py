@@ -16,6 +16,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from PIL import Image
 
 from hbo.errors import UserError
 
@@ -87,7 +88,10 @@ class Picture(Figure):
         self.page = _page.get()
 
     def _repr_png_(self) -> bytes:
-        return as_bytes(self, "png")
+        """In 256 colours, a third of the bytes: notebooks are committed with their pictures."""
+        file = io.BytesIO()
+        Image.open(io.BytesIO(as_bytes(self, "png"))).convert("RGB").quantize(256).save(file, "png", optimize=True)
+        return file.getvalue()
 
 
 def new(height: float) -> Picture:
