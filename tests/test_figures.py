@@ -89,7 +89,7 @@ def test_means_and_intervals_are_scipys():
 
 def test_an_arm_has_one_colour_in_every_figure():
     looks = figures.looks(STUDY.arms)
-    assert len({(look.colour, look.marker) for look in figures.looks(map(str, range(49))).values()}) == 49
+    assert len({(look.colour, look.marker) for look in figures.looks(map(str, range(56))).values()}) == 56
     by_cost = {label.split(",")[0]: colour for label, colour, *_ in bars(figures.accuracy_cost(STUDY).axes[0])}
     by_k = {f"hbonet k={x:.0f}": colour for _, colour, x, *_ in bars(figures.accuracy(STUDY, "k").axes[0])}
     curves = {line.get_label(): line.get_color() for line in figures.learning_curves(STUDY).axes[0].get_lines()}
@@ -114,7 +114,9 @@ def test_a_switch_of_a_factorial_study_is_its_main_effect():
     crossed = pd.concat(many, ignore_index=True)
     crossed["arm"] = study.labels(crossed)
     it = study.Study(("factorial",), crossed, STUDY.curves, crossed["arm"].iloc[0])
-    drawn = lines(figures.accuracy(it, "k"))["over all concatenation ratio, n=54"]
+    figure = figures.accuracy(it, "k")
+    assert "over all concatenation ratio, n=54" in lines(figure)
+    drawn = lines(figure)["_over all concatenation ratio"]
     np.testing.assert_allclose(drawn[:, 1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
 
 

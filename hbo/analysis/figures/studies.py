@@ -59,7 +59,7 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
         for i, (name, runs) in enumerate(series.items()):
             shift = 0.12 * step * (i - (len(series) - 1) / 2)
             at = {value: place + shift for value, place in zip(values, places, strict=True)}
-            _line(axes, study, runs, switch, metric, at, name or "hbonet", style.DASHES[i % len(style.DASHES)])
+            _line(axes, study, runs, switch, metric, at, name or "hbonet", i)
         _bands(axes, study, metric)
         axes.set_xticks(places, [f"{v:g}" if is_scale else str(v) for v in values])
         axes.margins(x=0.12)
@@ -80,19 +80,21 @@ def _series(ours: Any, switch: str) -> dict[str, Any]:
     return series
 
 
-def _line(axes: Any, study: Study, runs: Any, switch: str, metric: str, at: dict[Any, float], name: str, dash: str) -> None:
-    """A line over a switch's values: an arm's points in its colour, those of several arms in black."""
+def _line(axes: Any, study: Study, runs: Any, switch: str, metric: str, at: dict[Any, float], name: str, place: int) -> None:
+    """A line over a switch's values: an arm's points in its colour, those of several arms in black; every other line's hollow."""
+    dash, hollow = style.DASHES[place % len(style.DASHES)], place % 2 == 1
     looks, groups = style.looks(study.arms), [(v, runs[runs[switch] == v]) for v in at if (runs[switch] == v).any()]
     n = "/".join(dict.fromkeys(str(len(group)) for _, group in groups))
     means = [100 * group[metric].mean() for _, group in groups]
     beside = 0.04 * (max(at.values()) - min(at.values())) / len(at)
-    axes.plot([at[v] for v, _ in groups], means, dash, color=GREY, lw=1, zorder=1.5, label=f"{name}, n={n}")
+    axes.plot([at[v] for v, _ in groups], means, dash, color=GREY, lw=1, zorder=1.5, label=f"_{name}")
+    axes.plot([], [], dash, color=GREY, lw=1, marker="o", mfc="white" if hollow else GREY, label=f"{name}, n={n}")
     for value, group in groups:
         arms = group["arm"].unique()
         look = looks[arms[0]] if len(arms) == 1 else style.Look("black", "o", dash, "")
         dots = [at[value] + beside] * len(group)
         axes.plot(dots, 100 * group[metric], ".", color=look.colour, alpha=0.4, markersize=4, zorder=1)
-        _mean(axes, at[value], group[metric], look)
+        _mean(axes, at[value], group[metric], look, mfc="white" if hollow else look.colour)
 
 
 def _mean(axes: Any, x: float, values: Any, look: style.Look, capsize: float = 2.5, **more: Any) -> None:

@@ -3,7 +3,8 @@
     with style.page(width="column", font="serif"):
         figures.save(figures.accuracy(study, "k"), Path("k"), ("pdf",))
 
-Colours are Okabe and Ito's, which colour-blind readers distinguish; markers, dashes and hatches say the same in grey.
+Colours are Okabe and Ito's, which colour-blind readers distinguish, without their yellow and with a brown; markers, dashes and
+hatches say the same in grey.
 """
 
 import io
@@ -23,7 +24,7 @@ from hbo.errors import UserError
 WIDTHS = {"column": 3.25, "text": 6.875}  # inches, of a paper of two columns
 FONTS = ("sans-serif", "serif")
 KINDS = ("pdf", "svg", "png")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B5A2B")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
 GREY = "#666666"
 STYLE: Any = {
@@ -134,10 +135,10 @@ class Look:
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """Arm -> its look, by its place among the study's arms: no two of 49 arms look alike."""
+    """Arm -> its look, by its place among the study's arms: no two of 56 arms look alike."""
     found = {}
     for i, arm in enumerate(dict.fromkeys(arms)):
-        turn = i + i // len(COLOURS)  # after seven, the colours come again with other markers
+        turn = i + i // len(COLOURS)  # after the last, the colours come again with other markers
         marker, hatch = MARKERS[turn % len(MARKERS)], HATCHES[turn % len(HATCHES)]
         found[arm] = Look(COLOURS[i % len(COLOURS)], marker, DASHES[turn % len(DASHES)], hatch)
     return found
