@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from test_block import CASES
 
 from hbo.analysis.diagrams import KINDS, figure2, figure3, figure4, trace
+from hbo.analysis.figures import style
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
 from hbo.nets import counting
@@ -161,36 +162,40 @@ def test_a_trace_leaves_the_module_as_it_was():
 
 def test_a_map_too_small_is_refused():
     with pytest.raises(UserError, match="too small for 3 contraction units"):
-        figure3(size=4)
+        figure4(size=4)
 
 
 FIGURES = {
     "figure2": (figure2, {}),
     "figure3": (figure3, {}),
     "figure4": (figure4, {}),
-    "k=0 to 3": (figure3, {"depths": (0, 1, 2, 3)}),
-    "pixelshuffle": (figure3, {"block": Block(upsample="pixelshuffle")}),
-    "transposed": (figure4, {"block": Block(k=2, upsample="transposed", scheme="uniform")}),
-    "no residual": (figure4, {"block": Block(k=2, residual=False, contract="avgpool")}),
-    "no concat": (figure4, {"block": Block(k=2, concat_ratio=0.0)}),
-    "neither": (figure4, {"block": Block(k=2, concat_ratio=0.0, residual=False)}),
-    "concat 0.75": (figure4, {"block": Block(concat_ratio=0.75, contract="blurpool", scheme="paper")}),
-    "odd": (figure4, {"block": Block(k=3, kernel=7), "size": 57, "out_channels": 100}),
+    "k=0 to 3": (figure4, {"depths": (0, 1, 2, 3)}),
+    "pixelshuffle": (figure4, {"block": Block(upsample="pixelshuffle")}),
+    "transposed": (figure3, {"block": Block(k=2, upsample="transposed", scheme="uniform")}),
+    "no residual": (figure3, {"block": Block(k=2, residual=False, contract="avgpool")}),
+    "no concat": (figure3, {"block": Block(k=2, concat_ratio=0.0)}),
+    "neither": (figure3, {"block": Block(k=2, concat_ratio=0.0, residual=False)}),
+    "concat 0.75": (figure3, {"block": Block(concat_ratio=0.75, contract="blurpool", scheme="paper")}),
+    "odd": (figure3, {"block": Block(k=3, kernel=7), "size": 57, "out_channels": 100}),
     "wide": (figure2, {"block": Block(k=3, upsample="bilinear"), "channels": 288, "size": 112}),
-    "narrow": (figure4, {"block": Block(k=2), "channels": 4, "out_channels": 6, "size": 14}),
+    "narrow": (figure3, {"block": Block(k=2), "channels": 4, "out_channels": 6, "size": 14}),
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_text_lies_inside_the_canvas_and_overlaps_no_other(name):
+@pytest.mark.parametrize(
+    ("name", "font"), [*((name, "sans-serif") for name in FIGURES), ("figure3", "serif"), ("wide", "serif")]
+)
+def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
     make_figure, arguments = FIGURES[name]
-    figure = make_figure(**arguments)
+    with style.page(font=font):
+        figure = make_figure(**arguments)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
     extents = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
     assert len(extents) > 15
-    assert 7 <= figure.get_figwidth() <= 8
+    assert figure.get_figwidth() == 6.875 or (name == "wide" and figure.get_figwidth() < 8)  # a paper's text is so wide
+    assert figure.get_figheight() <= 8.5  # and so high, less a caption
     assert all(t.get_fontsize() >= 7 for t in texts)
     for text, box in extents:
         assert box.x0 >= 0, text
@@ -202,6 +207,36 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name):
 
 
 def test_a_figure_says_what_its_blocks_are():
-    drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure4(Block(k=2)).findobj(Text)]
+    drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure3(Block(k=2)).findobj(Text)]
     labels = {"first 18 channels", "last 18 channels", "EltAdd", "Concat", "AvgPool 2x2", "Upsample\nx4\nnearest", "72x\n14x14"}
     assert labels <= set(drawn)
+
+
+def titles(figure) -> list[str]:
+    return [next(t.get_text() for t in ax.texts if t.get_weight() == "bold") for ax in figure.axes]
+
+
+def test_figures_3_and_4_are_the_paper_s():
+    """Its 3: inverted residual and harmonious bottleneck, each at both strides. Its 4: k contraction units, one after the other."""
+    kinds = ["Inverted residual, t = 6, stride 1", "Inverted residual, t = 6, stride 2"]
+    kinds += ["Harmonious bottleneck, t = 2, k = 1, stride 1", "Harmonious bottleneck, t = 2, k = 1, stride 2"]
+    assert [title.split(": ")[0] for title in titles(figure3())] == [f"({'abcd'[n]}) {kind}" for n, kind in enumerate(kinds)]
+    assert [title[4:9] for title in titles(figure4())] == ["k = 1", "k = 2", "k = 3"]
+    for figure, modules in (
+        (
+            figure3(),
+            [
+                InvertedResidual(36, 36, 1, 6),
+                InvertedResidual(36, 72, 2, 6),
+                make(Block(), 1, 36, 36),
+                make(Block(), 2, 36, 72),
+            ],
+        ),
+        (figure4(), [make(Block(k=k), 1, 36, 36) for k in (1, 2, 3)]),
+    ):
+        counted = [counting.pass_through(module, torch.zeros(1, 36, 56, 56))[0]["Global"].macs for module in modules]
+        assert [title.split(": ")[1] for title in titles(figure)] == [f"{macs / 1e6:.2f} M multiply-adds" for macs in counted]
+
+
+def test_notebooks_show_them():
+    assert figure3()._repr_png_().startswith(b"\x89PNG")

@@ -1,21 +1,52 @@
 """What is drawn is what the rows and the networks say."""
 
+import dataclasses
 import io
+import math
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, published
+from conftest import ROOT, call, make_runs, published
 from PIL import Image
 from scipy import stats
 
 from hbo import cost
-from hbo.analysis import figures, study
+from hbo.analysis import figures, notebooks, results, study
+from hbo.analysis import published as paper
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.tasks.build import network as build_net
 
 STUDY = study.read("contraction", "mobilenetv2", source=ROOT / "ablations")
+
+
+def table_2(seeds: int = 4, data: str = "digits", **changes) -> pd.DataFrame:
+    """Rows of table 2's networks, as if they had been trained: what was published, and some points up or down by seed."""
+    made = []
+    for line, run in zip(published(2), paper.runs(2), strict=True):
+        run = resolve(data=data, net=run.net, width=run.width, divisor=run.divisor)
+        for seed in range(seeds):
+            shift = (seed - (seeds - 1) / 2) / 100 * (2 if run.net == "hbonet" else 1)
+            row = dataclasses.asdict(run) | {"study": "table2", "state": "done", "git": "x", "macs": 1e6 * float(line["mmacs"])}
+            made.append(
+                row
+                | {"seed": seed, "key": f"{run.net} {run.width} {seed}", "top1": float(line["top1"]) / 100 + shift}
+                | changes
+            )
+    return results.frame(made)
+
+
+def forest(**arguments):
+    frame = pd.DataFrame(
+        [
+            {"label": "hbonet k=2", "difference": -0.006, "low": -0.03, "high": 0.018, "verdict": "undecided"},
+            {"label": "hbonet k=3 (balanced)", "difference": 0.008, "low": 0.001, "high": 0.015, "verdict": "higher"},
+            {"label": "mobilenetv2", "difference": 0.002, "low": math.nan, "high": math.nan, "verdict": "too few"},
+        ]
+    )
+    return figures.forest(frame, "top-1", arms=STUDY.arms, **arguments)
 
 
 def lines(figure):
@@ -31,29 +62,49 @@ def test_figure_1_is_table_2():
     assert figures.figure1().axes[0].get_xscale() == "log"
 
 
-def bars(figure):
-    """Label -> (places, means, lows, highs) of what has error bars."""
-    found = {}
-    for container in figure.axes[0].containers:
+def bars(axes):
+    """(label, colour, place, mean, low, high) of each mean with an interval."""
+    found = []
+    for container in axes.containers:
         data, _, (segments,) = container.lines
-        ends = np.array([segment[:, 1] for segment in segments.get_segments()])
-        found[container.get_label()] = (data.get_xdata(), data.get_ydata(), ends[:, 0], ends[:, 1])
+        (segment,) = segments.get_segments()
+        found.append((container.get_label(), data.get_color(), data.get_xdata()[0], data.get_ydata()[0], *segment[:, 1]))
     return found
 
 
 def test_means_and_intervals_are_scipys():
     done = STUDY.done
-    ((label, drawn),) = bars(figures.accuracy(STUDY, "k")).items()
-    assert label == "hbonet, n=6"
-    for i, k in enumerate((1, 2, 3)):
+    figure = figures.accuracy(STUDY, "k")
+    assert "hbonet, n=6" in lines(figure)
+    for k, (_, _, *drawn) in zip((1, 2, 3), bars(figure.axes[0]), strict=True):
         top1 = 100 * done[(done["net"] == "hbonet") & (done["k"] == k)]["top1"]
         interval = stats.t.interval(0.95, len(top1) - 1, top1.mean(), stats.sem(top1))
-        np.testing.assert_allclose([d[i] for d in drawn[1:]], [top1.mean(), *interval])
-    for label, (x, mean, low, high) in bars(figures.accuracy_cost(STUDY)).items():
+        np.testing.assert_allclose(drawn, [k, top1.mean(), *interval])
+    for label, _, *drawn in bars(figures.accuracy_cost(STUDY).axes[0]):
         rows = done[done["arm"] == label.split(",")[0]]
         top1 = 100 * rows["top1"]
         interval = stats.t.interval(0.95, len(top1) - 1, top1.mean(), stats.sem(top1))
-        np.testing.assert_allclose([x[0], mean[0], low[0], high[0]], [rows["macs"].iloc[0] / 1e6, top1.mean(), *interval])
+        np.testing.assert_allclose(drawn, [rows["macs"].iloc[0] / 1e6, top1.mean(), *interval])
+
+
+def test_an_arm_has_one_colour_in_every_figure():
+    looks = figures.looks(STUDY.arms)
+    assert len({(look.colour, look.marker) for look in figures.looks(map(str, range(56))).values()}) == 56
+    by_cost = {label.split(",")[0]: colour for label, colour, *_ in bars(figures.accuracy_cost(STUDY).axes[0])}
+    by_k = {f"hbonet k={x:.0f}": colour for _, colour, x, *_ in bars(figures.accuracy(STUDY, "k").axes[0])}
+    curves = {line.get_label(): line.get_color() for line in figures.learning_curves(STUDY).axes[0].get_lines()}
+    for arm, look in looks.items():
+        assert {by_cost[arm], by_k.get(arm, look.colour), curves[arm]} == {look.colour}
+
+
+@pytest.mark.parametrize("cost", ["macs", "latency_ms"])
+def test_a_point_stands_at_its_cost(cost):
+    """In the axes' own units, whatever stands beside it."""
+    axes = figures.accuracy_cost(STUDY, cost).axes[0]
+    scale = {"macs": 1e6, "latency_ms": 1}[cost]
+    expected = [runs[cost].iloc[0] / scale for _, runs in STUDY.done.groupby("arm", sort=False)]
+    assert [container.lines[0].get_xdata()[0] for container in axes.containers] == expected
+    assert all(container.lines[0].get_transform() == axes.transData for container in axes.containers)
 
 
 def test_a_switch_of_a_factorial_study_is_its_main_effect():
@@ -63,9 +114,10 @@ def test_a_switch_of_a_factorial_study_is_its_main_effect():
     crossed = pd.concat(many, ignore_index=True)
     crossed["arm"] = study.labels(crossed)
     it = study.Study(("factorial",), crossed, STUDY.curves, crossed["arm"].iloc[0])
-    ((label, drawn),) = bars(figures.accuracy(it, "k")).items()
-    assert label == "over all concatenation ratio, n=54"
-    np.testing.assert_allclose(drawn[1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
+    figure = figures.accuracy(it, "k")
+    assert "over all concatenation ratio, n=54" in lines(figure)
+    drawn = lines(figure)["_over all concatenation ratio"]
+    np.testing.assert_allclose(drawn[:, 1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
 
 
 def test_every_seed_is_a_dot():
@@ -111,10 +163,14 @@ def test_stages_are_the_costs():
         figures.stage_costs({"v2": resolve(data="imagenet", net="mobilenetv2")})
 
 
-def test_the_same_figure_gives_the_same_bytes_and_fits_its_canvas():
-    for name, figure in figures.of(STUDY).items():
+@pytest.mark.parametrize(("width", "inches", "font"), [("text", 6.875, "sans-serif"), ("column", 3.25, "serif")])
+def test_the_same_figure_gives_the_same_bytes_and_fits_its_canvas(width, inches, font):
+    with figures.page(width, font):
+        found, again = ({**figures.of(STUDY), "forest": forest(), "budgets": figures.by_budget(table_2())} for _ in range(2))
+    for name, figure in found.items():
         for kind in ("pdf", "svg", "png"):
-            assert figures.as_bytes(figure, kind) == figures.as_bytes(figures.of(STUDY)[name], kind)
+            assert figures.as_bytes(figure, kind) == figures.as_bytes(again[name], kind)
+        assert figure.get_figwidth() == inches
         image = np.asarray(Image.open(io.BytesIO(figures.as_bytes(figure, "png"))).convert("L"))
         assert (image == 255).mean() > 0.5
         for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
@@ -132,3 +188,106 @@ def test_what_was_not_measured_is_said():
     with pytest.raises(UserError, match="upsample: the arms do not differ"):
         figures.accuracy(STUDY, "upsample")
     assert {"latency", "curves"}.isdisjoint(figures.of(without))
+
+
+def test_a_line_a_network_and_the_gains_below_are_welch_s():
+    rows = table_2()
+    top, below = figures.by_budget(rows).axes
+    assert top.get_xscale() == below.get_xscale() == "log"
+    assert top.get_shared_x_axes().joined(top, below)
+    drawn = {line.get_label(): line.get_xydata() for line in top.get_lines()}
+    assert {"HBONet, n=4", "MobileNetV2, n=4"} == {label for label in drawn if not label.startswith("_")}  # nothing published
+    mean = {net: rows[rows["net"] == net].groupby("macs")["top1"].mean() for net in ("hbonet", "mobilenetv2")}
+    np.testing.assert_allclose(drawn["HBONet, n=4"], np.c_[mean["hbonet"].index / 1e6, 100 * mean["hbonet"]])
+    gains = {line.get_label(): line.get_xydata() for line in below.get_lines()}["HBONet, gain"]
+    ends = [segments.get_segments()[0][:, 1] for _, _, (segments,) in (container.lines for container in below.containers)]
+    for (macs, ours), (_, theirs), point, (low, high) in zip(
+        rows[rows["net"] == "hbonet"].groupby("macs"), rows[rows["net"] != "hbonet"].groupby("macs"), gains, ends, strict=True
+    ):
+        welch = stats.ttest_ind(100 * ours["top1"], 100 * theirs["top1"], equal_var=False).confidence_interval(0.95)
+        np.testing.assert_allclose(point, [macs / 1e6, 100 * (ours["top1"].mean() - theirs["top1"].mean())])
+        np.testing.assert_allclose([low, high], [welch.low, welch.high])
+
+
+def test_networks_are_paired_within_a_tenth_of_their_multiply_adds():
+    rows = table_2()
+    ours = rows["net"] == "hbonet"
+    for factor, gains in ((1.0, 6), (1.05, 5), (1.2, 0)):  # 14.7 M and 13 M differ by more
+        figure = figures.by_budget(rows.assign(macs=rows["macs"].where(~ours, factor * rows["macs"])))
+        pairs = [
+            len(line.get_xdata()) for ax in figure.axes[1:] for line in ax.get_lines() if line.get_label() == "HBONet, gain"
+        ]
+        assert (pairs or [0]) == [gains]
+
+
+def test_published_points_are_drawn_beside_the_paper_s_protocol_alone():
+    assert "HBONet, published" in lines(figures.by_budget(table_2(data="imagenet")))
+    for rows in (table_2(data="imagenet", epochs=149), table_2()):
+        assert not [label for label in lines(figures.by_budget(rows)) if "published" in label]
+
+
+def test_the_rows_of_several_data_sets_are_refused():
+    two = pd.concat([table_2(), table_2(data="elpv", key="x")], ignore_index=True)
+    two["key"] = [f"{i}" for i in range(len(two))]
+    with pytest.raises(UserError, match="several settings"):
+        figures.by_budget(two)
+    with pytest.raises(UserError, match="map"):
+        figures.by_budget(table_2(), "map")
+
+
+def test_a_study_over_widths_has_the_figure():
+    rows = table_2()
+    rows["arm"] = study.labels(rows)
+    it = study.Study(("table2",), rows.assign(depths=[[] for _ in rows.index]), STUDY.curves.iloc[:0], rows["arm"].iloc[0])
+    assert "budgets" in figures.of(it)
+    assert "budgets" not in figures.of(STUDY)  # one budget
+
+
+def test_a_forest_plot_has_a_row_a_line():
+    axes = forest(margin=0.01).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["hbonet k=2", "hbonet k=3 (balanced)", "mobilenetv2"]
+    points = [line for line in axes.get_lines() if line.get_marker() not in ("|", "None")]
+    np.testing.assert_allclose([line.get_xydata()[0] for line in points], [[-0.6, 0], [0.8, 1], [0.2, 2]])
+    intervals = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "|"]
+    np.testing.assert_allclose(intervals, [[-3, 1.8], [0.1, 1.5]])
+    looks = figures.looks(STUDY.arms)
+    assert [line.get_color() for line in points] == [looks[arm].colour for arm in ("hbonet k=2", "hbonet k=3", "mobilenetv2")]
+    assert [line.get_markerfacecolor() == line.get_color() for line in points] == [False, True, False]  # decided ones are full
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
+    (band,) = [patch for patch in axes.patches if patch.get_alpha()]
+    assert (band.get_x(), band.get_width()) == (-1, 2)
+    assert "1.0 points do not matter" in axes.get_xlabel()
+    with pytest.raises(UserError, match="no column verdict"):
+        figures.forest(pd.DataFrame({"label": [], "difference": [], "low": [], "high": []}), "top-1")
+
+
+@pytest.mark.parametrize("page", [{"width": "wide"}, {"font": "mono"}], ids=str)
+def test_an_unknown_page_is_refused(page):
+    with pytest.raises(UserError, match="choose from"), figures.page(**page):
+        pass
+
+
+def test_an_svg_needs_no_font_and_a_pdf_has_its_own():
+    assert b"<text" not in figures.as_bytes(forest(), "svg")
+    assert b"/Type3" not in figures.as_bytes(forest(), "pdf")
+
+
+def test_the_command_takes_a_folder_of_runs_and_a_page(tmp_path):
+    runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=[0, 1])
+    out, _ = call("hbo.analysis.figures", runs / "contraction", runs / "mobilenetv2", "--to", f"{tmp_path}/out/", "--of", "k",
+                  "--format", "pdf", "--width", "column", "--font", "serif")  # fmt: skip
+    assert out.split() == [f"{tmp_path}/out/contraction.pdf"]
+    assert b"/MediaBox [ 0 0 234 " in (tmp_path / "out" / "contraction.pdf").read_bytes()  # points: 3.25 inches
+    _, err = call("hbo.analysis.figures", runs / "contraction", "mobilenetv2", expect=2)
+    assert "folders that lie beside each other" in err
+
+
+@pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
+def test_each_cell_that_gives_a_figure_has_a_picture(script):
+    for cell in nbformat.read(script.with_suffix(".ipynb"), as_version=4).cells:
+        last = cell.source.strip().split("\n")[-1]
+        outputs = cell.get("outputs", [])
+        if last.startswith(("figures.", "diagrams.")):
+            assert any("image/png" in out.get("data", {}) for out in outputs), last
+        for out in outputs:
+            assert "image/png" in out.get("data", {}) or "<Figure size" not in str(out), last

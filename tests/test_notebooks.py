@@ -102,6 +102,17 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
     assert "needs --to" in err
 
 
+def test_a_folder_of_runs_names_its_study_s_notebook(tmp_path):
+    runs = make_runs(tmp_path / "runs", "contraction_uniform", seed=SEEDS)
+    out, _ = call("hbo.analysis.notebooks", runs / "contraction_uniform", "--to", tmp_path / "out")
+    assert out.split() == [f"{tmp_path}/out/contraction_uniform.ipynb"]
+    assert any("| k=3 | 2 |" in text for text in said(tmp_path / "out" / "contraction_uniform.ipynb"))
+    _, err = call("hbo.analysis.notebooks", runs / "contraction_uniform", expect=2)
+    assert "needs --to" in err
+    _, err = call("hbo.analysis.notebooks", runs, "--to", tmp_path, expect=2)
+    assert "runs.py: no such script; there are" in err
+
+
 def test_make_paper_builds_every_table_and_figure(tmp_path):
     out, _ = call("hbo.analysis.paper", "--to", tmp_path)
     tables = [f"table{n}" for n in range(1, 10)] + ["claims", "contraction", "contraction_differences", "contraction_uniform"]

@@ -222,3 +222,55 @@ def test_table_9_counts_what_makes_a_feature_at_256_by_128():
     assert float(frame.loc["resnet50", "M parameters counted"]) == pytest.approx(25.557 - 2.049, abs=0.01)
     scaled = (4089.2 - 2.048) * (256 * 128) / 224**2
     assert float(frame.loc["resnet50", "M multiply-adds counted"]) == pytest.approx(scaled, rel=1e-3)
+
+
+@pytest.mark.parametrize("number", range(2, 10))
+def test_the_published_gain_is_the_cells_difference(number):
+    """In tables 2, 3, 4, 8 and 9, where the paper prints it: on HBONet's lines, over the MobileNetV2 of the same budget."""
+    frame, rows = paper_table(number, ROWS).frame, published(number)
+    titles = {"top1": "top-1", "voc07_map": "mAP", "map": "mAP", "rank1": "rank-1"}
+    shown = [name for name in titles if f"{titles[name]} gain published" in frame and name in rows[0]]
+    assert bool(shown) == (number in (2, 3, 4, 8, 9))
+    for name in shown:
+        gained = frame[f"{titles[name]} gain published"].to_list()
+        nets = [row.get("model", row.get("backbone")) for row in rows]
+        theirs = [row for row, net in zip(rows, nets, strict=True) if net == "mobilenetv2"]
+        ours = [(row, cell) for row, net, cell in zip(rows, nets, gained, strict=True) if net == "hbonet"]
+        assert gained.count(ABSENT) == len(rows) - len(ours)
+        for (row, cell), other in zip(ours, theirs, strict=True):
+            assert row.get("resolution") == other.get("resolution")
+            if "mmacs" in row:
+                assert abs(float(row["mmacs"]) - float(other["mmacs"])) <= 0.1 * float(row["mmacs"])
+            else:
+                assert row["width"] == other["width"]
+            assert float(cell) == pytest.approx(float(row[name]) - float(other[name]))
+
+
+def test_the_paper_s_own_gains():
+    """The abstract's 6.6 and 6.3; table 9's at width 0.1, which the paper prints as 3.9."""
+    assert paper_table(2).frame["top-1 gain published"].iloc[-1] == "+6.6"
+    assert paper_table(8).frame["mAP gain published"].iloc[7] == "+6.3"
+    assert paper_table(9).frame["mAP gain published"].iloc[7] == "+4.0"
+    assert any("the paper prints 3.9" in note for note in paper_table(9).notes)
+
+
+def test_a_measured_gain_has_welch_s_interval_and_both_numbers_of_runs():
+    from scipy import stats
+
+    ours, theirs = detectors(net="hbonet"), detectors()
+    both = results.frame([*ours.to_dict("records"), *(row | {"key": f"m{row['seed']}"} for row in theirs.to_dict("records"))])
+    both["map"] = [0.72, 0.75, 0.69, 0.71]
+    line = paper_table(8, both).frame.set_index("").loc["SSD320 hbonet 1.0"]
+    welch = stats.ttest_ind([72.0, 75], [69.0, 71], equal_var=False).confidence_interval(0.95)
+    assert line["mAP gain measured"] == f"+3.5 [{welch.low:+.1f}, {welch.high:+.1f}] (n=2 and 2)"
+    one = paper_table(8, both[both["key"] != "k1"]).frame.set_index("").loc["SSD320 hbonet 1.0"]
+    assert one["mAP gain measured"] == "+2.0 (n=1 and 2)"
+    alone = paper_table(8, ours).frame
+    assert set(alone["mAP gain measured"]) == {ABSENT}
+    elsewhere = paper_table(8, both.assign(epochs=56)).frame.set_index("")
+    assert elsewhere.loc["SSD320 hbonet 1.0", "mAP gain on voc (320 px, 56 epochs)"].endswith("(n=2 and 2)")
+
+
+def test_gains_stand_beside_their_metric():
+    names = list(paper_table(2).frame.columns)
+    assert names[1:5] == ["top-1 published", "top-1 measured", "top-1 gain published", "top-1 gain measured"]

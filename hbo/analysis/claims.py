@@ -1,9 +1,9 @@
-"""Each claim of the paper, a line with a word: met, missed (by how much) or not run.
+"""Each claim of the paper, a line with a word: met, missed (by how much), undecided (a trend alone) or not run.
 
     python -m hbo.analysis.claims                     # against the rows in ablations/
     python -m hbo.analysis.claims --source runs
 
-The claims are data (papers/hbonet/claims.yaml): cells of tables 2 to 9 with a tolerance, and comparisons. Costs are
+The claims are data (papers/hbonet/claims.yaml): cells of tables 2 to 9 with a tolerance, comparisons, and a trend. Costs are
 counted each time. An accuracy is judged by rows of the paper's own protocol alone; what other data sets say stands beside.
 """
 
@@ -17,11 +17,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from hbo.analysis import published, results, stats, tables
+from hbo.analysis import gains, published, results, rivals, stats, tables
+from hbo.analysis.protocols import measured
 from hbo.config import describe_net, resolve
 from hbo.errors import UserError, one_line
 from hbo.words import Parser
 
+FORMATS = {"cost": ".0f", "accuracy": ".1f", "comparison": "+.1f", "trend": "+.1f"}
 NAMES = stats.SHOWN | {"mmacs": "M multiply-adds"}
 
 
@@ -30,11 +32,11 @@ class Verdict:
     """A claim and what became of it."""
 
     kind: str
-    """cost, accuracy or comparison."""
+    """cost, accuracy, comparison or trend."""
     table: int
     claim: str
     word: str
-    """met, missed or not run."""
+    """met, missed, undecided or not run."""
     published: float
     found: float | None
     """What was counted or measured, in the published unit."""
@@ -45,7 +47,7 @@ class Verdict:
         """As the command prints it."""
         found = "" if self.found is None else f", {self.found:.1f} {'counted' if self.kind == 'cost' else 'measured'}"
         note = f"; {self.note}" if self.note else ""
-        said = f"{self.published:{ {'cost': '.0f', 'accuracy': '.1f', 'comparison': '+.1f'}[self.kind] }}"
+        said = f"{self.published:{FORMATS[self.kind]}}"
         return f"{self.word:<8} table {self.table}  {self.claim}: {said} published{found}{note}"
 
 
@@ -59,16 +61,16 @@ def read(path: Path | None = None) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: not there; it lies in a checkout, so install with `pip install -e .`")
     claims = yaml.safe_load(path.read_text())
-    if missing := {"cells", "comparisons", "disagreements", "tolerance"} - claims.keys():
+    if missing := {"cells", "comparisons", "trends", "disagreements", "tolerance"} - claims.keys():
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}")
     return claims
 
 
 def check(rows: pd.DataFrame | None = None, claims: dict[str, Any] | None = None) -> list[Verdict]:
-    """Every claim judged: the cells table by table, then the comparisons.
+    """Every claim judged: the cells table by table, then the comparisons and the trends.
 
     Raises:
-        UserError: a comparison that no two published cells say.
+        UserError: a comparison or a trend that the published cells do not say.
     """
     claims = claims or read()
     evidence = Evidence(rows)
@@ -78,7 +80,8 @@ def check(rows: pd.DataFrame | None = None, claims: dict[str, Any] | None = None
             for cell in claims["cells"]:
                 if number in cell["tables"] and not math.isnan(row.get(cell["column"], math.nan)):
                     found.append(_cell(number, i, row, cell["column"], cell["tolerance"], evidence))
-    return found + [_comparison(claim, claims["tolerance"], evidence) for claim in claims["comparisons"]]
+    found += [_comparison(claim, claims["tolerance"], evidence) for claim in claims["comparisons"]]
+    return found + [_trend(claim, evidence) for claim in claims["trends"]]
 
 
 class Evidence:
@@ -93,7 +96,7 @@ class Evidence:
         if self.rows is None:
             return {}
         if (number, metric) not in self.known:
-            self.known[number, metric] = tables.measured(self.rows, published.runs(number), metric)
+            self.known[number, metric] = measured(self.rows, published.runs(number), metric)
         return {where: lines[line] for where, lines in self.known[number, metric].items() if line in lines}
 
 
@@ -129,22 +132,44 @@ def _comparison(claim: dict[str, Any], tolerance: float, evidence: Evidence) -> 
     column = tables.COLUMN.get(column, str(column))
     groups = [evidence.of(number, column, line) for line in (i, j)]
     both = [where for where in groups[0] if where in groups[1]]
-    notes = [f"{_paired(groups[0][where], groups[1][where], column)} {where}" for where in both if where]
+    found = {where: gains.gain(groups[0][where][column], groups[1][where][column]) for where in both}
+    notes = [f"{gain} {where}" for where, gain in found.items() if where]
     if "" not in both:
         return Verdict("comparison", number, claim["says"], "not run", said, None, "; ".join(notes))
-    found = 100 * (groups[0][""][column].mean() - groups[1][""][column].mean())
-    missed = bool(found < said - tolerance)
-    notes = [_paired(groups[0][""], groups[1][""], column)] + [f"by {said - found:.1f} points"] * missed + notes
-    return Verdict("comparison", number, claim["says"], "missed" if missed else "met", said, found, "; ".join(notes))
+    points = 100 * found[""].value
+    missed = bool(points < said - tolerance)
+    notes = [str(found[""])] + [f"by {said - points:.1f} points"] * missed + notes
+    return Verdict("comparison", number, claim["says"], "missed" if missed else "met", said, points, "; ".join(notes))
 
 
-def _paired(a: Any, b: Any, column: str) -> str:
-    """The difference in points with its interval, over the seeds that both have."""
-    pairs = a.set_index("seed")[column].to_frame("a").join(b.set_index("seed")[column].to_frame("b"), how="inner")
-    if len(pairs) < 2:
-        return f"{100 * (a[column].mean() - b[column].mean()):+.1f} (n={len(a)} and {len(b)})"
-    found = stats.paired(pairs["a"], pairs["b"])
-    return f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] (n={found.n})"
+def _trend(claim: dict[str, Any], evidence: Evidence) -> Verdict:
+    """Whether the gain grows with each halving of the budget: decided where the slope's interval leaves out zero."""
+    number, column = claim["table"], claim["column"]
+    table, pairs = published.table(number), published.pairs(number)
+    costs = [math.sqrt(table["mmacs"][i] * table["mmacs"][j]) for i, j in pairs]
+    said = float(gains.halving(costs) @ [table[column][i] - table[column][j] for i, j in pairs])
+    if abs(said - claim["by"]) > 0.05:
+        raise UserError(f"claims.yaml: {claim['says']!r} says {claim['by']}, table {number} says {said:.1f}")
+    column = tables.COLUMN.get(column, str(column))
+    budgets: dict[str, list[tuple[float, Any, Any]]] = {}
+    for i, j in pairs:
+        a, b = evidence.of(number, column, i), evidence.of(number, column, j)
+        for where in (where for where in a if where in b):
+            if (cost := math.sqrt(_macs(a[where]) * _macs(b[where]))) > 0:
+                budgets.setdefault(where, []).append((cost, a[where][column], b[where][column]))
+    found = {where: gains.trend(lines) for where, lines in budgets.items() if len({cost for cost, _, _ in lines}) > 1}
+    words = {where: f"{slope}, {len(budgets[where])} budgets{f' {where}' * bool(where)}" for where, slope in found.items()}
+    notes = "; ".join([words[where] for where in sorted(words)])
+    if "" not in found:
+        return Verdict("trend", number, claim["says"], "not run", said, None, notes)
+    slope = found[""]
+    word = "met" if slope.low > 0 else "missed" if slope.high < 0 else "undecided"
+    return Verdict("trend", number, claim["says"], word, said, 100 * slope.value, notes)
+
+
+def _macs(rows: Any) -> float:
+    """A line's multiply-adds; nan where its rows have none."""
+    return float(rows["macs"].mean()) if "macs" in rows else math.nan
 
 
 def _row(number: int, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -173,26 +198,37 @@ def disagreements(claims: dict[str, Any] | None = None) -> str:
     lines = []
     for entry in (claims or read())["disagreements"]:
         lines.append(f"{entry['what']}: {entry['says']}")
-        for fields in entry["counted"]:
-            run = resolve(**{"data": "imagenet", **fields})
-            cost = published.cost_of(run)
-            assert cost is not None
-            lines.append(
-                f"    {cost.macs / 1e6:6.1f} M  {describe_net(run)}, first_stage={run.first_stage}, {run.resolution} px"
-            )
+        lines += [f"    {_counted(dict(network))}" for network in entry["counted"]]
     return "\n".join(lines)
 
 
+def _counted(network: dict[str, Any]) -> str:
+    """A network's multiply-adds, with the terms of `rivals` that its authors add to them."""
+    also = network.pop("also", [])
+    run = resolve(**{"data": "imagenet", **network})
+    own = "" if ":" in run.net else f", first_stage={run.first_stage}"
+    name = f"{describe_net(run)}{own}, {run.resolution} px"
+    cost = published.cost_of(run)
+    if cost is None:
+        return f"not counted, as pytorchcv is not installed (pip install -e '.[zoo]')  {name}"
+    macs = cost.macs / 1e6
+    terms = {term: number / 1e6 for term, number in rivals.terms(run).items() if term in also} if also else {}
+    parts = "".join(f" + {millions:.1f} {term}" for term, millions in terms.items())
+    return f"{macs + sum(terms.values()):6.1f} M  {name}" + (f": {macs:.1f}{parts}" if also else "")
+
+
 def totals(verdicts: list[Verdict]) -> str:
-    """How many of each word: the costs of tables 2 to 6, those of table 7's rivals, accuracies, comparisons."""
+    """How many of each word: the costs of tables 2 to 6, those of table 7's rivals, accuracies, comparisons, trends."""
     groups = {
         "costs of tables 2 to 6": [v for v in verdicts if v.kind == "cost" and v.table < 7],
         "costs of table 7": [v for v in verdicts if v.kind == "cost" and v.table == 7],
         "accuracies": [v for v in verdicts if v.kind == "accuracy"],
         "comparisons": [v for v in verdicts if v.kind == "comparison"],
     }
+    trends = [v for v in verdicts if v.kind == "trend"]
+    groups["trend" + "s" * (len(trends) > 1)] = trends
     said = lambda vs: ", ".join(f"{n} {word}" for word, n in sorted(Counter(v.word for v in vs).items()))
-    return "\n".join(f"{len(vs)} {name}: {said(vs)}" for name, vs in groups.items())
+    return "\n".join(f"{len(vs)} {name}: {said(vs)}" for name, vs in groups.items() if vs)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The paper's figures 2, 3 and 4, drawn from the modules: what a switch changes in a block, it changes in its picture.
 
-    figure4(Block(k=2, upsample="pixelshuffle")).savefig("block.pdf")
+    figure3(Block(k=2, upsample="pixelshuffle")).savefig("block.pdf")
 
 `trace` runs a block once and notes every map; `draw` sets the maps in a row, each a cuboid as wide as its channels and
 as high as its rows, and leads the shortcuts above them. Lengths are inches.
@@ -9,12 +9,12 @@ as high as its rows, and leads the shortcuts above them. Lengths are inches.
 import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import pairwise, product
 
-import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hbo.analysis.figures import style
 from hbo.block import Block, BlurPool, HarmoniousBottleneck, InvertedResidual
 
 X = "\N{MULTIPLICATION SIGN}"
@@ -34,7 +35,14 @@ KINDS = {  # kind -> Okabe and Ito's colour for the colour-blind, hatch for prin
     "add": ("#F0E442", "++", "sum"),
     "other": ("#FFFFFF", "....", "other"),
 }
-WIDTH, MARGIN, TITLE, GAP, LEGEND = 7.0, 0.06, 0.2, 0.15, 0.25  # of a figure, which is wider only if a row needs it
+WIDTH, MARGIN, TITLE, GAP, LEGEND = (
+    style.WIDTHS["text"],
+    0.06,
+    0.2,
+    0.15,
+    0.25,
+)  # of a figure, which is wider only if a row needs it
+HEIGHT = 8.5  # of a page, less a caption; no figure is higher that need not be
 TALLEST, DEPTH = 0.72, 0.17  # the tallest front of a cuboid; how far one recedes, over its columns
 FONT, LINE, PAD = 7, 0.115, 0.05  # of a label: its points, the height of a line, the space about it
 ARROW, NODE, LANE = 0.15, 0.055, 0.19  # the shortest arrow, the radius of a joint, from shortcut to shortcut
@@ -140,9 +148,14 @@ def trace(module: nn.Module, channels: int, size: int) -> list[Step]:
     return [replace(steps[i], inputs=tuple(used.index(j) for j in steps[i].inputs)) for i in used]
 
 
-@cache
 def _width(text: str) -> float:
-    return max(TextPath((0, 0), line, size=FONT).get_extents().width for line in text.split("\n")) / 72
+    return _width_in(text, style.font())
+
+
+@cache
+def _width_in(text: str, font: str) -> float:
+    prop = FontProperties(family=[font])
+    return max(TextPath((0, 0), line, size=FONT, prop=prop).get_extents().width for line in text.split("\n")) / 72
 
 
 def _sized(step: Step) -> str:
@@ -260,26 +273,36 @@ def _arrow(ax: Axes, *points: tuple[float, float]) -> None:
     ax.add_patch(FancyArrowPatch(path=Path(points), arrowstyle="-|>", mutation_scale=5, lw=0.8, color="black", snap=True))
 
 
-@matplotlib.rc_context({"hatch.linewidth": 0.5})
+def _fitted(traces: list[list[Step]]) -> tuple[tuple[float, float], float, list[float]]:
+    """The largest scale at which the blocks fit a page, its text in width, else the smallest; the width, and each block's height."""
+    most, tall = (max(step.shape[axis] for steps in traces for step in steps) for axis in (0, 1))
+    found = []
+    for tallest, widest in product((TALLEST, 0.6, 0.5), (0.8, 0.6, 0.5, 0.4, 0.3)):  # of the cuboids
+        scale = widest / most, tallest / tall
+        laid_out = [_lay_out(steps, scale) for steps in traces]
+        width = max(WIDTH, *(needed + 2 * MARGIN for _, needed, _ in laid_out))
+        heights = [top - low + TITLE for _, _, (low, _, top) in laid_out]
+        found.append((scale, width, heights))
+        if width == WIDTH and sum(heights) + GAP * len(traces) + LEGEND <= HEIGHT:
+            break
+    return found[-1]
+
+
 def _figure(blocks: list[tuple[str, nn.Module]], channels: int, size: int) -> Figure:
     """Blocks one below another, all at one scale, and the legend."""
     traces = [trace(module, channels, size) for _, module in blocks]
     every = [step for steps in traces for step in steps]
-    for widest in (0.8, 0.6, 0.5, 0.4, 0.3):  # of the cuboids
-        scale = widest / max(step.shape[0] for step in every), TALLEST / max(step.shape[1] for step in every)
-        width = max(WIDTH, *(_lay_out(steps, scale)[1] + 2 * MARGIN for steps in traces))
-        if width == WIDTH:
-            break
-    heights = [top - low + TITLE for low, _, top in (_lay_out(steps, scale)[2] for steps in traces)]
-    height = sum(heights) + GAP * len(traces) + LEGEND
-    figure, bottom = Figure((width, height)), height + GAP - MARGIN
-    for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
-        bottom -= h + GAP
-        ax = figure.add_axes((MARGIN / width, bottom / height, 1 - 2 * MARGIN / width, h / height))
-        draw(ax, steps, f"({chr(ord('a') + n)}) {name}: {sum(s.macs for s in steps) / 1e6:.2f} M multiply-adds", scale)
-    kinds = [value for kind, value in KINDS.items() if any(step.kind == kind for step in every)]
-    handles = [Patch(fc=colour, ec="black", lw=0.5, hatch=2 * hatch, label=name) for colour, hatch, name in kinds]
-    figure.legend(handles=handles, loc="lower center", ncols=len(kinds), fontsize=FONT, frameon=False, borderpad=0.2)
+    with style.styled():
+        scale, width, heights = _fitted(traces)
+        height = sum(heights) + GAP * len(traces) + LEGEND
+        figure, bottom = style.Picture((width, height)), height + GAP - MARGIN
+        for n, ((name, _), steps, h) in enumerate(zip(blocks, traces, heights, strict=True)):
+            bottom -= h + GAP
+            ax = figure.add_axes((MARGIN / width, bottom / height, 1 - 2 * MARGIN / width, h / height))
+            draw(ax, steps, f"({chr(ord('a') + n)}) {name}: {sum(s.macs for s in steps) / 1e6:.2f} M multiply-adds", scale)
+        kinds = [value for kind, value in KINDS.items() if any(step.kind == kind for step in every)]
+        handles = [Patch(fc=colour, ec="black", lw=0.5, hatch=2 * hatch, label=name) for colour, hatch, name in kinds]
+        figure.legend(handles=handles, loc="lower center", ncols=len(kinds), fontsize=FONT, frameon=False, borderpad=0.2)
     return figure
 
 
@@ -289,13 +312,16 @@ def figure2(block: Block = Block(), channels: int = 36, size: int = 56) -> Figur
     return _figure([("Inverted residual, t = 6", InvertedResidual(channels, channels, 1, 6)), ours], channels, size)
 
 
-def figure3(block: Block = Block(), depths: tuple[int, ...] = (1, 2, 3), channels: int = 36, size: int = 56) -> Figure:
-    """Harmonious bottlenecks of these many contraction units."""
+def figure3(block: Block = Block(), channels: int = 36, out_channels: int = 72, size: int = 56) -> Figure:
+    """The inverted residual at strides 1 and 2, and the harmonious bottleneck at both; at stride 2 the channels change too."""
+    strides = ((1, channels), (2, out_channels))
+    residual = [(f"Inverted residual, t = 6, stride {s}", InvertedResidual(channels, cout, s, 6)) for s, cout in strides]
+    name = f"Harmonious bottleneck, t = 2, k = {block.k}"
+    ours = [(f"{name}, stride {s}", HarmoniousBottleneck(channels, cout, s, 2, block)) for s, cout in strides]
+    return _figure([*residual, *ours], channels, size)
+
+
+def figure4(block: Block = Block(), depths: tuple[int, ...] = (1, 2, 3), channels: int = 36, size: int = 56) -> Figure:
+    """Harmonious bottlenecks of these many contraction units, one after the other."""
     make = lambda k: HarmoniousBottleneck(channels, channels, 1, 2, replace(block, k=k))
     return _figure([(f"k = {k} ({2**k}{X})", make(k)) for k in depths], channels, size)
-
-
-def figure4(block: Block = Block(), channels: int = 36, out_channels: int = 72, size: int = 56) -> Figure:
-    """The harmonious bottleneck that keeps its input's size and channels, and the one at stride 2 that changes both."""
-    make = lambda stride, cout: (f"Stride {stride}, k = {block.k}", HarmoniousBottleneck(channels, cout, stride, 2, block))
-    return _figure([make(1, channels), make(2, out_channels)], channels, size)

@@ -2,6 +2,7 @@
 
 python -m hbo.analysis.notebooks                                       # all, on the rows in ablations/
 python -m hbo.analysis.notebooks ablations/contraction.py --source wandb:ENTITY/PROJECT --to out
+python -m hbo.analysis.notebooks runs/contraction --to out             # a study's notebook on the rows of its runs
 """
 
 import logging
@@ -74,20 +75,37 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
-    parser.add_argument("script", nargs="*", type=Path, help="Scripts; all, where none is named.")
+    parser.add_argument(
+        "script",
+        nargs="*",
+        type=Path,
+        help="Scripts, or runs/STUDY for a study's script on those rows; all, where none is named.",
+    )
     parser.add_argument("--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to.")
     parser.add_argument("--to", type=Path, help="Folder of the notebooks; left out: beside their scripts.")
     args = parser.parse_args(argv)
     with one_line():
         from tqdm import tqdm
 
-        if args.source and not args.to:
-            raise UserError(f"--source {args.source}: needs --to, so that the notebooks of the committed rows stay")
-        if absent := [path for path in args.script if not path.is_file()]:
-            raise UserError(f"{absent[0]}: no such script")
-        for script in (bar := tqdm(args.script or scripts(), unit="notebook")):
+        asked = [_script_and_source(path, args.source) for path in args.script or scripts()]
+        if (source := next((source for _, source in asked if source), None)) and not args.to:
+            raise UserError(f"{source}: needs --to FOLDER, so that the notebooks of the committed rows stay")
+        for script, source in (bar := tqdm(asked, unit="notebook")):
             bar.set_postfix_str(script.stem)
-            tqdm.write(str(run(script, args.source, args.to)))
+            tqdm.write(str(run(script, source, args.to)))
+
+
+def _script_and_source(path: Path, source: str | None) -> tuple[Path, str | None]:
+    """A script as it is; for a folder of runs the script of its study, and the folder as the source.
+
+    Raises:
+        UserError: no such script.
+    """
+    if path.is_dir():
+        path, source = ABLATIONS / f"{path.resolve().name}.py", str(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such script; there are {', '.join(one.stem for one in scripts())}")
+    return path, source
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hbo import nets
+from hbo.analysis.gains import BASELINE
 from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.nets.counting import Cost
@@ -33,6 +34,7 @@ RIVALS = {  # the name in table 7, and the network's here
     "ShuffleNetV2": "torchvision:shufflenet_v2_x1_5",
     "HBONet (1.0)": "hbonet",
 }
+GAINS = (2, 3, 4, 8, 9)  # tables with a column of gains
 
 
 def table(number: int) -> pd.DataFrame:
@@ -71,6 +73,18 @@ def run_of(number: int, row: dict[str, Any]) -> Run | None:
 def runs(number: int) -> list[Run | None]:
     """The training run of each row of a table."""
     return [run_of(number, row) for row in table(number).to_dict("records")]
+
+
+def pairs(number: int) -> list[tuple[int, int]]:
+    """Places of HBONet's line and of MobileNetV2's at its budget, where the table has a column of gains; none elsewhere.
+
+    Both networks' lines stand in one order in each of these tables.
+    """
+    if number not in GAINS:
+        return []
+    names = table(number).rename(columns={"backbone": "model"})["model"].to_list()
+    places = [[i for i, name in enumerate(names) if name == net] for net in ("hbonet", BASELINE)]
+    return list(zip(*places, strict=True))
 
 
 def name_of(number: int, row: dict[str, Any]) -> str:

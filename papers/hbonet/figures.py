@@ -11,8 +11,8 @@
 # %% [markdown]
 # # The paper's figures
 #
-# Figure 1 from the published table; figures 2 to 4 drawn from the modules themselves: the maps have the shapes that the
-# block gives them, so that a switch changes the picture.
+# Figure 1 from the published table, and from rows where there are some of its protocol; figures 2 to 4 drawn from the modules
+# themselves: the maps have the shapes that the block gives them, so that a switch changes the picture.
 
 # %% tags=["parameters"]
 source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -23,6 +23,12 @@ from hbo.block import Block
 from hbo.config import resolve
 
 rows = results.load(source)
+
+# %% [markdown]
+# Figure 1: top-1 against multiply-adds, and below it what HBONet gains over MobileNetV2. The paper's caption says five widths;
+# table 2, which it draws, has six. `figures.by_budget(rows)` draws the same for any data set.
+
+# %%
 figures.figure1(rows)
 
 # %% [markdown]
@@ -32,28 +38,29 @@ figures.figure1(rows)
 diagrams.figure2()
 
 # %% [markdown]
-# Figure 3: contraction units, k = 1, 2 and 3.
+# Figure 3: the inverted residual and the harmonious bottleneck, each at strides 1 and 2. With k = 1 the release leaves out the
+# residual and the last convolution at stride 2.
 
 # %%
 diagrams.figure3()
 
 # %% [markdown]
-# Figure 4: the block at stride 1 and at stride 2, with k = 2.
+# The same with every k and stride treated alike.
 
 # %%
-diagrams.figure4(Block(k=2))
+diagrams.figure3(Block(scheme="uniform"))
 
 # %% [markdown]
-# With k = 1 the release leaves out the residual and the last convolution at stride 2.
+# Figure 4: contraction units one after the other, k = 1, 2 and 3.
 
 # %%
-diagrams.figure4(Block(k=1))
+diagrams.figure4()
 
 # %% [markdown]
 # Another block: bilinear, a quarter of the channels concatenated, no residual.
 
 # %%
-diagrams.figure4(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
+diagrams.figure3(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
 
 # %% [markdown]
 # ## Where the multiply-adds go

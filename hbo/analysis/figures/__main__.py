@@ -1,0 +1,5 @@
+"""`python -m hbo.analysis.figures`."""
+
+from hbo.analysis.figures.command import main
+
+main()

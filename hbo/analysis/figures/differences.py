@@ -1,0 +1,81 @@
+"""A forest plot: the differences that a study judges, a line each."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hbo.analysis.figures import style
+from hbo.errors import UserError
+
+COLUMNS = ("label", "difference", "low", "high", "verdict")
+DECIDED = ("higher", "lower", "equivalent")  # drawn full; what is open is drawn hollow
+
+
+def forest(
+    frame: pd.DataFrame, metric_name: str, margin: float | None = None, title: str = "", arms: Sequence[str] = ()
+) -> Figure:
+    """Differences with their intervals, a row of the frame a line, the first on top.
+
+    Args:
+        frame: columns label, difference, low, high (fractions; nan where there is no interval) and verdict. A full marker is a
+            verdict of higher, lower or equivalent, a hollow one leaves it open.
+        metric_name: as it is read, such as top-1.
+        margin: differences within it do not matter (a fraction): a shaded band.
+        title: above the axes.
+        arms: the study's arms in their order: a label that starts with an arm's name has the arm's colour and marker.
+
+    Raises:
+        UserError: a column is missing, or there is no row.
+    """
+    if missing := [name for name in COLUMNS if name not in frame]:
+        raise UserError(f"forest: the frame has no column {', '.join(missing)}")
+    if frame.empty:
+        raise UserError("forest: the frame has no row")
+    lines: list[dict[str, Any]] = frame.to_dict("records")
+    with style.styled():
+        figure = style.new(0.75 + 0.26 * len(lines))
+        axes = figure.add_subplot()
+        axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
+        xlabel = f"difference in {metric_name}, points"
+        if margin is not None:
+            xlabel += f"; shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
+            axes.axvspan(-100 * margin, 100 * margin, color="#BBBBBB", alpha=0.35, lw=0, zorder=0)
+        for y, line in enumerate(lines):
+            _line(axes, y, line, _look(str(line["label"]), arms))
+        axes.set_yticks(range(len(lines)), [str(line["label"]) for line in lines])
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(xlabel)
+        axes.set_title(title, loc="left", fontsize=8)
+        beside = axes.secondary_yaxis("right")
+        beside.set_yticks(range(len(lines)), [_said(line) for line in lines])
+        beside.tick_params(axis="y", length=0)
+        beside.spines["right"].set_visible(False)
+    return figure
+
+
+def _line(axes: Any, y: float, line: dict[str, Any], look: style.Look) -> None:
+    difference, low, high = (100 * line[name] for name in ("difference", "low", "high"))
+    if not math.isnan(low):
+        axes.plot([low, high], [y, y], "-", color=look.colour, marker="|", markersize=6, zorder=2)
+    fill = look.colour if line["verdict"] in DECIDED else "white"
+    axes.plot([difference], [y], color=look.colour, marker=look.marker, mfc=fill, markersize=6, linestyle="", zorder=3)
+
+
+def _look(label: str, arms: Sequence[str]) -> style.Look:
+    looks = style.looks(arms)
+    named = max((arm for arm in arms if label == arm or label.startswith(f"{arm} ")), key=len, default=None)
+    return style.Look("black", "o", "-", "") if named is None else looks[named]
+
+
+def _said(line: dict[str, Any]) -> str:
+    """The verdict, and where there is room the numbers."""
+    if style.is_narrow():
+        return str(line["verdict"])
+    interval = "" if math.isnan(line["low"]) else f" [{100 * line['low']:+.1f}, {100 * line['high']:+.1f}]"
+    return f"{100 * line['difference']:+.1f}{interval}  {line['verdict']}"

@@ -1,0 +1,112 @@
+"""Which rows stand on which line of a table: by their network, and in a column for each protocol.
+
+A protocol is all of a run's identity but its network and seed. The paper's has the column "".
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hbo.analysis import results
+from hbo.config import Run, content
+from hbo.runs import identity
+from hbo.runs.identity import Identity
+
+
+def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, dict[int, Any]]:
+    """Finished rows of the lines' networks: a column's title -> the line's place -> its rows, one a seed.
+
+    A row stands on a line if it has the line's network, switch by switch, and the line's resolution where the lines differ in it.
+    A column is a protocol: its rows' identities differ from their lines' in the same way. The column "" has the paper's protocol;
+    the title of any other names the data set and whatever distinguishes it from the other columns. Rows that report held-out
+    training images tuned a recipe and are left out.
+
+    Args:
+        rows: of `results.load`.
+        runs: what a table's lines published, None for a line without a network.
+        metric: the column that must be there.
+
+    Raises:
+        UserError: two rows are one run with one seed.
+    """
+    if metric not in rows:
+        return {}
+    done = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)].drop_duplicates("key")
+    every = results.identities(done)
+    said_by_line = [*Run.BACKBONE, "task"]
+    if len({run.resolution for run in runs if run}) > 1:
+        said_by_line.append("resolution")
+    columns: dict[str, dict[int, list[int]]] = {}
+    for i, run in enumerate(runs):
+        line = content(vars(run)) if run else None
+        for j, one in enumerate(every):
+            if line is None or any(identity.value(one, n) != identity.value(line, n) for n in said_by_line):
+                continue
+            apart = _apart(one, line, said_by_line)
+            if apart.keys() <= {"resolution", "eval_resize", "cached_side"} and "resolution" in apart:
+                continue  # the paper's protocol at the resolution of another table
+            columns.setdefault(json.dumps(apart, sort_keys=True, default=str), {}).setdefault(i, []).append(j)
+    found = {}
+    for title, lines in zip(
+        _titles([json.loads(c) for c in columns], list(columns.values()), every), columns.values(), strict=True
+    ):
+        for i, places in lines.items():
+            for more, group in _by_backbone([every[j] for j in places], done.iloc[places]):
+                cell = found.setdefault(f"{title[:-1] or 'by the paper (its protocol'}{more})" if more else title, {})
+                assert i not in cell, f"{title}: two protocols under one title"
+                cell[i] = results.check_seeds(group)
+    return found
+
+
+def _apart(one: Identity, line: Identity, said_by_line: Sequence[str]) -> dict[str, Any]:
+    """In what a row's protocol is not its line's; what goes by the resolution is compared as such."""
+    one, line = _relative(one, said_by_line), _relative(line, said_by_line)
+    if line.get("task", "classify") != "classify":  # the paper's start from ImageNet's weights
+        line["backbone"] = one.get("backbone", "a checkpoint")
+    return {n: identity.value(one, n) for n in one.keys() | line.keys() if identity.value(one, n) != identity.value(line, n)}
+
+
+def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
+    size, resize = identity.value(one, "resolution"), identity.value(one, "eval_resize")
+    share = {size: "the whole image", round(size / 0.875): "the middle 0.875"}.get(resize, resize)
+    one = {name: what for name, what in one.items() if name not in {*said_by_line, "seed"} or name in ("task", "resolution")}
+    if "resolution" in said_by_line:
+        one.pop("resolution", None)
+    side = (
+        {"cached_side": "eval_resize" if one["cached_side"] == resize else one["cached_side"]} if "cached_side" in one else {}
+    )
+    return one | {"eval_resize": share} | side
+
+
+def _titles(aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity]) -> list[str]:
+    """A title a column: the images, their size, the epochs; and of columns that share images and epochs, what else differs."""
+    rows = [[every[j] for places in found.values() for j in places] for found in lines]
+    sets, heads = [], []
+    for apart, ones in zip(aparts, rows, strict=True):
+        shared = {n: identity.value(ones[0], n) for n in ("data", "resolution", "epochs") if n not in identity.varying(ones)}
+        size = [f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared]
+        weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
+        sets.append((shared["data"], shared.get("epochs"), *weights))
+        heads.append([*size, *weights])
+    titles = []
+    for apart, one_set, head, ones in zip(aparts, sets, heads, rows, strict=True):
+        same = [other for other, its in zip(aparts, sets, strict=True) if its == one_set]
+        on_it = [other for other, its in zip(aparts, sets, strict=True) if its[0] == one_set[0]]
+        differ = [
+            n
+            for n in [*identity.FIELDS, *identity.EXTRAS]
+            if len({str(other.get(n)) for other in (on_it if n == "images" else same)}) > 1
+            and not (n == "resolution" and f"{identity.value(ones[0], n)} px" in head)
+        ]
+        # What goes by the resolution is said as such where a column has several.
+        more = [identity.say(n, apart.get(n) if n in identity.varying(ones) else identity.value(ones[0], n)) for n in differ]
+        titles.append(f"on {one_set[0]} ({', '.join([*head, *more])})" if apart else "")
+    return titles
+
+
+def _by_backbone(ones: list[Identity], group: Any) -> list[tuple[str, Any]]:
+    """The rows of a cell, split by the checkpoint that they started from."""
+    digests = [one.get("backbone") for one in ones]
+    if len(set(digests)) < 2:
+        return [("", group)]
+    return [(f", backbone {d}", group[[other == d for other in digests]]) for d in dict.fromkeys(digests)]
