@@ -9,6 +9,7 @@ An arm is all runs that differ in nothing but the seed. Notebooks and the report
 
 import argparse
 import base64
+import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,19 +18,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hbo.analysis import latency, results, stats
-from hbo.analysis.grouping import by_setting, crossed, labels, usual_arm
+from hbo.analysis import latency, numbers, results, stats
+from hbo.analysis.grouping import base, by_setting, crossed, labels, usual_arm
+from hbo.analysis.sources import is_place
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.tables import Markdown, Table, unknown_images
 from hbo.block import Block
 from hbo.errors import UserError, one_line
-from hbo.runs import identity
+from hbo.runs import identity, naming
 from hbo.runs.rows import main_metric
 from hbo.words import Parser
 
 SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
 LEVEL = 0.95
-READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "versions", "git", "machine", "device",
+READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "val_images_seen", "versions", "git", "machine", "device",
         "resumed_at", "started")  # fmt: skip  # what it says of its runs, where its source has it
 
 
@@ -78,19 +80,19 @@ class Study:
         for arm, group in self._groups():
             line: dict[str, Any] = {"arm": arm, "n": len(group)}
             for metric in metrics:
-                line[SHOWN[metric]] = results.mean(group[metric])
+                line[SHOWN[metric]] = numbers.mean(group[metric])
             found = stats.describe(group[self.metric], LEVEL)
             name = f"{LEVEL:.0%} of the mean {SHOWN[self.metric]}"
-            line[name] = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found.n > 1 else "—"
+            line[name] = f"{100 * found.low:.1f} to {100 * found.high:.1f}" if found.n > 1 else numbers.ABSENT
             costs = {name: group[name].iloc[0] for name in ("macs", "params")}
             line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else "—"
             line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else "—"
-            line["seconds a run"] = results.mean(group["seconds"], 1) if group["seconds"].notna().all() else "—"
+            line["seconds a run"] = numbers.mean(group["seconds"], 1)
             lines.append(line)
         notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
-        missing = self.rows["state"].value_counts().drop("done", errors="ignore")
-        if len(missing):
-            notes.append("Not in the table: " + ", ".join(f"{n} {state}" for state, n in missing.items()) + ".")
+        if common := base(self.done):
+            notes.append(f"An arm's name says what it changes of the commonest values; {common}.")
+        notes += results.not_counted(self.rows)
         return Table(f"{', '.join(self.names)}: {self.setting()}", pd.DataFrame(lines), notes + unknown_images(self.done))
 
     def comparisons(self, metric: str | None = None) -> pd.DataFrame:
@@ -100,19 +102,18 @@ class Study:
     def differences(self, metric: str | None = None) -> Table:
         """The comparisons to be read, in points of percent."""
         metric = metric or self.metric
-        points = lambda x: "—" if pd.isna(x) else f"{100 * x:+.1f}"
         lines = [
             {
                 f"{SHOWN[metric]} against {self.baseline}": line["arm"],
                 "pairs": line["n"],
-                "difference": points(line["difference"]),
-                f"{LEVEL:.0%} interval": f"{points(line['low'])} to {points(line['high'])}",
-                "p (t)": f"{line['p']:.3f}",
-                "p (t, Holm)": f"{line['p_holm']:.3f}",
-                "p (sign flips)": f"{line['p_exact']:.3f}",
-                "least p of sign flips": f"{line['least_p']:.3f}",
-                "P(higher)": f"{line['superiority']:.2f} [{line['superiority_low']:.2f}, {line['superiority_high']:.2f}]",
-                "detectable": points(line["detectable"]).lstrip("+") if line["detectable"] else "—",  # no spread says nothing
+                "difference": numbers.points(line["difference"]),
+                f"{LEVEL:.0%} interval": numbers.interval(line["low"], line["high"]),
+                "p (t)": numbers.p_value(line["p"]),
+                "p (t, Holm)": numbers.p_value(line["p_holm"]),
+                "p (sign flips)": numbers.p_value(line["p_exact"]),
+                "least p of sign flips": numbers.p_value(line["least_p"]),
+                "P(higher)": numbers.share(*(line[f"superiority{end}"] for end in ("", "_low", "_high"))),
+                "detectable": numbers.points(line["detectable"] or math.nan, ""),  # no spread says nothing
                 "verdict": line["verdict"],
             }
             for line in self.comparisons(metric).to_dict("records")
@@ -142,9 +143,9 @@ class Study:
             found = line.pop("found")
             line |= {
                 "images": found.n, "only this right": found.only_a, "only the baseline right": found.only_b,
-                "difference": f"{100 * found.difference:+.1f}",
-                f"{LEVEL:.0%} interval": f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
-                "p (McNemar)": f"{found.p:.3f}", "p (McNemar, Holm)": f"{p:.3f}",
+                "difference": numbers.points(found.difference),
+                f"{LEVEL:.0%} interval": numbers.interval(found.low, found.high),
+                "p (McNemar)": numbers.p_value(found.p), "p (McNemar, Holm)": numbers.p_value(p),
             }  # fmt: skip
         note = (
             "Two trained models on the same images: what of their difference other images would change. It says nothing about"
@@ -166,7 +167,8 @@ class Study:
             return None
         shown = table.assign(
             share=[f"{100 * x:.1f} %" for x in table["share"]],
-            **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},
+            **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
+            **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
         )
         return Table(f"What moves {SHOWN[self.metric]}: {', '.join(factors)}", shown, ["Share: of all variation between runs."])
 
@@ -200,7 +202,8 @@ class Study:
             for name, unit in (("resolution", "px"), ("epochs", "epochs"))
             if name not in differ
         )
-        return f"{identity.value(every[0], 'data')} ({images}){size}"
+        data = " and ".join(dict.fromkeys(naming.data_names(self.done.to_dict("records"))))
+        return f"{data} ({images}){size}"
 
     def provenance(self) -> Table:
         """How it was run: a line a study."""
@@ -236,7 +239,7 @@ def read(
     """The study of these names; of several, their arms beside each other.
 
     Args:
-        names: of studies, the first giving the question.
+        names: of studies, the first giving the question; or places of their rows, such as runs/contraction.
         source: as in `results.load`; latencies come from ablations/latency.csv, whatever the source.
         baseline: the arm to compare with; left out: k = 0, which contracts nothing, else the arm of the published
             switches, else the first.
@@ -269,12 +272,16 @@ def settings(
     rows: Any = latency.join(results.load(source, *names), ABLATIONS)
     rows = rows.assign(**{name: None for name in READ if name not in rows})
     rows["depths"] = rows["depths"].map(lambda depths: depths if isinstance(depths, list) else [])
+    if unknown := [name for name in where if name not in rows]:
+        raise UserError(f"{unknown[0]}: the rows of {', '.join(names)} have no such column")
     for name, value in where.items():
         rows = rows[rows[name] == value]
     if rows[rows["state"] == "done"].empty:
         raise UserError(f"{source}: no finished run of {', '.join(names)}" + f" where {where}" * bool(where))
     rows = rows.drop_duplicates(["key", "state"]).reset_index(drop=True)
     curves = results.curves(source, *names)
+    if any(map(is_place, names)):
+        names = tuple(dict.fromkeys(map(str, rows["study"])))
     parts = by_setting(rows)
     found = [_study(names, part, curves, which, baseline, metric) for which, part in parts]
     if baseline is not None and not any(baseline in it.arms for it in found):
@@ -290,7 +297,7 @@ def _study(names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline:
     if metric not in rows or rows.loc[done, metric].isna().all():
         raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
     results.arms(rows[done])  # refuses a seed twice
-    rows = rows.assign(arm="").reset_index(drop=True)
+    rows = results.numbered(rows, metric).assign(arm="").reset_index(drop=True)
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
     arms = list(rows.loc[done, "arm"].unique())

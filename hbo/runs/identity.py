@@ -97,9 +97,10 @@ def group(identity: Identity, without: Iterable[str] = ("seed",)) -> str:
 
 
 def say(name: str, what: Any) -> str:
-    """`lr=0.05`, short where that loses nothing."""
+    """`lr=0.05`, short where that loses nothing; `per_class=none` where it has no value."""
     if isinstance(what, float):
         what = f"{what:g}" if float(f"{what:g}") == what else repr(what)
+    what = "none" if what is None else what
     return f"{EXTRAS.get(name, name)}={what}"
 
 
