@@ -22,7 +22,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from hbo import cost
 from hbo.analysis import published, results, stats
-from hbo.analysis.grouping import crossed
+from hbo.analysis.grouping import crossed, labels
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import LEVEL, Study, add_arguments, from_arguments
 from hbo.analysis.tables import measured
@@ -128,9 +128,8 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
         raise UserError(f"{switch}: the arms do not differ in it")
     others = study.done[study.done["depths"].map(len) == 0]
     values = list(dict.fromkeys(ours.sort_values(switch)[switch]))
-    series: dict[str, Any] = {
-        name: group for name, group in ours.groupby(ours["arm"].map(lambda arm: _without(arm, switch)), sort=False)
-    }
+    alike = pd.Series(labels(ours, without=(switch,)), ours.index)
+    series: dict[str, Any] = {name: group for name, group in ours.groupby(alike, sort=False)}
     fields = results.varying(ours)
     if len(series) > len(COLOURS) and crossed(ours, fields):  # a factorial study: its main effect
         series = {f"over all {', '.join(_words(name) for name in fields if name != switch)}": ours}
@@ -300,10 +299,6 @@ def _log(axes: Any, axis: str) -> None:
     ruler.set_minor_formatter(NullFormatter())
 
 
-def _without(arm: str, switch: str) -> str:
-    return " ".join(word for word in arm.split() if not word.startswith(f"{switch}="))
-
-
 def _words(switch: str) -> str:
     return {"k": "k, contraction units", "concat_ratio": "concatenation ratio"}.get(switch, switch)
 
@@ -317,7 +312,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with one_line():
         for study in from_arguments(args):
-            found, to = of(study), args.to or Path(args.study[0])
+            found, to = of(study), args.to or Path(study.names[0])
             to = to.with_name(to.name + study.stem)
             if args.of and args.of not in found:
                 raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")

@@ -50,7 +50,7 @@ def _settings(rows: Any, apart: Sequence[str]) -> list[str]:
     own: dict[str, list[str]] = {}
     for called in dict.fromkeys(data):
         ones = [one for one, its in zip(every, data, strict=True) if its == called]
-        differ = [n for n in identity.varying(ones) if n in apart and n not in ("task", "data", "images")]
+        differ = [n for n in identity.varying(ones) if n in apart and n not in ("data", "images")]
         own[called] = [n for n in differ if not _follows(n, differ, ones)]
     words = lambda one, called: [identity.say(n, identity.value(one, n)) for n in own[called]]
     return [" ".join([d] * (len(own) > 1) + words(one, d)) for one, d in zip(every, data, strict=True)]

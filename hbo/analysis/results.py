@@ -149,7 +149,7 @@ def numbered(table: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
     for row in table.to_dict("records"):
         name = metric or rows.main_metric(row)
         value = row.get(name)
-        lost = row["state"] == "done" and not (isinstance(value, (int, float)) and math.isfinite(value))
+        lost = row["state"] == "done" and name in table and not (isinstance(value, (int, float)) and math.isfinite(value))
         if lost:
             rows.pass_over(f"{row['study']}, {row['key']}: its {name} is {plain(value)}, no number; left out")
         states.append(f"without {COLUMNS.get(name, name)}" if lost else row["state"])

@@ -320,7 +320,9 @@ def _range(numbers: Any) -> str:
 
 def add_arguments(parser: Parser) -> None:
     """What the commands that read a study share; `from_arguments` reads it."""
-    parser.add_argument("study", nargs="+", help="The study; further ones beside it.")
+    parser.add_argument(
+        "study", nargs="+", help="The study, by name or where its rows lie, such as runs/STUDY; further ones beside it."
+    )
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
     parser.add_argument("--baseline", help="The arm to compare with. [k = 0 where it is, else the published switches]")
     parser.add_argument("--metric", help="What is judged. [top1; map where the runs detect or retrieve]")
