@@ -16,7 +16,7 @@ import pandas as pd
 from hbo import files
 from hbo.analysis.csv_rows import read_csv, to_csv
 from hbo.analysis.numbers import mean, plain
-from hbo.analysis.sources import CURVES
+from hbo.analysis.sources import CURVES, is_place
 from hbo.analysis.sources import read as _read
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -223,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--csv", action="store_true", help="Print the rows as CSV instead.")
     args = parser.parse_args(argv)
     with one_line():
-        by_name = not (args.source.startswith("wandb:") or Path(args.source).exists() or "/" in args.source)
+        by_name = not is_place(args.source)
         source, studies = (args.runs, [args.source]) if by_name else (args.source, args.study)
         table = load(source, *studies)
         if by_name:

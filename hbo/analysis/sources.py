@@ -22,7 +22,7 @@ Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 def is_place(word: str) -> bool:
     """Whether a word says where rows lie, such as runs/contraction or a CSV file; else it is a study's name."""
-    return word.startswith("wandb:") or word.endswith(".csv") or "/" in word
+    return word.startswith("wandb:") or "/" in word or Path(word).exists()
 
 
 def read(source: str, studies: tuple[str, ...]) -> Read:

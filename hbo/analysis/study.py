@@ -209,7 +209,7 @@ class Study:
         """How it was run: a line a study."""
         lines = []
         for name, group in self.done.groupby("study", sort=False):
-            several = lambda column, group=group: ", ".join(dict.fromkeys(map(str, group[column])))
+            several = lambda column, group=group: ", ".join(dict.fromkeys(map(numbers.plain, group[column])))
             versions = {n: v for line in group["versions"] if isinstance(line, dict) for n, v in line.items()}
             rows: Any = self.rows[self.rows["study"] == name]
             states = rows["state"].value_counts().items()
