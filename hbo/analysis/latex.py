@@ -44,6 +44,8 @@ def latex(table: "Table", label: str | None = None) -> str:
         [str(name) for name in table.frame.columns],
         *([plain(v) for v in line] for line in table.frame.astype(object).values),
     ]
+    if table.frame.empty:
+        return f"% {caption}: no lines\n"
     cells, notes = _narrowed(cells, list(table.notes))
     parts = [part for lines in _by_lines(cells) for part in _by_columns(lines)]
     floats = []
