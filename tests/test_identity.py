@@ -100,7 +100,7 @@ def test_a_column_says_what_tells_it_from_the_next_in_words():
     rows_ = ROWS.assign(data="imagenet", crop="random", identity=None)
     table = pd.concat([rows_, rows_.assign(cache="ram", key=ROWS["key"] + "x")], ignore_index=True)
     titles = [name for name in tables.paper_table(6, table).frame.columns if name.startswith("top-1 on")]
-    assert titles == [f"top-1 on imagenet (64 px, 20 epochs, cached_side={side})" for side in (None, 64)]
+    assert titles == [f"top-1 on ImageNet (64 px, 20 epochs, cached_side={side})" for side in ("none", 64)]
 
 
 def test_images_and_backbones_are_what_files_hold():
@@ -143,10 +143,10 @@ def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
         (folder / "row.json").write_text(json.dumps(row))
     table = results.load(tmp_path)
     assert set(results.summary(table)["n"]) == {3}
-    assert set(results.summary(table)["images"]) == {"not recorded (a)", "not recorded (b)"}
+    assert set(results.summary(table)["data"]) == {"a", "b"}
     shown = tables.paper_table(6, table)
     assert any("not recorded (a), not recorded (b)" in note for note in shown.notes)
-    assert {"top-1 on imagefolder (64 px, 20 epochs, images=not recorded (a))"} <= set(shown.frame.columns)
+    assert {"top-1 on a (64 px, 20 epochs)", "top-1 on b (64 px, 20 epochs)"} <= set(shown.frame.columns)
 
 
 @pytest.mark.parametrize(("number", "resolution"), [(3, 96), (4, 96), (5, 192)])
@@ -190,15 +190,15 @@ def test_a_plan_takes_the_time_of_the_same_run_alone(tmp_path):
 
 
 def test_several_data_sets_are_shown_side_by_side_and_not_judged_together():
-    with pytest.raises(UserError, match=r"several settings.*data=elpv.*data=imagefolder"):
+    with pytest.raises(UserError, match=r"several settings.*: elpv; CIFAR-10;"):
         study.read("contraction", "contraction_cifar10")
     found = study.settings("contraction", "contraction_cifar10")
     assert [it.done["data"].unique().tolist() for it in found] == [["elpv"], ["imagefolder"]]
     assert [set(it.done.groupby("arm")["key"].count()) for it in found] == [{6}, {3}]
     out, _ = call("hbo.analysis.study", "contraction", "contraction_cifar10")
     one, two = out.split("## ")[1:]
-    assert one.startswith("data=elpv")
-    assert two.startswith("data=imagefolder")
+    assert one.startswith("elpv\n")
+    assert two.startswith("CIFAR-10\n")
     assert "mobilenetv2" in two
     assert "mobilenetv2" not in one
 
@@ -209,7 +209,7 @@ def test_a_detector_is_not_judged_against_a_retriever():
     for it in found:
         assert it.metric == "map"
         assert len(it.comparisons()) == len(it.arms) - 1
-    with pytest.raises(UserError, match="task=detect"):
+    with pytest.raises(UserError, match="BCCD; COIL-20"):
         study.read("detection_bccd", "reid_coil20", metric="map")
 
 
@@ -228,9 +228,9 @@ def test_arms_that_print_alike_stay_two():
 
 def test_a_page_has_a_section_a_setting(tmp_path):
     out, _ = call("hbo.analysis.report", "contraction", "contraction_cifar10", "--to", tmp_path / "page.html")
-    assert [line.split(": ")[1].split()[0] for line in out.splitlines()] == ["data=elpv", "data=imagefolder"]
+    assert [line.split(": ")[1] for line in out.splitlines()] == ["elpv", "CIFAR-10"]
     page = (tmp_path / "page.html").read_text()
-    assert page.index("<h2>data=elpv") < page.index("<h2>data=imagefolder")
+    assert page.index("<h2>elpv") < page.index("<h2>CIFAR-10")
     assert page.count("<h2>How it was run</h2>") == 2
 
 

@@ -74,7 +74,7 @@ def test_only_the_papers_protocol_stands_under_measured():
     for change in ({"epochs": 149}, {"batch": 128}, {"limit_batches": 9}, {"per_class": 5}, {"lr": 0.1}):
         frame = paper_table(6, imagenet(**change)).frame
         assert set(frame["top-1 measured"]) == {ABSENT}
-        assert any(name.startswith("top-1 on imagenet (224 px") for name in frame.columns)
+        assert any(name.startswith("top-1 on ImageNet (224 px") for name in frame.columns)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_table_9_measures_runs_from_a_checkpoint_alone():
     for change in ({"classifier_epochs": 0}, {"bn_neck": True}, {"distance": "cosine"}, {"optimizer": "sgd"}, {"aspect": 1.0}):
         frame = paper_table(9, rows.assign(**change)).frame
         assert set(frame["mAP measured"]) == {ABSENT}
-        assert "mAP on market1501 (256 px, 90 epochs)" in frame
+        assert "mAP on Market-1501 (256 px, 90 epochs)" in frame
     other = paper_table(9, rows.assign(data="marketfolder")).frame.set_index("")
     assert other.loc["hbonet 0.5", "mAP on marketfolder (256 px, 90 epochs)"] == "71.0 ± 1.4 (n=2)"
 

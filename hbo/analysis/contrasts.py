@@ -94,7 +94,8 @@ class Judged:
         if kept < 1:
             return math.nan, math.nan, math.nan
         sd = math.sqrt(math.fsum((many - 1) * sd**2 for _, sd, many in self.arms) / kept)
-        return sd, *(sd * math.sqrt(kept / float(chi2.ppf(q, kept))) for q in (0.975, 0.025))
+        low, high = (sd * math.sqrt(kept / float(chi2.ppf(q, kept))) for q in (0.975, 0.025))
+        return sd, low, high
 
     @property
     def detectable(self) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ import pandas as pd
 from hbo.config import Run
 from hbo.errors import UserError, first_line
 
-WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started"} | {
+WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started", "folder"} | {
     f.name for f in fields(Run) if f.type in (str, str | None)
 }  # columns of text, whatever a cell looks like: 31246e1835 is a key, 60 a milestone
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from hbo.analysis import contrasts
+
 BASELINE = "mobilenetv2"  # the paper's gains are over it
 WITHIN = 0.1  # two networks share a budget where their multiply-adds differ by no more than this part of the greater
-ROUNDING = 1e-12  # part of the largest value below which a deviation is floating point's
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,15 @@ def contrast(groups: Sequence[Any], weights: Sequence[float], level: float = 0.9
     """The weighted sum of the means of independent groups of runs, each (n,), a metric as a fraction."""
     from scipy import stats
 
-    values = [np.asarray(group, float) for group in groups]
-    value = float(sum(w * v.mean() for w, v in zip(weights, values, strict=True)))
-    runs = tuple(len(v) for v in values)
+    samples = {str(i): dict(enumerate(map(float, group))) for i, group in enumerate(groups)}
+    runs = tuple(map(len, samples.values()))
+    asked = contrasts.Contrast("", {str(i): float(weight) for i, weight in enumerate(weights)})
     if min(runs) < 2:
-        return Contrast(value, math.nan, math.nan, runs)
-    variances = [_variance_of_mean(v) * w**2 for w, v in zip(weights, values, strict=True)]
-    total = sum(variances)
-    if total == 0:
-        return Contrast(value, math.nan, math.nan, runs)
-    freedom = total**2 / sum(v**2 / (n - 1) for v, n in zip(variances, runs, strict=True))
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(total)
-    return Contrast(value, value - half, value + half, runs)
+        means = [float(np.mean(list(values.values()))) for values in samples.values()]
+        return Contrast(math.fsum(w * mean for w, mean in zip(weights, means, strict=True)), math.nan, math.nan, runs)
+    found = contrasts.estimate(samples, asked, paired=False)
+    half = float(stats.t.ppf((1 + level) / 2, found.df)) * found.se if found.se else math.nan
+    return Contrast(found.difference, found.difference - half, found.difference + half, runs)
 
 
 def gain(a: Any, b: Any, level: float = 0.95) -> Contrast:
@@ -80,13 +78,6 @@ def halving(costs: Sequence[float]) -> np.ndarray:
 def same_budget(a: float, b: float) -> bool:
     """Whether two costs count as equal."""
     return abs(a - b) <= WITHIN * max(a, b)
-
-
-def _variance_of_mean(values: np.ndarray) -> float:
-    """The mean's variance; 0 where the values are equal but for rounding."""
-    if np.ptp(values) <= ROUNDING * np.abs(values).max():
-        return 0.0
-    return float(values.var(ddof=1)) / len(values)
 
 
 def _from_to(numbers: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ The boundary of a standard Brownian motion, seen at shares of its time, by recur
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -48,14 +49,14 @@ def nominal(
             outside = lambda edge, step=step, held=held, at=at: float(
                 np.trapezoid(held * (norm.sf((edge - at) / step) + norm.cdf((-edge - at) / step)), at)
             )
-        edge = brentq(lambda e: outside(e) - to_spend, 0.0, 12 * math.sqrt(share), xtol=1e-10)  # noqa: B023
-        new = np.linspace(-edge, edge, GRID)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        edge: Any = brentq(lambda e: outside(e) - to_spend, 0.0, 12 * math.sqrt(share), xtol=1e-10)  # noqa: B023
+        new = np.linspace(-edge, edge, GRID)
         if density is None or points is None:
             density = norm.pdf(new / step) / step
         else:
             density = np.trapezoid(density * norm.pdf((new[:, None] - points) / step) / step, points, axis=1)
         points, before, gone = new, share, gone + to_spend
-        found.append(float(2 * norm.sf(edge / math.sqrt(share))))  # pyright: ignore[reportOperatorIssue]
+        found.append(float(2 * norm.sf(edge / math.sqrt(share))))
     return tuple(found)
 
 

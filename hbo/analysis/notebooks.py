@@ -1,8 +1,8 @@
 """The notebooks, run from their scripts: NAME.py, in percent format, is what is written; NAME.ipynb is what came out.
 
 python -m hbo.analysis.notebooks                                       # all, on the rows in ablations/
-python -m hbo.analysis.notebooks ablations/contraction.py --source wandb:ENTITY/PROJECT --to out
-python -m hbo.analysis.notebooks runs/contraction --to out             # a study's notebook on the rows of its runs
+python -m hbo.analysis.notebooks contraction --source wandb:ENTITY/PROJECT --to out
+python -m hbo.analysis.notebooks runs/contraction --to out             # the study's notebook, on the rows in runs/
 """
 
 import logging
@@ -23,6 +23,23 @@ QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel war
 def scripts() -> list[Path]:
     """The scripts of all notebooks."""
     return sorted(path for folder in (PAPER, ABLATIONS) for path in folder.glob("*.py"))
+
+
+def named(word: str, source: str | None = None) -> tuple[Path, str | None]:
+    """The script that a word names, and the source of its rows: ablations/contraction.py, contraction, or runs/contraction.
+
+    Raises:
+        UserError: no such script; or a study without a notebook.
+    """
+    path = Path(word)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UserError(f"{word}: no such script")
+        return path, source
+    found = next((script for script in scripts() if script.stem == path.name), None)
+    if found is None:
+        raise UserError(f"{word}: no notebook; there are {', '.join(script.stem for script in scripts())}")
+    return found, str(path.parent) if path.is_dir() and path.parent != Path() else source
 
 
 def run(script: Path, source: str | None = None, to: Path | None = None) -> Path:
@@ -75,37 +92,19 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
-    parser.add_argument(
-        "script",
-        nargs="*",
-        type=Path,
-        help="Scripts, or runs/STUDY for a study's script on those rows; all, where none is named.",
-    )
+    parser.add_argument("script", nargs="*", help="Scripts, studies, or where a study's rows lie, such as runs/STUDY. [all]")
     parser.add_argument("--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to.")
     parser.add_argument("--to", type=Path, help="Folder of the notebooks; left out: beside their scripts.")
     args = parser.parse_args(argv)
     with one_line():
         from tqdm import tqdm
 
-        asked = [_script_and_source(path, args.source) for path in args.script or scripts()]
-        if (source := next((source for _, source in asked if source), None)) and not args.to:
-            raise UserError(f"{source}: needs --to FOLDER, so that the notebooks of the committed rows stay")
-        for script, source in (bar := tqdm(asked, unit="notebook")):
+        chosen = [named(word, args.source) for word in args.script or map(str, scripts())]
+        if (source := next((source for _, source in chosen if source), None)) and not args.to:
+            raise UserError(f"--source {source}: needs --to, so that the notebooks of the committed rows stay")
+        for script, source in (bar := tqdm(chosen, unit="notebook")):
             bar.set_postfix_str(script.stem)
             tqdm.write(str(run(script, source, args.to)))
-
-
-def _script_and_source(path: Path, source: str | None) -> tuple[Path, str | None]:
-    """A script as it is; for a folder of runs the script of its study, and the folder as the source.
-
-    Raises:
-        UserError: no such script.
-    """
-    if path.is_dir():
-        path, source = ABLATIONS / f"{path.resolve().name}.py", str(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such script; there are {', '.join(one.stem for one in scripts())}")
-    return path, source
 
 
 if __name__ == "__main__":

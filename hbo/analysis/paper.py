@@ -1,64 +1,103 @@
 """Every table and figure of the paper, and of each study that has rows, into papers/hbonet/out/.
 
 python -m hbo.analysis.paper --source ablations --to papers/hbonet/out
+
+One study that fails costs no other: it is named with its reason, and the exit status is 1.
 """
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
 
 from hbo.analysis import claims, diagrams, figures, published, report, results, study, tables
+from hbo.analysis.printed import SUFFIXES, Table, write
 from hbo.analysis.study import ABLATIONS, SWEEPS
 from hbo.config import resolve
-from hbo.errors import one_line
+from hbo.errors import UserError, flat, one_line
 from hbo.files import write_atomically
 from hbo.words import Parser
 
 
-def build(source: str | Path, to: Path) -> list[Path]:
-    """Write them all; the files, in order.
+@dataclass
+class Built:
+    """What was written, and what failed: the name of a piece or a study -> why."""
+
+    written: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def piece(self, name: str, make: Callable[[], list[Path]]) -> None:
+        """Write a piece; what fails is kept by name, and the others go on."""
+        try:
+            self.written += make()
+        except UserError as error:
+            self.failed[name] = str(error)
+        except Exception as error:  # of one study's rows, which must not cost the others
+            self.failed[name] = f"{type(error).__name__}: {error}"
+
+
+def build(source: str | Path, to: Path) -> Built:
+    """Write them all; a study whose rows cannot be read together is left out of the tables, too.
 
     Raises:
         UserError: as `results.load`.
     """
-    rows = results.load(source)
+    built = Built()
+    rows: Any = results.load(source)
     to.mkdir(parents=True, exist_ok=True)
-    drawn = {
+    for name in _studies(rows):
+        built.piece(name, lambda name=name: _checked(rows[rows["study"] == name]))
+    rows = rows[~rows["study"].isin(list(built.failed))]
+    names = [name for name in _studies(rows) if (SWEEPS / f"{name}.yaml").exists()]
+    tasks: dict[str, Callable[[], list[Path]]] = {
+        f"table {n}": lambda n=n: _table(tables.paper_table(n, rows), to / f"table{n}") for n in published.TITLES
+    }
+    tasks["claims"] = lambda: _claims(rows, to)
+    tasks |= {name: lambda name=name, draw=draw: figures.save(draw(), to / name) for name, draw in _drawn(rows).items()}
+    tasks |= {name: lambda name=name: _study(name, source, to) for name in names}
+    for name, make in tqdm(tasks.items(), unit="piece"):
+        built.piece(name, make)
+    return built
+
+
+def _checked(rows: Any) -> list[Path]:
+    """Nothing; refuses rows of a study that no mean can be taken of."""
+    results.arms(results.finished(rows))
+    return []
+
+
+def _claims(rows: Any, to: Path) -> list[Path]:
+    write_atomically(to / "disagreements.txt", claims.disagreements() + "\n")
+    return [*_table(claims.table(claims.check(rows)), to / "claims"), to / "disagreements.txt"]
+
+
+def _drawn(rows: Any) -> dict[str, Callable[[], Any]]:
+    """The paper's figures, and where its networks spend."""
+    v2 = {"MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)}
+    return {
         "figure1": lambda: figures.figure1(rows),
         "figure2": diagrams.figure2,
         "figure3": diagrams.figure3,
         "figure4": diagrams.figure4,
         "stages": lambda: figures.stage_costs(_table6()),
-        "maps": lambda: figures.resolution_costs(
-            {**_table6(), "MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)}
-        ),
+        "maps": lambda: figures.resolution_costs({**_table6(), **v2}),
     }
-    names = [name for name in _studies(rows) if (SWEEPS / f"{name}.yaml").exists()]
-    written: list[Path] = []
-    with tqdm(total=len(published.TITLES) + 1 + len(drawn) + len(names), unit="piece") as bar:
-        for number in published.TITLES:
-            written += _table(tables.paper_table(number, rows), to / f"table{number}")
-            bar.update()
-        verdicts = claims.check(rows)
-        written += _table(claims.table(verdicts), to / "claims")
-        written.append(to / "disagreements.txt")
-        write_atomically(written[-1], claims.disagreements() + "\n")
-        bar.update()
-        for name, draw in drawn.items():
-            written += figures.save(draw(), to / name)
-            bar.update()
-        for name in names:
-            found = study.settings(name, source=source)
-            for it in found:
-                stem = name + it.stem
-                written += _table(it.table(), to / stem) + _table(it.differences(), to / f"{stem}_differences")
-                for what, figure in figures.of(it).items():
-                    written += figures.save(figure, to / f"{stem}_{what}")
-            written.append(to / f"{name}.html")
-            write_atomically(written[-1], report.page(*found))
-            bar.update()
-    return written
+
+
+def _study(name: str, source: str | Path, to: Path) -> list[Path]:
+    """A study's tables, figures and page."""
+    found, written = study.settings(name, source=source), []
+    for it in found:
+        stem = name + it.stem
+        written += _table(it.table(), to / stem) + _table(it.differences(), to / f"{stem}_differences")
+        for what, figure in figures.of(it).items():
+            written += figures.save(figure, to / f"{stem}_{what}")
+    write_atomically(to / f"{name}.html", report.page(*found))
+    return [*written, to / f"{name}.html"]
 
 
 def _studies(rows: pd.DataFrame) -> list[str]:
@@ -70,22 +109,22 @@ def _table6() -> dict:
     return {f"HBONet k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2, 3)}
 
 
-def _table(table: tables.Table, stem: Path) -> list[Path]:
-    texts = {"md": table.markdown() + "\n", "tex": table.latex(), "csv": table.frame.to_csv(index=False)}
-    for kind, text in texts.items():
-        write_atomically(stem.with_name(f"{stem.name}.{kind}"), text)
-    return [stem.with_name(f"{stem.name}.{kind}") for kind in texts]
+def _table(table: Table, stem: Path) -> list[Path]:
+    return [write(table, stem, kind) for kind in SUFFIXES]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """The command line. Exit status: 0, 1 where a study or a piece failed, which is named, 2 for a wrong flag or source."""
     parser = Parser(prog="python -m hbo.analysis.paper", description="Every table and figure of the paper.")
     parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
     parser.add_argument("--to", type=Path, default=published.PAPER / "out", help="Folder. [papers/hbonet/out]")
     args = parser.parse_args(argv)
     with one_line():
-        written = build(args.source, args.to)
-    print(f"{args.to}: {len(written)} files, {len({path.stem for path in written})} pieces")
+        built = build(args.source, args.to)
+    print(f"{args.to}: {len(built.written)} files, {len({path.stem for path in built.written})} pieces")
+    for name, why in built.failed.items():
+        print(f"error: {name}: {flat(why)}", file=sys.stderr)
+    raise SystemExit(1 if built.failed else 0)
 
 
 if __name__ == "__main__":

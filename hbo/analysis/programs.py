@@ -51,7 +51,7 @@ def _setting(study: Study) -> dict[str, Any]:
             for family, lines in judged
         ],
         "conclusion": study.conclusion(), "provision": study.provision(),
-        "frozen": study.plan.content() | {"hash": study.plan.hash} if study.plan else None, "left_out": study.left_out(),
+        "frozen": study.plan.content() | {"hash": study.plan.hash} if study.plan else None,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hbo.analysis import results
 from hbo.config import Run, content
-from hbo.runs import identity
+from hbo.runs import identity, naming
 from hbo.runs.identity import Identity
 
 
@@ -47,9 +47,9 @@ def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, di
                 continue  # the paper's protocol at the resolution of another table
             columns.setdefault(json.dumps(apart, sort_keys=True, default=str), {}).setdefault(i, []).append(j)
     found = {}
-    for title, lines in zip(
-        _titles([json.loads(c) for c in columns], list(columns.values()), every), columns.values(), strict=True
-    ):
+    names = naming.data_names(done.to_dict("records"))
+    titles = _titles([json.loads(c) for c in columns], list(columns.values()), every, names)
+    for title, lines in zip(titles, columns.values(), strict=True):
         for i, places in lines.items():
             for more, group in _by_backbone([every[j] for j in places], done.iloc[places]):
                 cell = found.setdefault(f"{title[:-1] or 'by the paper (its protocol'}{more})" if more else title, {})
@@ -78,24 +78,27 @@ def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
     return one | {"eval_resize": share} | side
 
 
-def _titles(aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity]) -> list[str]:
+def _titles(
+    aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity], names: list[str]
+) -> list[str]:
     """A title a column: the images, their size, the epochs; and of columns that share images and epochs, what else differs."""
     rows = [[every[j] for places in found.values() for j in places] for found in lines]
+    data = [next(names[j] for places in found.values() for j in places) for found in lines]
     sets, heads = [], []
-    for apart, ones in zip(aparts, rows, strict=True):
-        shared = {n: identity.value(ones[0], n) for n in ("data", "resolution", "epochs") if n not in identity.varying(ones)}
+    for apart, ones, name in zip(aparts, rows, data, strict=True):
+        shared = {n: identity.value(ones[0], n) for n in ("resolution", "epochs") if n not in identity.varying(ones)}
         size = [f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared]
         weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
-        sets.append((shared["data"], shared.get("epochs"), *weights))
+        sets.append((name, shared.get("epochs"), *weights))
         heads.append([*size, *weights])
     titles = []
     for apart, one_set, head, ones in zip(aparts, sets, heads, rows, strict=True):
         same = [other for other, its in zip(aparts, sets, strict=True) if its == one_set]
-        on_it = [other for other, its in zip(aparts, sets, strict=True) if its[0] == one_set[0]]
         differ = [
             n
             for n in [*identity.FIELDS, *identity.EXTRAS]
-            if len({str(other.get(n)) for other in (on_it if n == "images" else same)}) > 1
+            if n not in ("data", "images")  # which the name says
+            and len({str(other.get(n)) for other in same}) > 1
             and not (n == "resolution" and f"{identity.value(ones[0], n)} px" in head)
         ]
         # What goes by the resolution is said as such where a column has several.

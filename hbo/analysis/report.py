@@ -1,64 +1,107 @@
-"""One self-contained HTML page of a study: its question, tables, plots, verdict, and how it was run.
+"""One self-contained HTML page of a study: its question, verdict, every run, tables, figures, and how it was run.
 
 python -m hbo.analysis.report contraction                       # contraction.html, from the rows in ablations/
-python -m hbo.analysis.report contraction mobilenetv2 --source runs --to report.html
+python -m hbo.analysis.report runs/contraction runs/mobilenetv2 --to report.html
+
+The page loads nothing from anywhere; `page/` has its template, its style and its script.
 """
 
 import base64
 from pathlib import Path
 from typing import Any
 
+from hbo.analysis import dots, numbers
 from hbo.analysis import study as studies
+from hbo.analysis.grouping import full_labels
+from hbo.analysis.printed import Table
 from hbo.analysis.study import Study
 from hbo.errors import one_line
 from hbo.files import write_atomically
 from hbo.words import Parser
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; font-size: 0.85rem; margin: 0.5rem 0 } td, th { padding: 0.2rem 0.6rem; text-align: left }
-thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 2px solid } .scroll { overflow-x: auto }
-.note { font-size: 0.85rem; color: #555 } .verdict { border-left: 4px solid #0072B2; padding-left: 1rem } img { max-width: 100% }
-</style></head><body>
-{% macro show(table) %}<h2>{{ table.title }}</h2><div class="scroll">
-<table><thead><tr>{% for name in table.frame.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
-{% for line in table.frame.values.tolist() %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table></div>{% for note in table.notes %}<p class="note">{{ note }}</p>{% endfor %}{% endmacro %}
-<h1>{{ title }}</h1><p>{{ question }}</p>
-{% for part in parts %}{% if part.which %}<h2>{{ part.which }}</h2>{% endif %}
-<div class="verdict"><p><b>{{ part.conclusion }}</b></p><ul>{% for line in part.findings %}<li>{{ line }}</li>{% endfor %}</ul></div>
-{% for table in part.tables %}{{ show(table) }}{% endfor %}
-<h2>Figures</h2>
-{% for name, picture in part.pictures.items() %}<p><img alt="{{ name }}" src="data:image/svg+xml;base64,{{ picture }}"></p>{% endfor %}
-{{ show(part.provenance) }}
-{% endfor %}</body></html>
-"""
+PAGE = Path(__file__).parent / "page"
 
 
 def page(*settings: Study) -> str:
-    """The page's HTML, a section a setting; it loads nothing from anywhere."""
-    from jinja2 import Environment
+    """The page's HTML, a section a setting."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
 
-    first, parts = settings[0], [_part(study) for study in settings]
-    page = Environment(autoescape=True).from_string(PAGE)
-    return page.render(title=", ".join(first.names), question=first.question(), parts=parts)
+    world = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
+    world.filters["code"] = _code
+    first = settings[0]
+    own = {name: Markup((PAGE / f"page.{name}").read_text()) for name in ("css", "js")}
+    parts = [_part(study) for study in settings]
+    return world.get_template("page.html").render(title=", ".join(first.names), question=first.question(), parts=parts, **own)
+
+
+def _code(text: str) -> Any:
+    """Text whose `commands` stand in a typewriter's letters, and whose % stay with their numbers."""
+    from markupsafe import Markup, escape
+
+    pieces = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
+    if len(pieces) % 2 == 0:
+        pieces = [text]
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(pieces))
 
 
 def _part(study: Study) -> dict[str, Any]:
     """What a section shows."""
     from hbo.analysis import figures
 
+    names = {arm: full for arm, full in full_labels(study.done).items() if arm != full}
     optional: list[Any] = [study.images(), study.effects()]
+    tables = [study.table(), study.differences(), *(table for table in optional if table is not None)]
+    drawn = [(_said(name, figure), figures.as_bytes(figure, "svg")) for name, figure in figures.of(study).items()]
     return {
         "which": study.which,
         "conclusion": study.conclusion(),
+        "provision": study.provision(),
         "findings": study.findings(),
-        "tables": [study.table(), study.differences(), *(table for table in optional if table is not None)],
-        "pictures": {name: base64.b64encode(figures.as_bytes(f, "svg")).decode() for name, f in figures.of(study).items()},
-        "provenance": study.provenance(),
+        "explored": study.explored(),
+        "pairing": study.pairing(),
+        "runs": dots.dots(study, _colours(study)),
+        "tables": [_table(table, names) for table in tables if len(table.frame)],
+        "pictures": [{"said": said, "data": base64.b64encode(svg).decode()} for said, svg in drawn],
+        "provenance": _table(study.provenance(), {}),
     }
+
+
+def _table(table: Table, names: dict[str, str]) -> dict[str, Any]:
+    """A table for the template; a column of numbers stands to the right, an arm's short name has its full one.
+
+    Args:
+        table: any; without names of columns it has no head.
+        names: an arm's name -> its full one, where that is another.
+    """
+    columns = [table.frame.iloc[:, i] for i in range(table.frame.shape[1])]
+    right = [all(map(numbers.is_number, column)) for column in columns]
+    cell = lambda value, number: {"text": numbers.plain(value), "number": number, "full": names.get(str(value))}
+    return {
+        "title": table.title,
+        "notes": table.notes,
+        "named": any(table.frame.columns),
+        "heads": [
+            {"words": str(c.name).split() or ["\N{NO-BREAK SPACE}"], "number": number}
+            for c, number in zip(columns, right, strict=True)
+        ],
+        "lines": [
+            [cell(v, n) for v, n in zip(line, right, strict=True)] for line in table.frame.astype(object).values.tolist()
+        ],
+    }
+
+
+def _colours(study: Study) -> dict[str, str]:
+    """Arm -> its colour, the same in the figures."""
+    from hbo.analysis.figures import looks
+
+    return {arm: look.colour for arm, look in looks(study.arms).items()}
+
+
+def _said(name: str, figure: Any) -> str:
+    """What a picture shows, for who does not see it."""
+    axes = figure.axes[0] if figure.axes else None
+    return f"{axes.get_ylabel()} against {axes.get_xlabel()}" if axes and axes.get_xlabel() and axes.get_ylabel() else name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with one_line():
         found = studies.from_arguments(args)
-        path = args.to or Path(f"{args.study[0]}.html")
+        path = args.to or Path(f"{found[0].names[0]}.html")
         write_atomically(path, page(*found))
     for study in found:
         print(f"{path}: {f'{study.which}: ' * bool(study.which)}{study.conclusion()}")

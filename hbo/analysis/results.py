@@ -5,30 +5,28 @@ python -m hbo.analysis.results runs/default           # mean, deviation and n ov
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
-import contextlib
 import math
-import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import pandas as pd
 
 from hbo import files
-from hbo.analysis.csv_rows import lines_of, read_csv, to_csv
+from hbo.analysis.csv_rows import read_csv, to_csv
+from hbo.analysis.numbers import mean, plain
+from hbo.analysis.sources import CURVES, is_place
+from hbo.analysis.sources import read as _read
 from hbo.config import Run
-from hbo.errors import UserError, first_line, one_line
-from hbo.runs import identity, rows
+from hbo.errors import UserError, one_line
+from hbo.runs import identity, naming, rows
 from hbo.tasks import COLUMNS, MORE
 from hbo.words import Parser
 
 METRICS = (*COLUMNS, *MORE, "seconds")
 PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
 FIRST = ("study", "key", "state")
-CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
 
 
 def load(source: str | Path, *studies: str) -> pd.DataFrame:
@@ -36,7 +34,7 @@ def load(source: str | Path, *studies: str) -> pd.DataFrame:
 
     Args:
         source: a folder of runs, of one study or of all; a CSV file or a folder of them; or wandb:ENTITY/PROJECT.
-        studies: only these; all, where none is named.
+        studies: only these, by name; or places of rows beside the source, such as runs/contraction. All, where none is named.
 
     Raises:
         UserError: no such source, or no rows of those studies in it.
@@ -65,7 +63,9 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     lines = []
     for row in found:
         usual = {name: getattr(Run, name) for name in asked} if "git" in row else {}
-        line = usual | {name: value for name, value in row.items() if name not in PLACES}
+        line = usual | {name: value for name, value in row.items() if name not in {*PLACES, "folder"}}
+        if folder := row.get("folder") or naming.last_name(str(row.get("data_dir") or "")):
+            line["folder"] = folder  # only its name: the images are one set wherever they lie
         if row.get("net") is not None:  # else it failed before it was a run
             line["identity"] = identity.of_row(row)
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
@@ -80,120 +80,6 @@ def _order(value: Any) -> tuple[bool, float, str]:
     """Numbers by their size, then words."""
     number = isinstance(value, (int, float)) and not math.isnan(value)
     return (not number, float(value) if number else 0.0, "" if number else str(value))
-
-
-# ------------------------------------------------------------ sources
-
-Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
-
-
-def _read(source: str, studies: tuple[str, ...]) -> Read:
-    """Each row with its learning curve."""
-    if source.startswith("wandb:"):
-        from hbo.analysis import from_wandb
-
-        return ((row, curve) for row, curve in from_wandb.read(source[6:]) if not studies or row.get("study") in studies)
-    path = files.expanded(source)
-    if path.suffix == ".csv":
-        if not path.is_file():
-            raise UserError(f"{source}: no such file")
-        if not _has_rows(path):
-            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(path)}")
-        return _from_csv(path, studies)
-    if not path.is_dir():
-        raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
-    found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
-    if found:
-        return _from_runs([p for p in found if not studies or p.parent.name in studies])
-    tables = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
-    tables = [p for p in tables if _readable(p) and _has_rows(p)]
-    if not tables:
-        raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
-    return (pair for table in tables for pair in _from_csv(table, studies))
-
-
-def _set_aside(folder: Path) -> bool:
-    """Whether a run was moved out of the way (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
-    return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
-
-
-def _readable(path: Path) -> bool:
-    """Whether a CSV file is one; a warning says which is not."""
-    try:
-        read_csv(path)
-    except UserError as error:
-        rows.pass_over(f"{error}; passed over")
-        return False
-    return True
-
-
-def _has_rows(path: Path) -> bool:
-    """Whether a CSV file is of runs: latencies and floors are not."""
-    return {"key", "state"} <= set(lines_of(path)[0])
-
-
-def _separated(path: Path) -> str:
-    """What to say of a table that a spreadsheet saved with other separators."""
-    head = lines_of(path)[0]
-    other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
-    return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
-        other
-    )
-
-
-def _from_runs(folders: list[Path]) -> Read:
-    for folder in folders:
-        row = rows.sound(folder)
-        if row is None:
-            continue
-        row |= {"study": folder.parent.name, "key": folder.name}
-        classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
-        outcomes, curve = folder / "outcomes.npz", folder / "metrics.csv"
-        if "correct" not in row and classified and outcomes.exists():
-            with contextlib.suppress(_Unread):  # of a run older than that column
-                row["correct"] = _else_passed_over(outcomes, rows.read_correct)
-        points = []
-        if curve.exists():
-            with contextlib.suppress(_Unread):
-                points = _else_passed_over(curve, _curve)
-        yield row, points
-
-
-class _Unread(Exception):
-    """A file that was passed over."""
-
-
-def _else_passed_over(path: Path, reading: Callable[[Path], Any]) -> Any:
-    try:
-        return reading(path)
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        rows.pass_over(f"{path}: cannot be read ({first_line(error)}); passed over")
-        raise _Unread from None
-
-
-def _curve(path: Path) -> list[dict[str, Any]]:
-    """The points of a metrics.csv: numbers alone."""
-    points = read_csv(path)
-    for point in points:
-        if bad := [value for value in point.values() if not isinstance(value, (int, float, NoneType))]:
-            raise ValueError(f"{bad[0]!r} is no number")
-    return points
-
-
-def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
-    beside = path.with_name(f"{path.stem}{CURVES}.csv")
-    points: dict[Any, list[dict[str, Any]]] = {}
-    for point in read_csv(beside) if beside.exists() and _readable(beside) else []:
-        points.setdefault((point.pop("study", None), point.pop("key", None)), []).append(point)
-    asked = {f.name for f in fields(Run)}
-    for number, row in enumerate(read_csv(path), 2):
-        # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
-        kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
-        row = {"study": path.stem} | kept
-        if reason := rows.problem(row):
-            rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); passed over")
-        elif not studies or row["study"] in studies:
-            yield row, points.get((row["study"], row.get("key")), [])
 
 
 # ------------------------------------------------------------ means
@@ -240,7 +126,7 @@ def check_seeds(arm: Any) -> Any:
 
 
 def finished(table: pd.DataFrame) -> Any:
-    """The rows that are done.
+    """The rows that are done; whole numbers are whole, also where a run that failed early has none.
 
     Raises:
         UserError: none is.
@@ -248,34 +134,61 @@ def finished(table: pd.DataFrame) -> Any:
     done: Any = table[table["state"] == "done"]
     if done.empty:
         raise UserError(f"none of the {len(table)} runs is finished: {', '.join(map(str, table['state'].unique()))}")
-    return done
+    whole = [f.name for f in fields(Run) if f.type is int and f.name in done and done[f.name].dtype.kind == "f"]
+    return done.astype({name: int for name in whole if (done[name] % 1 == 0).all()})
+
+
+def numbered(table: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """The rows, those of them that are done and have no finite metric in a state of their own; a warning names each.
+
+    Args:
+        table: of `load`.
+        metric: a column; left out: the one that tells most of a row's task.
+    """
+    states = []
+    for row in table.to_dict("records"):
+        name = metric or rows.main_metric(row)
+        value = row.get(name)
+        lost = row["state"] == "done" and name in table and not (isinstance(value, (int, float)) and math.isfinite(value))
+        if lost:
+            rows.pass_over(f"{row['study']}, {row['key']}: its {name} is {plain(value)}, no number; left out")
+        states.append(f"without {COLUMNS.get(name, name)}" if lost else row["state"])
+    return table.assign(state=states)
+
+
+def not_counted(table: pd.DataFrame) -> list[str]:
+    """A note where runs are not done: how many of each state, and which."""
+    lines = []
+    for state, group in table[table["state"] != "done"].groupby("state", sort=False):
+        keys = ", ".join(map(str, group["key"][:5])) + f" and {len(group) - 5} more" * (len(group) > 5)
+        lines.append(f"{len(group)} {state} ({keys})")
+    return [f"Not in the table: {', '.join(lines)}."] if lines else []
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, sample deviation and n of each metric over the seeds of the finished runs, in percent and seconds."""
-    done = finished(table)
+    done = finished(numbered(table))
     groups = arms(done)
+    called = dict(zip(done["key"], naming.data_names(done.to_dict("records")), strict=True))
     by = identity.varying([one for one, _ in groups]) or ["net"]
+    by = list(dict.fromkeys("data" if name == "images" else name for name in by))
     lines = []
     for one, group in groups:
-        line = {identity.EXTRAS.get(name, name): identity.value(one, name) for name in by} | {"n": len(group)}
+        line = {identity.EXTRAS.get(name, name): identity.value(one, name) for name in by}
+        if "data" in line:
+            line["data"] = called[group["key"].iloc[0]]
+        line["n"] = len(group)
         for name in METRICS:
-            if name in group and group[name].notna().all():
+            if name in group and group[name].notna().any():
                 line[name] = mean(group[name], 1 if name == "seconds" else 100)
         lines.append(line)
     return pd.DataFrame(lines, dtype=object)  # an absent number is None, and makes no floats of the others
 
 
-def mean(values: Any, scale: float = 100) -> str:
-    """`71.2 ± 0.4`; without a deviation where there is one value."""
-    deviation = f" ± {scale * values.std():.1f}" if len(values) > 1 else ""
-    return f"{scale * values.mean():.1f}{deviation}"
-
-
 def markdown(table: pd.DataFrame) -> str:
     """The table as Markdown, without a package for it."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).values.tolist()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
 
 
 # ------------------------------------------------------------ the command line
@@ -310,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--csv", action="store_true", help="Print the rows as CSV instead.")
     args = parser.parse_args(argv)
     with one_line():
-        by_name = not (args.source.startswith("wandb:") or Path(args.source).exists() or "/" in args.source)
+        by_name = not is_place(args.source)
         source, studies = (args.runs, [args.source]) if by_name else (args.source, args.study)
         table = load(source, *studies)
         if by_name:
@@ -318,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
             kept = save(table, curves(source, *studies), path)
             states = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
             print(f"{path}: {states}" + f"; {kept} that were there already" * bool(kept), end="\n\n")
-        print(to_csv(table).rstrip() if args.csv else markdown(summary(table)))
+        print(to_csv(table).rstrip() if args.csv else "\n\n".join([markdown(summary(table)), *not_counted(numbered(table))]))
 
 
 if __name__ == "__main__":

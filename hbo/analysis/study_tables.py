@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hbo.analysis import outliers, results, sentences, stats
+from hbo.analysis import numbers, outliers, results, sentences, stats
 from hbo.analysis.crossed import crossed as over_seeds_and_images
-from hbo.analysis.grouping import crossed
+from hbo.analysis.grouping import base, crossed
+from hbo.analysis.numbers import ABSENT
+from hbo.analysis.printed import Table
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.tables import ABSENT, Table, unknown_images
+from hbo.analysis.tables import unknown_images
 from hbo.block import Block
 from hbo.errors import UserError
-from hbo.runs import identity
+from hbo.runs import identity, naming
 
 if TYPE_CHECKING:
-    from hbo.analysis.study import Study
+    from hbo.analysis.judged import Study
 
 LEVEL = 0.95
 
@@ -37,22 +39,20 @@ def arms(study: Study) -> Table:
         if odd:
             line["odd runs"] = int(group["key"].isin(odd).sum())
         for metric in metrics:
-            line[SHOWN[metric]] = results.mean(group[metric]) if group[metric].notna().any() else ABSENT
-        values: Any = pd.to_numeric(group[study.metric], errors="coerce").dropna()
+            line[SHOWN[metric]] = numbers.mean(group[metric])
+        values = [x for x in group[study.metric].astype(float) if math.isfinite(x)]
         name = f"{LEVEL:.0%} of the mean {SHOWN[study.metric]}"
         about = stats.describe(values, LEVEL) if len(values) > 1 else None
         line[name] = f"{100 * about.low:.1f} to {100 * about.high:.1f}" if about else ABSENT
         costs = {name: group[name].iloc[0] for name in ("macs", "params")}
         line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
         line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT
-        line["seconds a run"] = results.mean(group["seconds"], 1) if group["seconds"].notna().all() else ABSENT
+        line["seconds a run"] = numbers.mean(group["seconds"], 1)
         lines.append(line)
     notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
-    missing = study.rows["state"].value_counts().drop("done", errors="ignore")
-    if len(missing):
-        notes.append("Not in the table: " + ", ".join(f"{n} {state}" for state, n in missing.items()) + ".")
-    if left_out := study.left_out():
-        notes.append(f"Without a finite {SHOWN[study.metric]}, and so left out of its comparisons: {', '.join(left_out)}.")
+    if common := base(done):
+        notes.append(f"An arm's name says what it changes of the commonest values; {common}.")
+    notes += results.not_counted(study.rows)
     if said := outliers.sentence(done, study.metric):
         notes.append(said)
     return Table(f"{', '.join(study.names)}: {setting(study)}", pd.DataFrame(lines), notes + unknown_images(done))
@@ -66,27 +66,23 @@ def differences(study: Study, metric: str | None = None) -> Table:
     share, lines = study.asked.share, []
     for family, found in judged:
         for line in found:
-            wide = f"{sentences.points(line.low)} to {sentences.points(line.high)}"
-            within = f"{sentences.points(line.within_low)} to {sentences.points(line.within_high)}"
             shown = {
                 SHOWN[metric]: line.label,
                 "": "primary" if family.primary and not exploring else "exploratory",
                 "n": sentences.seeds(line),
-                "difference": sentences.points(line.difference),
-                f"{LEVEL:.0%} interval": ABSENT if math.isnan(line.low) else wide,
+                "difference": numbers.points(line.difference),
+                f"{LEVEL:.0%} interval": numbers.interval(line.low, line.high),
             }
             if share is not None:
-                shown[f"{2 * LEVEL - 1:.0%} interval"] = ABSENT if math.isnan(line.low) or family.kind == "trend" else within
-            found_4_in_5 = line.detectable[0]
+                within = ABSENT if family.kind == "trend" else numbers.interval(line.within_low, line.within_high)
+                shown[f"{2 * LEVEL - 1:.0%} interval"] = within
             shown |= {
-                "p": sentences.p_value(line.p_adjusted).removeprefix("p ").removeprefix("= ").replace("no p", ABSENT),
-                "detectable": ABSENT if math.isnan(found_4_in_5) else f"{100 * found_4_in_5:.1f}",
-                "verdict": line.verdict,
-            }
+                "p": numbers.p_value(line.p_adjusted), "detectable": numbers.points(line.detectable[0], ""), "verdict": line.verdict,
+            }  # fmt: skip
             lines.append(shown)
     one = "pairs of runs" if any(line.paired for _, found in judged for line in found) else "runs"
     notes = [
-        f"Points of percent, by Welch's t over {one}; intervals and p together over the lines of a family (Sidak), so that a line is"
+        f"Points of percent, by Welch's t over {one}; intervals and p hold for all lines of a family together, so that a line is"
         " higher or lower where its interval leaves out zero. Detectable: the least true difference found 4 times in 5."
     ]
     if share is not None:
@@ -123,8 +119,8 @@ def images(study: Study) -> Table | None:
         lines.append(
             {
                 "": f"{a} against {b}", "n": f"{both.n[0]} and {both.n[1]} seeds, {both.images} images",
-                "difference": sentences.points(both.difference),
-                f"{LEVEL:.0%} over new seeds and images": f"{sentences.points(both.low)} to {sentences.points(both.high)}",
+                "difference": numbers.points(both.difference),
+                f"{LEVEL:.0%} over new seeds and images": numbers.interval(both.low, both.high),
                 "standard error, seeds": f"{100 * both.se_seeds:.2f}", "standard error, images": f"{100 * both.se_images:.2f}",
             }
         )  # fmt: skip
@@ -146,7 +142,8 @@ def effects(study: Study) -> Table | None:
         return None
     shown = table.assign(
         share=[f"{100 * x:.1f} %" for x in table["share"]],
-        **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f", "p", "p_holm")},
+        **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
+        **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
     )
     return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, ["Share: of all variation between runs."])
 
@@ -155,7 +152,7 @@ def provenance(study: Study) -> Table:
     """How it was run: a line a study."""
     lines = []
     for name, group in study.done.groupby("study", sort=False):
-        several = lambda column, group=group: ", ".join(dict.fromkeys(map(str, group[column])))
+        several = lambda column, group=group: ", ".join(dict.fromkeys(map(numbers.plain, group[column])))
         versions = {n: v for line in group["versions"] if isinstance(line, dict) for n, v in line.items()}
         rows: Any = study.rows[study.rows["study"] == name]
         states = rows["state"].value_counts().items()
@@ -187,7 +184,8 @@ def setting(study: Study) -> str:
         for name, unit in (("resolution", "px"), ("epochs", "epochs"))
         if name not in differ
     )
-    return f"{identity.value(every[0], 'data')} ({images}){size}"
+    data = " and ".join(dict.fromkeys(naming.data_names(study.done.to_dict("records"))))
+    return f"{data} ({images}){size}"
 
 
 def right(row: dict[str, Any]) -> np.ndarray:

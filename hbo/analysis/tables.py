@@ -1,10 +1,10 @@
 """The paper's tables 1 to 9: published, computed and measured side by side, as Markdown, LaTeX (booktabs) and DataFrame.
 
 python -m hbo.analysis.tables 6                    # beside the rows in ablations/
-python -m hbo.analysis.tables 2 --source runs --format latex
+python -m hbo.analysis.tables 2 3 --source runs --format latex --to DIR       # DIR/table2.tex, DIR/table3.tex
 """
 
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,9 @@ from torch import nn
 
 from hbo import cost, nets
 from hbo.analysis import gains, published, results
+from hbo.analysis.numbers import ABSENT
+from hbo.analysis.printed import SUFFIXES, Table, text, write
+from hbo.analysis.printed import Markdown as Markdown
 from hbo.analysis.protocols import measured
 from hbo.analysis.stats import SHOWN
 from hbo.block import HarmoniousBottleneck, InvertedResidual
@@ -21,53 +24,9 @@ from hbo.runs import identity
 from hbo.tasks import build
 from hbo.words import Parser
 
-ABSENT = "—"
 ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
 GAINED = ("top1", "voc07_map", "map", "rank1")  # those whose gains are shown
 COLUMN = {"voc07_map": "map"}  # the rows' name, where it is another
-
-
-class Markdown(str):
-    """Text that notebooks set as Markdown."""
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
-
-
-@dataclass(repr=False)
-class Table:
-    """A table with its title and what must be said about it."""
-
-    title: str
-    frame: pd.DataFrame
-    notes: list[str] = field(default_factory=list)
-
-    def markdown(self) -> str:
-        """For code hosts and notebooks."""
-        notes = "".join(f"\n\n{note}" for note in self.notes)
-        return f"**{self.title}**\n\n{results.markdown(self.frame)}{notes}"
-
-    def latex(self) -> str:
-        """A booktabs `table` for a paper; numbers to the right, words to the left."""
-        shape = "".join("r" if all(_is_number(v) for v in self.frame[c]) else "l" for c in self.frame.columns)
-        body = self.frame.astype(str).to_latex(index=False, escape=True, column_format=shape, caption=self.title, position="t")
-        for plain, tex in (("±", r"$\pm$"), (ABSENT, "--")):
-            body = body.replace(plain, tex)
-        notes = "".join(f"% {line}\n" for note in self.notes for line in note.splitlines())
-        return notes + body
-
-    def __repr__(self) -> str:
-        return self.markdown()
-
-    _repr_markdown_ = markdown
-
-
-def _is_number(cell: Any) -> bool:
-    text = str(cell).replace("±", " ").replace(ABSENT, "0").replace("(", " ").replace(")", " ").replace("n=", "")
-    try:
-        return all(float(word) is not None for word in text.split())
-    except ValueError:
-        return False
 
 
 def paper_table(number: int, rows: pd.DataFrame | None = None) -> Table:
@@ -246,16 +205,17 @@ def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = Parser(prog="python -m hbo.analysis.tables", description="One of the paper's tables.")
-    parser.add_argument("number", type=int, choices=range(1, 10), metavar="1..9")
+    parser = Parser(prog="python -m hbo.analysis.tables", description="The paper's tables.")
+    parser.add_argument("number", type=int, nargs="+", choices=range(1, 10), metavar="1..9")
     parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
-    parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="markdown")
+    parser.add_argument("--to", type=Path, help="Folder: a file a table, tableN.tex. Left out: print them.")
     args = parser.parse_args(argv)
     with one_line():
-        rows = results.load(args.source) if args.number > 1 else None
-        table = paper_table(args.number, rows)
-        write = {"markdown": table.markdown, "latex": table.latex, "csv": lambda: table.frame.to_csv(index=False)}
-        print(write[args.format]().rstrip())
+        rows = results.load(args.source) if set(args.number) != {1} else None
+        for number in args.number:
+            table = paper_table(number, rows)
+            print(write(table, args.to / f"table{number}", args.format) if args.to else text(table, args.format).rstrip())
 
 
 if __name__ == "__main__":

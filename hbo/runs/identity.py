@@ -28,7 +28,7 @@ def of_row(row: Mapping[str, Any]) -> Identity:
         row: fields of `Run`, those that are missing at their defaults; `identity`, `key`, `study`, `data_dir` and
             `backbone_weights`, where it has them.
     """
-    found = content({name: _typed(name, row.get(name, getattr(Run, name))) for name in FIELDS})
+    found = content({name: typed(name, row.get(name, getattr(Run, name))) for name in FIELDS})
     saved = row.get("identity")
     saved = saved if isinstance(saved, Mapping) else None
     if saved is not None:
@@ -47,7 +47,7 @@ def _by_folder(found: Identity) -> bool:
     return one is not None and one.by_folder
 
 
-def _typed(name: str, value: Any) -> Any:
+def typed(name: str, value: Any) -> Any:
     """A field's value in the field's type: what JSON, CSV, W&B and pandas make of numbers, mended."""
     kind, usual = FIELDS[name].type, getattr(Run, name)
     if value is None or value != value:  # NaN: pandas' word for a cell that is empty, or of a column that is newer
@@ -97,9 +97,10 @@ def group(identity: Identity, without: Iterable[str] = ("seed",)) -> str:
 
 
 def say(name: str, what: Any) -> str:
-    """`lr=0.05`, short where that loses nothing."""
+    """`lr=0.05`, short where that loses nothing; `per_class=none` where it has no value."""
     if isinstance(what, float):
         what = f"{what:g}" if float(f"{what:g}") == what else repr(what)
+    what = "none" if what is None else what
     return f"{EXTRAS.get(name, name)}={what}"
 
 

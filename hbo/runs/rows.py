@@ -17,7 +17,7 @@ from hbo import files
 from hbo.config import Run, checked, key_of, to_yaml
 from hbo.errors import UserError, first_line, flat
 from hbo.files import write_atomically
-from hbo.runs import identity
+from hbo.runs import identity, naming
 from hbo.runs.lock import Lock
 from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.tasks.spec import percent
@@ -151,6 +151,7 @@ def reuse(run: Run, source: Path) -> dict[str, Any]:
                 os.replace(part, where / path.name)
         write_atomically(where / "config.yaml", to_yaml(run))
         own = {name: getattr(run, name) for name in ("out", "study", "data_dir", "match_macs", "variant")}
+        own["folder"] = naming.folder_name(run.data_dir)
         row = found | own | {"identity": run.identity(), "reused_from": source.parent.name}
         write(where, row)
     finally:
@@ -192,6 +193,7 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
         "key": key_of(own),
         "identity": own,
         "images_known_by": SETS[run.data].looked(run.data, run.data_dir)[1],
+        "folder": naming.folder_name(run.data_dir),  # what the images are called: not part of the key
         "git": git_commit(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": machine(),
@@ -314,5 +316,6 @@ def _summary(row: dict[str, Any], where: Path) -> str:
         ("seconds", f"{row['seconds']:.0f}"),
         ("row", str(where / "row.json")),
     ]
-    head = f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {row['data']} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
+    data = naming.data_name(identity.of_row(row), row.get("folder"))
+    head = f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
     return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])

@@ -47,6 +47,8 @@ class DataSet:
     """Folders within data_dir by which a folder of this kind is known."""
     photographs: bool = False
     """Whether images are of many sizes, so that random-resized crops are cut from them."""
+    title: str = ""
+    """How people call it; left out: its key, or the name of its folder."""
 
     @property
     def takes_folder(self) -> bool:

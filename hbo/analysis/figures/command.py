@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from hbo.analysis import places
 from hbo.analysis.figures import studies, style
 from hbo.analysis.study import add_arguments, from_arguments
 from hbo.errors import UserError, one_line
@@ -22,10 +21,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--font", choices=style.FONTS, default="sans-serif", help="[sans-serif]")
     args = parser.parse_args(argv)
     with one_line(), style.page(args.width, args.font):
-        args.study, args.source = places.studies(args.study, args.source)
         kinds = [args.format] if args.format else style.KINDS
         for study in from_arguments(args):
-            found, to = studies.of(study), _stem(args.to, args.study[0])
+            found, to = studies.of(study), _stem(args.to, study.names[0])
             to = to.with_name(to.name + study.stem)
             if args.of and args.of not in found:
                 raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")

@@ -4,13 +4,14 @@ from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hbo.analysis import results, stats
-from hbo.analysis.figures import budgets, style
+from hbo.analysis.figures import budgets, differences, style
 from hbo.analysis.figures.style import GREY
-from hbo.analysis.grouping import crossed
+from hbo.analysis.grouping import crossed, labels
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import LEVEL, Study
 from hbo.block import Block
@@ -34,6 +35,10 @@ def of(study: Study) -> dict[str, Figure]:
             found["budgets"] = budgets.by_budget(study.done, study.metric)
     if "latency_ms" in study.done and study.done["latency_ms"].notna().all():
         found["latency"] = accuracy_cost(study, "latency_ms")
+    judged: Any = study.comparisons()
+    judged = judged[(judged["family"] != "trend") & judged["difference"].notna()]
+    if len(judged):
+        found["differences"] = differences.forest(judged, SHOWN[study.metric], study.asked.share, arms=study.arms)
     if not study.curves.empty:
         found["curves"] = learning_curves(study)
     return found
@@ -72,8 +77,8 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
 
 def _series(ours: Any, switch: str) -> dict[str, Any]:
     """What each line's runs share, and its runs."""
-    without = ours["arm"].map(lambda arm: " ".join(word for word in arm.split() if not word.startswith(f"{switch}=")))
-    series: dict[str, Any] = {str(name): group for name, group in ours.groupby(without, sort=False)}
+    alike = pd.Series(labels(ours, without=(switch,)), ours.index)
+    series: dict[str, Any] = {str(name): group for name, group in ours.groupby(alike, sort=False)}
     names = results.varying(ours)
     if len(series) > len(style.COLOURS) and crossed(ours, names):  # a factorial study: its main effect
         return {f"over all {', '.join(_words(name) for name in names if name != switch)}": ours}

@@ -130,12 +130,17 @@ SETS = {
         look=lambda root: layout.look(root, (1281167, 50000)),
         holds="train/ and val/",
         photographs=True,
+        title="ImageNet",
     ),
     "imagefolder": DataSet(
         {}, look=layout.look, count=layout.count, holds="train/ and val/", marks=layout.PARTS, photographs=True
     ),
-    "cifar10": DataSet(CIFAR, images=(50000, 10000), classes=10, look=look_at_cifar, load=cifar, inner="cifar-10-batches-py"),
-    "cifar100": DataSet(CIFAR, images=(50000, 10000), classes=100, look=look_at_cifar, load=cifar, inner="cifar-100-python"),
+    "cifar10": DataSet(
+        CIFAR, images=(50000, 10000), classes=10, look=look_at_cifar, load=cifar, inner="cifar-10-batches-py", title="CIFAR-10"
+    ),
+    "cifar100": DataSet(
+        CIFAR, images=(50000, 10000), classes=100, look=look_at_cifar, load=cifar, inner="cifar-100-python", title="CIFAR-100"
+    ),
     "imagenette": DataSet(
         {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
         images=(9469, 3925),
@@ -144,6 +149,7 @@ SETS = {
         fetch=fetch_imagenette,
         inner="imagenette2-320",
         photographs=True,
+        title="Imagenette",
     ),
     "digits": DataSet(
         {"resolution": 32, "eval_resize": 32, "epochs": 5, "batch": 64, "crop": "none", "flip": "none"},

@@ -65,7 +65,9 @@ DETECT = Task(
     fields=DetectFields,
     idle=frozenset(["cache", "label_smoothing"]),
     sets={
-        "voc": DataSet(VOC, images=(16551, 4952), classes=20, look=_look_at_voc, marks=("VOC2007", "VOC2012")),
+        "voc": DataSet(
+            VOC, images=(16551, 4952), classes=20, look=_look_at_voc, marks=("VOC2007", "VOC2012"), title="PASCAL VOC"
+        ),
         "vocfolder": DataSet(VOC, look=_look_at_folder, count=layout.count, marks=("Annotations", "JPEGImages")),
     },
     headline="map",

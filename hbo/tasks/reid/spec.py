@@ -88,7 +88,12 @@ REID = Task(
     idle=frozenset(["holdout", "limit_batches"]),
     sets={
         "market1501": DataSet(
-            MARKET, images=(12936, 3368 + 19732), classes=751, look=_look_at_market1501, marks=("Market-1501-v15.09.15",)
+            MARKET,
+            images=(12936, 3368 + 19732),
+            classes=751,
+            look=_look_at_market1501,
+            marks=("Market-1501-v15.09.15",),
+            title="Market-1501",
         ),
         "marketfolder": DataSet(MARKET, look=_look_at_folder, count=layout.count, marks=layout.PARTS),
     },

@@ -1,0 +1,168 @@
+r"""A table as LaTeX to paste into a paper: booktabs alone, a label, the notes in the float, the paper's names.
+
+A float has at most 8 columns and 40 lines, and fits the text; `table` where it fits a column of two, else `table*`. Of a wider
+table the columns without any number go first, then those that are the same in every line (a note says both); what is
+still too wide is continued in further floats, each with the first column.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hbo.analysis.numbers import ABSENT, is_number, plain
+from hbo.runs.naming import with_net_names
+
+if TYPE_CHECKING:
+    from hbo.analysis.printed import Table
+
+COLUMNS, LINES = 8, 52  # of a float
+COLUMN, TEXT = 235.0, 490.0  # points: a column, and the text, of a journal's two-column page (3.25 in, 6.8 in)
+WORDS, HEAD, LEAST = 32, 16, 4  # letters a line of words, and of a head; columns of a float that goes on with another's
+GAP, USUAL = 12.0, 4.25  # points of \footnotesize: between columns, a digit
+POINTS = dict.fromkeys(" .,:;'()[]|!ijlt", 2.7) | dict.fromkeys("mwMW±+=", 7.0) | dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ", 6.2)
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
+    "±": r"$\pm$", "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{MINUS SIGN}": "$-$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "\N{EN DASH}": "--", "—": "--", "…": r"\ldots{}",
+}  # fmt: skip
+Cells = list[list[str]]  # a line a list; the head is the first
+
+
+def latex(table: "Table", label: str | None = None) -> str:
+    r"""The floats of a table, one after the other; `\usepackage{booktabs}` is all that they need.
+
+    Args:
+        table: any.
+        label: of its first float, as `tab:label`; left out: made of the title. Further floats get `-2`, `-3`.
+    """
+    caption, number = _caption(table.title)
+    label = label or (
+        f"hbonet-table{number}" if number else re.sub(r"[^a-z0-9]+", "-", table.title.lower().split(":")[0]).strip("-")
+    )
+    cells = [
+        [str(name) for name in table.frame.columns],
+        *([plain(v) for v in line] for line in table.frame.astype(object).values),
+    ]
+    if table.frame.empty:
+        return f"% {caption}: no lines\n"
+    cells, notes = _narrowed(cells, list(table.notes))
+    parts = [part for lines in _by_lines(cells) for part in _by_columns(lines)]
+    floats = []
+    for i, part in enumerate(parts):
+        own = f"tab:{label}" + f"-{i + 1}" * (i > 0)
+        title = caption if i == 0 else rf"{caption}; continued from table~\ref{{tab:{label}}}"
+        floats.append(_float(part, title, own, notes if i == 0 else []))
+    return "% \\usepackage{booktabs}\n" + "\n".join(floats)
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it; `code` between backticks in typewriter's letters, the paper's names for networks outside of them."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:  # one that has no other
+        pieces = [text.replace("`", "'")]
+    return "".join(rf"\texttt{{{_signs(p)}}}" if i % 2 else _signs(with_net_names(p)) for i, p in enumerate(pieces))
+
+
+def _signs(text: str) -> str:
+    return "".join(SPECIAL.get(sign, sign if ord(sign) < 0x180 else f"U+{ord(sign):04X}") for sign in text)
+
+
+def _cell(text: str) -> str:
+    """A cell; the minus of a number is one, and no bracket is taken for an option of the line before."""
+    if is_number(text):
+        return "--" if text == ABSENT else re.sub(r"(?<![\w.])-(?=[\d.])", "$-$", _signs(text))
+    if len(text) > WORDS:
+        return rf"\parbox[t]{{{USUAL * WORDS:.0f}pt}}{{\raggedright {escaped(text)}\strut}}"
+    return ("{}" if text[:1] in ("[", "*") else "") + escaped(text)
+
+
+def _caption(title: str) -> tuple[str, str]:
+    """A title as a caption, and its number among the paper's tables: LaTeX numbers tables itself."""
+    found = re.match(r"Table (\d+)\. (.*)", title)
+    return (rf"{escaped(found[2])} (table {found[1]} of the HBONet paper)", found[1]) if found else (escaped(title), "")
+
+
+def _narrowed(cells: Cells, notes: list[str]) -> tuple[Cells, list[str]]:
+    """A table that is too wide without what says nothing, or the same in every line; a note says what that was."""
+    for same in (True, False):
+        width, body = len(cells[0]), cells[1:]
+        if width <= COLUMNS:
+            break
+        columns = {i: {line[i] for line in body} for i in range(1, width)}
+        out = [i for i, found in columns.items() if len(found) == 1 and (found == {ABSENT}) == same]
+        if out:
+            said = ", ".join(cells[0][i] if same else f"{cells[0][i]} {body[0][i]}" for i in out)
+            notes = [*notes, f"Columns without a number are left out: {said}." if same else f"The same in every line: {said}."]
+        cells = [[cell for i, cell in enumerate(line) if i not in out] for line in cells]
+    return cells, notes
+
+
+def _by_lines(cells: Cells) -> list[Cells]:
+    """Parts that fit a page, each with the head."""
+    head, *body = cells
+    parts, room = [[head]], LINES
+    for line in body:
+        tall = max(-(-len(cell) // WORDS) for cell in line) or 1
+        if room < tall:
+            parts.append([head])
+            room = LINES
+        parts[-1].append(line)
+        room -= tall
+    return parts
+
+
+def _by_columns(cells: Cells) -> list[Cells]:
+    """Parts, each with the first column, of few enough columns to fit the text; the last two are evened out if the last is small."""
+    first, *rest = zip(*cells, strict=True)
+    parts: list[list[Sequence[str]]] = [[]]
+    for column in rest:
+        if len(parts[-1]) == COLUMNS - 1 or (parts[-1] and _width([first, *parts[-1], column]) > TEXT):
+            parts.append([])
+        parts[-1].append(column)
+    if len(parts) > 1 and len(parts[-1]) < LEAST - 1:
+        both = parts[-2] + parts[-1]
+        parts[-2:] = [both[: -(-len(both) // 2)], both[-(-len(both) // 2) :]]
+    return [[list(line) for line in zip(first, *part, strict=True)] for part in parts]
+
+
+def _width(columns: Sequence[Sequence[str]]) -> float:
+    """Of a float, in points: the longest line of each column, and what stands between them."""
+    points = lambda text: sum(POINTS.get(sign, USUAL) for sign in text[:WORDS])
+    return sum(max(map(points, [*_stacked(head), *column])) + GAP for head, *column in columns)
+
+
+def _stacked(head: str) -> list[str]:
+    """A column's head in lines of few letters."""
+    lines = [""]
+    for word in re.split(r" (?!px|epochs|\|)", head):  # a unit stays with its number
+        if lines[-1] and len(lines[-1]) + len(word) > HEAD:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def _float(cells: Cells, caption: str, label: str, notes: Sequence[str]) -> str:
+    shape, heads, columns = "", [], list(zip(*cells, strict=True))
+    for head, *column in columns:
+        side = "r" if all(map(is_number, column)) else "l"
+        shape += side
+        lines = [escaped(line) for line in _stacked(head)]
+        stack = rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
+        heads.append(lines[0] if len(lines) == 1 else stack)
+    kind = "table" if _width(columns) <= COLUMN else "table*"
+    lines = [
+        rf"\begin{{{kind}}}[t]",
+        r"\centering\footnotesize",
+        rf"\caption{{{caption}}}",
+        rf"\label{{{label}}}",
+        r"\smallskip",
+    ]
+    lines += [rf"\begin{{tabular}}{{@{{}}{shape}@{{}}}}", r"\toprule"]
+    lines += [" & ".join(heads) + r" \\", r"\midrule"] if any(heads) else []
+    lines += [" & ".join(map(_cell, line)) + r" \\" for line in cells[1:]]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if notes:
+        said = "\n\n".join(escaped(line) for note in notes for line in note.splitlines())
+        lines += ["", r"\smallskip", r"\begin{minipage}{\linewidth}\footnotesize", said, r"\end{minipage}"]
+    return "\n".join([*lines, rf"\end{{{kind}}}", ""])

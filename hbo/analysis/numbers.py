@@ -1,0 +1,56 @@
+"""How numbers are printed in tables, notes and pages: one form each, and a dash where there is none."""
+
+import math
+import re
+from typing import Any
+
+ABSENT = "—"
+_NUMBER = r"[-+\N{MINUS SIGN}]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?: ?%)?"
+_BETWEEN = r"(?: ± | to |\N{EN DASH}| ?\[|, |\] ?| \(n=|\) ?)"  # 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
+_CELL = re.compile(rf"[<>]?{_NUMBER}(?:{_BETWEEN}{_NUMBER})*[\])]?")
+
+
+def mean(values: Any, scale: float = 100) -> str:
+    """`71.2 ± 0.4`; without a deviation where there is one value; of those that are there, with their n where some are not."""
+    there = values.dropna().astype(float)
+    if there.empty:
+        return ABSENT
+    deviation = f" ± {scale * there.std():.1f}" if len(there) > 1 else ""
+    return f"{scale * there.mean():.1f}{deviation}" + f" (n={len(there)})" * (len(there) < len(values))
+
+
+def p_value(p: float) -> str:
+    """`0.034`, and `<0.001` where it is smaller: no p is 0."""
+    return ABSENT if _absent(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def points(fraction: float, sign: str = "+") -> str:
+    """A fraction as points of percent: `+1.2`; no zero has a sign."""
+    return ABSENT if _absent(fraction) else f"{round(100 * fraction, 1) + 0.0:{sign}.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Two fractions as points of percent: `-0.8 to +2.4`."""
+    return ABSENT if _absent(low) or _absent(high) else f"{points(low)} to {points(high)}"
+
+
+def share(middle: float, low: float, high: float) -> str:
+    """A share with its interval: `0.42 [0.04, 0.88]`."""
+    return ABSENT if _absent(middle) else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def plain(value: Any) -> str:
+    """A value of a field or a cell: whole numbers without a point, a dash for nothing."""
+    if _absent(value):
+        return ABSENT
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+
+
+def is_number(cell: Any) -> bool:
+    """Whether a cell holds a number, an interval or a mean with its deviation, as printed here."""
+    text = str(cell).strip()
+    return text == ABSENT or _CELL.fullmatch(text) is not None
+
+
+def _absent(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,148 @@
+"""Where rows lie: folders of runs, CSV files, W&B. Each source gives rows with their learning curves; `results` makes tables of them."""
+
+import contextlib
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from hbo import files
+from hbo.analysis.csv_rows import lines_of, read_csv
+from hbo.config import Run
+from hbo.errors import UserError, first_line
+from hbo.runs import rows
+
+CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
+Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
+
+
+def is_place(word: str) -> bool:
+    """Whether a word says where rows lie, such as runs/contraction or a CSV file; else it is a study's name."""
+    return word.startswith("wandb:") or "/" in word or Path(word).exists()
+
+
+def read(source: str, studies: tuple[str, ...]) -> Read:
+    """Each row with its learning curve.
+
+    Args:
+        source: a folder of runs, of one study or of all; a CSV file or a folder of them; or wandb:ENTITY/PROJECT.
+        studies: by name, only these of the source; by place, such as runs/contraction, all that lies there. None: all.
+
+    Raises:
+        UserError: no such source, or it holds no rows.
+    """
+    places = [word for word in studies if is_place(word)]
+    names = tuple(word for word in studies if word not in places)
+    return chain(*([_read(source, names)] if names or not places else []), *(_read(place, ()) for place in places))
+
+
+def _read(source: str, studies: tuple[str, ...]) -> Read:
+    if source.startswith("wandb:"):
+        from hbo.analysis import from_wandb
+
+        return ((row, curve) for row, curve in from_wandb.read(source[6:]) if not studies or row.get("study") in studies)
+    path = files.expanded(source)
+    if path.suffix == ".csv":
+        if not path.is_file():
+            raise UserError(f"{source}: no such file")
+        if not _has_rows(path):
+            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(path)}")
+        return _from_csv(path, studies)
+    if not path.is_dir():
+        raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
+    found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
+    if found:
+        return _from_runs([p for p in found if not studies or p.parent.name in studies])
+    tables = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
+    tables = [p for p in tables if _readable(p) and _has_rows(p)]
+    if not tables:
+        raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
+    return (pair for table in tables for pair in _from_csv(table, studies))
+
+
+def _set_aside(folder: Path) -> bool:
+    """Whether a run was moved out of the way (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
+    return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
+
+
+def _readable(path: Path) -> bool:
+    """Whether a CSV file is one; a warning says which is not."""
+    try:
+        read_csv(path)
+    except UserError as error:
+        rows.pass_over(f"{error}; passed over")
+        return False
+    return True
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a CSV file is of runs: latencies and floors are not."""
+    return {"key", "state"} <= set(lines_of(path)[0])
+
+
+def _separated(path: Path) -> str:
+    """What to say of a table that a spreadsheet saved with other separators."""
+    head = lines_of(path)[0]
+    other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
+    return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
+        other
+    )
+
+
+def _from_runs(folders: list[Path]) -> Read:
+    for folder in folders:
+        row = rows.sound(folder)
+        if row is None:
+            continue
+        row |= {"study": folder.parent.name, "key": folder.name}
+        classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
+        outcomes, curve = folder / "outcomes.npz", folder / "metrics.csv"
+        if "correct" not in row and classified and outcomes.exists():
+            with contextlib.suppress(_Unread):  # of a run older than that column
+                row["correct"] = _else_passed_over(outcomes, rows.read_correct)
+        points = []
+        if curve.exists():
+            with contextlib.suppress(_Unread):
+                points = _else_passed_over(curve, _curve)
+        yield row, points
+
+
+class _Unread(Exception):
+    """A file that was passed over."""
+
+
+def _else_passed_over(path: Path, reading: Callable[[Path], Any]) -> Any:
+    try:
+        return reading(path)
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        rows.pass_over(f"{path}: cannot be read ({first_line(error)}); passed over")
+        raise _Unread from None
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    """The points of a metrics.csv: numbers alone."""
+    points = read_csv(path)
+    for point in points:
+        if bad := [value for value in point.values() if not isinstance(value, (int, float, NoneType))]:
+            raise ValueError(f"{bad[0]!r} is no number")
+    return points
+
+
+def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
+    beside = path.with_name(f"{path.stem}{CURVES}.csv")
+    points: dict[Any, list[dict[str, Any]]] = {}
+    for point in read_csv(beside) if beside.exists() and _readable(beside) else []:
+        points.setdefault((point.pop("study", None), point.pop("key", None)), []).append(point)
+    asked = {f.name for f in fields(Run)}
+    for number, row in enumerate(read_csv(path), 2):
+        # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
+        kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
+        row = {"study": path.stem} | kept
+        if reason := rows.problem(row):
+            rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); passed over")
+        elif not studies or row["study"] in studies:
+            yield row, points.get((row["study"], row.get("key")), [])
