@@ -1,13 +1,17 @@
 """A study read: its arms, its baseline, what it concludes; and the page that tells it."""
 
+import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
+from scipy import stats
 
-from hbo.analysis import report, results, stats, study
+from hbo.analysis import report, results, study
+from hbo.analysis.question import Question
 from hbo.errors import UserError
 
 ABLATIONS = ROOT / "ablations"
@@ -42,8 +46,6 @@ def test_a_baseline_that_is_no_arm_is_refused():
 
 
 def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):
-    import json
-
     root = make_runs(tmp_path, "contraction")
     lost = next(path for path in root.glob("*/*/row.json") if json.loads(path.read_text())["k"] == 2)
     lost.write_text(json.dumps(json.loads(lost.read_text()) | {"state": "failed", "top1": 0.0}))
@@ -51,27 +53,28 @@ def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):
     table = it.table()
     assert dict(zip(table.frame["arm"], table.frame["n"], strict=True)) == {"k=1": 6, "k=2": 5, "k=3": 6}
     assert f"Not in the table: 1 failed ({lost.parent.name})." in table.notes
-    assert it.comparisons()["n"].tolist() == [5, 6]
+    assert it.comparisons()["n"].tolist() == [(5, 6), (6, 6)]
 
 
-def test_image_by_image_is_what_the_bits_say():
-    """The bits of `correct` give top-1 back, and the counts of the table."""
-    it = study.read("contraction")
+def test_images_and_seeds_together_are_what_the_bits_say():
+    """The bits of `correct` give top-1 back, and the difference of each pair of arms."""
+    it = study.read("contraction", asked=Question())
     found = it.images()
     assert found is not None
-    rows = {(row["arm"], row["seed"]): row for row in it.done.to_dict("records")}
-    for row in rows.values():
+    for row in it.done.to_dict("records"):
         assert study.right(row).mean() == pytest.approx(row["top1"], abs=1e-12)
         assert len(study.right(row)) == row["val_images_seen"]
+    means = it.done.groupby("arm")["top1"].mean()
+    assert found.frame[""].tolist() == ["k=2 against k=1", "k=3 against k=1"]
     for line in found.frame.to_dict("records"):
-        a, b = (study.right(rows[arm, line["seed"]]) for arm in (line["arm"], "k=1"))
-        assert (line["only this right"], line["only the baseline right"]) == (np.sum(a & ~b), np.sum(b & ~a))
+        a, b = line[""].split(" against ")
+        assert float(line["difference"]) == pytest.approx(100 * (means[a] - means[b]), abs=0.051)
+        assert line["n"] == "6 and 6 seeds, 656 images"
+        assert float(line["standard error, images"]) > 0.5  # 656 images: their part is as large as the seeds'
     assert study.Study(it.names, it.rows.drop(columns="correct"), it.curves, it.baseline).images() is None
 
 
 def test_saved_outcomes_stand_in_for_a_column_that_a_row_lacks(tmp_path):
-    import json
-
     root = make_runs(tmp_path, "mobilenetv2")
     (path, *_) = root.glob("*/*/row.json")
     row = json.loads(path.read_text())
@@ -113,13 +116,90 @@ def test_a_crossed_study_has_effects_and_no_other():
 
 def test_the_conclusion_follows_the_comparisons():
     it = crossed()
-    decided = it.comparisons().set_index("arm")["verdict"]
-    assert decided["k=1 residual=False"] == "undecided"
-    assert it.conclusion() == "Told from k=1 residual=True: k=2 residual=True (higher), k=2 residual=False (higher)."
-    for line, said in zip(it.comparisons().to_dict("records"), it.findings(), strict=True):
-        assert said == stats.verdict(line)
-    assert study.read("contraction", seed=0).conclusion().startswith("Too few pairs of runs to tell any arm from k=1")
+    decided = it.comparisons().set_index("label")["verdict"]
+    assert decided["k=1 residual=False against k=1 residual=True"] == "undecided"
+    assert it.conclusion() == (
+        "k=2 residual=True against k=1 residual=True: higher; k=2 residual=False against k=1 residual=True: higher on 3 seeds."
+        " Undecided: k=1 residual=False against k=1 residual=True."
+    )
+    assert study.read("contraction", seed=0).conclusion().startswith("Too few runs to judge")
     assert study.read("mobilenetv2").conclusion().endswith("there is nothing to compare.")
+
+
+def test_a_question_says_what_is_primary():
+    """One comparison alone is judged at 5 %, the others are exploratory; the interval is Welch's own."""
+    it = study.read("contraction", asked=Question(versus=("k=2 against k=3",), margin=5.0))
+    found = it.comparisons()
+    assert found["label"].tolist() == ["k=2 against k=3", "k=2 against k=1"][:1] or found["primary"].tolist() == [True, False]
+    line, runs = found.iloc[0], it.samples()
+    test = stats.ttest_ind(list(runs["k=2"].values()), list(runs["k=3"].values()), equal_var=False)
+    assert (line["low"], line["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert line["verdict"] == "equivalent"
+    assert it.conclusion() == "k=2 against k=3: equivalent."
+    assert "lies within 5 points (two one-sided tests)" in it.findings()[0]
+
+
+def test_a_run_that_collapsed_is_counted_and_named():
+    it = crossed()
+    key = it.rows["key"].iloc[0]
+    it.rows.loc[0, "top1"] = 0.3
+    table = it.table()
+    assert table.frame["odd runs"].tolist() == [1, 0, 0, 0]
+    (note,) = (note for note in table.notes if note.startswith("Counted"))
+    assert f"k=1 residual=True, seed 0 ({key}): 40" in note
+    one_class = it.rows["class_names"].map(len).iloc[0] if "class_names" in it.rows else 2
+    it.rows.loc[1, ["balanced_accuracy", "top1"]] = 1 / one_class, it.rows.loc[1, "majority"]
+    assert "gives one class to every image" in " ".join(it.table().notes)
+
+
+def test_a_gate_has_a_status_for_scripts(tmp_path):
+    """0: so, 1: not so, 3: undecided; 2 and one line for what is no line."""
+    source = ("--source", ABLATIONS, "--versus", "k=2 against k=3", "--margin", "5")
+    for verdict, status in (("equivalent", 0), ("higher", 1)):
+        out, _ = call("hbo.analysis.study", "contraction", *source, "--gate", f"k=2 {verdict}", expect=status)
+        assert out.startswith("k=2 against k=3: -1.3 points")
+    call("hbo.analysis.study", "contraction", "--versus", "k=2 against k=3", "--gate", "k=2 higher", expect=3)
+    _, err = call("hbo.analysis.study", "contraction", "--gate", "k=4 higher", expect=2)
+    assert "'k=4' names 0 lines, not one; there are: k=2 against k=1" in err
+    _, err = call("hbo.analysis.study", "contraction", "--gate", "k=2 better", expect=2)
+    assert "must be a line and a verdict" in err
+
+
+def test_json_has_every_number_of_the_page():
+    out, _ = call("hbo.analysis.study", "contraction", "--json")
+    (setting,) = json.loads(out)["settings"]
+    it = study.read("contraction")
+    assert setting["conclusion"] == it.conclusion()
+    lines = [line for family in setting["families"] for line in family["lines"]]
+    for line, row in zip(lines, it.comparisons().to_dict("records"), strict=True):
+        assert (line["label"], line["verdict"]) == (row["label"], row["verdict"])
+        assert (line["low"], line["p_adjusted"]) == pytest.approx((row["low"], row["p_adjusted"]))
+    keys = {run["key"] for arm in setting["arms"] for run in arm["runs"]}
+    assert keys == set(it.done["key"])
+
+
+def test_what_was_frozen_is_what_is_judged(tmp_path):
+    """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is refused."""
+    from hbo.analysis.frozen import Frozen
+
+    for name in ("contraction.csv", "contraction_curves.csv"):
+        (tmp_path / name).write_bytes((ABLATIONS / name).read_bytes())
+    asked = Question(metric="top1", versus=("k=2 against k=1",), margin=1.0)
+    plan = Frozen("contraction", asked, [0, 1, 2, 3, 4, 5], [6], [], when="2026-11-01T00:00:00Z", commit="0123456789abcdef")
+    path = tmp_path / "contraction_frozen.json"
+    path.write_text(plan.text())
+    it = study.read("contraction", source=tmp_path)
+    assert it.asked == asked
+    assert it.provision().startswith("As frozen on 2026-11-01, commit 0123456789: ")
+    other = study.read("contraction", source=tmp_path, metric="balanced_accuracy").provision()
+    assert other == "Not as frozen on 2026-11-01: metric: 'top1' was frozen, 'balanced_accuracy' is judged."
+    path.write_text(replace(plan, seeds=[0, 1, 2, 3], when="2026-11-30T00:00:00Z").text())
+    said = study.read("contraction", source=tmp_path).provision()
+    assert "seeds 4, 5 were added to the 4 frozen" in said
+    assert "before the plan was frozen" in said
+    path.write_text(plan.text().replace('"margin": 1.0', '"margin": 3.0'))
+    with pytest.raises(UserError, match="was edited since it was frozen"):
+        study.read("contraction", source=tmp_path)
 
 
 def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
@@ -129,7 +209,7 @@ def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
     it = study.read("contraction", "mobilenetv2")
     assert out.strip() == f"{tmp_path / 'page.html'}: {it.conclusion()}"
     assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
-    assert not re.search(r"url\(|@import|<script", page)
+    assert not re.search(r"url\(|@import|<script ", page)
     plain = re.sub(r"<[^>]*>", "\n", page).replace("&#39;", "'").replace("&gt;", ">").replace("&lt;", "<")
     images = it.images()
     assert images is not None

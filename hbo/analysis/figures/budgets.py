@@ -16,7 +16,7 @@ from hbo.analysis.gains import BASELINE
 from hbo.analysis.grouping import by_setting
 from hbo.analysis.protocols import measured
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.study import LEVEL
+from hbo.analysis.study_tables import LEVEL
 from hbo.errors import UserError
 from hbo.runs import identity
 from hbo.runs.rows import main_metric

@@ -13,7 +13,8 @@ from hbo.analysis.figures import budgets, differences, style
 from hbo.analysis.figures.style import GREY
 from hbo.analysis.grouping import crossed, labels
 from hbo.analysis.stats import SHOWN
-from hbo.analysis.study import LEVEL, Study
+from hbo.analysis.study import Study
+from hbo.analysis.study_tables import LEVEL
 from hbo.block import Block
 from hbo.errors import UserError
 
