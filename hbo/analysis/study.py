@@ -128,7 +128,7 @@ class Study:
         """Each finished model against the baseline's of its seed, image by image; None where the source lacks outcomes."""
         if "correct" not in self.done or self.baseline not in self.arms:
             return None
-        done = self.done[self.done["correct"].notna()]
+        done = self.done[self.done["correct"].notna() & self.done["val_images_seen"].notna()]
         before = {row["seed"]: row for row in done[done["arm"] == self.baseline].to_dict("records")}
         lines = []
         for row in done[done["arm"] != self.baseline].to_dict("records"):
