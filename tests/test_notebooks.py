@@ -11,6 +11,7 @@ from conftest import ROOT, call, make_runs
 from services import wandb_server
 
 from hbo.analysis import notebooks
+from hbo.errors import UserError
 
 pytestmark = pytest.mark.slow
 SCRIPTS = notebooks.scripts()
@@ -102,15 +103,46 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
     assert "needs --to" in err
 
 
-def test_a_folder_of_runs_names_its_study_s_notebook(tmp_path):
-    runs = make_runs(tmp_path / "runs", "contraction_uniform", seed=SEEDS)
-    out, _ = call("hbo.analysis.notebooks", runs / "contraction_uniform", "--to", tmp_path / "out")
-    assert out.split() == [f"{tmp_path}/out/contraction_uniform.ipynb"]
-    assert any("| k=3 | 2 |" in text for text in said(tmp_path / "out" / "contraction_uniform.ipynb"))
-    _, err = call("hbo.analysis.notebooks", runs / "contraction_uniform", expect=2)
+def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
+    runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
+    script = ROOT / "ablations" / "contraction.py"
+    assert notebooks.named("contraction") == (script, None)
+    assert notebooks.named(str(script), "x") == (script, "x")
+    assert notebooks.named(str(runs / "contraction")) == (script, str(runs))  # what lies beside it is there to compare
+    for word in ("nothing", "nothing.py"):
+        with pytest.raises(UserError, match=word):
+            notebooks.named(word)
+    call("hbo.analysis.notebooks", runs / "contraction", "--to", tmp_path / "out")
+    assert any("| k=3 | 2 |" in text for text in said(tmp_path / "out" / "contraction.ipynb"))
+    _, err = call("hbo.analysis.notebooks", runs / "contraction", expect=2)
     assert "needs --to" in err
-    _, err = call("hbo.analysis.notebooks", runs, "--to", tmp_path, expect=2)
-    assert "runs.py: no such script; there are" in err
+
+
+def test_a_study_that_fails_costs_no_other(tmp_path):
+    """A seed twice in one, a mangled outcome in another: both named, the rest built, status 1."""
+    import json
+    import shutil
+
+    runs = make_runs(tmp_path / "runs", "contraction", "contraction_uniform", "mobilenetv2", seed=SEEDS)
+    for study in ("contraction", "contraction_uniform"):
+        row = json.loads((path := next((runs / study).glob("*/row.json"))).read_text())
+        if study == "contraction_uniform":
+            path.write_text(json.dumps(row | {"correct": "!"}))
+            continue
+        shutil.copytree(path.parent, path.parents[1] / "twice")
+        fields = {name: value for name, value in row.items() if name not in ("git", "identity")}  # one that was edited
+        (path.parents[1] / "twice" / "row.json").write_text(json.dumps(fields | {"key": "twice"}))
+    _, err = call("hbo.analysis.paper", "--source", runs, "--to", tmp_path / "out", expect=1)
+    said = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in said] == ["contraction", "contraction_uniform"]
+    assert "the same run with the same seed" in said[0]
+    assert "Traceback" not in err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"mobilenetv2.html", "mobilenetv2.tex", "claims.md", "figure1.pdf"} <= names
+    assert {f"table{n}.tex" for n in range(1, 10)} <= names
+    assert not {"contraction.html", "contraction_uniform.html"} & names
+    table6 = (tmp_path / "out" / "table6.md").read_text()
+    assert "on elpv" not in table6  # the release's rows are those of the study that cannot be read
 
 
 def test_make_paper_builds_every_table_and_figure(tmp_path):

@@ -1,7 +1,6 @@
-"""A study read: its arms, its baseline, what it concludes; and the page that tells it."""
+"""A study read: its arms, its baseline, what it concludes."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from conftest import ROOT, call, make_runs
 from scipy import stats
 
-from hbo.analysis import report, results, study
+from hbo.analysis import results, study
 from hbo.analysis.question import Question
 from hbo.errors import UserError
 
@@ -200,26 +199,6 @@ def test_what_was_frozen_is_what_is_judged(tmp_path):
     path.write_text(plan.text().replace('"margin": 1.0', '"margin": 3.0'))
     with pytest.raises(UserError, match="was edited since it was frozen"):
         study.read("contraction", source=tmp_path)
-
-
-def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
-    """No address, no file but itself; the question, the conclusion, every cell of the tables, how it was run."""
-    out, _ = call("hbo.analysis.report", "contraction", "mobilenetv2", "--to", tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text()
-    it = study.read("contraction", "mobilenetv2")
-    assert out.strip() == f"{tmp_path / 'page.html'}: {it.conclusion()}"
-    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
-    assert not re.search(r"url\(|@import|<script ", page)
-    plain = re.sub(r"<[^>]*>", "\n", page).replace("&#39;", "'").replace("&gt;", ">").replace("&lt;", "<")
-    images = it.images()
-    assert images is not None
-    for text in (it.question(), it.conclusion(), *it.findings()):
-        assert text in plain
-    for table in (it.table(), it.differences(), images, it.provenance()):
-        for cell in table.frame.astype(str).to_numpy().ravel():
-            assert cell in plain
-    assert page.count("data:image/svg+xml;base64,") >= 3
-    assert report.page(it) == page  # the same rows, the same page
 
 
 @pytest.mark.parametrize(("name", "metric"), [("contraction", "top1"), ("detection_bccd", "map"), ("reid_coil20", "map")])

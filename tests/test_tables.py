@@ -1,7 +1,6 @@
 """The paper's tables: published cells as published, costs as counted, nothing measured under a name that is not its own."""
 
 import dataclasses
-import re
 
 import pytest
 from conftest import ROOT, call, published
@@ -100,22 +99,6 @@ def test_other_data_have_a_column_of_their_own_and_a_shared_row_counts_once():
     two = pd.concat([ROWS, ROWS.assign(lr=0.1, key=ROWS["key"] + "x")], ignore_index=True)
     names = [name for name in paper_table(6, two).frame.columns if " on " in name]
     assert names == ["top-1 on elpv (64 px, 20 epochs, lr=0.05)", "top-1 on elpv (64 px, 20 epochs, lr=0.1)"]
-
-
-@pytest.mark.parametrize("number", range(1, 10))
-def test_latex_has_the_frames_cells(number):
-    """Rules, as many cells a line as columns, specials escaped, nothing beyond ASCII."""
-    table = paper_table(number, ROWS)
-    text = "\n".join(line for line in table.latex().splitlines() if not line.startswith("%"))
-    assert text.isascii()
-    for rule in ("toprule", "midrule", "bottomrule"):
-        assert text.count(f"\\{rule}") == 1
-    lines = [line for line in text.splitlines() if line.endswith("\\\\")]
-    assert len(lines) == len(table.frame) + 1
-    assert {len(re.split(r"(?<!\\)&", line)) for line in lines} == {len(table.frame.columns)}
-    assert not re.search(r"(?<!\\)[%_#]", text)
-    cell = str(table.frame.iloc[-1, 0])
-    assert lines[-1].startswith(cell)
 
 
 @pytest.mark.parametrize("number", range(1, 10))

@@ -22,8 +22,8 @@ from hbo.analysis.tables import Table
 from hbo.config import Run
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
-from hbo.runs import cluster
-from hbo.tasks import build
+from hbo.runs import cluster, naming
+from hbo.tasks import SETS, build
 
 NETS = ["hbonet:0.25", "mobilenetv2:0.25", "torchvision:resnet50"]
 
@@ -96,7 +96,9 @@ def table(found: Any) -> Any:
     first = found.iloc[0]
     if len(found[["data", "resolution", "aspect"]].drop_duplicates()) > 1:
         raise UserError("floors: of several data sets or sizes of input in one table; give the rows of one")
-    where = f"{first['data']}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
+    one = {"data": first["data"]} | ({"images": ""} if SETS[first["data"]].by_folder else {})
+    data = naming.data_name(one, first.get("folder"))
+    where = f"{data}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
     notes = ["In percent, mean ± sample deviation over n seeds of the first weights."]
     return Table(f"Never trained: {where}", pd.DataFrame(lines), notes)
 
@@ -143,7 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         prepare_process(run)
         import pandas as pd
 
-        found = pd.DataFrame(floors(run, nets, seeds)).assign(data=run.data, resolution=run.resolution, aspect=run.aspect)
+        own = {name: getattr(run, name) for name in ("data", "resolution", "aspect")}
+        found = pd.DataFrame(floors(run, nets, seeds)).assign(**own, folder=naming.folder_name(run.data_dir))
         if to:
             Path(to).write_text(results.to_csv(found))
         print(table(found).markdown())

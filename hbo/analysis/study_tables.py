@@ -101,7 +101,7 @@ def images(study: Study) -> Table | None:
     done = study.done
     if "correct" not in done:
         return None
-    done = done[done["correct"].notna()]
+    done = done[done["correct"].notna() & done["val_images_seen"].notna()]
     found = {arm: [right(row) for row in done[done["arm"] == arm].to_dict("records")] for arm in study.arms}
     seen = {len(bits) for runs in found.values() for bits in runs}
     pairs = [
