@@ -118,7 +118,7 @@ def test_a_file_a_table(tmp_path):
     out, _ = call("hbo.analysis.tables", 2, 5, "--format", "latex", "--to", tmp_path / "tex")
     assert out.split() == [str(tmp_path / "tex" / f"table{n}.tex") for n in (2, 5)]
     for n in (2, 5):
-        (part,) = floats((tmp_path / "tex" / f"table{n}.tex").read_text())
+        part, *_ = floats((tmp_path / "tex" / f"table{n}.tex").read_text())
         assert part["label"] == [f"tab:table{n}"]
     out, _ = call("hbo.analysis.tables", 5, "--format", "csv")
     assert out == paper_table(5, ROWS).frame.to_csv(index=False)

@@ -251,7 +251,7 @@ def test_a_measured_gain_has_welch_s_interval_and_both_numbers_of_runs():
     alone = paper_table(8, ours).frame
     assert set(alone["mAP gain measured"]) == {ABSENT}
     elsewhere = paper_table(8, both.assign(epochs=56)).frame.set_index("")
-    assert elsewhere.loc["SSD320 hbonet 1.0", "mAP gain on voc (320 px, 56 epochs)"].endswith("(n=2 and 2)")
+    assert elsewhere.loc["SSD320 hbonet 1.0", "mAP gain on PASCAL VOC (320 px, 56 epochs)"].endswith("(n=2 and 2)")
 
 
 def test_gains_stand_beside_their_metric():

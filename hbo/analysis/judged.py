@@ -146,6 +146,11 @@ class Study:
             said += " " * bool(decided) + f"Undecided: {'; '.join(still)}."
         return said
 
+    def is_firm(self) -> bool:
+        """Whether each primary line rests on six runs an arm or more; a conclusion on fewer is not set in bold."""
+        found = [line.n[0] for family, lines in self.judged() if family.primary for line in lines]
+        return bool(found) and min(found) >= sentences.FEW
+
     def provision(self) -> str:
         """Whether the study is judged as it was frozen."""
         if self.plan is None:
@@ -187,7 +192,8 @@ class Study:
 
     def verdict(self) -> Markdown:
         """Findings and conclusion, and what else the runs suggest."""
-        lines = [*(f"- {line}" for line in self.findings()), "", f"**{self.conclusion()}** {self.provision()}"]
+        mark = "**" * self.is_firm()
+        lines = [*(f"- {line}" for line in self.findings()), "", f"{mark}{self.conclusion()}{mark} {self.provision()}"]
         if more := self.explored():
             lines += ["", "Exploratory, each family of lines at 5 % of its own:", "", *(f"- {line}" for line in more)]
         return Markdown("\n".join([*lines, "", self.pairing()]))

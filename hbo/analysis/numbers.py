@@ -6,7 +6,9 @@ from typing import Any
 
 ABSENT = "—"
 _NUMBER = r"[-+\N{MINUS SIGN}]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?: ?%)?"
-_BETWEEN = r"(?: ± | to |\N{EN DASH}| ?\[|, |\] ?| \(n=|\) ?)"  # 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
+_BETWEEN = (
+    r"(?: ± | to |\N{EN DASH}| ?\[|, |\] \(n=|\] ?| \(n=|\) ?| and )"  # 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
+)
 _CELL = re.compile(rf"[<>]?{_NUMBER}(?:{_BETWEEN}{_NUMBER})*[\])]?")
 
 

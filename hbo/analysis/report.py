@@ -56,6 +56,7 @@ def _part(study: Study) -> dict[str, Any]:
     return {
         "which": study.which,
         "conclusion": study.conclusion(),
+        "firm": study.is_firm(),
         "provision": study.provision(),
         "findings": study.findings(),
         "explored": study.explored(),

@@ -1,0 +1,160 @@
+"""Seeds until the study's question is decided: `hbo.sweep run FILE --until decided`.
+
+Group sequential: the runs are looked at with so many seeds an arm, and at no other time; alpha is spent over the looks
+(`hbo.analysis.looks`). After a look only the arms of open comparisons get more seeds. Everything follows from the rows that
+are there, so that who stops and goes on comes to the same verdicts.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hbo.analysis import contrasts, sentences
+from hbo.analysis.contrasts import Judged, Levels
+from hbo.analysis.looks import judge_at_looks, levels_at
+from hbo.analysis.question import Family
+from hbo.errors import UserError
+from hbo.sweep import asked, plan
+from hbo.sweep.plan import Entry
+from hbo.sweep.study import Study
+
+MOST = 24  # seeds of an arm, unless asked otherwise
+LOOKS = (6, 10, 16, 24)  # numbers of seeds, where as many are the most
+OPEN = ("undecided", "too few")
+Line = tuple[Judged, int]  # and the place of the look that it is of; -1 before the first
+
+
+@dataclass
+class Sequential:
+    """A study that grows."""
+
+    study: Study
+    """The sweep file."""
+    runs: list[Entry]
+    """Of all arms with all seeds up to the most."""
+    looks: list[int]
+    seeds: list[int]
+    """In their order, as many as the last look."""
+    family: Family
+    """The primary one."""
+    metric: str
+
+    @property
+    def each(self) -> Levels:
+        """A line's levels, all looks together."""
+        return contrasts.levels(len(self.family.contrasts))
+
+    def judged(self) -> list[Line]:
+        """Each comparison at the look that decided it, else at the last that its runs have reached."""
+        samples: dict[str, dict[int, float]] = {}
+        for arm, runs in asked.by_arm(self.runs).items():
+            values = {int(e.fields["seed"]): e.row.get(self.metric) for e in runs if e.state == "done"}
+            samples[arm] = {seed: float(v) for seed, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        share = self.study.primary.share if self.family.kind != "trend" else None
+        return judge_at_looks(samples, self.family.contrasts, share, self.looks, self.seeds, self.each)
+
+    def wanted(self, look: int, judged: Sequence[Line]) -> list[Entry]:
+        """The runs that a look needs: of the arms of open comparisons, the first seeds."""
+        named = {
+            arm
+            for one, (line, _) in zip(self.family.contrasts, judged, strict=True)
+            if line.verdict in OPEN
+            for arm, weight in one.weights.items()
+            if weight
+        }
+        there = set(self.seeds[: self.looks[look]])
+        return [
+            entry for arm, runs in asked.by_arm(self.runs).items() if arm in named for entry in runs if int(entry.fields["seed"]) in there
+        ]  # fmt: skip
+
+
+def opened(study: Study, looks: Sequence[int] | None, most: int | None) -> Sequential:
+    """The study with all the seeds that it may need.
+
+    Args:
+        study: a grid whose `primary` says what is judged.
+        looks: numbers of seeds, rising; left out: 6, 10, 16, 24, as far as `most` goes.
+        most: seeds of an arm; left out: the last look, else 24.
+
+    Raises:
+        UserError: looks that do not rise, or none of 2 seeds; a random sweep; nothing to compare.
+    """
+    looks, most = list(looks or [n for n in LOOKS if n < (most or MOST)]), most or (looks[-1] if looks else MOST)
+    looks += [most] * (looks[-1:] != [most])
+    if any(b <= a for a, b in zip([1, *looks], looks, strict=False)):
+        raise UserError(f"looks={','.join(map(str, looks))}: must rise, from 2 seeds at least to --max_seeds {most}")
+    if study.method != "grid":
+        raise UserError(f"{study.path}: method={study.method}: only a grid has arms of several seeds; take method: grid")
+    seeds = list(dict.fromkeys(int(row.get("seed", 0)) for row in study.rows))
+    seeds = (seeds + list(range(max(seeds) + 1, max(seeds) + 1 + most)))[:most]
+    without = list(
+        {
+            repr(sorted(row.items(), key=str)): row for row in ({k: v for k, v in r.items() if k != "seed"} for r in study.rows)
+        }.values()
+    )
+    runs = plan.entries(replace(study, rows=[row | {"seed": seed} for row in without for seed in seeds]))
+    return Sequential(study, runs, looks, seeds, asked.primary(study, runs), asked.metric(study, runs))
+
+
+def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: bool = False) -> int:
+    """Run look by look until all is decided, or the most seeds are run; the exit status.
+
+    Args:
+        growing: of `opened`.
+        train: starts what is not done of these runs, waits for it, and gives the exit status.
+        submitted: `train` does not wait (SLURM): this call ends with what it has submitted.
+    """
+    for look, n in enumerate(growing.looks):
+        wanted = growing.wanted(look, growing.judged())
+        if not wanted:
+            break
+        todo = [entry for entry in wanted if entry.state != "done"]
+        if todo:
+            print(
+                f"look {look + 1} of {len(growing.looks)}, {n} seeds of each open arm: {len(todo)} runs to go", file=sys.stderr
+            )
+            status = train(wanted)
+            if submitted or status:
+                return status
+        for entry in wanted:
+            plan.refresh(entry, plan.finished_elsewhere([entry]) if entry.state != "done" else None)
+        if lost := [entry for entry in wanted if not _has_number(entry, growing.metric)]:
+            raise UserError(
+                f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so that the look with {n} seeds cannot be"
+                " taken; mend or remove it, and go on with the same call"
+            )
+        print(seen(growing, look))
+    print(conclusion(growing))
+    return 0
+
+
+def _has_number(entry: Entry, metric: str) -> bool:
+    value: Any = entry.row.get(metric)
+    return entry.state == "done" and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def seen(growing: Sequential, look: int) -> str:
+    """What a look saw: each comparison that was open, with its repeated interval, and what the look spends."""
+    at = levels_at(look, growing.looks, growing.each)
+    lines = [
+        f"look {look + 1} of {len(growing.looks)}, {growing.looks[look]} seeds; a line's level here is {at.difference:.2g}"
+    ]
+    lines += [f"  {sentence(growing, line)}" for line, of in growing.judged() if of == look]
+    return "\n".join(lines)
+
+
+def sentence(growing: Sequential, line: Judged) -> str:
+    """A comparison as the study's page says it; the interval is the repeated one, at the level of its look."""
+    return sentences.sentence(line, growing.metric, growing.study.primary.share if growing.family.kind != "trend" else None)
+
+
+def conclusion(growing: Sequential) -> str:
+    """All comparisons, and the runs that they took."""
+    judged = growing.judged()
+    done = sum(entry.state == "done" for entry in growing.runs)
+    still = [line.label for line, _ in judged if line.verdict in OPEN]
+    said = [f"{line.label}: {line.verdict} at {growing.looks[look]} seeds" for line, look in judged if line.verdict not in OPEN]
+    said += [f"{label}: undecided at {growing.looks[-1]} seeds, the most that were asked for" for label in still]
+    return f"{'; '.join(said)}. {done} runs; all seeds of all arms are {len(growing.runs)}."
