@@ -46,11 +46,11 @@ def build(source: str | Path, to: Path) -> Built:
     Raises:
         UserError: as `results.load`.
     """
-    rows, built = results.load(source), Built()
+    built, rows = Built(), results.load(source)
     to.mkdir(parents=True, exist_ok=True)
     for name in _studies(rows):
         built.piece(name, lambda name=name: _checked(rows[rows["study"] == name]))
-    rows = rows[~rows["study"].isin(list(built.failed))]
+    rows = rows.query("study not in @built.failed")
     names = [name for name in _studies(rows) if (SWEEPS / f"{name}.yaml").exists()]
     tasks: dict[str, Callable[[], list[Path]]] = {
         f"table {n}": lambda n=n: _table(tables.paper_table(n, rows), to / f"table{n}") for n in published.TITLES
