@@ -231,7 +231,7 @@ def test_a_page_has_a_section_a_setting(tmp_path):
     assert [line.split(": ")[1] for line in out.splitlines()] == ["elpv", "CIFAR-10"]
     page = (tmp_path / "page.html").read_text()
     assert page.index("<h2>elpv") < page.index("<h2>CIFAR-10")
-    assert page.count("<h2>How it was run</h2>") == 2
+    assert page.count("<h3>How it was run</h3>") == 2
 
 
 # ------------------------------------------------------------ rows read as what they are

@@ -34,7 +34,7 @@ def _flags(wanted: Mapping[str, Any]) -> dict[str, Any]:
     names = [name for name in wanted if name not in Run.NOT_IN_KEY or name in ALSO]
     given = {"backbone_checkpoint": wanted["backbone_checkpoint"]}
 
-    def missed(flags: Mapping[str, Any]) -> list[str]:
+    def missed(flags: dict[str, Any]) -> list[str]:
         try:
             run = resolve(**{**given, **flags})
         except UserError:  # they make no run without the others
