@@ -69,6 +69,7 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
             return 128 + signals.noted
     finally:
         signals.restore(former)
+    plan.say_stopped(runs)
     failed = sum(entry.state == "invalid" or pool.failed_here(entry) for entry in runs)
     if pool.halted:
         print(f"stopped after {failed} failed runs (--max_failures {max_failures}); the same call goes on", file=sys.stderr)
@@ -174,7 +175,7 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
     entry, code = worker.entry, worker.process.returncode
     assert entry.run is not None
     plan.refresh(entry)
-    if entry.state == "done" or code == BUSY:
+    if entry.state in ("done", "stopped") or code == BUSY:
         return
     says_why = code == 2 or entry.state == "failed"  # it would say the same again
     if not says_why and tries[entry.key or ""] < retries:

@@ -41,7 +41,7 @@ class Fit:
         self.process: subprocess.Popen | None = None
 
     def __call__(self) -> str:
-        """Train; "done", or "busy" where another process does.
+        """Train; "done" (or stopped in W&B), or "busy" where another process does.
 
         The lock of a process that SLURM killed on another node counts for a minute: a requeued job waits for it.
 
@@ -137,6 +137,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
     invalid = [entry for entry in runs if entry.state == "invalid"]
     for entry in invalid:
         print(f"not submitted: {plan.describe(entry)}")
+    plan.say_stopped(runs)
     if not todo:
         print("nothing is left to submit")
     return 1 if invalid else 0
