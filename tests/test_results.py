@@ -63,6 +63,19 @@ def test_unfinished_and_failed_rows_are_there_and_marked(tmp_path):
     pd.testing.assert_frame_equal(again, table, check_exact=True, check_dtype=False)
 
 
+def test_a_stopped_run_is_left_out_of_the_means_by_name(tmp_path):
+    root = make_runs(tmp_path, "contraction", k=[1], scheme=["release"])
+    whole, _ = call("hbo.analysis.results", root)
+    first, *rest = sorted(root.glob("*/*/row.json"))
+    row = json.loads(first.read_text())
+    first.write_text(json.dumps({**row, "state": "stopped", "stopped_at": 7, "top1": 0.0}))
+    out, _ = call("hbo.analysis.results", root)
+    assert f"\n\nNot in the table: 1 stopped ({row['key']})." in out
+    assert f"| hbonet | {len(rest)} |" in out
+    assert f"| hbonet | {len(rest) + 1} |" in whole
+    assert "Not in the table" not in whole
+
+
 def test_what_is_replaced_is_no_row(tmp_path):
     root = make_runs(tmp_path, "mobilenetv2")
     n = len(results.load(root))

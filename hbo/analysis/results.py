@@ -318,7 +318,14 @@ def main(argv: list[str] | None = None) -> None:
             kept = save(table, curves(source, *studies), path)
             states = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
             print(f"{path}: {states}" + f"; {kept} that were there already" * bool(kept), end="\n\n")
-        print(to_csv(table).rstrip() if args.csv else markdown(summary(table)))
+        print(to_csv(table).rstrip() if args.csv else f"{markdown(summary(table))}{_left_out(table)}")
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    """The runs that no mean counts, by name: of each state at most ten."""
+    rest = table[table["state"] != "done"]
+    said = [f"{len(group)} {state} ({', '.join(map(str, group['key'][:10]))})" for state, group in rest.groupby("state")]
+    return f"\n\nNot in the table: {'; '.join(said)}." if said else ""
 
 
 if __name__ == "__main__":

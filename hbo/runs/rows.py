@@ -291,7 +291,7 @@ def stopped(row: Mapping[str, Any], where: Path) -> str:
         row: with state stopped.
         where: the run's folder.
     """
-    return f"{row['key']} was stopped in W&B at update {row.get('stopped_at', '?')}, and is not started again by a sweep; python -m hbo.fit --config {where / 'config.yaml'} goes on from there"
+    return f"{where.name} was stopped in W&B at update {row.get('stopped_at', '?')}, and is not started again by a sweep; python -m hbo.fit --config {where / 'config.yaml'} goes on from there"
 
 
 def summary(row: dict[str, Any], where: Path) -> str:

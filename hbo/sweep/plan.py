@@ -16,6 +16,7 @@ from hbo.runs.identity import Identity
 from hbo.sweep.study import Study, resolved
 from hbo.tasks import build
 from hbo.text import aligned
+from hbo.values import whole
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
@@ -122,8 +123,8 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
         entry.state, entry.seconds, entry.measured = "done", entry.row["seconds"], True
         return
     if entry.state == "stopped":
-        entry.step, entry.of = (entry.row.get(name) or 0 for name in ("stopped_at", "steps_per_epoch"))
-        entry.of *= entry.run.all_epochs
+        entry.step = whole(entry.row.get("stopped_at")) or 0
+        entry.of = (whole(entry.row.get("steps_per_epoch")) or 0) * entry.run.all_epochs
     holder = lock.read(where)
     if holder and holder["alive"]:
         entry.state, entry.elapsed = "running", holder.get("seconds", 0.0)
