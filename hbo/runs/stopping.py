@@ -39,12 +39,11 @@ class Agreed(NamedTuple):
     """The loss of any of them is not finite."""
 
 
-def agree(
-    trainer: pl.Trainer, lock: Lock | None, mirror: Mirror | None, due: bool = False, lost: bool = False
-) -> Agreed:
+def agree(trainer: pl.Trainer, lock: Lock | None, mirror: Mirror | None, due: bool = False, lost: bool = False) -> Agreed:
     """Ask all processes; each must call it at the same batch. Signals are only noted, and obeyed here.
 
     Args:
+        trainer: of the run.
         lock: of the run, in rank 0.
         mirror: the W&B run, in rank 0; that it was stopped counts as a SIGTERM.
         due: a checkpoint is.

@@ -6,7 +6,6 @@ One W&B run a row: its config is the flat fields, its history the learning curve
 import contextlib
 import csv
 import math
-import netrc
 import os
 import signal
 import sys
@@ -15,10 +14,9 @@ from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from hbo.config import Run, resolve
-from hbo.errors import UserError, first_line
+from hbo.errors import UserError, first_line, flat
 from hbo.runs import rows, signals
 
 KILLED = 255  # exit code of a W&B run that was stopped: as the client gives it to a script that it interrupts
@@ -26,23 +24,45 @@ PATIENCE = 10  # seconds for the server to say whether a run was stopped
 
 
 def mode(run: Run) -> str:
-    """online, offline or disabled. auto is W&B's own WANDB_MODE where set; else online where a key is set up, else offline."""
+    """online, offline or disabled. auto is the client's own mode (WANDB_MODE, `wandb offline`); online only where it has a key."""
     if run.wandb != "auto":
         return run.wandb
-    if wanted := os.environ.get("WANDB_MODE"):
-        return {"dryrun": "offline", "run": "online"}.get(wanted, wanted)
-    return "online" if has_key() else "offline"
+    asked = os.environ.get("WANDB_MODE")
+    wanted = asked or _settings().mode
+    wanted = {"dryrun": "offline", "run": "online"}.get(wanted, wanted)
+    return "offline" if wanted == "online" and not asked and not has_key() else wanted
 
 
 def has_key() -> bool:
-    """Whether a key for the server is in the environment or in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    """Whether W&B's client has a key for its server, wherever it looks: environment, settings (`wandb login --host`), netrc."""
+    settings = _settings()
+    from wandb.sdk.lib import wbauth  # `wandb.login(prompt=False)` would do, but for a client that is offline
+
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return bool(settings.api_key or settings.identity_token_file or wbauth.read_netrc_auth(host=settings.base_url))
+    except Exception:  # a key of another form: the client says so when it is used
+        return True
+
+
+def _settings() -> Any:
+    """What the client would use, from the environment and its files.
+
+    Raises:
+        UserError: it cannot read them.
+    """
+    try:
+        return _client().setup().settings
+    except Exception as error:
+        said = flat(f"{type(error).__name__}: {error}")
+        raise UserError(f"W&B's settings (WANDB_... or a settings file): {said}; mend them, or take --wandb disabled") from None
+
+
+def _client() -> Any:
+    """W&B's own code, imported for a second; its lines would break the bar."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    return wandb
 
 
 def by_agent() -> bool:
@@ -69,7 +89,6 @@ class Mirror:
         self.id, self.anew = self._known()
         if self.mode == "disabled":
             return
-        os.environ.setdefault("WANDB_SILENT", "true")  # its own lines would break the bar
         try:
             self._init()
         except Exception as error:  # whatever the client raises: the network, the server, the key
@@ -105,8 +124,7 @@ class Mirror:
         return (_following(known), True) if row.get("state") == "stopped" else (known, False)
 
     def _open(self) -> None:
-        import wandb
-
+        wandb = _client()
         run, agent = self.run, by_agent()  # in a sweep the agent's id and project count
         self.experiment = wandb.init(
             name=f"{run.study}-{name(run)}-{self.id}",
@@ -183,10 +201,8 @@ class Mirror:
         try:
             tell()
         except Exception:
-            import wandb
-
             with contextlib.suppress(Exception, SystemExit):  # it may complain that the process is gone; and forgets it first
-                wandb.teardown()
+                _client().teardown()
             try:
                 self._init()
                 tell()
