@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 
 from hbo import config, files
 from hbo.config import Run
+from hbo.data import check
 from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
-from hbo.errors import DataError
+from hbo.errors import DataError, plain
 from hbo.nets import counting, size
 from hbo.runs import checkpoint, cluster, rows, tracking
 from hbo.runs.bar import Bar
@@ -118,11 +119,12 @@ class TrainingSession:
         """
         train_loader, val_loader = self._loaders()
         try:
-            self.trainer.fit(self.task, train_loader, val_loader, ckpt_path=self.last if self.last.exists() else None)
-            if self.task.last_outcomes is None:  # taken up after its last epoch
-                self.trainer.validate(self.task, val_loader, verbose=False)
-                if lost(self.task.metrics(), self.task.finite):
-                    raise NotFinite(self.task.lost())
+            with check.advised(self.run):
+                self.trainer.fit(self.task, train_loader, val_loader, ckpt_path=self.last if self.last.exists() else None)
+                if self.task.last_outcomes is None:  # taken up after its last epoch
+                    self.trainer.validate(self.task, val_loader, verbose=False)
+                    if lost(self.task.metrics(), self.task.finite):
+                        raise NotFinite(self.task.lost())
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # a second Ctrl-C, of which Lightning makes a 1
                 raise KeyboardInterrupt from None
@@ -161,7 +163,7 @@ class TrainingSession:
         The other processes end well where there is more to do for the first.
         """
         if self.trainer.is_global_zero:
-            state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
+            state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": plain(stop)}
             self.row |= self.checkpointing.facts()
             rows.write(self.folder, self.row | state)  # first: a server may keep us waiting
             mirror = self.checkpointing.mirror

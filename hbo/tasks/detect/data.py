@@ -27,8 +27,9 @@ from hbo import files
 from hbo.config import Run
 from hbo.data import Data, audit, check
 from hbo.data.sampling import seeded, split
-from hbo.data.sources import read_image, size_of
+from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError
+from hbo.headers import Header, header_of
 from hbo.names import same_name
 from hbo.tasks import SETS
 from hbo.tasks.detect import layout
@@ -47,6 +48,7 @@ class Annotated:
     """An image with its boxes as they are in its file, and what was wrong with them."""
 
     path: str
+    header: Header
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
@@ -151,7 +153,8 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     path = root / "Annotations" / f"{name}.xml"
     if name not in images:
         raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
-    width, height = size_of(Path(images[name]))
+    header = header_of(images[name])
+    width, height = header.width, header.height
     try:
         tree = ElementTree.parse(path)
     except FileNotFoundError:
@@ -159,7 +162,7 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path}: not XML that can be read ({error})") from None
     check_size(path, tree, images[name], (width, height))
-    found = Annotated(images[name])
+    found = Annotated(images[name], header)
     for thing in tree.iterfind("object"):
         label = same_name((thing.findtext("name") or "").strip())
         hard = (thing.findtext("difficult") or "0").strip()
@@ -278,21 +281,20 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
     faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    odd = audited(run, train, val, bad) if SETS[run.data].by_folder and not reported else ({}, [])
-    facts = (
-        odd[0]
-        | skipped[0]
-        | {
-            "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
-            "val_boxes": sum(len(image.boxes) for image in val),
-            "difficult_boxes": sum(sum(image.difficult) for image in every),
-            "clipped_boxes": sum(len(image.clipped) for image in every),
-            "left_out_boxes": sum(len(image.left_out) for image in every),
-            "faults": faults[:NAMED],
-        }
-    )
+    odd = [audited(run, train, val, bad)] if SETS[run.data].by_folder and not reported else []
+    odd += [audit.exif({image.path: image.header for image in every}), skipped]
+    facts = {name: value for found, _ in odd for name, value in found.items()} | {
+        "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
+        "val_boxes": sum(len(image.boxes) for image in val),
+        "difficult_boxes": sum(sum(image.difficult) for image in every),
+        "clipped_boxes": sum(len(image.clipped) for image in every),
+        "left_out_boxes": sum(len(image.left_out) for image in every),
+        "faults": faults[:NAMED],
+    }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1] + skipped[1])
+    return Data(
+        None if reported else make(train, True), make(val, False), classes, facts, [line for _, lines in odd for line in lines]
+    )
 
 
 def audited(run: Run, train: list[Annotated], val: list[Annotated], bad: set[str]) -> audit.Audit:
