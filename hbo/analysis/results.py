@@ -99,7 +99,7 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
         if not path.is_file():
             raise UserError(f"{source}: no such file")
         cells = lines_of(path)
-        if not ROWS <= set(cells[0]):
+        if not set(cells[0]) >= ROWS:
             raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(cells[0])}")
         return _from_csv(path, parsed(path, cells), studies)
     if not path.is_dir():
