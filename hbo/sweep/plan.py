@@ -13,7 +13,7 @@ from hbo.config import Run, key_of
 from hbo.errors import UserError
 from hbo.runs import identity, lock, rows
 from hbo.runs.identity import Identity
-from hbo.sweep.study import Study, resolved
+from hbo.sweep.study import Sweep, resolved
 from hbo.tasks import build
 from hbo.text import aligned
 from hbo.values import whole
@@ -60,13 +60,13 @@ class Entry:
         return rows.folder(self.run, self.key)
 
 
-def entries(study: Study) -> list[Entry]:
+def entries(study: Sweep) -> list[Entry]:
     """The study's runs in order, each key once, with their states; nothing is built or counted, each folder looked at once."""
     with files.one_look():
         return _entries(study)
 
 
-def _entries(study: Study) -> list[Entry]:
+def _entries(study: Sweep) -> list[Entry]:
     found = []
     keys: set[str] = set()
     for fields, run in zip(study.rows, resolved(study), strict=True):

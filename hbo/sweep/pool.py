@@ -21,7 +21,7 @@ from hbo.runs.lock import BUSY
 from hbo.sweep import plan
 from hbo.sweep.board import Board
 from hbo.sweep.plan import UNFINISHED, Entry
-from hbo.sweep.study import Study
+from hbo.sweep.study import Sweep
 
 LOOK = 0.5  # seconds between looks at the processes
 LOOK_FAR = 5.0  # and at the folders, which may lie on another machine's disk
@@ -37,7 +37,7 @@ class Worker:
     place: dict[str, str]
 
 
-def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
+def run(study: Sweep, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
     """Run what is not done, and wait for what others run; the exit status.
 
     However this ends (a signal, an error, a kill), the processes that it started save themselves and end with it.

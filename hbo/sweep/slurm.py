@@ -23,7 +23,7 @@ from hbo.runs.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command
-from hbo.sweep.study import Study
+from hbo.sweep.study import Sweep
 from hbo.words import did_you_mean
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
@@ -87,7 +87,7 @@ class Fit:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def submit(study: Study, runs: list[Entry], text: str) -> int:
+def submit(study: Sweep, runs: list[Entry], text: str) -> int:
     """Submit what is neither done nor queued, an array for each number of devices; does not wait. The exit status.
 
     Args:
