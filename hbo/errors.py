@@ -20,6 +20,15 @@ class DataError(UserError):
     """A data set that is missing, incomplete or broken; names the path."""
 
 
+class UnreadableError(DataError):
+    """An image file that cannot be taken as it is; names the path."""
+
+
+def plain(error: Exception) -> str:
+    """An error's own words: a loader's worker sends its traceback along, and they follow it."""
+    return str(error).strip().split(f"{type(error).__name__}: ")[-1]
+
+
 def first_line(error: Exception) -> str:
     """Another library's words, in short; its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -45,9 +54,7 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        # A loader's worker sends its traceback along; the message is what follows it.
-        message = str(error).strip().split("DataError: ")[-1]
-        print(f"error: {flat(message)}", file=sys.stderr)
+        print(f"error: {flat(plain(error))}", file=sys.stderr)
         raise SystemExit(error.status) from None
     except KeyboardInterrupt:  # Ctrl-C where nothing has to be saved
         print("interrupted", file=sys.stderr)

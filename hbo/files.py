@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -96,7 +96,7 @@ def in_both(train: list[str], val: list[str]) -> list[str] | None:
     """Those of `val` whose bytes one of `train` has too; None where that would be too much to read."""
     if len(train) + len(val) > MANY:
         return None
-    sizes = [_in_threads(os.path.getsize, part) for part in (train, val)]
+    sizes = [in_threads(os.path.getsize, part) for part in (train, val)]
     common = set(sizes[0]) & set(sizes[1])
     alike = [
         [p for p, size in zip(part, each, strict=True) if size in common]
@@ -104,8 +104,8 @@ def in_both(train: list[str], val: list[str]) -> list[str] | None:
     ]
     if sum(size for each in sizes for size in each if size in common) > READ_WHOLE:
         return None
-    known = set(_in_threads(_hash, alike[0]))
-    return [path for path, digest in zip(alike[1], _in_threads(_hash, alike[1]), strict=True) if digest in known]
+    known = set(in_threads(_hash, alike[0]))
+    return [path for path, digest in zip(alike[1], in_threads(_hash, alike[1]), strict=True) if digest in known]
 
 
 # ------------------------------------------------------------ what files hold
@@ -174,20 +174,20 @@ def contents(files: Iterable[str]) -> tuple[list[int | str], bool]:
     identify a set, and reading it would take minutes.
     """
     files = list(files)
-    sizes = _in_threads(os.path.getsize, files)
+    sizes = in_threads(os.path.getsize, files)
     whole = sum(sizes) <= READ_WHOLE
     read = [whole or os.path.splitext(path)[1].lower() in UNCOMPRESSED for path in files]
-    hashes = iter(_in_threads(_hash, [path for path, wanted in zip(files, read, strict=True) if wanted]))
+    hashes = iter(in_threads(_hash, [path for path, wanted in zip(files, read, strict=True) if wanted]))
     return [next(hashes) if wanted else size for wanted, size in zip(read, sizes, strict=True)], whole
 
 
 def hashes(files: Iterable[str]) -> list[str]:
     """The hash of each file's bytes, however many."""
-    return _in_threads(_hash, list(files))
+    return in_threads(_hash, list(files))
 
 
-def _in_threads(function: Callable[[str], Any], files: list[str]) -> list[Any]:
-    """The function of each file; a folder on another machine answers several at once."""
+def in_threads(function: Callable[[Any], Any], files: Sequence[Any]) -> list[Any]:
+    """The function of each file, in their order; a folder on another machine answers several at once."""
     parts = [files[i : i + 256] for i in range(0, len(files), 256)]
     with ThreadPoolExecutor(8) as pool:
         return [value for part in pool.map(lambda part: [function(file) for file in part], parts) for value in part]

@@ -25,8 +25,8 @@ from hbo.runs.lock import Lock
 def main(argv: list[str] | None = None) -> None:
     """The command line.
 
-    Exit status: 0 done, 1 failed (the row says why), 2 wrong flag or data, 75 trained by another process, 128 + n at
-    signal n.
+    Exit status: 0 done, or stopped in W&B; 1 failed (the row says why), 2 wrong flag or data, 75 trained by another process,
+    128 + n at signal n.
     """
     run = flags.parse(argv)
     with one_line(), files.one_look():

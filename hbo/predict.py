@@ -1,12 +1,15 @@
 """A trained detector on one photograph: what it finds, how long it takes, and a picture (`python -m hbo.evaluate --image`)."""
 
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import torch
 from torchvision.transforms import v2
 
+from hbo import headers
+from hbo.data import audit
 from hbo.data.sources import read_image
 from hbo.errors import UserError, check_picture
 from hbo.runs.checkpoint import Trained
@@ -43,6 +46,8 @@ def on_image(trained: Trained, image: Path, out: Path, score: float) -> list[str
     device = "cuda" if run.accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu"
     task = task.to(device).eval()
     photograph = read_image(image)
+    for line in audit.exif({str(image): headers.header_of(image)})[1]:
+        print(f"warning: {line}", file=sys.stderr)
     resized = v2.functional.resize(v2.functional.pil_to_tensor(photograph), [run.resolution] * 2, antialias=True)
     seconds, found = [], dict[str, torch.Tensor]()
     with torch.inference_mode():

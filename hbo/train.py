@@ -1,5 +1,6 @@
 """The training of one run: prepared, looped, finished. `hbo.fit` calls it where nothing is finished yet."""
 
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytorch_lightning as pl
 
 from hbo import config, files
 from hbo.config import Run
+from hbo.data import check
 from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
-from hbo.errors import DataError
+from hbo.errors import DataError, plain
 from hbo.nets import counting, size
 from hbo.runs import checkpoint, cluster, rows, tracking
 from hbo.runs.bar import Bar
@@ -117,21 +119,31 @@ class TrainingSession:
         """
         train_loader, val_loader = self._loaders()
         try:
-            self.trainer.fit(self.task, train_loader, val_loader, ckpt_path=self.last if self.last.exists() else None)
-            if self.task.last_outcomes is None:  # taken up after its last epoch
-                self.trainer.validate(self.task, val_loader, verbose=False)
-                if lost(self.task.metrics(), self.task.finite):
-                    raise NotFinite(self.task.lost())
+            with check.advised(self.run):
+                self.trainer.fit(self.task, train_loader, val_loader, ckpt_path=self.last if self.last.exists() else None)
+                if self.task.last_outcomes is None:  # taken up after its last epoch
+                    self.trainer.validate(self.task, val_loader, verbose=False)
+                    if lost(self.task.metrics(), self.task.finite):
+                        raise NotFinite(self.task.lost())
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # a second Ctrl-C, of which Lightning makes a 1
                 raise KeyboardInterrupt from None
             raise
-        except (Interrupted, NotFinite, DataError) as stop:
-            self._stopped(stop)
-            if not isinstance(stop, Interrupted):
-                raise
+        except Interrupted as stop:
+            if self._stopped(stop):
+                print(rows.stopped(self.row, self.folder), file=sys.stderr)
+                raise SystemExit(0) from None  # as it was asked to; an agent counts other ends as failures, and gives up
             print(f"{stop}: saved in {self.last}; the same command goes on from there", file=sys.stderr)
             raise SystemExit(128 + stop.number) from None
+        except (NotFinite, DataError) as stop:
+            self._stopped(stop)
+            raise
+        except Exception as stop:
+            mirror = self.checkpointing.mirror
+            # What wandb.agent(function=...) throws into the thread of a function whose run was stopped.
+            if type(stop) is Exception and mirror is not None and mirror.was_stopped(signal.SIGTERM):
+                self._stopped(Interrupted(signal.SIGTERM, self.checkpointing.step))
+            raise
 
     def _loaders(self) -> tuple[Any, Any]:
         run, data = self.run, self.data
@@ -145,16 +157,28 @@ class TrainingSession:
             prefetched(loader(data.val, val, workers), device),
         )
 
-    def _stopped(self, stop: Exception) -> None:
-        """The row of a run that ended early; the other processes end well where there is more to do for the first."""
+    def _stopped(self, stop: Exception) -> bool:
+        """Write the row of a run that ended early, and tell W&B; whether W&B asked for the end.
+
+        The other processes end well where there is more to do for the first.
+        """
         if self.trainer.is_global_zero:
-            state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": str(stop)}
-            rows.write(self.folder, self.row | state | self.checkpointing.facts())
-            if self.checkpointing.mirror is not None:
-                self.checkpointing.mirror.stopped(stop, self.checkpointing.curve)
+            state = {"state": "interrupted"} if isinstance(stop, Interrupted) else {"state": "failed", "error": plain(stop)}
+            self.row |= self.checkpointing.facts()
+            rows.write(self.folder, self.row | state)  # first: a server may keep us waiting
+            mirror = self.checkpointing.mirror
+            if mirror is not None and isinstance(stop, Interrupted) and mirror.was_stopped(stop.number):
+                self.row |= {"state": "stopped", "stopped_at": stop.step}
+                rows.write(self.folder, self.row)
+                mirror.log(self.checkpointing.curve)
+                mirror.finish(self.row, tracking.KILLED)
+                return True
+            if mirror is not None:
+                mirror.stopped(stop, self.checkpointing.curve)
         elif not isinstance(stop, DataError):
             # All ranks are here; one that ends otherwise than well makes Lightning kill rank 0, which may still be writing.
             raise SystemExit(0) from None
+        return False
 
     def finish(self) -> dict[str, Any]:
         """The row of the finished run, and its outcomes per image in `outcomes.npz`."""

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +24,7 @@ FIELDS = {field.name for field in fields(Run)}
 TINY = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "accelerator": "cpu"}
 SHORT = {**TINY, "epochs": 2, "limit_batches": 3}
 LONG = {**TINY, "epochs": 8, "k": 2}
+MANY = {**TINY, "epochs": 2000, "k": 2, "limit_batches": 3, "checkpoint_every": 1.0}  # never done: to be stopped
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +186,94 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
     mirrors(synced, undisturbed)
     assert synced["summary"].keys() == run["summary"].keys()
     assert [point.keys() for point in synced["history"]] == [point.keys() for point in run["history"]]
+
+
+def stop(env: Environment, name: str) -> None:
+    """Stop on the run's page."""
+    code = f"import wandb; wandb.Api().run('local/hbo/{name}').stop()"
+    subprocess.run(["python", "-c", code], env=env, check=True, capture_output=True, timeout=300)
+
+
+def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
+    """The first of two rows is stopped midway: the agent takes the next, `hbo.sweep run` leaves it, `hbo.fit` goes on."""
+    out, log = tmp_path / "runs", tmp_path / "log"
+    sweep = new_sweep(tmp_path, server, **MANY, out=str(out), study="stop", seed=[0, 1])
+    with started([*AGENT, sweep], server, log) as agent:
+        for row_number in (1, 2):
+            wait_for(lambda n=row_number: len(list(out.glob("*/*/last.ckpt"))) == n, what=log.read_text)
+            (running,) = [run for run in read_back(server, sweep=sweep.split("/")[-1]) if run["state"] == "running"]
+            stop(server, running["id"])
+            wait_for(lambda n=row_number: [row["state"] for row in rows(out).values()] == n * ["stopped"], what=log.read_text)
+        assert with_patience(agent, 300) == 0, log.read_text()
+    said = log.read_text()
+    assert "Traceback" not in said
+    assert said.count("About to run command") == 2  # neither was handed out again
+    found = rows(out)
+    for key, row in found.items():
+        assert 0 < row["stopped_at"] < 6000
+        assert f"{key} was stopped in W&B at update {row['stopped_at']}" in said
+    for run in read_back(server, sweep=sweep.split("/")[-1]):
+        assert (run["state"], run["summary"]["state"]) == ("killed", "stopped")
+        assert run["summary"]["stopped_at"] == found[run["summary"]["key"]]["stopped_at"]
+        assert len(run["history"]) == len(curve(found[run["summary"]["key"]]))
+
+    (file,) = tmp_path.glob("*.yaml")
+    shown, _ = call("hbo.sweep", "status", file)
+    assert shown.count("stopped in W&B at update ") == 2
+    assert "2 runs: 2 stopped" in shown
+    ran, _ = call("hbo.sweep", "run", file)
+    assert rows(out) == found
+    for key in found:
+        assert f"python -m hbo.fit --config {out / 'stop' / key / 'config.yaml'} goes on from there" in ran
+    call("hbo.analysis.results", out / "stop", expect=2)  # none is finished
+
+
+def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(server, tmp_path):
+    """Its own client hears of it; what goes on is another W&B run, with the whole curve."""
+    flags = [word for name, value in {**MANY, "study": "alone", "wandb": "online"}.items() for word in (f"--{name}", value)]
+    env: dict[str, str | None] = {**server, "WANDB_MODE": None}
+    alone = start("hbo.fit", *flags, "--out", tmp_path, env=env)
+    wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")))
+    ((key, _),) = rows(tmp_path).items()
+    stop(server, key)
+    _, err = alone.communicate(timeout=300)
+    assert alone.returncode == 0, err
+    (row,) = rows(tmp_path).values()
+    assert row["state"] == "stopped"
+    config = folder(row) / "config.yaml"
+    assert f"{key} was stopped in W&B at update {row['stopped_at']}" in err
+    assert err.strip().endswith(f"python -m hbo.fit --config {config} goes on from there")
+
+    again = start("hbo.fit", "--config", config, env=env)
+    wait_for(lambda: len(curve(row)) > row["stopped_at"] // 3 + 1)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=300)
+    assert again.returncode == 130
+    (more,) = rows(tmp_path).values()
+    assert (more["state"], more["wandb_run"], more["resumed_at"]) == ("interrupted", f"{key}-2", [row["stopped_at"]])
+    assert "stopped_at" not in more
+    first, second = sorted(read_back(server, **{"config.study": "alone"}), key=lambda run: run["id"])
+    assert (first["id"], first["state"], second["id"]) == (key, "killed", f"{key}-2")
+    assert [point["epoch"] for point in second["history"]] == list(range(len(curve(more))))
+
+
+FUNCTION = f"""
+import sys, wandb
+from hbo.config import resolve
+from hbo.fit import fit
+wandb.agent(sys.argv[1], function=lambda: fit(resolve(**{MANY!r}, study="function", out=sys.argv[2])), count=1)
+"""
+
+
+def test_a_function_of_an_agent_is_stopped(server, tmp_path):
+    """`wandb.agent(function=...)` throws an exception into the thread that trains."""
+    sweep, log = new_sweep(tmp_path, server, seed=0), tmp_path / "log"
+    with started([sys.executable, "-c", FUNCTION, sweep, str(tmp_path)], server, log) as agent:
+        wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), what=log.read_text)
+        (run,) = read_back(server, sweep=sweep.split("/")[-1])
+        stop(server, run["id"])
+        assert with_patience(agent, 300) == 0, log.read_text()
+    (row,) = rows(tmp_path).values()
+    assert (row["state"], row["stopped_at"] > 0) == ("stopped", True), log.read_text()
+    (run,) = read_back(server, sweep=sweep.split("/")[-1])
+    assert (run["state"], run["summary"]["stopped_at"]) == ("killed", row["stopped_at"])

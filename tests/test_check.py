@@ -121,3 +121,5 @@ def test_the_row_has_them_and_evaluation_passes_over_the_same(root, tmp_path):
     out, err = call("hbo.evaluate", folder)
     assert "7 images" in out
     assert err.count("passed over: ") == 1
+    _, err = call("hbo.evaluate", folder, "--skip_bad", 0, expect=2)
+    assert err.endswith(f"; python -m hbo.data.check {root} lists every such image, --skip_bad N passes over at most N\n")

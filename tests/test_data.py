@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import call, make_folder
+from conftest import call, make_folder, only_row
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -272,4 +272,7 @@ def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
         last = err.strip().splitlines()[-1]
         assert last.startswith("error: ")
         assert str(path) in last
+        assert last.endswith(f"; python -m hbo.data.check {root} lists every such image, --skip_bad N passes over at most N")
         assert "Traceback" not in err
+        row, _ = only_row(tmp_path / "runs")
+        assert (row["state"], f"error: {row['error']}") == ("failed", last)

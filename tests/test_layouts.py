@@ -160,6 +160,42 @@ def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(
     assert len({key("imagenet", tenth), key("imagefolder", tenth), named}) == 3
 
 
+@pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
+def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_path, monkeypatch, data):
+    """Once it was taken as it lies. Every other folder keeps the fingerprint that it had."""
+    make = {"imagefolder": lambda root: make_folder(root, {"x": 2, "y": 2}, {"x": 1, "y": 1}), "vocfolder": make_voc}
+    root = make.get(data, make_market)(tmp_path / "set")
+    path = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))[-1]
+
+    def same_as_before():
+        now = SETS[data].looked(data, str(root))[0]
+        with monkeypatch.context() as patch:
+            patch.setattr("hbo.headers.any_turned", lambda paths: False)  # the code of before looked at no header
+            return now == SETS[data].looked(data, str(root))[0]
+
+    def save(orientation, kind="JPEG"):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(np.zeros((80, 96, 3), np.uint8)).save(path, format=kind, exif=exif)
+
+    assert same_as_before()
+    for kept in (1, 0, 9):
+        save(kept)
+        assert same_as_before()
+    save(6, "TIFF")  # PIL itself always turned it
+    assert same_as_before()
+    for orientation in (2, 3, 6):
+        save(orientation)
+        assert not same_as_before()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "READ_WHOLE", 100)  # a set that goes by its sizes
+        assert not same_as_before()
+        patch.setattr(files, "MANY", 3)  # more images than are looked at one by one
+        assert same_as_before()
+    path.write_bytes(b"no image")
+    assert same_as_before()
+
+
 def test_imagenette_lies_a_folder_deeper(tmp_path, monkeypatch):
     named = resolve(data="imagenette").key()
     assert key("imagenette", tmp_path) == named  # not downloaded yet

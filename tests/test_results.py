@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
 
-from hbo.analysis import results
+from hbo.analysis import csv_rows, results
 from hbo.config import resolve
 from hbo.errors import UserError
 
@@ -61,6 +61,19 @@ def test_unfinished_and_failed_rows_are_there_and_marked(tmp_path):
     call("hbo.analysis.results", "contraction", "--runs", root, "--to", tmp_path)
     again = results.load(tmp_path / "contraction.csv")
     pd.testing.assert_frame_equal(again, table, check_exact=True, check_dtype=False)
+
+
+def test_a_stopped_run_is_left_out_of_the_means_by_name(tmp_path):
+    root = make_runs(tmp_path, "contraction", k=[1], scheme=["release"])
+    whole, _ = call("hbo.analysis.results", root)
+    first, *rest = sorted(root.glob("*/*/row.json"))
+    row = json.loads(first.read_text())
+    first.write_text(json.dumps({**row, "state": "stopped", "stopped_at": 7, "top1": 0.0}))
+    out, _ = call("hbo.analysis.results", root)
+    assert f"\n\nNot in the table: 1 stopped ({row['key']})." in out
+    assert f"| hbonet | {len(rest)} |" in out
+    assert f"| hbonet | {len(rest) + 1} |" in whole
+    assert "Not in the table" not in whole
 
 
 def test_what_is_replaced_is_no_row(tmp_path):
@@ -125,3 +138,10 @@ def test_a_network_without_a_width_has_none_from_a_csv_too(tmp_path):
     (row,) = results.load(tmp_path).to_dict("records")
     assert pd.isna(row["width"])
     assert row["top1"] == 0.5
+
+
+def test_each_csv_of_a_folder_is_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(results, "lines_of", lambda path: read.append(path) or csv_rows.lines_of(path))
+    results.load(ABLATIONS)
+    assert len(read) == len(set(read)) == len(list(ABLATIONS.glob("*.csv")))

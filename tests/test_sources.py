@@ -159,3 +159,31 @@ def test_a_cache_holds_photographs_as_they_are_looked_at(tmp_path):
     plain, cached = (open_data(resolve(cache=kind, cache_dir=str(tmp_path / "caches"), **given)) for kind in ("none", "disk"))
     assert cached.train.pixels.sizes()[0][0] == (40, 24)
     assert torch.equal(plain.val[0, 1][0], cached.val[0, 1][0])
+
+
+BROKEN = (b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as headers.py does
+@pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
+def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, capsys, data):
+    make = {"imagefolder": lambda root: make_folder(root, {"x": 4, "y": 4}, {"x": 2, "y": 2}), "vocfolder": make_voc}
+    root = make.get(data, make_market)(tmp_path / "set")
+    paths = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))
+    plain = open_data(resolve(data=data, data_dir=str(root), batch=2))
+    assert (plain.facts["turned_images"], plain.facts["broken_exif"]) == (0, 0)
+    assert "EXIF" not in capsys.readouterr().err
+    for path, exif in zip(paths[1:4], BROKEN, strict=True):
+        with Image.open(path) as image:
+            image.load()
+            image.convert("RGB").save(path, format="JPEG", exif=exif)
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    with Image.open(paths[0]) as image:
+        image.load()
+        image.convert("RGB").save(path := paths[0], format="JPEG", exif=upside_down)
+    found = open_data(resolve(data=data, data_dir=str(root), batch=2))
+    assert (found.facts["turned_images"], found.facts["broken_exif"]) == (1, 3)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
+    assert line.startswith("warning: 3 images have EXIF that cannot be read, and are taken as they lie: ")
+    assert all(str(path) in line for path in paths[1:4])

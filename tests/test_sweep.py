@@ -141,15 +141,16 @@ def test_a_combination_that_cannot_be_is_a_row_of_its_own(write, tmp_path):
     assert [entry.state for entry in found].count("missing") == 3
 
 
-def test_states_are_what_the_folders_say(write, tmp_path):
+def test_states_are_what_the_folders_say(write, tmp_path, capsys):
     study = read(write(TINY), {"out": str(tmp_path / "runs"), "k": [0, 1, 2, 3], "seed": [0, 1]})
-    done, other, failed, unfinished, running, dead, *missing = (resolve(**row) for row in study.rows)
+    done, other, failed, unfinished, running, dead, stopped, *missing = (resolve(**row) for row in study.rows)
     for run, state in (
         (done, "done"),
         (failed, "failed"),
         (unfinished, "interrupted"),
         (running, "unfinished"),
         (dead, "unfinished"),
+        (stopped, "stopped"),
     ):
         rows.folder(run).mkdir(parents=True)
         rows.write(rows.folder(run), {"state": state, "seconds": 7.0, "top1": 0.5, "error": "the loss"})
@@ -160,7 +161,15 @@ def test_states_are_what_the_folders_say(write, tmp_path):
     (rows.folder(dead) / "lock.0").write_text(json.dumps({**lock.me(), "began": "long ago", "step": 3, "of": 4}))
     found = plan.entries(study)
     said = [plan.describe(entry) for entry in found]
-    assert said == ["done", "done in another", "failed: the loss", "interrupted", "running 75 %, 10 s left", "unfinished", *["missing"] * len(missing)]  # fmt: skip
+    (entry,) = [entry for entry in found if entry.state == "stopped"]
+    assert said == ["done", "done in another", "failed: the loss", "interrupted", "running 75 %, 10 s left", "unfinished", "stopped in W&B at update 0 of 0", *["missing"] * len(missing)]  # fmt: skip
+    for at, steps, words in ((30, 21, f"30 of {21 * stopped.epochs}"), ("x", None, "0 of 0"), ({}, [1], "0 of 0")):
+        rows.write(rows.folder(stopped), {"state": "stopped", "stopped_at": at, "steps_per_epoch": steps})
+        plan.refresh(entry)
+        assert plan.describe(entry) == f"stopped in W&B at update {words}"
+    capsys.readouterr()
+    plan.say_stopped(found)  # what `run` says of it, in place of starting it
+    assert "python -m hbo.fit --config" in capsys.readouterr().out
 
 
 def test_json_is_json_alone_and_complete(write, tmp_path):

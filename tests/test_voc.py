@@ -115,6 +115,20 @@ def test_an_annotation_at_another_size_is_refused(folder, size, word):
     assert word in str(error.value)
 
 
+def test_of_the_published_set_it_is_counted_and_named(tmp_path, capsys):
+    """Nobody will mend its annotations."""
+    root = plain(tmp_path / "VOCdevkit" / "VOC2007", ["cat", "dog"], ["person"])
+    plain(tmp_path / "VOCdevkit" / "VOC2012", ["sofa"], [], first=100)
+    for name, size in (("0001", (80, 100)), ("0002", ("wide", 80))):
+        annotate(root / "Annotations" / f"{name}.xml", [("dog", 11, 21, 50, 60)], size)
+    data = opened(tmp_path, data="voc")
+    assert data.facts["other_sizes"] == 2
+    assert [name in fault for name, fault in zip(("0001.xml", "0002.xml"), data.facts["faults"], strict=True)] == [True, True]
+    assert data.train.targets[1]["boxes"].tolist() == [[10, 20, 50, 60]]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "another size" in line]
+    assert line.startswith("warning: 2 annotations name another size than their image's (")
+
+
 @pytest.mark.parametrize("size", [(0, 0), (100, 0), ("100.0", " 80 "), ("", "")])
 def test_a_size_that_is_not_given_or_is_the_images_own_is_taken(folder, size):
     annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], size)

@@ -25,7 +25,12 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: no text in UTF-8, or a line with more cells than there are columns.
     """
-    head, *lines = lines_of(path)
+    return parsed(path, lines_of(path))
+
+
+def parsed(path: Path, cells: list[list[str]]) -> list[dict[str, Any]]:
+    """The same, of a file's cells (`lines_of`)."""
+    head, *lines = cells
     for number, line in enumerate(lines, 2):
         if len(line) > len(head):
             raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")

@@ -19,7 +19,13 @@ from hbo.runs.tracking import has_key
 
 ASKED = frozenset(field.name for field in fields(Run))
 # What W&B says of a run that left no row.
-STATES = {"running": "unfinished", "pending": "queued", "preempting": "interrupted", "preempted": "interrupted"}
+STATES = {
+    "running": "unfinished",
+    "pending": "queued",
+    "preempting": "interrupted",
+    "preempted": "interrupted",
+    "killed": "stopped",
+}
 
 
 class Found(NamedTuple):

@@ -11,11 +11,12 @@ from types import NoneType
 from typing import Any
 
 from hbo import files
-from hbo.analysis.csv_rows import lines_of, read_csv
+from hbo.analysis.csv_rows import lines_of, parsed, read_csv
 from hbo.config import Run
 from hbo.errors import UserError, first_line
 from hbo.runs import rows
 
+ROWS = {"key", "state"}  # columns of a table of runs: latencies and floors have none
 CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
 Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
@@ -49,19 +50,20 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
     if path.suffix == ".csv":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
-        if not _has_rows(path):
-            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(path)}")
-        return _from_csv(path, studies)
+        cells = lines_of(path)
+        if not set(cells[0]) >= ROWS:
+            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(cells[0])}")
+        return _from_csv(path, parsed(path, cells), studies)
     if not path.is_dir():
         raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
     found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
     if found:
         return _from_runs([p for p in found if not studies or p.parent.name in studies])
-    tables = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
-    tables = [p for p in tables if _readable(p) and _has_rows(p)]
+    paths = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
+    tables = [(p, lines) for p in paths if (lines := _lines(p, ROWS)) is not None]
     if not tables:
         raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
-    return (pair for table in tables for pair in _from_csv(table, studies))
+    return (pair for table, lines in tables for pair in _from_csv(table, lines, studies))
 
 
 def _set_aside(folder: Path) -> bool:
@@ -69,24 +71,19 @@ def _set_aside(folder: Path) -> bool:
     return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
 
 
-def _readable(path: Path) -> bool:
-    """Whether a CSV file is one; a warning says which is not."""
+def _lines(path: Path, columns: set[str]) -> list[dict[str, Any]] | None:
+    """The lines of a CSV file; None where it lacks these columns, and, with a warning, where it cannot be read."""
     try:
-        read_csv(path)
+        cells = lines_of(path)
+        lines = parsed(path, cells)
     except UserError as error:
         rows.pass_over(f"{error}; passed over")
-        return False
-    return True
+        return None
+    return lines if columns <= set(cells[0]) else None
 
 
-def _has_rows(path: Path) -> bool:
-    """Whether a CSV file is of runs: latencies and floors are not."""
-    return {"key", "state"} <= set(lines_of(path)[0])
-
-
-def _separated(path: Path) -> str:
+def _separated(head: list[str]) -> str:
     """What to say of a table that a spreadsheet saved with other separators."""
-    head = lines_of(path)[0]
     other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
     return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
         other
@@ -132,13 +129,13 @@ def _curve(path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def _from_csv(path: Path, studies: tuple[str, ...]) -> Read:
+def _from_csv(path: Path, lines: list[dict[str, Any]], studies: tuple[str, ...]) -> Read:
     beside = path.with_name(f"{path.stem}{CURVES}.csv")
     points: dict[Any, list[dict[str, Any]]] = {}
-    for point in read_csv(beside) if beside.exists() and _readable(beside) else []:
+    for point in (_lines(beside, set()) if beside.exists() else None) or []:
         points.setdefault((point.pop("study", None), point.pop("key", None)), []).append(point)
     asked = {f.name for f in fields(Run)}
-    for number, row in enumerate(read_csv(path), 2):
+    for number, row in enumerate(lines, 2):
         # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
         kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
         row = {"study": path.stem} | kept

@@ -1,10 +1,12 @@
 """What is odd with a folder of images, and no reason to refuse it: facts for the row, and a line each for people."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hbo import files
 from hbo.data.sources import Files, Get, Part
+from hbo.headers import Header
 from hbo.names import few_names
 
 NAMED = 20  # folders and images that a row names; it counts all
@@ -49,6 +51,22 @@ def classes_without(labels: list[int], names: list[str]) -> Audit:
         [f"no image of {few_names(lacking)} is reported: means over classes are of the other {len(there)}"] if lacking else []
     )
     return {"classes_not_in_val": lacking}, told
+
+
+def exif(found: Mapping[str, Header] | None) -> Audit:
+    """Photographs that EXIF turns, and those whose EXIF cannot be read; counts, or None where headers were not looked at.
+
+    Args:
+        found: path -> header.
+    """
+    if found is None:
+        return {"turned_images": None, "broken_exif": None}, []
+    broken = [path for path, header in found.items() if header.broken]
+    told = [f"{len(broken)} images have EXIF that cannot be read, and are taken as they lie: {few_names(broken)}"]
+    return {
+        "turned_images": sum(header.turned for header in found.values()),
+        "broken_exif": len(broken),
+    }, told if broken else []
 
 
 def in_both(train: list[str], val: list[str]) -> Audit:

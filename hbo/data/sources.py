@@ -2,34 +2,15 @@
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from hbo import files
-from hbo.errors import DataError
-
-ORIENTATION = ExifTags.Base.Orientation
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = (5, 6, 7, 8)  # orientations that change width for height
-# What convert("RGB") keeps 8 bits of; it clips I;16, I and F to white, and knows no way from LAB.
-MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
-warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # then a photograph is taken as it lies
+from hbo import files, headers
 
 
 class Get(Protocol):
@@ -140,27 +121,16 @@ class Stack:
         return ""  # `content` has looked at every byte
 
 
-def check_headers(files: list[Path]) -> None:
-    """Read the first bytes of each file.
-
-    Raises:
-        DataError: the first that is no image, or that would be read as another one.
-    """
-    with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(size_of, files):
-            pass
-
-
 def read_image(path: Path, mode: str = "RGB") -> Image.Image:
     """An image, turned as its EXIF says it is looked at, in PIL's mode; transparency is dropped.
 
     Raises:
         DataError: cannot be read as an image, or not as the one that it is; names the path.
     """
-    with _opened(path) as image:
+    with headers.opened(path) as image:
         image.load()
         image.info.pop("transparency", None)  # of a palette PIL warns, and drops it all the same
-        turn = TURNS.get(_orientation(image))  # of a TIFF nothing is left to be done: PIL turns it
+        turn = headers.TURNS.get(headers.orientation(image) or 1)  # of a TIFF nothing is left to be done: PIL turns it
         return (image if turn is None else image.transpose(turn)).convert(mode)
 
 
@@ -170,54 +140,5 @@ def size_of(path: Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_image`, as far as a header tells.
     """
-    with _opened(path) as image:
-        width, height = image.size
-        lies = image.format != "TIFF" and _orientation(image) in SIDEWAYS
-        return (height, width) if lies else (width, height)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The file as PIL opens it; what goes wrong with it inside is named."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in MODES:
-                raise DataError(
-                    f"{path}: pixels of mode {image.mode}, more than the 8 bits a channel that networks here are given, which would"
-                    f" be cut off; scale it to 8 bits, such as by `magick {path.name} -auto-level -depth 8 NEW.png`"
-                )
-            if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a camera's, with its preview
-                raise DataError(f"{path}: holds {frames} images, of which one would be read; save each as a file of its own")
-            yield image
-    except DataError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not an image that can be read ({error})") from None
-
-
-def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF's, 1 to 8; 1 where there is none, or none that can be read."""
-    try:
-        if image.format == "PNG" and "exif" not in image.info and not _has_late_words(image):
-            return Image.Image.getexif(image).get(ORIENTATION, 1)  # PIL's own would decode the image first
-        return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # PIL raises whatever broken bytes make of themselves; the pixels may be well
-        return 1
-
-
-def _has_late_words(image: ImageFile.ImageFile) -> bool:
-    """Whether a PNG, not yet loaded, has metadata behind its pixels."""
-    if not image.tile or image.fp is None:
-        return False  # loaded, and so read to its end
-    place = image.fp.tell()
-    try:
-        image.fp.seek(8)
-        pixels = False
-        while len(head := image.fp.read(8)) == 8:
-            pixels |= head[4:] == b"IDAT"
-            if pixels and head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            image.fp.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-        return False
-    finally:
-        image.fp.seek(place)
+    found = headers.header_of(path)
+    return found.width, found.height

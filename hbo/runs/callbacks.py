@@ -88,7 +88,7 @@ class Checkpointing(Checkpoint):
         if apart and (batch_idx + 1) % SYNC_EVERY:  # to talk, or to look at a GPU's loss, costs its queue
             return
         due = time.monotonic() - self.saved_at >= self.every
-        agreed = agree(trainer, self.lock, due, lost=not math.isfinite(float(outputs["loss"].detach())))
+        agreed = agree(trainer, self.lock, self.mirror, due, lost=not math.isfinite(float(outputs["loss"].detach())))
         if agreed.lost:
             raise NotFinite(pl_module.lost())
         self._check_lock(agreed.signal)
@@ -104,7 +104,7 @@ class Checkpointing(Checkpoint):
         self.curve.append(
             {"epoch": trainer.current_epoch, "step": trainer.global_step, **numbers, "seconds": self.clock.seconds}
         )
-        agreed = agree(trainer, self.lock)
+        agreed = agree(trainer, self.lock, self.mirror)
         self._check_lock(agreed.signal)
         if trainer.is_global_zero:
             write_atomically(self.folder / "metrics.csv", pd.DataFrame(self.curve).to_csv(index=False))

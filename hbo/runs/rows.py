@@ -286,6 +286,16 @@ def headline(row: dict[str, Any]) -> str:
     return f"{COLUMNS[name]} {percent(row, name)}" if name in row else ""
 
 
+def stopped(row: Mapping[str, Any], where: Path) -> str:
+    """What to say of a run that was stopped in W&B, and how it goes on all the same.
+
+    Args:
+        row: with state stopped.
+        where: the run's folder.
+    """
+    return f"{where.name} was stopped in W&B at update {row.get('stopped_at', '?')}, and is not started again by a sweep; python -m hbo.fit --config {where / 'config.yaml'} goes on from there"
+
+
 def summary(row: dict[str, Any], where: Path) -> str:
     """The few lines that a run ends with.
 

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 
 from hbo.runs import rows
-from hbo.sweep.plan import Entry, clock, describe, varying
+from hbo.sweep.plan import OVER, Entry, clock, describe, varying
 
 SHOWN = 12  # waiting or finished runs beside those that run or failed
 
@@ -69,7 +69,7 @@ class Board:
         if not whole:
             return None
         mean = sum(whole) / len(whole)
-        shares = [1 - e.step / e.of if e.of else 1.0 for e in self.runs if e.state not in ("done", "failed", "invalid")]
+        shares = [1 - e.step / e.of if e.of else 1.0 for e in self.runs if e.state not in (*OVER, "failed")]
         return mean * max(sum(shares) / self.workers, max(shares, default=0.0))
 
     def fields(self, entry: Entry) -> str:
@@ -86,7 +86,7 @@ class Board:
         from rich.table import Table
 
         order = {"running": 0, "failed": 1, "invalid": 1, "queued": 2}
-        runs = sorted(self.runs, key=lambda e: order.get(e.state, 3 if e.state != "done" else 4))
+        runs = sorted(self.runs, key=lambda e: order.get(e.state, 3 if e.state not in OVER else 4))
         urgent = sum(e.state in order for e in runs)
         table = Table(title=self.headline(), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("key", "run", "state"):

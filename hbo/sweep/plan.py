@@ -13,14 +13,16 @@ from hbo.config import Run, key_of
 from hbo.errors import UserError
 from hbo.runs import identity, lock, rows
 from hbo.runs.identity import Identity
-from hbo.sweep.study import Study, resolved
+from hbo.sweep.study import Sweep, resolved
 from hbo.tasks import build
 from hbo.text import aligned
+from hbo.values import whole
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
 CALIBRATION = 3.0  # seconds of updates, after the first
 UNFINISHED = ("missing", "unfinished", "interrupted", "failed")  # what `run` starts
+OVER = ("done", "invalid", "stopped")  # what takes no more time
 
 
 @dataclass
@@ -34,13 +36,13 @@ class Entry:
     identity: Identity = field(default_factory=dict)
     key: str | None = None
     state: str = "invalid"
-    """done, running, queued, interrupted, unfinished, failed, missing, or invalid."""
+    """done, running, queued, interrupted, unfinished, failed, stopped (in W&B), missing, or invalid."""
     where: Path | None = None
     """The run's folder; of a row that another study finished, that study's."""
     step: int = 0
     of: int = 0
     elapsed: float = 0.0
-    """Updates done, of how many, in how many seconds, of a run that is running."""
+    """Updates done, of how many, in how many seconds, of a run that is running; the first two of one that was stopped."""
     macs: int | None = None
     params: int | None = None
     written: int | None = None
@@ -58,13 +60,13 @@ class Entry:
         return rows.folder(self.run, self.key)
 
 
-def entries(study: Study) -> list[Entry]:
+def entries(study: Sweep) -> list[Entry]:
     """The study's runs in order, each key once, with their states; nothing is built or counted, each folder looked at once."""
     with files.one_look():
         return _entries(study)
 
 
-def _entries(study: Study) -> list[Entry]:
+def _entries(study: Sweep) -> list[Entry]:
     found = []
     keys: set[str] = set()
     for fields, run in zip(study.rows, resolved(study), strict=True):
@@ -120,6 +122,9 @@ def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
         entry.row = rows.sound(entry.where) or {}
         entry.state, entry.seconds, entry.measured = "done", entry.row["seconds"], True
         return
+    if entry.state == "stopped":
+        entry.step = whole(entry.row.get("stopped_at")) or 0
+        entry.of = (whole(entry.row.get("steps_per_epoch")) or 0) * entry.run.all_epochs
     holder = lock.read(where)
     if holder and holder["alive"]:
         entry.state, entry.elapsed = "running", holder.get("seconds", 0.0)
@@ -179,7 +184,7 @@ def estimate(plan: list[Entry]) -> str:
     Rows of this machine count, the same run but for its seed first, then any of the same size of input; without them,
     some updates of one network are timed. Other networks are scaled by the numbers that they write.
     """
-    todo = [entry for entry in plan if entry.run and entry.state not in ("done", "invalid")]
+    todo = [entry for entry in plan if entry.run and entry.state not in OVER]
     if not todo:
         return "all measured"
     sources = set()
@@ -319,15 +324,24 @@ def describe(entry: Entry) -> str:
     if entry.state == "running" and entry.of:
         left = f", {clock(entry.elapsed * (entry.of - entry.step) / entry.step)} left" if entry.step else ""
         return f"running {100 * entry.step / entry.of:.0f} %{left}"
+    if entry.state == "stopped":
+        return f"stopped in W&B at update {entry.step} of {entry.of}"
     if entry.state == "done" and entry.run and entry.where and entry.where.parent.name != entry.run.study:
         return f"done in {entry.where.parent.name}"
     return entry.state
 
 
+def say_stopped(plan: list[Entry]) -> None:
+    """Name the runs that were stopped in W&B, which `run` leaves alone, and how each goes on."""
+    for entry in plan:
+        if entry.state == "stopped":
+            print(rows.stopped(entry.row, entry.home))
+
+
 def totals(plan: list[Entry], workers: int, source: str) -> str:
     """How many of each state, and the hours that are left, on one device and on several."""
     counts = {state: sum(entry.state == state for entry in plan) for state in dict.fromkeys(entry.state for entry in plan)}
-    left = [entry for entry in plan if entry.state not in ("done", "invalid")]
+    left = [entry for entry in plan if entry.state not in OVER]
     seconds = [(entry.seconds or 0.0) * entry.run.world for entry in left if entry.run]
     said = f"{len(plan)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
     if not left:

@@ -21,7 +21,7 @@ from hbo.runs.lock import BUSY
 from hbo.sweep import plan
 from hbo.sweep.board import Board
 from hbo.sweep.plan import UNFINISHED, Entry
-from hbo.sweep.study import Study
+from hbo.sweep.study import Sweep
 
 LOOK = 0.5  # seconds between looks at the processes
 LOOK_FAR = 5.0  # and at the folders, which may lie on another machine's disk
@@ -37,7 +37,7 @@ class Worker:
     place: dict[str, str]
 
 
-def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
+def run(study: Sweep, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
     """Run what is not done, and wait for what others run; the exit status.
 
     However this ends (a signal, an error, a kill), the processes that it started save themselves and end with it.
@@ -69,6 +69,7 @@ def run(study: Study, runs: list[Entry], workers: int | None, retries: int, max_
             return 128 + signals.noted
     finally:
         signals.restore(former)
+    plan.say_stopped(runs)
     failed = sum(entry.state == "invalid" or pool.failed_here(entry) for entry in runs)
     if pool.halted:
         print(f"stopped after {failed} failed runs (--max_failures {max_failures}); the same call goes on", file=sys.stderr)
@@ -174,7 +175,7 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
     entry, code = worker.entry, worker.process.returncode
     assert entry.run is not None
     plan.refresh(entry)
-    if entry.state == "done" or code == BUSY:
+    if entry.state in ("done", "stopped") or code == BUSY:
         return
     says_why = code == 2 or entry.state == "failed"  # it would say the same again
     if not says_why and tries[entry.key or ""] < retries:

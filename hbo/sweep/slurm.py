@@ -23,7 +23,7 @@ from hbo.runs.lock import BEAT, BUSY, STALE
 from hbo.sweep import plan
 from hbo.sweep.plan import UNFINISHED, Entry
 from hbo.sweep.pool import command
-from hbo.sweep.study import Study
+from hbo.sweep.study import Sweep
 from hbo.words import did_you_mean
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
@@ -41,7 +41,7 @@ class Fit:
         self.process: subprocess.Popen | None = None
 
     def __call__(self) -> str:
-        """Train; "done", or "busy" where another process does.
+        """Train; "done" (or stopped in W&B), or "busy" where another process does.
 
         The lock of a process that SLURM killed on another node counts for a minute: a requeued job waits for it.
 
@@ -87,7 +87,7 @@ class Fit:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def submit(study: Study, runs: list[Entry], text: str) -> int:
+def submit(study: Sweep, runs: list[Entry], text: str) -> int:
     """Submit what is neither done nor queued, an array for each number of devices; does not wait. The exit status.
 
     Args:
@@ -137,6 +137,7 @@ def submit(study: Study, runs: list[Entry], text: str) -> int:
     invalid = [entry for entry in runs if entry.state == "invalid"]
     for entry in invalid:
         print(f"not submitted: {plan.describe(entry)}")
+    plan.say_stopped(runs)
     if not todo:
         print("nothing is left to submit")
     return 1 if invalid else 0

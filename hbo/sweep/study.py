@@ -16,7 +16,7 @@ COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our 
 
 
 @dataclass(frozen=True)
-class Study:
+class Sweep:
     """A sweep file read: where it lies, and the fields of each of its runs."""
 
     path: Path
@@ -29,7 +29,7 @@ class Study:
         return self.path.stem
 
 
-def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int | None = None, seed: int = 0) -> Study:
+def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int | None = None, seed: int = 0) -> Sweep:
     """Read a sweep file and enumerate its runs.
 
     Args:
@@ -49,7 +49,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int |
         raise UserError(f"{path}: {error}") from None
 
 
-def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -> Study:
+def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -> Sweep:
     content = _load(path)
     if unknown := [key for key in content if key not in KEYS]:
         why = {
@@ -93,7 +93,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         rows = draw(parameters, count, seed)
     if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
-    return Study(path, method, rows)
+    return Sweep(path, method, rows)
 
 
 def _without_folder(row: dict[str, Any]) -> bool:
@@ -118,7 +118,7 @@ def _load(path: Path) -> dict[Any, Any]:
 # ------------------------------------------------------------ runs
 
 
-def resolved(study: Study) -> list[Run | UserError]:
+def resolved(study: Sweep) -> list[Run | UserError]:
     """Each row as a run, or why it is none.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hbo.config import Run
-from hbo.data import Data
+from hbo.data import Data, check
 from hbo.errors import DataError
 from hbo.nets.counting import Cost
 from hbo.runs import cluster
@@ -53,7 +53,8 @@ def open_data(run: Run, reported: bool = False, known: list[str] | None = None) 
             images for a batch; names the path and says what to do.
         UserError: the set has other classes than the known ones.
     """
-    data = _of(run.task, "data").opened(run, reported, known)
+    with check.advised(run):
+        data = _of(run.task, "data").opened(run, reported, known)
     if cluster.is_first(run):
         for line in data.warnings:
             print(f"warning: {line}", file=sys.stderr)

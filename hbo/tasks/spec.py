@@ -1,12 +1,12 @@
 """What a task and a data set declare of themselves: light, read by the flags, the key, the plan and the tables."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hbo import files
+from hbo import files, headers
 from hbo.errors import DataError, UserError
 
 NAMED = "name"  # how a set is known that no folder was looked at for
@@ -17,8 +17,21 @@ Counts = tuple[int, ...]
 BEFORE = {"8628d43b17": "0184971aab", "a0833d221f": "b52f060a84", "b2a49ce921": "8274bdc54a"}
 
 
-def digits(digest: Any, whole: bool) -> Look:
-    """A folder's fingerprint from the hash of what it holds; `whole`: of every byte."""
+def digits(digest: Any, whole: bool, paths: Sequence[str | Path]) -> Look:
+    """A folder's fingerprint.
+
+    Photographs that their EXIF turns were once taken as they lie in the file: where a folder has one, its fingerprint says so, and
+    no row of before is taken for a new one. A folder without such photographs keeps the fingerprint that it always had.
+    Nothing is looked at, and no fingerprint changes, in a folder of more than `files.MANY` images and in a published set.
+    ImageNet has a few turned photographs: a row.json of ImageNet without `turned_images` comes from before, and saw them as they lie.
+
+    Args:
+        digest: the hash of what it holds.
+        whole: whether of every byte; else of names and sizes.
+        paths: its images.
+    """
+    if headers.any_turned(paths):
+        digest.update(b"turned as EXIF says")
     found = digest.hexdigest()[:10]
     return BEFORE.get(found, found), "names and bytes" if whole else "names and sizes"
 

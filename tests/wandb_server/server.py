@@ -435,7 +435,7 @@ def file_stream(entity, project, name, body):
         run["state"] = "preempting"
     if body.get("complete"):
         run["exitcode"] = body.get("exitcode") or 0
-        failed = "preempted" if run["state"] == "preempting" else "failed"
+        failed = "preempted" if run["state"] == "preempting" else "killed" if run["stop"] else "failed"
         run["state"] = failed if run["exitcode"] else "finished"
     return {"exitcode": None, "limits": {}, "stopped": run["stop"]}
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from torchvision.transforms import v2
 
-from hbo import files
+from hbo import files, headers
 from hbo.config import Run
 from hbo.data import Data, audit, check
 from hbo.data.images import Images, whole
 from hbo.data.sampling import at_most_per_class, split
-from hbo.data.sources import Files, Source, check_headers
+from hbo.data.sources import Files, Source
 from hbo.errors import DataError
 from hbo.names import check_names
 from hbo.tasks import SETS
@@ -115,9 +115,9 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
     }
     paths = {part: [file for name in names for file in classes.get(name, [])] for part, classes in found.items()}
     every = [file for part in paths.values() for file in part]
-    check_headers(
-        every if len(every) <= files.MANY else [inside[0] for part in found.values() for inside in part.values() if inside]
-    )
+    all_of_them = len(every) <= files.MANY
+    looked_at = every if all_of_them else [inside[0] for part in found.values() for inside in part.values() if inside]
+    turns = dict(zip(map(os.fspath, looked_at), headers.headers_of(looked_at), strict=True))
     source = {
         part: Source(
             Files([os.fspath(file) for file in paths[part]]),
@@ -130,7 +130,8 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
     used = {os.path.dirname(file) for part in paths.values() for file in part}
     where = [root / evaluated] if reported else [root]
     odd = [audit.left_out(at, used, "an image lies in train/CLASS/ or val/CLASS/ itself") for at in where]
-    return audited(data, [(skipped, told), *odd, audit.classes_without(data.val.labels, names)])
+    odd = [(skipped, told), *odd, audit.exif(turns if all_of_them else None)]
+    return audited(data, [*odd, audit.classes_without(data.val.labels, names)])
 
 
 def audited(data: Data, odd: list[audit.Audit]) -> Data:

@@ -93,11 +93,12 @@ def look(root: Path | None, published: Counts | None = None) -> Look:
     if published and tuple(_count(root / part) for part in PARTS) == published:
         return None, PUBLISHED
     every = [(part, name, inside) for part in PARTS for name, inside in scan(root, part).items()]
-    contents, whole = files.contents(os.fspath(file) for *_, inside in every for file in inside)
+    paths = [os.fspath(file) for *_, inside in every for file in inside]
+    contents, whole = files.contents(paths)
     held, digest = iter(contents), sha256()
     for part, name, inside in every:
         digest.update(repr([(part, name, file.name, next(held)) for file in inside]).encode())
-    return digits(digest, whole)
+    return digits(digest, whole, paths)
 
 
 def _count(folder: Path) -> int:

@@ -5,7 +5,8 @@ An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, 
 VOC counts pixels from 1 and means the last one too; here a box is continuous: (xmin - 1, ymin - 1, xmax, ymax). What is
 wrong with a box has one rule each, is counted in the run's row and named there: a box that reaches outside its image is
 clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts.
-Everything else is refused: a missing file, a class that is unknown, a `<size>` that is not the image's.
+Everything else is refused: a missing file, a class that is unknown, a `<size>` that is not the image's. Of the published set,
+whose annotations nobody will mend, such a `<size>` is counted and named, and its boxes are taken as they are.
 """
 
 import math
@@ -27,8 +28,9 @@ from hbo import files
 from hbo.config import Run
 from hbo.data import Data, audit, check
 from hbo.data.sampling import seeded, split
-from hbo.data.sources import read_image, size_of
+from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError
+from hbo.headers import Header, header_of
 from hbo.names import same_name
 from hbo.tasks import SETS
 from hbo.tasks.detect import layout
@@ -47,11 +49,14 @@ class Annotated:
     """An image with its boxes as they are in its file, and what was wrong with them."""
 
     path: str
+    header: Header
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     difficult: list[bool] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    other_size: str = ""
+    """Why its `<size>` is not the image's."""
 
 
 class Boxes(Dataset):
@@ -126,8 +131,14 @@ def _beside_boxes(sample: Any) -> tuple[Tensor, Tensor]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, split_name: str, bad: Collection[str] = ()) -> list[Annotated]:
+def read(root: Path, split_name: str, bad: Collection[str] = (), published: bool = False) -> list[Annotated]:
     """The images of a split with their boxes, in the order of its list, but for those at the paths that are `bad`.
+
+    Args:
+        root: with Annotations/, JPEGImages/ and ImageSets/.
+        split_name: of a list.
+        bad: paths.
+        published: take annotations whose `<size>` is not their image's.
 
     Raises:
         DataError: a folder, list, image or annotation that is missing, or that cannot be read.
@@ -141,25 +152,27 @@ def read(root: Path, split_name: str, bad: Collection[str] = ()) -> list[Annotat
         )
     images = {name: paths[0] for name, paths in found.items()}
     names = [name for name in names if images.get(name) not in bad]
-    one = partial(_annotated, root, images)
+    one = partial(_annotated, root, images, published)
     with ThreadPoolExecutor(4) as pool:
         return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
 
 
-def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
+def _annotated(root: Path, images: dict[str, str], published: bool, name: str) -> Annotated:
     """One image with its annotation, each box checked against the image's own size."""
     path = root / "Annotations" / f"{name}.xml"
     if name not in images:
         raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
-    width, height = size_of(Path(images[name]))
+    header = header_of(images[name])
+    width, height = header.width, header.height
     try:
         tree = ElementTree.parse(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
         raise DataError(f"{path}: not XML that can be read ({error})") from None
-    check_size(path, tree, images[name], (width, height))
-    found = Annotated(images[name])
+    found = Annotated(images[name], header, other_size=other_size(path, tree, images[name], (width, height)))
+    if found.other_size and not published:
+        raise DataError(f"{found.other_size}; take the images that were annotated, or mend <size> and boxes")
     for thing in tree.iterfind("object"):
         label = same_name((thing.findtext("name") or "").strip())
         hard = (thing.findtext("difficult") or "0").strip()
@@ -187,13 +200,10 @@ def _annotated(root: Path, images: dict[str, str], name: str) -> Annotated:
     return found
 
 
-def check_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> None:
-    """Refuse an annotation whose `<size>` is not its image's: boxes that fit by chance would be elsewhere.
+def other_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> str:
+    """Why an annotation's `<size>` is not its image's, so that boxes that fit by chance would be elsewhere; nothing where it is.
 
     A side that is missing, empty or 0 says nothing, as some programs write it; the depth is not looked at.
-
-    Raises:
-        DataError: another size, or none that is a number.
     """
     said = [(tree.findtext(f"size/{side}") or "0").strip() or "0" for side in ("width", "height")]
     try:
@@ -201,13 +211,12 @@ def check_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> None
         if not all(map(math.isfinite, numbers)):
             raise ValueError
     except ValueError:
-        raise DataError(f"{path}: a <size> of {' x '.join(said)}, not two numbers") from None
+        return f"{path}: a <size> of {' x '.join(said)}, not two numbers"
     if all(number in (0, side) for number, side in zip(numbers, size, strict=True)):
-        return
-    how = "it is transposed; " if numbers == [*reversed(size)] else ""
-    raise DataError(
-        f"{path}: annotated at {' x '.join(said)}, where {Path(image).name} is {size[0]} x {size[1]} as its EXIF turns it; {how}take the"
-        " images that were annotated, or mend <size> and boxes"
+        return ""
+    how = "; it is transposed" if numbers == [*reversed(size)] else ""
+    return (
+        f"{path}: annotated at {' x '.join(said)}, where {Path(image).name} is {size[0]} x {size[1]} as its EXIF turns it{how}"
     )
 
 
@@ -250,7 +259,7 @@ def found_in(run: Run, reported: bool, known: list[str] | None) -> Found:
         {part: [path for at in those for path in layout.listed(*at)] for part, those in lists.items()} if run.skip_bad else {}
     )
     bad, facts, told = check.passed_over(run, listed)
-    train, val = ([image for at in lists[part] for image in read(*at, bad)] for part in ("train", "val"))
+    train, val = ([image for at in lists[part] for image in read(*at, bad, not one.by_folder)] for part in ("train", "val"))
     if one.by_folder:
         check_apart(root, train, val)
     return Found(train, val, known or (classes_of(train) if one.by_folder else CLASSES), bad, (facts, told))
@@ -277,22 +286,26 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
         rest, held = split([0] * len(train), run.holdout, salt="holdout")
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
-    faults = [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    odd = audited(run, train, val, bad) if SETS[run.data].by_folder and not reported else ({}, [])
-    facts = (
-        odd[0]
-        | skipped[0]
-        | {
-            "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
-            "val_boxes": sum(len(image.boxes) for image in val),
-            "difficult_boxes": sum(sum(image.difficult) for image in every),
-            "clipped_boxes": sum(len(image.clipped) for image in every),
-            "left_out_boxes": sum(len(image.left_out) for image in every),
-            "faults": faults[:NAMED],
-        }
-    )
+    faults = [text for image in every if (text := image.other_size)]
+    faults += [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
+    odd = [audited(run, train, val, bad)] if SETS[run.data].by_folder and not reported else []
+    others = [image.other_size for image in every if image.other_size]
+    odd += [audit.exif({image.path: image.header for image in every}), skipped]
+    if others:
+        odd.append(({}, [f"{len(others)} annotations name another size than their image's ({others[0]}); taken as they are"]))
+    facts = {name: value for found, _ in odd for name, value in found.items()} | {
+        "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
+        "val_boxes": sum(len(image.boxes) for image in val),
+        "difficult_boxes": sum(sum(image.difficult) for image in every),
+        "clipped_boxes": sum(len(image.clipped) for image in every),
+        "left_out_boxes": sum(len(image.left_out) for image in every),
+        "other_sizes": len(others),
+        "faults": faults[:NAMED],
+    }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
-    return Data(None if reported else make(train, True), make(val, False), classes, facts, odd[1] + skipped[1])
+    return Data(
+        None if reported else make(train, True), make(val, False), classes, facts, [line for _, lines in odd for line in lines]
+    )
 
 
 def audited(run: Run, train: list[Annotated], val: list[Annotated], bad: set[str]) -> audit.Audit:

@@ -91,7 +91,7 @@ def look(lists: Lists, published: tuple[int, ...] | None = None) -> Look:
     held, whole = files.contents(paths)
     for path, what in zip(paths, held, strict=True):
         digest.update(f"{os.path.basename(path)} {what}".encode())
-    return digits(digest, whole)
+    return digits(digest, whole, paths)
 
 
 def count(root: Path) -> tuple[int, int, int]:

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from torchvision.transforms import v2
 
-from hbo import files
+from hbo import files, headers
 from hbo.config import Run
 from hbo.data import Data, audit, check
 from hbo.data.images import Images
-from hbo.data.sources import Files, Source, check_headers
+from hbo.data.sources import Files, Source
 from hbo.errors import DataError
 from hbo.tasks import SETS
 from hbo.tasks.reid import layout
@@ -178,7 +178,8 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
             f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
             " take a smaller --batch or more --instances"
         )
-    check_headers([Path(one.path) for part in found[:3] for one in part])
+    images = [one.path for part in found[:3] for one in part]
+    turns = dict(zip(images, headers.headers_of(images), strict=True))
     number = {identity: i for i, identity in enumerate(found.identities)}
     labels = [number[one.identity] for one in found.train]
     train = None if reported else Sightings(found.train, labels, run, train=True)
@@ -189,7 +190,7 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
     odd = [audit.said_left_out(root, below, "an image lies in one of the three folders itself")]
     if one.by_folder and not reported:
         odd.append(audit.in_both(*([image.path for image in part] for part in (found.train, retrieved))))
-    odd.append((skipped, passed))
+    odd += [audit.exif(turns), (skipped, passed)]
     facts = {name: value for facts, _ in odd for name, value in facts.items()}
     told = [line for _, lines in odd for line in lines]
     return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts | facts, told)

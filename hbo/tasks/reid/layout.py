@@ -47,11 +47,12 @@ def look(root: Path, published: tuple[int, ...] | None = None) -> Look:
     if published and tuple(map(len, images.values())) == published:
         return None, PUBLISHED
     named = [(part, name) for part, found in images.items() for name in found]
-    held, whole = files.contents(os.path.join(root, part, name) for part, name in named)
+    paths = [os.path.join(root, part, name) for part, name in named]
+    held, whole = files.contents(paths)
     digest = sha256()
     for (part, name), what in zip(named, held, strict=True):
         digest.update(f"{part} {name} {what}\n".encode())
-    return digits(digest, whole)
+    return digits(digest, whole, paths)
 
 
 def count(root: Path) -> tuple[int, int, int]:

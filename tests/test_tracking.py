@@ -1,0 +1,83 @@
+"""What W&B's client would use is what `--wandb auto` uses: its mode, and a key wherever it keeps one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, call
+from services import wandb_server
+
+pytestmark = pytest.mark.slow
+MODE = "from hbo.config import resolve; from hbo.runs import tracking; print(tracking.mode(resolve(data='digits')))"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder and a client that nobody has logged in from."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def mode() -> str:
+    done = subprocess.run([sys.executable, "-c", MODE], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def wandb(*words: str, **more: str) -> None:
+    command = [sys.executable, "-m", "wandb", *words]
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ, **more})
+
+
+def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
+    """The server's address stands in the client's settings file then, and the key under its name and port."""
+    assert mode() == "offline"
+    with wandb_server(here) as env:
+        url = env["WANDB_BASE_URL"]
+        wandb("login", "--host", url, 40 * "a")
+        assert url.split("//")[1] in (here / "netrc").read_text()
+        assert mode() == "online"
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")  # another server, for which there is no key
+        assert mode() == "offline"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"WANDB_API_KEY": 40 * "a"}, "online"),
+        ({"WANDB_API_KEY": "short"}, "online"),  # which the client then refuses, by name
+        ({"WANDB_IDENTITY_TOKEN_FILE": "token"}, "online"),
+        ({"WANDB_API_KEY": 40 * "a", "WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "run"}, "online"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_the_environment_counts(here, monkeypatch, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert mode() == expected
+
+
+def test_what_was_switched_off_in_the_folder_counts(here, monkeypatch):
+    """`wandb offline` and `wandb disabled` write it into the folder's settings."""
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+    for word in ("offline", "disabled"):
+        wandb(word)
+        assert mode() == word
+
+
+def test_settings_that_the_client_cannot_read_are_an_error_in_one_line(here):
+    env = {"WANDB_BASE_URL": "garbage", "WANDB_MODE": None}
+    flags = ["--data", "digits", "--width", 0.1, "--epochs", 1, "--limit_batches", 1, "--threads", 1, "--out", here]
+    _, err = call("hbo.fit", *flags, env=env, expect=2)
+    assert err.splitlines()[-1].startswith("error: W&B's settings (WANDB_... or a settings file): ValidationError: ")
+    assert err.endswith("mend them, or take --wandb disabled\n")
+    assert "Traceback" not in err
