@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call, make_runs
 
-from hbo.analysis import csv_rows, results
+from hbo.analysis import csv_rows, results, sources
 from hbo.config import resolve
 from hbo.errors import UserError
 
@@ -142,6 +142,6 @@ def test_a_network_without_a_width_has_none_from_a_csv_too(tmp_path):
 
 def test_each_csv_of_a_folder_is_read_once(monkeypatch):
     read = []
-    monkeypatch.setattr(results, "lines_of", lambda path: read.append(path) or csv_rows.lines_of(path))
+    monkeypatch.setattr(sources, "lines_of", lambda path: read.append(path) or csv_rows.lines_of(path))
     results.load(ABLATIONS)
     assert len(read) == len(set(read)) == len(list(ABLATIONS.glob("*.csv")))

@@ -181,7 +181,8 @@ def main(argv: list[str] | None = None) -> None:
             print(said)
         else:
             print("\n\n".join([found[0].question(), *(part for study in found for part in _page(study))]))
-    raise SystemExit(status)
+    if status:
+        raise SystemExit(status)
 
 
 def _page(study: Study) -> list[str]:

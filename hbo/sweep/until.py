@@ -18,7 +18,7 @@ from hbo.analysis.question import Family
 from hbo.errors import UserError
 from hbo.sweep import asked, plan
 from hbo.sweep.plan import Entry
-from hbo.sweep.study import Study
+from hbo.sweep.study import Sweep
 
 MOST = 24  # seeds of an arm, unless asked otherwise
 LOOKS = (6, 10, 16, 24)  # numbers of seeds, where as many are the most
@@ -30,7 +30,7 @@ Line = tuple[Judged, int]  # and the place of the look that it is of; -1 before 
 class Sequential:
     """A study that grows."""
 
-    study: Study
+    study: Sweep
     """The sweep file."""
     runs: list[Entry]
     """Of all arms with all seeds up to the most."""
@@ -70,7 +70,7 @@ class Sequential:
         ]  # fmt: skip
 
 
-def opened(study: Study, looks: Sequence[int] | None, most: int | None) -> Sequential:
+def opened(study: Sweep, looks: Sequence[int] | None, most: int | None) -> Sequential:
     """The study with all the seeds that it may need.
 
     Args:
