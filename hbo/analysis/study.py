@@ -123,7 +123,7 @@ def _study(
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
     arms = list(rows.loc[done, "arm"].unique())
-    chosen = baseline if baseline is not None and baseline in arms else usual_arm(rows[done], arms)
+    chosen = baseline if baseline is not None and baseline in arms else usual_arm(rows[done])
     return Study(names, rows, curves, chosen, metric, which, asked, plan)
 
 
