@@ -86,6 +86,7 @@ def opened(args: Any):
     Raises:
         UserError: in the file or in a `--set`.
     """
+    from hbo.sweep.asked import check
     from hbo.sweep.plan import entries
     from hbo.sweep.study import read
 
@@ -107,7 +108,9 @@ def opened(args: Any):
         if value is not None and sets.setdefault(name, value) != value:
             raise UserError(f"--{flag} {value}: --set {name}={sets[name]} says otherwise; give one of them")
     study = read(args.file, sets, args.count, args.random_seed)
-    return study, entries(study)
+    runs = entries(study)
+    check(study, runs, sets)
+    return study, runs
 
 
 def plan(args: Any) -> int:
