@@ -60,6 +60,11 @@ def base(every: list[Identity]) -> str:
     return "; ".join(said)
 
 
+def protocol(one: Identity) -> str:
+    """Equal for two runs on the same data that are trained alike, whatever their networks and seeds; weights to start from are the network's."""
+    return identity.group(one, {*Run.BACKBONE, "seed", "backbone"}) + " pretrained" * ("backbone" in one)
+
+
 def usual(every: Sequence[Identity]) -> int:
     """The place of the arm that others are compared with unless one is named: k = 0, else the published switches, changed least."""
     k = [identity.value(one, "k") for one in every]

@@ -15,7 +15,7 @@ from typing import Any
 from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import rows
-from hbo.values import load
+from hbo.values import load, number
 from hbo.words import Parser
 
 
@@ -51,7 +51,24 @@ def parser() -> Parser:
         sub.add_argument("--devices_per_run", type=positive, help="The same as --set devices=M.")
         sub.add_argument("--threads", type=positive, help="The same as --set threads=T: CPU threads of a run.")
         if verb == "plan":
-            sub.add_argument("--json", action="store_true", help="Print JSON alone: an object a run.")
+            sub.add_argument(
+                "--json", action="store_true",
+                help="Print JSON alone: an object a run; with --detect or --freeze {runs, detect, frozen}.",
+            )  # fmt: skip
+            sub.add_argument(
+                "--detect", type=points, metavar="POINTS",
+                help="Say the seeds that find a difference of so many points of percent 4 times in 5, and what the file's own find.",
+            )  # fmt: skip
+            sub.add_argument(
+                "--sd", type=points, metavar="POINTS",
+                help="With --detect or --freeze: the deviation of a run. [of finished rows of the same data and protocol]",
+            )  # fmt: skip
+            sub.add_argument(
+                "--freeze", action="store_true",
+                help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
+            )  # fmt: skip
+            sub.add_argument("--looks", type=numbers, metavar="N,N,...", help="With --freeze: seeds at which verdicts may be read. [all]")
+            sub.add_argument("--max_seeds", type=positive, help="With --freeze: the most seeds of an arm. [the last look, else the file's]")
         if verb == "run":
             sub.add_argument(
                 "--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1."
@@ -71,6 +88,22 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return number
+
+
+def points(text: str) -> float:
+    """Points of percent, above 0 and below 100."""
+    found = number(text)
+    if found is None or not 0 < found < 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be points of percent, above 0 and below 100")
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """`6,10,16,24`."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers with commas between them, such as 6,10,16,24") from None
 
 
 def natural(text: str) -> int:
@@ -115,19 +148,32 @@ def opened(args: Any):
 
 def plan(args: Any) -> int:
     """`plan FILE`."""
+    from hbo.sweep import detect, freezing
     from hbo.sweep import plan as p
     from hbo.sweep.loading import bottleneck
     from hbo.sweep.pool import places
 
-    _, runs = opened(args)
+    if args.sd and not (args.detect or args.freeze):
+        raise UserError(f"--sd {args.sd:g}: is of --detect; add it, such as --detect 1.0")
+    if (args.looks or args.max_seeds) and not args.freeze:
+        raise UserError("--looks, --max_seeds: are of --freeze; add it, or leave them out")
+    study, runs = opened(args)
     p.price(runs)
     source = p.estimate(runs)
+    found = detect.detect(study, runs, args.detect, args.sd) if args.detect else None
+    beside, said = {}, []
+    if found:
+        beside["detect"], said = detect.as_dict(found, study), [detect.text(found)]
+    if args.freeze:
+        hoped = detect.expected(found) if found else {"sd": args.sd / 100, "from": "--sd"} if args.sd else {}
+        frozen = freezing.freeze(study, runs, args.looks, args.max_seeds, hoped)
+        beside["frozen"], said = frozen.content() | {"hash": frozen.hash}, [*said, freezing.said(frozen, freezing.path_of(runs))]
     if args.json:
-        print(p.as_json(runs))
+        print(p.as_json(runs, beside))
     else:
         slow = bottleneck(runs)
-        totals = p.totals(runs, args.workers or len(places(runs, None)), source)
-        print("\n\n".join([p.table(runs), totals]) + f"\n{slow}" * bool(slow))
+        totals = p.totals(runs, args.workers or len(places(runs, None)), source) + f"\n{slow}" * bool(slow)
+        print("\n\n".join([p.table(runs), totals, *said]))
     return 0
 
 
