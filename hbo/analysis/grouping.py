@@ -1,7 +1,9 @@
 """Which rows are judged together: the settings of a study, the arms within one, and the arm that the others are compared with."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Sequence
+from itertools import combinations
 from typing import Any
 
 from hbo.analysis import arms, results
@@ -66,3 +68,14 @@ def crossed(rows: Any, factors: list[str]) -> bool:
     """Whether every combination of the factors' values has runs."""
     values = [[str(identity.value(one, name)) for name in factors] for one in results.identities(rows)]
     return len({tuple(line) for line in values}) == math.prod(len(set(column)) for column in zip(*values, strict=True))
+
+
+def balanced(rows: Any, factors: list[str]) -> bool:
+    """Whether each value of a factor meets each of every other factor in as many arms, so that main effects are clear of each other."""
+    arms = {identity.group(one): one for one in results.identities(rows)}.values()
+    values = {name: [str(identity.value(one, name)) for one in arms] for name in factors}
+    for a, b in combinations(factors, 2):
+        met = Counter(zip(values[a], values[b], strict=True))
+        if len(met) < len(set(values[a])) * len(set(values[b])) or len(set(met.values())) > 1:
+            return False
+    return True

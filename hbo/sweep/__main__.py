@@ -1,6 +1,9 @@
-"""python -m hbo.sweep plan|run|status FILE: a W&B sweep file without a server.
+"""python -m hbo.sweep plan|run|status|design FILE: a W&B sweep file without a server.
 
 python -m hbo.sweep plan sweeps/contraction.yaml                    # keys, costs, states, hours
+python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that find a point of percent
+python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # what is judged, written down before the runs
+python -m hbo.sweep design fraction sweeps/factorial.yaml           # 54 runs of its 162
 python -m hbo.sweep run sweeps/contraction.yaml --set data=cifar10 --set data_dir=DIR
 python -m hbo.sweep run sweeps/table2.yaml --slurm partition=gpu,gpus=1,time=24:00:00
 python -m hbo.sweep status sweeps/contraction.yaml
@@ -23,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal n."""
     args = parser().parse_args(argv)
     with one_line(), files.one_look() if args.verb == "plan" else nullcontext():
-        status = {"plan": plan, "run": run, "status": show}[args.verb](args)
+        status = {"plan": plan, "run": run, "status": show, "design": design}[args.verb](args)
     raise SystemExit(status)
 
 
@@ -80,7 +83,23 @@ def parser() -> Parser:
                 "--slurm", metavar="KEY=VALUE,...",
                 help="Submit the runs as a SLURM job array: partition, time, gpus (of a run), cpus, mem, account, qos, constraint, parallel.",
             )  # fmt: skip
+    _add_design(verbs)
     return whole
+
+
+def _add_design(verbs: Any) -> None:
+    text = "Write a sweep file that runs a part of another one's combinations."
+    sub = verbs.add_parser("design", help=text, description=text)
+    sub.add_argument(
+        "kind", choices=("one_at_a_time", "leave_one_out", "fraction"),
+        help="Each other value alone; each field of the last values back at its first one; or a regular fraction of all, main effects apart.",
+    )  # fmt: skip
+    sub.add_argument("base", help="The sweep file that varies the fields, such as sweeps/factorial.yaml.")
+    sub.add_argument("--to", metavar="FILE", help="The file that is written. [BASE_KIND.yaml beside BASE]")
+    sub.add_argument(
+        "--from", dest="start", metavar="'FIELD=VALUE ...'",
+        help="Where one_at_a_time and leave_one_out start. [the first values; the last values]",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -174,6 +193,14 @@ def plan(args: Any) -> int:
         slow = bottleneck(runs)
         totals = p.totals(runs, args.workers or len(places(runs, None)), source) + f"\n{slow}" * bool(slow)
         print("\n\n".join([p.table(runs), totals, *said]))
+    return 0
+
+
+def design(args: Any) -> int:
+    """`design KIND BASE`."""
+    from hbo.sweep import drafting
+
+    print(drafting.write(args.kind, args.base, args.to, args.start)[1])
     return 0
 
 

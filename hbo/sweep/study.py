@@ -54,7 +54,7 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int |
 
 
 def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -> Study:
-    content = _load(path)
+    content = read_content(path)
     if unknown := [key for key in content if key not in KEYS and not str(key).startswith(NOTES)]:
         why = {
             "early_terminate": "only W&B's server ends runs early: use `wandb sweep`, or leave it out",
@@ -106,7 +106,12 @@ def _without_folder(row: dict[str, Any]) -> bool:
     return row.get("data_dir") is not None and one is not None and not one.takes_folder
 
 
-def _load(path: Path) -> dict[Any, Any]:
+def read_content(path: Path) -> dict[Any, Any]:
+    """The file's keys as they stand.
+
+    Raises:
+        UserError: no such file, bad YAML, or no mapping.
+    """
     try:
         text = path.read_text()
     except UnicodeDecodeError:
