@@ -88,14 +88,7 @@ class Judged:
     @property
     def sd(self) -> tuple[float, float, float]:
         """The standard deviation of a run (of a seed's own contrast, where paired), pooled over the arms, and its interval of 95 %."""
-        from scipy.stats import chi2
-
-        kept = sum(many - 1 for *_, many in self.arms)
-        if kept < 1:
-            return math.nan, math.nan, math.nan
-        sd = math.sqrt(math.fsum((many - 1) * sd**2 for _, sd, many in self.arms) / kept)
-        low, high = (sd * math.sqrt(kept / float(chi2.ppf(q, kept))) for q in (0.975, 0.025))
-        return sd, low, high
+        return pooled([(sd, many) for _, sd, many in self.arms])
 
     @property
     def detectable(self) -> tuple[float, float, float]:
@@ -119,6 +112,18 @@ class Judged:
 
     def _parts(self) -> list[tuple[float, float]]:
         return [(weight, sd) for weight, sd, _ in self.arms]
+
+
+def pooled(arms: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
+    """The standard deviation of a run, pooled over arms, each (sample deviation, runs), and its interval of 95 %; nan without any."""
+    from scipy.stats import chi2
+
+    kept = sum(many - 1 for _, many in arms)
+    if kept < 1:
+        return math.nan, math.nan, math.nan
+    sd = math.sqrt(math.fsum((many - 1) * sd**2 for sd, many in arms) / kept)
+    low, high = (sd * math.sqrt(kept / float(chi2.ppf(q, kept))) for q in (0.975, 0.025))
+    return sd, low, high
 
 
 def levels(lines: int, level: float = 0.95) -> Levels:

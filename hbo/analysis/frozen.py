@@ -28,6 +28,8 @@ class Frozen:
     level: float = 0.95
     expected: dict[str, Any] = field(default_factory=dict)
     """The deviation that was expected, and what the seeds were to find, where it was asked."""
+    finished: int = 0
+    """How many of the file's runs had finished by then."""
     commit: str | None = None
     when: str = ""
 
@@ -79,6 +81,24 @@ def read(source: str | Path, study: str) -> Frozen | None:
     return found
 
 
+def copy(source: str | Path, study: str, csv: Path) -> Path | None:
+    """Put the plan of a study beside its CSV, where it has one; the copy.
+
+    Raises:
+        UserError: another plan lies there.
+    """
+    plan, target = read(source, study), path_of(csv, study)
+    if plan is None:
+        return None
+    there = read(csv, study)
+    if there is not None and there.hash != plan.hash:
+        raise UserError(f"{target}: is another plan than {path_of(source, study)}; remove the one that was not followed")
+    if there is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(target, plan.text())
+    return target
+
+
 def differences(plan: Frozen, question: Question, metric: str, seeds: list[int], started: str | None) -> list[str]:
     """In what the study that is judged is not the one that was frozen; none where it is.
 
@@ -94,6 +114,8 @@ def differences(plan: Frozen, question: Question, metric: str, seeds: list[int],
     found += [f"{name}: {was[name]!r} was frozen, {now[name]!r} is judged" for name in was if was[name] != now[name]]
     if more := sorted(set(seeds) - set(plan.seeds)):
         found.append(f"seeds {', '.join(map(str, more))} were added to the {len(plan.seeds)} frozen")
-    if started and plan.when and started < plan.when:
+    if plan.finished:
+        found.append(f"it was frozen after {plan.finished} of {len(plan.keys)} runs had finished")
+    elif started and plan.when and started < plan.when:
         found.append(f"its first run started at {started}, before the plan was frozen")
     return found

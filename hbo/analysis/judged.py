@@ -95,14 +95,13 @@ class Study:
         samples, found = self.samples(metric), []
         sequential = self.plan if self.plan is not None and len(self.plan.looks) > 1 and metric in (None, self.metric) else None
         for family in self.families():
+            share = None if family.kind == "trend" else self.asked.share  # a margin is of a difference
             if family.primary and sequential:
                 each = contrasts.levels(len(family.contrasts), LEVEL)
-                at = looks.judge_at_looks(
-                    samples, family.contrasts, self.asked.share, sequential.looks, sequential.seeds, each
-                )  # fmt: skip
+                at = looks.judge_at_looks(samples, family.contrasts, share, sequential.looks, sequential.seeds, each)
                 found.append((family, [line for line, _ in at]))
             else:
-                found.append((family, contrasts.judge(samples, family.contrasts, self.asked.share)))
+                found.append((family, contrasts.judge(samples, family.contrasts, share)))
         return found
 
     def comparisons(self, metric: str | None = None) -> pd.DataFrame:

@@ -10,10 +10,14 @@ and `python -m hbo.analysis.study` takes the same words as flags. `versus` is on
     "k=2 against k=1"                      two arms; where a side names several, each with its partner: the arm that differs in
                                            the named fields alone, else the one of nearest multiply-adds, within 10 %
     "net"                                  a field that pairs arms: its default against its other values
+
+With `judge: effects` it names fields alone, and each is asked for its main effect: the mean over all arms of each value against
+that of the field's default. Where a factorial is run in part, arms have no partners, and this is what it can say.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -30,6 +34,7 @@ from hbo.words import did_you_mean, other_name
 NEAR = 0.1  # of multiply-adds, within which two arms have one budget
 AGAINST = re.compile(r"\s+against\s+")
 MACS = "macs"
+JUDGES = ("each", "mean", "trend", "effects")
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Question:
     """Who is compared; left out: every arm against the usual baseline."""
     margin: float | None = None
     """Points of percent below which a difference does not matter; left out: nothing is called equivalent."""
-    judge: Literal["each", "mean", "trend"] = "each"
-    """The primary lines: each comparison, their mean, or their trend. The others are exploratory."""
+    judge: Literal["each", "mean", "trend", "effects"] = "each"
+    """The primary lines: each comparison, their mean, their trend, or the fields' main effects. The others are exploratory."""
     trend: str | None = None
     """What the comparisons are ordered by: a field that is a number, or `macs` (by halvings of multiply-adds: positive where it grows as the budget shrinks)."""
 
@@ -67,7 +72,7 @@ class Family:
     """Contrasts that are judged together: a false alarm anywhere among them has at most 5 %."""
 
     kind: str
-    """each, mean or trend."""
+    """each, mean, trend or effects."""
     primary: bool
     contrasts: list[Contrast]
 
@@ -110,7 +115,7 @@ def _check(question: Question) -> None:
     Raises:
         UserError: a metric, field, value or trend that does not exist.
     """
-    choices = {"metric": (*COLUMNS, None), "judge": ("each", "mean", "trend"), "trend": (*_numeric(), MACS, None)}
+    choices = {"metric": (*COLUMNS, None), "judge": JUDGES, "trend": (*_numeric(), MACS, None)}
     for name, known in choices.items():
         value = getattr(question, name)
         if value not in known:
@@ -118,6 +123,10 @@ def _check(question: Question) -> None:
             raise UserError(f"primary.{name}={shown(value)}: choose from {', '.join(words)}{did_you_mean(str(value), words)}")
     if question.judge == "trend" and question.trend is None:
         raise UserError(f"primary.judge=trend: primary.trend has to say of what: {MACS}, or a field that is a number")
+    if question.judge == "effects" and not (question.versus and set(question.versus) <= field_types(Run).keys()):
+        raise UserError(
+            f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as [k, residual]"
+        )
     for one in question.versus:
         for side in AGAINST.split(one):
             if side.strip() not in field_types(Run):
@@ -163,11 +172,13 @@ def families(question: Question, arms: Sequence[Arm], baseline: str | None = Non
     Raises:
         UserError: a side names several arms of which one has no partner, or two; a trend over what does not vary.
     """
+    if question.judge == "effects":
+        return [Family("effects", True, [line for name in question.versus for line in _effects(name, arms)])]
     pairs = _pairs(question, arms, baseline)
     by_label = {arm.label: arm for arm in arms}
     each = [Contrast(f"{a} against {b}", {a: 1.0, b: -1.0}) for a, b in pairs]
     found = {"each": each}
-    several = len({b for _, b in pairs}) > 1
+    several = len({b for _, b in pairs}) > 1 and len(question.versus) == 1  # of one kind, so that a mean says something
     if len(pairs) > 1 and (several or question.judge == "mean"):
         weights = [(label, sign / len(pairs)) for pair in pairs for label, sign in zip(pair, (1, -1), strict=True)]
         found["mean"] = [Contrast(f"mean of {len(pairs)} differences", _summed(weights))]
@@ -230,6 +241,61 @@ def _matched(left: Sequence[Arm], right: Sequence[Arm], names: Sequence[str], sa
             raise UserError(f"primary.versus={said!r}: {arm.label} has {what}; name the pairs, 'A against B', one by one")
         found.append((arm.label, same[0].label))
     return found
+
+
+def _effects(name: str, arms: Sequence[Arm]) -> list[Contrast]:
+    """A field's main effects: the mean over the arms of each value against that of the default, else of the first.
+
+    None where the arms of its values differ in other fields too, on the whole: runs are missing, or the design confounds them.
+    """
+    ones = [arm.identity for arm in arms]
+    values = list({repr(value): value for value in (identity.value(one, name) for one in ones)}.values())
+    others = [other for other in identity.varying(ones) if other != name]
+    of_value = [[one for one in ones if identity.value(one, name) == value] for value in values]
+    mixes = [[Counter(repr(identity.value(one, other)) for one in part) for other in others] for part in of_value]
+    if any(mix != mixes[0] for mix in mixes):
+        return []
+    usual = getattr(Run, name) if getattr(Run, name) in values else values[0]
+    share = len(values) / len(arms)
+    weight = lambda arm, value: (
+        share * ((identity.value(arm.identity, name) == value) - (identity.value(arm.identity, name) == usual))
+    )
+    return [
+        Contrast(
+            f"{identity.say(name, value)} against {identity.say(name, usual)}",
+            {arm.label: weight(arm, value) for arm in arms if weight(arm, value)},
+        )
+        for value in values
+        if value != usual
+    ]
+
+
+def check_arms(question: Question, arms: Sequence[Arm]) -> None:
+    """Refuse a question that the arms of a sweep file do not answer, a word that is wrong before all.
+
+    Raises:
+        UserError: a side names no arm, a field does not vary, its main effect is confounded with others; or as `families`.
+    """
+    there = ", ".join(arm.label for arm in arms)
+    for one in question.versus:
+        if one.strip() in field_types(Run):
+            values = {repr(identity.value(arm.identity, one.strip())) for arm in arms}
+            if len(values) < 2:
+                raise UserError(f"primary.versus={one!r}: all arms have {one.strip()}={', '.join(values)}; there are: {there}")
+            if question.judge != "effects" and repr(usual := getattr(Run, one.strip())) not in values:
+                raise UserError(
+                    f"primary.versus={one!r}: no arm has the default, {identity.say(one.strip(), usual)}; name the sides, 'A against B'"
+                )
+            if question.judge == "effects" and not _effects(one.strip(), arms):
+                raise UserError(
+                    f"primary.versus={one!r}: the arms of its values differ in other fields too, so that it has no main effect of"
+                    " its own; run every combination, or `python -m hbo.sweep design fraction`"
+                )
+            continue
+        for side in AGAINST.split(one.strip()):
+            if not _named(_sides(side), arms):
+                raise UserError(f"primary.versus={one!r}: no arm of the file has {side}; there are: {there}")
+    families(question, arms)
 
 
 def _summed(weights: Sequence[tuple[str, float]]) -> dict[str, float]:

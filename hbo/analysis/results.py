@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from hbo import files
+from hbo.analysis import frozen
 from hbo.analysis.csv_rows import read_csv, to_csv
 from hbo.analysis.numbers import mean, plain
 from hbo.analysis.sources import CURVES, is_place
@@ -228,9 +229,10 @@ def main(argv: list[str] | None = None) -> None:
         table = load(source, *studies)
         if by_name:
             path = Path(args.to) / f"{args.source}.csv"
+            plan = frozen.copy(source, args.source, path)
             kept = save(table, curves(source, *studies), path)
             states = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
-            print(f"{path}: {states}" + f"; {kept} that were there already" * bool(kept), end="\n\n")
+            print(f"{path}: {states}" + f"; {kept} that were there already" * bool(kept) + f"; {plan}" * bool(plan), end="\n\n")
         print(to_csv(table).rstrip() if args.csv else "\n\n".join([markdown(summary(table)), *not_counted(numbered(table))]))
 
 

@@ -123,7 +123,7 @@ def _study(
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
     arms = list(rows.loc[done, "arm"].unique())
-    chosen = baseline if baseline is not None and baseline in arms else usual_arm(rows[done], arms)
+    chosen = baseline if baseline is not None and baseline in arms else usual_arm(rows[done])
     return Study(names, rows, curves, chosen, metric, which, asked, plan)
 
 
@@ -145,7 +145,7 @@ def add_arguments(parser: Parser) -> None:
         help="Who is compared: 'k=1', 'k=2 against k=1', or a field such as net. May be repeated. [the sweep file's primary]",
     )  # fmt: skip
     parser.add_argument("--margin", help="Points of percent below which a difference does not matter. [the sweep file's]")
-    parser.add_argument("--judge", help="The primary lines: each, mean or trend. [the sweep file's, else each]")
+    parser.add_argument("--judge", help="The primary lines: each, mean, trend or effects. [the sweep file's, else each]")
     parser.add_argument("--trend", help="What the comparisons are ordered by: a field, or macs. [the sweep file's]")
 
 

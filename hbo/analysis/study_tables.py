@@ -12,7 +12,7 @@ import pandas as pd
 
 from hbo.analysis import numbers, outliers, results, sentences, stats
 from hbo.analysis.crossed import crossed as over_seeds_and_images
-from hbo.analysis.grouping import base, crossed
+from hbo.analysis.grouping import balanced, base, crossed
 from hbo.analysis.numbers import ABSENT
 from hbo.analysis.printed import Table
 from hbo.analysis.stats import SHOWN
@@ -129,15 +129,16 @@ def images(study: Study) -> Table | None:
 
 
 def effects(study: Study) -> Table | None:
-    """Main effects and interactions, where at least two switches are crossed, and nothing else differs."""
+    """Main effects and interactions, where at least two switches are crossed, and nothing else differs; of a fraction the main effects."""
     factors = results.varying(study.done)
     switches = {f.name for f in fields(Block)}
     if len(factors) < 2 or not switches.issuperset(factors) or len(study.done) < 2 * len(study.arms):
         return None
-    if not crossed(study.done, factors):
+    whole = crossed(study.done, factors)
+    if not whole and not balanced(study.done, factors):
         return None
     try:
-        table = stats.effects(study.done, factors, study.metric)
+        table = stats.effects(study.done, factors, study.metric, order=2 if whole else 1)
     except UserError:  # runs without any spread: nothing moves
         return None
     shown = table.assign(
@@ -145,7 +146,12 @@ def effects(study: Study) -> Table | None:
         **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
         **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
     )
-    return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, ["Share: of all variation between runs."])
+    notes = ["Share: of all variation between runs."]
+    if not whole:
+        notes.append(
+            "A fraction of all combinations: interactions count as noise, and one that is aliased with a main effect as that effect."
+        )
+    return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
 
 
 def provenance(study: Study) -> Table:

@@ -1,6 +1,9 @@
-"""python -m hbo.sweep plan|run|status FILE: a W&B sweep file without a server.
+"""python -m hbo.sweep plan|run|status|design FILE: a W&B sweep file without a server.
 
 python -m hbo.sweep plan sweeps/contraction.yaml                    # keys, costs, states, hours
+python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that find a point of percent
+python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # what is judged, written down before the runs
+python -m hbo.sweep design fraction sweeps/factorial.yaml           # 54 runs of its 162
 python -m hbo.sweep run sweeps/contraction.yaml --set data=cifar10 --set data_dir=DIR
 python -m hbo.sweep run sweeps/table2.yaml --slurm partition=gpu,gpus=1,time=24:00:00
 python -m hbo.sweep status sweeps/contraction.yaml
@@ -15,7 +18,7 @@ from typing import Any
 from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import rows
-from hbo.values import load
+from hbo.values import load, number
 from hbo.words import Parser
 
 
@@ -23,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal n."""
     args = parser().parse_args(argv)
     with one_line(), files.one_look() if args.verb == "plan" else nullcontext():
-        status = {"plan": plan, "run": run, "status": show}[args.verb](args)
+        status = {"plan": plan, "run": run, "status": show, "design": design}[args.verb](args)
     raise SystemExit(status)
 
 
@@ -51,8 +54,33 @@ def parser() -> Parser:
         sub.add_argument("--devices_per_run", type=positive, help="The same as --set devices=M.")
         sub.add_argument("--threads", type=positive, help="The same as --set threads=T: CPU threads of a run.")
         if verb == "plan":
-            sub.add_argument("--json", action="store_true", help="Print JSON alone: an object a run.")
+            sub.add_argument(
+                "--json", action="store_true",
+                help="Print JSON alone: an object a run; with --detect or --freeze {runs, detect, frozen}.",
+            )  # fmt: skip
+            sub.add_argument(
+                "--detect", type=points, metavar="POINTS",
+                help="Say the seeds that find a difference of so many points of percent 4 times in 5, and what the file's own find.",
+            )  # fmt: skip
+            sub.add_argument(
+                "--sd", type=points, metavar="POINTS",
+                help="With --detect or --freeze: the deviation of a run. [of finished rows of the same data and protocol]",
+            )  # fmt: skip
+            sub.add_argument(
+                "--freeze", action="store_true",
+                help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
+            )  # fmt: skip
+        if verb in ("plan", "run"):
+            flag = {"plan": "--freeze", "run": "--until"}[verb]
+            sub.add_argument(
+                "--looks", type=numbers, metavar="N,N,...", help=f"With {flag}: seeds at which verdicts may be read."
+            )
+            sub.add_argument("--max_seeds", type=positive, help=f"With {flag}: the most seeds of an arm. [the last look]")
         if verb == "run":
+            sub.add_argument(
+                "--until", choices=("decided",),
+                help="Add seeds to the arms of open comparisons until all are decided, judged at --looks [6,10,16,24] alone.",
+            )  # fmt: skip
             sub.add_argument(
                 "--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1."
             )
@@ -63,7 +91,23 @@ def parser() -> Parser:
                 "--slurm", metavar="KEY=VALUE,...",
                 help="Submit the runs as a SLURM job array: partition, time, gpus (of a run), cpus, mem, account, qos, constraint, parallel.",
             )  # fmt: skip
+    _add_design(verbs)
     return whole
+
+
+def _add_design(verbs: Any) -> None:
+    text = "Write a sweep file that runs a part of another one's combinations."
+    sub = verbs.add_parser("design", help=text, description=text)
+    sub.add_argument(
+        "kind", choices=("one_at_a_time", "leave_one_out", "fraction"),
+        help="Each other value alone; each field of the last values back at its first one; or a regular fraction of all, main effects apart.",
+    )  # fmt: skip
+    sub.add_argument("base", help="The sweep file that varies the fields, such as sweeps/factorial.yaml.")
+    sub.add_argument("--to", metavar="FILE", help="The file that is written. [BASE_KIND.yaml beside BASE]")
+    sub.add_argument(
+        "--from", dest="start", metavar="'FIELD=VALUE ...'",
+        help="Where one_at_a_time and leave_one_out start. [the first values; the last values]",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:
@@ -71,6 +115,24 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return number
+
+
+def points(text: str) -> float:
+    """Points of percent, above 0 and below 100."""
+    found = number(text)
+    if found is None or not 0 < found < 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be points of percent, above 0 and below 100")
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """`6,10,16,24`."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text}: must be whole numbers with commas between them, such as 6,10,16,24"
+        ) from None
 
 
 def natural(text: str) -> int:
@@ -86,6 +148,7 @@ def opened(args: Any):
     Raises:
         UserError: in the file or in a `--set`.
     """
+    from hbo.sweep.asked import check
     from hbo.sweep.plan import entries
     from hbo.sweep.study import read
 
@@ -107,24 +170,50 @@ def opened(args: Any):
         if value is not None and sets.setdefault(name, value) != value:
             raise UserError(f"--{flag} {value}: --set {name}={sets[name]} says otherwise; give one of them")
     study = read(args.file, sets, args.count, args.random_seed)
-    return study, entries(study)
+    runs = entries(study)
+    check(study, runs, sets)
+    return study, runs
 
 
 def plan(args: Any) -> int:
     """`plan FILE`."""
+    from hbo.sweep import detect, freezing
     from hbo.sweep import plan as p
     from hbo.sweep.loading import bottleneck
     from hbo.sweep.pool import places
 
-    _, runs = opened(args)
+    if args.sd and not (args.detect or args.freeze):
+        raise UserError(f"--sd {args.sd:g}: is of --detect; add it, such as --detect 1.0")
+    if (args.looks or args.max_seeds) and not args.freeze:
+        raise UserError("--looks, --max_seeds: are of --freeze; add it, or leave them out")
+    study, runs = opened(args)
     p.price(runs)
     source = p.estimate(runs)
+    found = detect.detect(study, runs, args.detect, args.sd) if args.detect else None
+    beside, said = {}, []
+    if found:
+        beside["detect"], said = detect.as_dict(found, study), [detect.text(found)]
+    if args.freeze:
+        hoped = detect.expected(found) if found else {"sd": args.sd / 100, "from": "--sd"} if args.sd else {}
+        frozen = freezing.freeze(study, runs, args.looks, args.max_seeds, hoped)
+        beside["frozen"], said = (
+            frozen.content() | {"hash": frozen.hash},
+            [*said, freezing.said(frozen, freezing.path_of(runs))],
+        )
     if args.json:
-        print(p.as_json(runs))
+        print(p.as_json(runs, beside))
     else:
         slow = bottleneck(runs)
-        totals = p.totals(runs, args.workers or len(places(runs, None)), source)
-        print("\n\n".join([p.table(runs), totals]) + f"\n{slow}" * bool(slow))
+        totals = p.totals(runs, args.workers or len(places(runs, None)), source) + f"\n{slow}" * bool(slow)
+        print("\n\n".join([p.table(runs), totals, *said]))
+    return 0
+
+
+def design(args: Any) -> int:
+    """`design KIND BASE`."""
+    from hbo.sweep import drafting
+
+    print(drafting.write(args.kind, args.base, args.to, args.start)[1])
     return 0
 
 
@@ -149,10 +238,20 @@ def run(args: Any) -> int:
     """`run FILE`, here or on SLURM."""
     from hbo.sweep import pool, slurm
 
+    if (args.looks or args.max_seeds) and not args.until:
+        raise UserError("--looks, --max_seeds: are of --until decided; add it, or leave them out")
     study, runs = opened(args)
-    if args.slurm:
-        return slurm.submit(study, runs, args.slurm)
-    return pool.run(study, runs, args.workers, args.retries, args.max_failures)
+
+    def train(runs: list[Any]) -> int:
+        if args.slurm:
+            return slurm.submit(study, runs, args.slurm)
+        return pool.run(study, runs, args.workers, args.retries, args.max_failures)
+
+    if args.until is None:
+        return train(runs)
+    from hbo.sweep import until
+
+    return until.run(until.opened(study, runs, args.looks, args.max_seeds), train, submitted=bool(args.slurm))
 
 
 if __name__ == "__main__":

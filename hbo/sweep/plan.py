@@ -350,12 +350,12 @@ def totals(plan: list[Entry], workers: int, source: str) -> str:
     return f"{said}; {clock(sum(seconds))} left on one device{several} ({source})"
 
 
-def as_json(plan: list[Entry]) -> str:
-    """The plan for other programs: an object a run."""
+def as_json(plan: list[Entry], beside: Mapping[str, Any] | None = None) -> str:
+    """The plan for other programs: an object a run; where something stands beside it, an object with the runs under `runs`."""
     names = {f for entry in plan for f in entry.fields}
     objects = []
     for entry in plan:
         asked = asdict(entry.run) if entry.run else {name: entry.fields.get(name) for name in sorted(names)}
         known = {name: getattr(entry, name) for name in ("key", "macs", "params", "state", "seconds", "measured", "error")}
         objects.append(asked | known | {"step": entry.step, "of": entry.of})
-    return json.dumps(objects, indent=1)
+    return json.dumps({"runs": objects, **beside} if beside else objects, indent=1)

@@ -1,9 +1,10 @@
 """A sweep file in W&B's format, and the rows that W&B would run from it, in its order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hbo.analysis.question import Question, parse
 from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.sweep.parameters import MOST, distribution, draw, grid
@@ -11,7 +12,20 @@ from hbo.tasks import SETS
 from hbo.values import field_types, load, shown, whole
 from hbo.words import did_you_mean, other_name
 
-KEYS = ("name", "description", "program", "project", "entity", "method", "metric", "command", "run_cap", "parameters")
+KEYS = (
+    "name",
+    "description",
+    "program",
+    "project",
+    "entity",
+    "method",
+    "metric",
+    "primary",
+    "command",
+    "run_cap",
+    "parameters",
+)
+NOTES = "x-"  # how a key starts that is for readers alone: W&B passes over what it does not know, and so do we
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
 
 
@@ -22,6 +36,8 @@ class Sweep:
     path: Path
     method: str
     rows: list[dict[str, Any]]
+    primary: Question = field(default_factory=Question)
+    """What the study judges; W&B passes over the key."""
 
     @property
     def name(self) -> str:
@@ -50,8 +66,8 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int |
 
 
 def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -> Sweep:
-    content = _load(path)
-    if unknown := [key for key in content if key not in KEYS]:
+    content = read_content(path)
+    if unknown := [key for key in content if key not in KEYS and not str(key).startswith(NOTES)]:
         why = {
             "early_terminate": "only W&B's server ends runs early: use `wandb sweep`, or leave it out",
             "controller": "only for `wandb sweep`; leave it out",
@@ -93,7 +109,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         rows = draw(parameters, count, seed)
     if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
-    return Sweep(path, method, rows)
+    return Sweep(path, method, rows, parse(content["primary"]) if "primary" in content else Question())
 
 
 def _without_folder(row: dict[str, Any]) -> bool:
@@ -102,7 +118,12 @@ def _without_folder(row: dict[str, Any]) -> bool:
     return row.get("data_dir") is not None and one is not None and not one.takes_folder
 
 
-def _load(path: Path) -> dict[Any, Any]:
+def read_content(path: Path) -> dict[Any, Any]:
+    """The file's keys as they stand.
+
+    Raises:
+        UserError: no such file, bad YAML, or no mapping.
+    """
     try:
         text = path.read_text()
     except UnicodeDecodeError:

@@ -11,17 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hbo.analysis import contrasts, sentences
+from hbo.analysis import contrasts, frozen, sentences
 from hbo.analysis.contrasts import Judged, Levels
 from hbo.analysis.looks import judge_at_looks, levels_at
 from hbo.analysis.question import Family
 from hbo.errors import UserError
-from hbo.sweep import asked, plan
+from hbo.sweep import asked, freezing, plan
 from hbo.sweep.plan import Entry
 from hbo.sweep.study import Sweep
 
-MOST = 24  # seeds of an arm, unless asked otherwise
-LOOKS = (6, 10, 16, 24)  # numbers of seeds, where as many are the most
+LOOKS = (6, 10, 16, 24)  # numbers of seeds, unless asked otherwise
 OPEN = ("undecided", "too few")
 Line = tuple[Judged, int]  # and the place of the look that it is of; -1 before the first
 
@@ -70,32 +69,38 @@ class Sequential:
         ]  # fmt: skip
 
 
-def opened(study: Sweep, looks: Sequence[int] | None, most: int | None) -> Sequential:
-    """The study with all the seeds that it may need.
+def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int | None) -> Sequential:
+    """The study with all the seeds that it may need; its plan is frozen, where it was not before.
 
     Args:
         study: a grid whose `primary` says what is judged.
-        looks: numbers of seeds, rising; left out: 6, 10, 16, 24, as far as `most` goes.
-        most: seeds of an arm; left out: the last look, else 24.
+        runs: its own.
+        looks: numbers of seeds, rising; left out: those frozen, else 6, 10, 16, 24 as far as `most` goes.
+        most: seeds of an arm; left out: the last look.
 
     Raises:
-        UserError: looks that do not rise, or none of 2 seeds; a random sweep; nothing to compare.
+        UserError: a random sweep; nothing to compare; as `freezing.freeze`.
     """
-    looks, most = list(looks or [n for n in LOOKS if n < (most or MOST)]), most or (looks[-1] if looks else MOST)
-    looks += [most] * (looks[-1:] != [most])
-    if any(b <= a for a, b in zip([1, *looks], looks, strict=False)):
-        raise UserError(f"looks={','.join(map(str, looks))}: must rise, from 2 seeds at least to --max_seeds {most}")
     if study.method != "grid":
         raise UserError(f"{study.path}: method={study.method}: only a grid has arms of several seeds; take method: grid")
-    seeds = list(dict.fromkeys(int(row.get("seed", 0)) for row in study.rows))
-    seeds = (seeds + list(range(max(seeds) + 1, max(seeds) + 1 + most)))[:most]
+    path = freezing.path_of(runs)
+    before = frozen.read(path.parent.parent, path.parent.name)
+    if looks is None and most is None and before is not None:
+        looks = before.looks
+    elif looks is None:
+        most = most or LOOKS[-1]
+        looks = [*(n for n in LOOKS if n < most), most]
+    frozen_plan = freezing.freeze(study, runs, looks, most)
+    looks, seeds = frozen_plan.looks, frozen_plan.seeds
+    if before is None:
+        print(freezing.said(frozen_plan, path), file=sys.stderr)
     without = list(
         {
             repr(sorted(row.items(), key=str)): row for row in ({k: v for k, v in r.items() if k != "seed"} for r in study.rows)
         }.values()
     )
-    runs = plan.entries(replace(study, rows=[row | {"seed": seed} for row in without for seed in seeds]))
-    return Sequential(study, runs, looks, seeds, asked.primary(study, runs), asked.metric(study, runs))
+    grown = plan.entries(replace(study, rows=[row | {"seed": seed} for row in without for seed in seeds]))
+    return Sequential(study, grown, looks, seeds, asked.primary(study, grown), asked.metric(study, grown))
 
 
 def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: bool = False) -> int:

@@ -1,0 +1,99 @@
+"""What a sweep file asks (`primary`), held against the arms that its own rows make."""
+
+import math
+import sys
+from collections.abc import Collection
+
+from hbo.analysis import arms as names
+from hbo.analysis import question
+from hbo.analysis.question import Arm, Family
+from hbo.config import Run
+from hbo.errors import UserError
+from hbo.runs import rows
+from hbo.sweep import plan
+from hbo.sweep.plan import Entry
+from hbo.sweep.study import Sweep
+from hbo.tasks import TASKS
+
+MAKES_ARMS = {*Run.NETWORK, "match_macs", "variant", "resolution"}  # what arms differ in
+
+
+def arms(runs: list[Entry], costs: bool = True) -> list[Arm]:
+    """The arms of the runs that are valid, in their order.
+
+    Args:
+        runs: of a sweep file.
+        costs: count the multiply-adds of those that have none yet; else they may be nan.
+    """
+    if costs:
+        plan.price([own[0] for own in by_arm(runs).values() if own[0].macs is None])
+    return [
+        Arm(label, own[0].identity, math.nan if own[0].macs is None else float(own[0].macs))
+        for label, own in by_arm(runs).items()
+    ]
+
+
+def by_arm(runs: list[Entry]) -> dict[str, list[Entry]]:
+    """An arm's name -> its valid runs, one a seed."""
+    valid = [entry for entry in runs if entry.run is not None]
+    found: dict[str, list[Entry]] = {}
+    for label, entry in zip(names.names([entry.identity for entry in valid]), valid, strict=True):
+        found.setdefault(label, []).append(entry)
+    return found
+
+
+def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> None:
+    """Refuse a question that the file's arms do not answer: a typo would only show as too few runs, when all have finished.
+
+    Args:
+        study: the file.
+        runs: all of it.
+        replaced: what `--set` replaced: where that makes other arms, these may be a part of the study, and a warning does.
+
+    Raises:
+        UserError: a side without an arm, a pair without a partner, a metric that the task does not report.
+    """
+    try:
+        if any(entry.run for entry in runs):
+            metric(study, runs)
+            _check_arms(study, runs)
+    except UserError as error:
+        if study.method == "grid" and not MAKES_ARMS.intersection(replaced):
+            raise UserError(f"{study.path}: {error}") from None
+        print(f"warning: {study.path}: {error}", file=sys.stderr)
+
+
+def _check_arms(study: Sweep, runs: list[Entry]) -> None:
+    try:
+        question.check_arms(study.primary, arms(runs, costs=False))
+    except UserError:  # fields alone find no partner: multiply-adds may, and take seconds to count
+        question.check_arms(study.primary, arms(runs))
+
+
+def metric(study: Sweep, runs: list[Entry]) -> str:
+    """The column that is judged.
+
+    Raises:
+        UserError: the runs' task does not report it.
+    """
+    run = next(entry.run for entry in runs if entry.run)
+    asked = study.primary.metric or rows.main_metric(vars(run))
+    if asked not in (known := TASKS[run.task].columns):
+        raise UserError(f"primary.metric={asked}: runs that {run.task} report {', '.join(known)}")
+    return asked
+
+
+def primary(study: Sweep, runs: list[Entry]) -> Family:
+    """The lines that the study is judged by.
+
+    Raises:
+        UserError: the question does not fit the arms, or nothing is compared.
+    """
+    check(study, runs)
+    found = arms(runs)
+    baseline = found[names.usual([arm.identity for arm in found])].label if found else None
+    family = next(f for f in question.families(study.primary, found, baseline) if f.primary)
+    if not family.contrasts:
+        there = ", ".join(arm.label for arm in found)
+        raise UserError(f"{study.path}: nothing is compared: its arms are {there or 'none, as no run is valid'}")
+    return family
