@@ -120,7 +120,7 @@ def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: boo
             print(
                 f"look {look + 1} of {len(growing.looks)}, {n} seeds of each open arm: {len(todo)} runs to go", file=sys.stderr
             )
-            status = train(wanted)
+            status = train(todo)
             if submitted or status:
                 return status
         for entry in wanted:
