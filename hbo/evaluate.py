@@ -71,7 +71,6 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
             numbers.
     """
-    from hbo.data import check
     from hbo.data.sampling import EvalBatches, loader
     from hbo.runs import checkpoint, cluster
     from hbo.runs.trainer import make_trainer, prepare_process
@@ -91,7 +90,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     trained.load_into(task)
     trainer = make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
-    with check.advised(run):
+    with build.advised(run):
         trainer.validate(task, loader(data.val, batches, cluster.data_workers(run, data.val.in_memory)), verbose=False)
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
