@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from hbo import files
 from hbo.config import Run
 from hbo.data.sources import read_image
@@ -59,8 +61,6 @@ def images_of(folder: str, data: str | None) -> list[str]:
 
 def unreadable(paths: list[str]) -> dict[str, str]:
     """Those that cannot be decoded -> why, in words that name them; all are tried, behind a bar."""
-    from tqdm import tqdm
-
     parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
     found: dict[str, str] = {}
     with ThreadPoolExecutor(cluster.cores()) as pool, tqdm(total=len(paths), desc="check", unit="image", leave=False) as bar:

@@ -15,6 +15,7 @@ from typing import Any
 from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import rows
+from hbo.sweep.study import read
 from hbo.values import load
 from hbo.words import Parser
 
@@ -87,7 +88,6 @@ def opened(args: Any):
         UserError: in the file or in a `--set`.
     """
     from hbo.sweep.plan import entries
-    from hbo.sweep.study import read
 
     sets: dict[str, Any] = {}
     for text in args.sets:
