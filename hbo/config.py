@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
+import yaml
+
 from hbo import files, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
+from hbo.nets.size import width_for
 from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
 from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
@@ -305,8 +308,6 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
 
 def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The width, and its divisor, at which the network has `match_macs` million multiply-adds."""
-    from hbo.nets.size import width_for
-
     net, macs = values.get("net", Run.net), values["match_macs"]
     if net not in nets.TABLES:
         raise UserError(f"match_macs={macs}: {net} comes in one width; leave it out")
@@ -323,8 +324,6 @@ def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 def to_yaml(run: Run) -> str:
     """Flat YAML that `--config` reads back."""
-    import yaml
-
     return yaml.safe_dump(asdict(run), sort_keys=False)
 
 

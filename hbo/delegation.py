@@ -13,7 +13,11 @@ import re
 import typing
 import warnings
 from collections import Counter
+from importlib.metadata import version
 from typing import Any
+
+import torch
+from tqdm import tqdm
 
 from hbo.block import Block
 from hbo.errors import UserError, one_line
@@ -48,10 +52,6 @@ def table() -> dict[str, Any]:
     Raises:
         UserError: ExecuTorch is not installed.
     """
-    from importlib.metadata import version
-
-    from tqdm import tqdm
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own, of its own and of torch's parts
         try:
@@ -65,7 +65,6 @@ def table() -> dict[str, Any]:
 
 def delegated(mode: str) -> dict[str, Any]:
     """What XNNPACK takes of the deployed network with one mode of upsampling."""
-    import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
         XnnpackPartitioner,
     )

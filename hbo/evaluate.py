@@ -15,7 +15,9 @@ from typing import Any
 
 from hbo import config, flags
 from hbo.config import Run
+from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
+from hbo.runs import checkpoint, cluster
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,7 +56,6 @@ def main(argv: list[str] | None = None) -> None:
 def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
     """The lines of `hbo.predict` for a checkpoint of ours."""
     from hbo import predict
-    from hbo.runs import checkpoint
 
     out = Path(given.pop("out", "detections.png"))
     return predict.on_image(checkpoint.trained(path, given), image, out, score)
@@ -71,9 +72,6 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
             numbers.
     """
-    from hbo.data import check
-    from hbo.data.sampling import EvalBatches, loader
-    from hbo.runs import checkpoint, cluster
     from hbo.runs.trainer import make_trainer, prepare_process
     from hbo.tasks import TASKS, build
     from hbo.tasks.base import lost
@@ -91,7 +89,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     trained.load_into(task)
     trainer = make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
-    with check.advised(run):
+    with build.advised(run):
         trainer.validate(task, loader(data.val, batches, cluster.data_workers(run, data.val.in_memory)), verbose=False)
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:

@@ -17,12 +17,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from tqdm import tqdm
+
 from hbo import config, files, flags
 from hbo.config import Run
+from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.errors import DataError, UserError, one_line
+from hbo.runs import checkpoint
 
 OPSET = 23
 TOLERANCE = 1e-4  # of the largest logit
@@ -80,61 +87,97 @@ def export(
     Raises:
         UserError: what `hbo.evaluate` refuses; the file's logits are further than `TOLERANCE` from the module's.
     """
-    import torch
-
-    from hbo.deploy import deploy
-    from hbo.runs import checkpoint
-    from hbo.runs.trainer import prepare_process
-    from hbo.tasks.base import MEAN, STD
-    from hbo.tasks.classify.module import Classify
+    from hbo.deploy import deploy  # torchvision, for seconds
 
     if calibration < 1:
         raise UserError(f"calibration={calibration}: int8 needs at least one image to find its ranges")
     require()
-    path, run, num_classes, *_ = trained = checkpoint.trained(checkpoint_path, given)
-    if run.task != "classify":
-        raise UserError(f"checkpoint {path}: trained to {run.task}; only classifiers can be exported")
-    suffix = "-plain" * plain + "-int8" * int8 + ".onnx"
-    out = files.expanded(file) if file else path.with_name(path.stem + suffix)
-    if not out.parent.is_dir():
-        raise UserError(f"file={out}: no such folder as {out.parent}")
-    prepare_process(run)
-    task = Classify(run, num_classes, classes=trained.classes)
-    trained.load_into(task)
-    task = task.eval().requires_grad_(False)
+    trained = checkpoint.trained(checkpoint_path, given)
+    run, out = trained.run, _target(trained, file, "-plain" * plain + "-int8" * int8)
+    task = _task(trained)
     data, why = _data(trained, needed=int8, asked="data_dir" in given or "data" in given)
-
-    images = {"random, batch of 3": torch.randint(0, 256, (3, 3, run.resolution, run.resolution), dtype=torch.uint8)}
-    if data is not None:
-        images[f"real, {min(REAL, len(data.val))} images"] = _first(data.val, min(REAL, len(data.val)))
     model = to_onnx(task.net if plain else deploy(task.net), run.resolution)
     session = open_session(model.SerializeToString(), run.threads)
+    about: dict[str, Any] = {
+        "network": config.describe_net(run),
+        "checkpoint": trained.path.name,
+        "deployed": not plain,
+        "difference": _compared(session, task, data),
+        "real_images": min(REAL, len(data.val)) if data else 0,
+        "classes": trained.classes or trained.num_classes,
+    }
+    if why:
+        about["why_no_images"] = why
+    if int8:
+        model, facts = _int8(model, session, task, data, calibration)
+        about |= facts
+    _write(model, out, trained, about)
+    return out, about
+
+
+def _target(trained: checkpoint.Trained, file: str | None, suffix: str) -> Path:
+    """The file to write.
+
+    Raises:
+        UserError: the checkpoint is no classifier's, or there is no such folder.
+    """
+    path = trained.path
+    if trained.run.task != "classify":
+        raise UserError(f"checkpoint {path}: trained to {trained.run.task}; only classifiers can be exported")
+    out = files.expanded(file) if file else path.with_name(f"{path.stem}{suffix}.onnx")
+    if not out.parent.is_dir():
+        raise UserError(f"file={out}: no such folder as {out.parent}")
+    return out
+
+
+def _task(trained: checkpoint.Trained) -> Any:
+    """The trained classifier, ready to be evaluated."""
+    from hbo.runs.trainer import prepare_process  # Lightning, for seconds
+    from hbo.tasks.classify.module import Classify
+
+    prepare_process(trained.run)
+    task = Classify(trained.run, trained.num_classes, classes=trained.classes)
+    trained.load_into(task)
+    return task.eval().requires_grad_(False)
+
+
+def _compared(session: Any, task: Any, data: Any) -> dict[str, float]:
+    """Which images -> how far the file's logits for them are from the module's, over the largest.
+
+    Raises:
+        UserError: further than `TOLERANCE`.
+    """
+    side = task.run.resolution
+    images = {"random, batch of 3": torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8)}
+    if data is not None:
+        n = min(REAL, len(data.val))
+        images[f"real, {n} images"] = torch.stack([data.val[0, i][0] for i in range(n)])
     off = {kind: difference(session, task, some) for kind, some in images.items()}
     for kind, error in off.items():
         if not error <= TOLERANCE:  # which not-a-number is not
             raise UserError(
                 f"export: its logits for {kind}, are {error:.1e} of the largest off the module's; nothing was written"
             )
-    about: dict[str, Any] = {
-        "network": config.describe_net(run),
-        "checkpoint": path.name,
-        "deployed": not plain,
-        "difference": off,
-        "real_images": min(REAL, len(data.val)) if data else 0,
-        "classes": trained.classes or num_classes,
-    }
-    if why:
-        about["why_no_images"] = why
-    if int8:
-        assert data is not None
-        model = quantize(model, normalised(task, _seen_in_training(data.train, calibration, run)))
-        about |= {"calibration_images": min(calibration, len(data.train))}
-        about |= {"float": evaluate(session, task, data.val)}
-        about |= {"int8": evaluate(open_session(model.SerializeToString(), run.threads), task, data.val)}
-        about |= {"images": about["float"].pop("images"), "reported": run.data} | {
-            "int8": dict(list(about["int8"].items())[1:])
-        }
-    facts = {"mean": MEAN, "std": STD, "run": asdict(run), "classes": trained.classes or num_classes}
+    return off
+
+
+def _int8(model: Any, session: Any, task: Any, data: Any, calibration: int) -> tuple[Any, dict[str, Any]]:
+    """The quantised model, and what it costs in accuracy beside the one in single precision, whose session is given."""
+    run = task.run
+    quantised = quantize(model, normalised(task, _seen_in_training(data.train, calibration, run)))
+    about: dict[str, Any] = {"calibration_images": min(calibration, len(data.train))}
+    about["float"] = evaluate(session, task, data.val)
+    about["int8"] = evaluate(open_session(quantised.SerializeToString(), run.threads), task, data.val)
+    about["images"] = about["float"].pop("images")
+    del about["int8"]["images"]
+    return quantised, about | {"reported": run.data}
+
+
+def _write(model: Any, out: Path, trained: checkpoint.Trained, about: dict[str, Any]) -> None:
+    """The file, and its JSON with what is known of it; `about` gets the rest."""
+    from hbo.tasks.base import MEAN, STD
+
+    facts = {"mean": MEAN, "std": STD, "run": asdict(trained.run), "classes": trained.classes or trained.num_classes}
     for name, value in facts.items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     about |= {"bytes": len(model.SerializeToString()), "opset": OPSET, "versions": versions()}
@@ -142,7 +185,6 @@ def export(
     part.write_bytes(model.SerializeToString())
     os.replace(part, out)
     files.write_atomically(out.with_name(out.name + ".json"), json.dumps(about, indent=1) + "\n")
-    return out, about
 
 
 def require() -> None:
@@ -157,8 +199,6 @@ def require() -> None:
 
 def versions() -> dict[str, str]:
     """Of what made the file."""
-    from importlib.metadata import version
-
     return {name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")}
 
 
@@ -190,19 +230,8 @@ def _data(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
     return data, ""
 
 
-def _first(images: Any, n: int) -> Any:
-    """The first n images of a part, uint8 (n, 3, R, R)."""
-    import torch
-
-    return torch.stack([images[0, i][0] for i in range(n)])
-
-
 def _seen_in_training(images: Any, n: int, run: Run) -> Any:
     """The first n images of the run's first epoch, as training sees them, uint8 (n, 3, R, R)."""
-    import torch
-
-    from hbo.data.sampling import TrainBatches
-
     n = min(n, len(images))
     return torch.stack([images[item][0] for item in next(iter(TrainBatches(len(images), n, run.seed)))])
 
@@ -215,7 +244,6 @@ def normalised(task: Any, images: Any) -> Any:
 def to_onnx(net: Any, resolution: int) -> Any:
     """A network of (B, 3, R, R) as an ONNX model in memory, any B, checked by onnx."""
     import onnx
-    import torch
 
     image = torch.zeros(2, 3, resolution, resolution)
     program = torch.onnx.export(
@@ -251,9 +279,6 @@ def difference(session: Any, task: Any, images: Any) -> float:
     Raises:
         UserError: the task's own are no numbers.
     """
-    import numpy as np
-    import torch
-
     with torch.inference_mode():
         expected = task(images).numpy()
     if not np.isfinite(expected).all():
@@ -268,10 +293,6 @@ def evaluate(session: Any, task: Any, images: Any) -> dict[str, float]:
     Raises:
         UserError: its logits are no numbers.
     """
-    import torch
-    from tqdm import tqdm
-
-    from hbo.data.sampling import EvalBatches, loader
     from hbo.metrics import Outcomes, classification
     from hbo.tasks.base import lost
 

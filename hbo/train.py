@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 
 from hbo import config, files
 from hbo.config import Run
-from hbo.data import check
 from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.errors import DataError, plain
@@ -119,7 +118,7 @@ class TrainingSession:
         """
         train_loader, val_loader = self._loaders()
         try:
-            with check.advised(self.run):
+            with build.advised(self.run):
                 self.trainer.fit(self.task, train_loader, val_loader, ckpt_path=self.last if self.last.exists() else None)
                 if self.task.last_outcomes is None:  # taken up after its last epoch
                     self.trainer.validate(self.task, val_loader, verbose=False)

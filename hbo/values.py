@@ -18,6 +18,8 @@ from functools import cache
 from types import NoneType
 from typing import Any, Literal
 
+import yaml
+
 from hbo.errors import UserError
 from hbo.words import other_value
 
@@ -156,8 +158,6 @@ def load(source: str) -> Any:
     Raises:
         UserError: bad YAML, with its line.
     """
-    import yaml
-
     try:
         if source.lstrip().startswith("{"):
             try:
@@ -193,8 +193,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @cache
 def _loader() -> Any:
-    import yaml
-
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()

@@ -21,8 +21,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+from torch.utils.data import Dataset
+
 from hbo import config, flags
 from hbo.bench import turns
+from hbo.data import cache
 from hbo.data.sampling import TrainBatches, loader
 from hbo.tasks.build import open_data
 
@@ -57,9 +61,6 @@ def main(argv: list[str]) -> None:
 
 def data(run: config.Run) -> dict[str, Any]:
     """Images/s of each rival, a value a turn, their ratios to the first, and what the cache changes of the crops."""
-    import torch
-
-    from hbo.data import cache
     from hbo.tasks.base import MEAN, STD
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
@@ -102,7 +103,6 @@ def reference(run: config.Run, images: Any) -> Any:
         run: for the recipe.
         images: opened with a cache, so that they still know their files.
     """
-    from torch.utils.data import Dataset
     from torchvision import transforms as v1
 
     from hbo.data.sources import Files, Part

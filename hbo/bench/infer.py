@@ -25,6 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from tqdm import tqdm
+
 from hbo import config, files, flags
 from hbo.analysis import latency, results
 from hbo.bench import train, turns
@@ -90,7 +94,6 @@ def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str
 def infer(run: config.Run) -> dict[str, Any]:
     """Milliseconds an image of each rival, a value a turn, on each number of threads, and how far from the limit."""
     import onnxruntime
-    import torch
 
     from hbo import cost, export
     from hbo.deploy import deploy
@@ -175,8 +178,6 @@ def milliseconds(session: Any, image: Any, images: int = IMAGES) -> float:
 
 
 def _eager(net: Any, image: Any, threads: int) -> Callable[[], float]:
-    import torch
-
     net = net.to(memory_format=torch.channels_last)
     image = image.contiguous(memory_format=torch.channels_last)
 
@@ -193,7 +194,6 @@ def _eager(net: Any, image: Any, threads: int) -> Callable[[], float]:
 
 def _product() -> bytes:
     """A product of two square matrices as an ONNX model."""
-    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     from hbo.export import OPSET
@@ -209,8 +209,6 @@ def studies(names: list[str], source: str, to: Path) -> None:
     """Each network of these studies, deployed, one image on one thread, all in turns: `latency.csv`."""
     import onnxruntime
     import pandas as pd
-    import torch
-    from tqdm import tqdm
 
     from hbo import export
     from hbo.deploy import deploy

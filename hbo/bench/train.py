@@ -21,6 +21,7 @@ work on the machine disturbs less: take --threads 1. The rivals:
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+import torch.multiprocessing as processes
 from torch import nn
 
 from hbo import config, files, flags, nets
@@ -180,8 +183,6 @@ def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) ->
 
     Also CPU seconds an update, a value a turn, and from them `worth`: of each quick path and of `all` of them.
     """
-    import torch.multiprocessing as processes
-
     beside, left_out = rivals(run)
     if unknown := set(only or ()) - beside.keys():
         raise UserError(f"only={' '.join(sorted(unknown))}: choose from {', '.join(beside)}")
@@ -245,17 +246,12 @@ def _worth(cpu: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def _on_gpu(run: config.Run) -> bool:
-    import torch
-
     return torch.cuda.is_available() and run.accelerator != "cpu"
 
 
 def _serve(pipe: Any, rival: Contender) -> None:
     """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at the end its peak of memory."""
     import resource
-    import sys
-
-    import torch
 
     from hbo.runs.trainer import quieten
     from hbo.tasks.classify.module import Classify

@@ -7,14 +7,15 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from hbo.runs import rows
 from hbo.text import aligned
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
     """What each rival's call returns (a rate or a time), a value a turn; a first turn warms up and does not count."""
-    from tqdm import tqdm
-
     found: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in tqdm(range(turns + 1), desc="turns", leave=False):
         for name, measure in rivals.items():
@@ -31,8 +32,6 @@ def ratios(found: dict[str, list[float]], base: str) -> dict[str, list[float]]:
 
 def where() -> dict[str, Any]:
     """The machine, the versions and the code, for the JSON file."""
-    import torch
-
     return {"machine": rows.machine(), "torch": torch.__version__, "git": rows.git_commit()}
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from hbo import files
 from hbo.config import Run
@@ -201,8 +202,6 @@ def build(run: Run, folder: Path, content: Content) -> None:
     Raises:
         DataError: an image is broken, or there is no room.
     """
-    from tqdm import tqdm
-
     for left in folder.glob("pixels.part-*"):  # by one who was killed
         left.unlink()
     size, exact = content.size()

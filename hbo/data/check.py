@@ -8,16 +8,17 @@ Exit status 2 where there is one. A run reads headers before it trains, and the 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from hbo import files
 from hbo.config import Run
 from hbo.data.sources import read_image
-from hbo.errors import DataError, UnreadableError, one_line, plain
+from hbo.errors import DataError, one_line
 from hbo.runs import cluster
 from hbo.tasks import SETS
 from hbo.words import Parser
@@ -60,8 +61,6 @@ def images_of(folder: str, data: str | None) -> list[str]:
 
 def unreadable(paths: list[str]) -> dict[str, str]:
     """Those that cannot be decoded -> why, in words that name them; all are tried, behind a bar."""
-    from tqdm import tqdm
-
     parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
     found: dict[str, str] = {}
     with ThreadPoolExecutor(cluster.cores()) as pool, tqdm(total=len(paths), desc="check", unit="image", leave=False) as bar:
@@ -79,19 +78,6 @@ def _unreadable(paths: list[str]) -> dict[str, str]:
         except DataError as error:
             found[path] = " ".join(str(error).split())
     return found
-
-
-@contextmanager
-def advised(run: Run) -> Iterator[None]:
-    """Say of an image that cannot be read, beside its name, how all such images are found and passed over."""
-    try:
-        yield
-    except UnreadableError as error:
-        if SETS[run.data].load is not None:  # of a package
-            raise
-        raise UnreadableError(
-            f"{plain(error)}; python -m hbo.data.check {run.data_dir} lists every such image, --skip_bad N passes over at most N"
-        ) from None
 
 
 def passed_over(run: Run, parts: Mapping[str, list[str]]) -> tuple[set[str], dict[str, Any], list[str]]:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hbo.config import Run
 from hbo.errors import UserError
 
@@ -69,8 +71,6 @@ def quotas(root: Path = Path("/")) -> list[float]:
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, read as torch reads it: none after a -1 or a word."""
-    import torch
-
     there = torch.cuda.device_count()
     if os.environ.get("CUDA_VISIBLE_DEVICES") is None:
         return [str(i) for i in range(there)]

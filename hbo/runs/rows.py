@@ -1,5 +1,6 @@
 """A run is one row: OUT/STUDY/KEY/row.json. Tables are built from rows alone."""
 
+import base64
 import json
 import os
 import platform
@@ -12,6 +13,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from hbo import files
 from hbo.config import Run, checked, key_of, to_yaml
@@ -233,8 +237,6 @@ def machine() -> str:
 
 def device_name(trainer: Any) -> str:
     """The device that trained, as its maker names it."""
-    import torch
-
     root = trainer.strategy.root_device
     return torch.cuda.get_device_name(root) if root.type == "cuda" else root.type
 
@@ -254,17 +256,11 @@ def built(net: Any) -> dict[str, Any]:
 
 def correct(outcomes: Mapping[str, Any]) -> str:
     """Which images were classified rightly, in the order of their index: base64 of a bit each, to compare two runs by."""
-    import base64
-
-    import numpy as np
-
     return base64.b64encode(np.packbits(outcomes["prediction"] == outcomes["label"]).tobytes()).decode()
 
 
 def read_correct(path: Path) -> str:
     """`correct` of a saved outcomes.npz."""
-    import numpy as np
-
     with np.load(path, allow_pickle=False) as outcomes:
         return correct(outcomes)
 

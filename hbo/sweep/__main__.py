@@ -18,6 +18,7 @@ from typing import Any
 from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import rows
+from hbo.sweep.study import read
 from hbo.values import load, number
 from hbo.words import Parser
 
@@ -150,7 +151,6 @@ def opened(args: Any):
     """
     from hbo.sweep.asked import check
     from hbo.sweep.plan import entries
-    from hbo.sweep.study import read
 
     sets: dict[str, Any] = {}
     for text in args.sets:

@@ -11,8 +11,10 @@ from itertools import count
 
 from hbo import tasks
 from hbo.config import Run
+from hbo.data.sampling import loader
 from hbo.errors import UserError
 from hbo.runs import cluster
+from hbo.runs.cluster import data_workers
 from hbo.sweep import plan
 
 SAMPLE = 256  # files
@@ -62,8 +64,6 @@ def loading(run: Run) -> tuple[float, int]:
     Raises:
         UserError: the folder is not there.
     """
-    from hbo.data.sampling import loader
-    from hbo.runs.cluster import data_workers
     from hbo.tasks.classify.data import sample
 
     workers = data_workers(run, in_memory=False)

@@ -3,14 +3,19 @@
 import contextlib
 import json
 import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+
 from hbo import files, tasks
 from hbo.config import Run, key_of
 from hbo.errors import UserError
+from hbo.kernels import allocator
 from hbo.runs import identity, lock, rows
 from hbo.runs.identity import Identity
 from hbo.sweep.study import Sweep, resolved
@@ -245,15 +250,8 @@ def _written(row: dict[str, Any]) -> int:
 
 def calibrate(run: Run) -> float:
     """Seconds that training takes for an image of this run, on a device of this machine: some updates on made-up images."""
-    import time
-
-    import torch
-    import torch.nn.functional as F
-
     gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
     device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
-    from hbo.kernels import allocator
-
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads)
     allocator.keep_freed_memory()  # as `hbo.fit` does

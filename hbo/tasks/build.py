@@ -5,15 +5,18 @@ Each task's folder has `module` (network, make, cost) and `data` (opened); they 
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hbo.config import Run
-from hbo.data import Data, check
-from hbo.errors import DataError
+from hbo.data import Data
+from hbo.errors import DataError, UnreadableError, plain
 from hbo.nets.counting import Cost
 from hbo.runs import cluster
+from hbo.tasks import SETS
 
 if TYPE_CHECKING:
     from hbo.tasks.base import TaskModule
@@ -53,7 +56,7 @@ def open_data(run: Run, reported: bool = False, known: list[str] | None = None) 
             images for a batch; names the path and says what to do.
         UserError: the set has other classes than the known ones.
     """
-    with check.advised(run):
+    with advised(run):
         data = _of(run.task, "data").opened(run, reported, known)
     if cluster.is_first(run):
         for line in data.warnings:
@@ -63,6 +66,19 @@ def open_data(run: Run, reported: bool = False, known: list[str] | None = None) 
             f"batch={run.batch}: more than the {len(data.train)} training images of {run.data}; take --batch {len(data.train) // 2}"
         )
     return data
+
+
+@contextmanager
+def advised(run: Run) -> Iterator[None]:
+    """Say of an image that cannot be read, beside its name, how all such images are found and passed over."""
+    try:
+        yield
+    except UnreadableError as error:
+        if SETS[run.data].load is not None:  # of a package
+            raise
+        raise UnreadableError(
+            f"{plain(error)}; python -m hbo.data.check {run.data_dir} lists every such image, --skip_bad N passes over at most N"
+        ) from None
 
 
 def cost(run: Run, classes: int) -> Cost:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from tqdm import tqdm
 
 from hbo import files
 from hbo.config import Run
@@ -143,8 +144,6 @@ def read(root: Path, split_name: str, bad: Collection[str] = (), published: bool
     Raises:
         DataError: a folder, list, image or annotation that is missing, or that cannot be read.
     """
-    from tqdm import tqdm
-
     names, found = layout.names(root, split_name), layout.images(root)
     if twice := [found[name] for name in names if len(found.get(name, [])) > 1]:
         raise DataError(
