@@ -27,7 +27,7 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     if line.verdict == "equivalent":
         assert margin is not None
         aside = "; the difference is not zero, but too small to matter" * (line.low > 0 or line.high < 0)
-        within = f"[{points(line.within_low)}, {points(line.within_high)}] lies within {100 * margin:g} points"
+        within = f"[{points(line.within_low)}, {points(line.within_high)}] lies within {many(margin)}"
         return f"{start}: {verdict}, as {within} (two one-sided tests){aside}."
     if line.verdict != "undecided":
         return f"{start}: {verdict}."
@@ -77,6 +77,11 @@ def pairing(found: Pairing) -> str:
 def p_value(p: float) -> str:
     """`p = 0.02`, and never zero."""
     return "no p" if math.isnan(p) else "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def many(fraction: float) -> str:
+    """`1 point`, `2.5 points`."""
+    return f"{100 * fraction:g} point{'s' * (round(100 * fraction, 9) != 1)}"
 
 
 def points(fraction: float) -> str:

@@ -87,7 +87,7 @@ def differences(study: Study, metric: str | None = None) -> Table:
     ]
     if share is not None:
         notes.append(
-            f"Equivalent: the {2 * LEVEL - 1:.0%} interval lies within {100 * share:g} points (two one-sided tests at 5 %)."
+            f"Equivalent: the {2 * LEVEL - 1:.0%} interval lies within {sentences.many(share)} (two one-sided tests at 5 %)."
         )
     if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
         notes.append(
