@@ -113,12 +113,13 @@ def opened(args: Any):
 def plan(args: Any) -> int:
     """`plan FILE`."""
     from hbo.sweep import plan as p
+    from hbo.sweep import timing
     from hbo.sweep.loading import bottleneck
     from hbo.sweep.pool import places
 
     _, runs = opened(args)
     p.price(runs)
-    source = p.estimate(runs)
+    source = timing.estimate(runs)
     if args.json:
         print(p.as_json(runs))
     else:
