@@ -16,7 +16,6 @@ from hbo import files, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
-from hbo.nets.size import width_for
 from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
 from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
@@ -308,6 +307,8 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
 
 def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The width, and its divisor, at which the network has `match_macs` million multiply-adds."""
+    from hbo.nets.size import width_for  # torch's counter, for a third of a second
+
     net, macs = values.get("net", Run.net), values["match_macs"]
     if net not in nets.TABLES:
         raise UserError(f"match_macs={macs}: {net} comes in one width; leave it out")

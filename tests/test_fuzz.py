@@ -18,7 +18,7 @@ from hbo import cost, delegation, evaluate, export, flags
 from hbo.analysis import claims, detections, figures, floors, ranks, report, results, study, tables
 from hbo.bench.__main__ import main as bench
 from hbo.config import Run
-from hbo.sweep import loading, plan
+from hbo.sweep import loading, timing
 from hbo.sweep.__main__ import main as sweep
 
 NAMES = [f.name for f in fields(Run)]
@@ -129,7 +129,7 @@ def test_flags_and_configs(seed, tmp_path):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_sweep_files(seed, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "calibrate", lambda run: 1e-3)  # times a network
+    monkeypatch.setattr(timing, "calibrate", lambda run: 1e-3)  # times a network
     monkeypatch.setattr(loading, "bottleneck", lambda runs: "")
     draw = random.Random(100 + seed)
     for i in range(18):

@@ -14,7 +14,7 @@ from hbo.analysis.grouping import by_setting
 from hbo.config import Run, key_of, resolve
 from hbo.errors import UserError
 from hbo.runs import identity, rows
-from hbo.sweep import plan
+from hbo.sweep import plan, timing
 
 COMMITTED = [row for row, _ in results._read(str(ROOT / "ablations"), ())]
 ROWS = results.load(ROOT / "ablations", "contraction")
@@ -182,8 +182,8 @@ def test_a_plan_takes_the_time_of_the_same_run_alone(tmp_path):
         rows.write(rows.folder(first), row | change)
         entries = plan.entries(sweep)
         plan.price(entries)
-        assert words in plan.estimate(entries)
-        assert (entries[1].seconds == 77.0 + plan.START) == (not change)
+        assert words in timing.estimate(entries)
+        assert (entries[1].seconds == 77.0 + timing.START) == (not change)
 
 
 # ------------------------------------------------------------ settings

@@ -12,7 +12,7 @@ from hbo.analysis.report import page
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.runs import lock, rows
-from hbo.sweep import plan, slurm
+from hbo.sweep import plan, slurm, timing
 from hbo.sweep.__main__ import main as sweep
 from hbo.sweep.study import read
 from hbo.tasks.detect import layout
@@ -58,7 +58,7 @@ def test_a_row_that_is_none_is_named_and_nothing_else_stops(folder, content, cap
     assert str(second / "row.json") in said.err
     assert "Traceback" not in said.err
     plan.price(found)
-    plan._measured(found)
+    timing._measured(found)
     table = results.load(first.parents[1])
     assert list(table["key"]) == [first.name]
     assert len([line for line in capsys.readouterr().err.splitlines() if str(third) in line]) <= 1
@@ -188,7 +188,7 @@ def test_shadows_of_a_desktop_are_no_images_to_plan_by(tmp_path, capsys, monkeyp
 
     from hbo.sweep import loading
 
-    monkeypatch.setattr(plan, "calibrate", lambda run: 1e-3)
+    monkeypatch.setattr(timing, "calibrate", lambda run: 1e-3)
     monkeypatch.setattr(loading, "SECONDS", 0.01)
     root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 2, "b": 2})
     (root / "train" / "._a").mkdir()

@@ -11,7 +11,7 @@ from hbo import cost
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.runs import cluster, lock, rows
-from hbo.sweep import plan, slurm
+from hbo.sweep import plan, slurm, timing
 from hbo.sweep.__main__ import main
 from hbo.sweep.parameters import distribution, draw, grid
 from hbo.sweep.study import read
@@ -209,14 +209,14 @@ def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
     rows.write(rows.folder(first), row)
     found = plan.entries(study)
     plan.price(found)
-    said = plan.estimate(found)
+    said = timing.estimate(found)
     assert "rows of this machine" in said
     assert "calibration" not in said
-    assert [entry.seconds for entry in found] == [77.0, 77.0 + plan.START]
+    assert [entry.seconds for entry in found] == [77.0, 77.0 + timing.START]
     rows.write(rows.folder(first), row | {"machine": "another"})
     found = plan.entries(study)
     plan.price(found)
-    assert "calibration" in plan.estimate(found)
+    assert "calibration" in timing.estimate(found)
     assert second.key() == found[1].key
 
 

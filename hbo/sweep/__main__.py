@@ -177,7 +177,7 @@ def opened(args: Any):
 
 def plan(args: Any) -> int:
     """`plan FILE`."""
-    from hbo.sweep import detect, freezing
+    from hbo.sweep import detect, freezing, timing
     from hbo.sweep import plan as p
     from hbo.sweep.loading import bottleneck
     from hbo.sweep.pool import places
@@ -188,7 +188,7 @@ def plan(args: Any) -> int:
         raise UserError("--looks, --max_seeds: are of --freeze; add it, or leave them out")
     study, runs = opened(args)
     p.price(runs)
-    source = p.estimate(runs)
+    source = timing.estimate(runs)
     found = detect.detect(study, runs, args.detect, args.sd) if args.detect else None
     beside, said = {}, []
     if found:

@@ -15,7 +15,7 @@ from hbo.data.sampling import loader
 from hbo.errors import UserError
 from hbo.runs import cluster
 from hbo.runs.cluster import data_workers
-from hbo.sweep import plan
+from hbo.sweep import plan, timing
 
 SAMPLE = 256  # files
 SECONDS = 1.5  # of loading, after the workers have started
@@ -39,7 +39,7 @@ def bottleneck(runs: list[plan.Entry]) -> str:
         loaded, workers = loading(entry.run)
     except UserError as error:
         return f"loading was not timed: {error}"
-    return verdict(entry.run, loaded, 1 / plan.calibrate(entry.run), workers)
+    return verdict(entry.run, loaded, 1 / timing.calibrate(entry.run), workers)
 
 
 def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:

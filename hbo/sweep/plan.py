@@ -1,31 +1,21 @@
 """Every run of a study before anything starts: its key, what it costs, whether it is there, and how long it will take."""
 
-import contextlib
 import json
-import statistics
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
-import torch.nn.functional as F
 
 from hbo import files, tasks
 from hbo.config import Run, key_of
 from hbo.errors import UserError
-from hbo.kernels import allocator
-from hbo.runs import identity, lock, rows
+from hbo.runs import lock, rows
 from hbo.runs.identity import Identity
 from hbo.sweep.study import Sweep, resolved
 from hbo.tasks import build
 from hbo.text import aligned
 from hbo.values import whole
 
-START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
-EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
-CALIBRATION = 3.0  # seconds of updates, after the first
 UNFINISHED = ("missing", "unfinished", "interrupted", "failed")  # what `run` starts
 OVER = ("done", "invalid", "stopped")  # what takes no more time
 
@@ -178,107 +168,6 @@ def images(run: Run) -> tuple[int, int, int]:
     if run.limit_batches:
         train, val = (min(n, run.limit_batches * run.batch) for n in (train, val))
     return train, val, classes
-
-
-# ------------------------------------------------------------ time
-
-
-def estimate(plan: list[Entry]) -> str:
-    """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
-
-    Rows of this machine count, the same run but for its seed first, then any of the same size of input; without them,
-    some updates of one network are timed. Other networks are scaled by the numbers that they write.
-    """
-    todo = [entry for entry in plan if entry.run and entry.state not in OVER]
-    if not todo:
-        return "all measured"
-    sources = set()
-    known: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
-    for one, row in _measured(plan):
-        known.setdefault(_pace(row), []).append((identity.group(one), row))
-    rate: float | None = None  # seconds a number written, in training
-    for entry in todo:
-        run, written = entry.run, entry.written
-        assert run is not None
-        assert written is not None
-        near = known.get(_pace(vars(run)), [])
-        asked = identity.group(entry.identity)
-        same = [row["seconds"] for group, row in near if group == asked]
-        if same:
-            seconds = statistics.mean(same)
-            sources.add("rows of this machine")
-        else:
-            near = [(group, row) for group, row in near if row.get("activation_bytes") and row.get("elementwise") is not None]
-            if near:
-                speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
-                sources.add("rows of this machine, scaled by the numbers that a network writes")
-            else:
-                if rate is None:
-                    middle = sorted((e for e in todo if e.written), key=lambda e: e.written or 0)[len(todo) // 2]
-                    assert middle.run is not None
-                    assert middle.written is not None
-                    rate = calibrate(middle.run) / middle.written
-                speed = rate
-                sources.add("a calibration of some seconds, scaled by the numbers that a network writes")
-            train, val, _ = images(run)
-            seconds = run.all_epochs * (train + EVALUATION * val) * speed * written / run.world
-        left = 1 - entry.step / entry.of if entry.of else 1.0
-        entry.seconds = left * seconds + START
-    return "estimates, from " + "; ".join(sorted(sources))
-
-
-def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
-    """Finished rows of this machine, wherever the plan's runs lie, and what each is but for its seed."""
-    here = rows.machine()
-    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
-    found = [rows.sound(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
-    done = [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
-    return [(identity.of_row(row), row) for row in done]
-
-
-def _pace(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a network's images a second go by, besides the network: rows that share it can be scaled to each other."""
-    machine = ("threads", "accelerator", "devices", "num_nodes")  # results do not go by these
-    return tuple(
-        row.get(name, getattr(Run, name)) for name in (*machine, "precision", "channels_last", "compile", "resolution", "batch")
-    )
-
-
-def _written(row: dict[str, Any]) -> int:
-    return row["activation_bytes"] // 4 + row["elementwise"]
-
-
-def calibrate(run: Run) -> float:
-    """Seconds that training takes for an image of this run, on a device of this machine: some updates on made-up images."""
-    gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
-    device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.threads)
-    allocator.keep_freed_memory()  # as `hbo.fit` does
-    memory = torch.channels_last if run.channels_last else torch.contiguous_format
-    net = build.network(replace(run, seed=0), 10).to(device).to(memory_format=memory).train()  # pyright: ignore[reportCallIssue]
-    images = torch.randn(batch, 3, *run.size, device=device).contiguous(memory_format=memory)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    mixed = torch.autocast(device, dtype=torch.bfloat16 if "bf16" in run.precision else torch.float16)
-    seconds: list[float] = []
-    while len(seconds) < 3 or (sum(seconds) < CALIBRATION / 2 and len(seconds) < 50):
-        start = time.perf_counter()
-        net.zero_grad()
-        with contextlib.nullcontext() if run.precision == "32-true" else mixed:
-            out = net(images)
-            loss = F.cross_entropy(out, labels) if run.task == "classify" else torch.stack([part.mean() for part in out]).sum()
-        loss.backward()
-        with torch.no_grad():  # by hand: torch's optimizers first import its compiler, for seconds
-            for weight in net.parameters():
-                if weight.grad is not None:
-                    weight.sub_(weight.grad, alpha=0.01)
-        if gpu:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-        if sum(seconds) > CALIBRATION and len(seconds) > 1:
-            break
-    torch.set_num_threads(before)
-    return statistics.median(seconds[1:]) / batch
 
 
 # ------------------------------------------------------------ to read
