@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 COLUMNS, LINES = 8, 52  # of a float
 COLUMN, TEXT = 235.0, 490.0  # points: a column, and the text, of a journal's two-column page (3.25 in, 6.8 in)
-WORDS, HEAD, LEAST = 32, 16, 4  # letters a line of words, and of a head; columns of a float that goes on with another's
+WORDS, HEADS, LEAST = (
+    32,
+    (16, 12, 8),
+    4,
+)  # letters a line of words, and of a head; columns of a float that goes on with another's
 GAP, USUAL = 12.0, 4.25  # points of \footnotesize: between columns, a digit
 POINTS = dict.fromkeys(" .,:;'()[]|!ijlt", 2.7) | dict.fromkeys("mwMW±+=", 7.0) | dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ", 6.2)
 SPECIAL = {
@@ -47,7 +51,7 @@ def latex(table: "Table", label: str | None = None) -> str:
     if table.frame.empty:
         return f"% {caption}: no lines\n"
     cells, notes = _narrowed(cells, list(table.notes))
-    parts = [part for lines in _by_lines(cells) for part in _by_columns(lines)]
+    parts = min((_parts(cells, letters) for letters in HEADS), key=len)  # heads in more lines where that saves a float
     floats = []
     for i, part in enumerate(parts):
         own = f"tab:{label}" + f"-{i + 1}" * (i > 0)
@@ -98,6 +102,12 @@ def _narrowed(cells: Cells, notes: list[str]) -> tuple[Cells, list[str]]:
     return cells, notes
 
 
+def _parts(cells: Cells, letters: int) -> list[Cells]:
+    """What each float has, the heads in lines of so many letters."""
+    head = ["\n".join(_stacked(name, letters)) for name in cells[0]]
+    return [part for lines in _by_lines([head, *cells[1:]]) for part in _by_columns(lines)]
+
+
 def _by_lines(cells: Cells) -> list[Cells]:
     """Parts that fit a page, each with the head."""
     head, *body = cells
@@ -129,14 +139,14 @@ def _by_columns(cells: Cells) -> list[Cells]:
 def _width(columns: Sequence[Sequence[str]]) -> float:
     """Of a float, in points: the longest line of each column, and what stands between them."""
     points = lambda text: sum(POINTS.get(sign, USUAL) for sign in text[:WORDS])
-    return sum(max(map(points, [*_stacked(head), *column])) + GAP for head, *column in columns)
+    return sum(max(map(points, [*head.split("\n"), *column])) + GAP for head, *column in columns)
 
 
-def _stacked(head: str) -> list[str]:
-    """A column's head in lines of few letters."""
+def _stacked(head: str, letters: int) -> list[str]:
+    """A column's head in lines of so many letters, or of one word."""
     lines = [""]
     for word in re.split(r" (?!px|epochs|\|)", head):  # a unit stays with its number
-        if lines[-1] and len(lines[-1]) + len(word) > HEAD:
+        if lines[-1] and len(lines[-1]) + len(word) > letters:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines
@@ -147,7 +157,7 @@ def _float(cells: Cells, caption: str, label: str, notes: Sequence[str]) -> str:
     for head, *column in columns:
         side = "r" if all(map(is_number, column)) else "l"
         shape += side
-        lines = [escaped(line) for line in _stacked(head)]
+        lines = [escaped(line) for line in head.split("\n")]
         stack = rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + r"\end{tabular}"
         heads.append(lines[0] if len(lines) == 1 else stack)
     kind = "table" if _width(columns) <= COLUMN else "table*"
