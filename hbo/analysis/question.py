@@ -124,7 +124,9 @@ def _check(question: Question) -> None:
     if question.judge == "trend" and question.trend is None:
         raise UserError(f"primary.judge=trend: primary.trend has to say of what: {MACS}, or a field that is a number")
     if question.judge == "effects" and not (question.versus and set(question.versus) <= field_types(Run).keys()):
-        raise UserError(f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as [k, residual]")
+        raise UserError(
+            f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as [k, residual]"
+        )
     for one in question.versus:
         for side in AGAINST.split(one):
             if side.strip() not in field_types(Run):
@@ -255,7 +257,9 @@ def _effects(name: str, arms: Sequence[Arm]) -> list[Contrast]:
         return []
     usual = getattr(Run, name) if getattr(Run, name) in values else values[0]
     share = len(values) / len(arms)
-    weight = lambda arm, value: share * ((identity.value(arm.identity, name) == value) - (identity.value(arm.identity, name) == usual))
+    weight = lambda arm, value: (
+        share * ((identity.value(arm.identity, name) == value) - (identity.value(arm.identity, name) == usual))
+    )
     return [
         Contrast(
             f"{identity.say(name, value)} against {identity.say(name, usual)}",

@@ -148,7 +148,9 @@ def effects(study: Study) -> Table | None:
     )
     notes = ["Share: of all variation between runs."]
     if not whole:
-        notes.append("A fraction of all combinations: interactions count as noise, and one that is aliased with a main effect as that effect.")
+        notes.append(
+            "A fraction of all combinations: interactions count as noise, and one that is aliased with a main effect as that effect."
+        )
     return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
 
 

@@ -70,8 +70,12 @@ def parser() -> Parser:
                 "--freeze", action="store_true",
                 help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
             )  # fmt: skip
-            sub.add_argument("--looks", type=numbers, metavar="N,N,...", help="With --freeze: seeds at which verdicts may be read. [all]")
-            sub.add_argument("--max_seeds", type=positive, help="With --freeze: the most seeds of an arm. [the last look, else the file's]")
+            sub.add_argument(
+                "--looks", type=numbers, metavar="N,N,...", help="With --freeze: seeds at which verdicts may be read. [all]"
+            )
+            sub.add_argument(
+                "--max_seeds", type=positive, help="With --freeze: the most seeds of an arm. [the last look, else the file's]"
+            )
         if verb == "run":
             sub.add_argument(
                 "--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1."
@@ -122,7 +126,9 @@ def numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: must be whole numbers with commas between them, such as 6,10,16,24") from None
+        raise argparse.ArgumentTypeError(
+            f"{text}: must be whole numbers with commas between them, such as 6,10,16,24"
+        ) from None
 
 
 def natural(text: str) -> int:
@@ -186,7 +192,10 @@ def plan(args: Any) -> int:
     if args.freeze:
         hoped = detect.expected(found) if found else {"sd": args.sd / 100, "from": "--sd"} if args.sd else {}
         frozen = freezing.freeze(study, runs, args.looks, args.max_seeds, hoped)
-        beside["frozen"], said = frozen.content() | {"hash": frozen.hash}, [*said, freezing.said(frozen, freezing.path_of(runs))]
+        beside["frozen"], said = (
+            frozen.content() | {"hash": frozen.hash},
+            [*said, freezing.said(frozen, freezing.path_of(runs))],
+        )
     if args.json:
         print(p.as_json(runs, beside))
     else:

@@ -126,7 +126,10 @@ def _cost(by_arm: dict[str, list[Entry]], seeds: int | None, low: int | None, hi
     """So many seeds of every arm of the file."""
     if seeds is None:
         return Seeds(None, low, high, None, None)
-    took = [[e.seconds * e.run.world for e in own if e.run and e.seconds is not None and e.state != "running"] for own in by_arm.values()]
+    took = [
+        [e.seconds * e.run.world for e in own if e.run and e.seconds is not None and e.state != "running"]
+        for own in by_arm.values()
+    ]
     hours = seeds * sum(map(statistics.mean, took)) / 3600 if all(took) else None
     return Seeds(seeds, low, high, seeds * len(by_arm), hours)
 
@@ -202,7 +205,7 @@ def text(found: Detect) -> str:
         what += f" ({point(found.detectable[1])} to {point(found.detectable[2])})"
     lines = [["found 4 times in 5", "seeds an arm", "by the deviation's interval", "runs", "hours on one device"]]
     lines.append(_line(f"a difference of {point(found.difference)} points", found.find))
-    lines.append(_line(f"by the file's own seeds: {what}", found.own)[:2] + ["", *_line("", found.own)[3:]])
+    lines.append([*_line(f"by the file's own seeds: {what}", found.own)[:2], "", *_line("", found.own)[3:]])
     if found.equivalent is not None and found.margin is not None:
         lines.append(_line(f"equivalence within {point(found.margin)} points, of no difference", found.equivalent))
     return "\n".join([head, source, "", *aligned(lines, right=(1, 3, 4))])

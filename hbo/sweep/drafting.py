@@ -166,5 +166,7 @@ def _comment(kind: str, base: Base, made: Design, target: Path) -> list[str]:
         f"Regenerates: nothing of the paper; made by `python -m hbo.sweep design {kind} {base.study.path}`.",
         f"Cost: {runs} runs. `python -m hbo.sweep plan {target}` says how long they take here.",
     ]
-    wrapped = [line for text in paragraphs for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)]
+    wrapped = [
+        line for text in paragraphs for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
     return [f"# {line}\n" for line in [*wrapped, *rest]]

@@ -88,7 +88,9 @@ def _seeds(study: Study, runs: list[Entry]) -> list[int]:
 def _check_looks(study: Study, looks: list[int], most: int, own: int) -> None:
     said = ",".join(map(str, looks))
     if looks != sorted(set(looks)) or (len(looks) > 1 and looks[0] < 2):
-        raise UserError(f"--looks {said}: must be numbers of seeds from 2 on, each larger than the one before, such as 6,10,16,24")
+        raise UserError(
+            f"--looks {said}: must be numbers of seeds from 2 on, each larger than the one before, such as 6,10,16,24"
+        )
     if looks[-1] != most:
         raise UserError(f"--looks {said}: the last look must be at all {most} seeds of --max_seeds")
     if most < own:

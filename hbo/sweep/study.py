@@ -12,7 +12,19 @@ from hbo.tasks import SETS
 from hbo.values import field_types, load, shown, whole
 from hbo.words import did_you_mean, other_name
 
-KEYS = ("name", "description", "program", "project", "entity", "method", "metric", "primary", "command", "run_cap", "parameters")
+KEYS = (
+    "name",
+    "description",
+    "program",
+    "project",
+    "entity",
+    "method",
+    "metric",
+    "primary",
+    "command",
+    "run_cap",
+    "parameters",
+)
 NOTES = "x-"  # how a key starts that is for readers alone: W&B passes over what it does not know, and so do we
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
 
