@@ -10,7 +10,7 @@ from hbo.analysis import question
 from hbo.analysis.question import MACS, Arm, Family, Question
 from hbo.config import Run
 from hbo.errors import UserError
-from hbo.runs import rows
+from hbo.runs import identity, rows
 from hbo.sweep import plan
 from hbo.sweep.plan import Entry
 from hbo.sweep.study import Sweep
@@ -36,11 +36,12 @@ def arms(runs: list[Entry], costs: bool = True) -> list[Arm]:
 
 def by_arm(runs: list[Entry]) -> dict[str, list[Entry]]:
     """An arm's name -> its valid runs, one a seed."""
-    valid = [entry for entry in runs if entry.run is not None]
     found: dict[str, list[Entry]] = {}
-    for label, entry in zip(names.names([entry.identity for entry in valid]), valid, strict=True):
-        found.setdefault(label, []).append(entry)
-    return found
+    for entry in runs:
+        if entry.run is not None:
+            found.setdefault(identity.group(entry.identity), []).append(entry)
+    labels = names.names([own[0].identity for own in found.values()])
+    return dict(zip(labels, found.values(), strict=True))
 
 
 def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> None:
