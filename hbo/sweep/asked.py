@@ -3,10 +3,11 @@
 import math
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 
 from hbo.analysis import arms as names
 from hbo.analysis import question
-from hbo.analysis.question import Arm, Family
+from hbo.analysis.question import MACS, Arm, Family, Question
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.runs import rows
@@ -56,18 +57,22 @@ def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> No
     try:
         if any(entry.run for entry in runs):
             metric(study, runs)
-            _check_arms(study, runs)
+            _fitting(study.primary, runs)
     except UserError as error:
         if study.method == "grid" and not MAKES_ARMS.intersection(replaced):
             raise UserError(f"{study.path}: {error}") from None
         print(f"warning: {study.path}: {error}", file=sys.stderr)
 
 
-def _check_arms(study: Sweep, runs: list[Entry]) -> None:
+def _fitting(asks: Question, runs: list[Entry], costs: bool = False) -> list[Arm]:
+    """The arms, if they answer the question; multiply-adds take seconds to count, and are counted where partners go by them."""
+    asks = asks if costs or asks.trend != MACS else replace(asks, trend=None, judge=asks.judge if asks.judge != "trend" else "each")
+    found = arms(runs, costs)
     try:
-        question.check_arms(study.primary, arms(runs, costs=False))
-    except UserError:  # fields alone find no partner: multiply-adds may, and take seconds to count
-        question.check_arms(study.primary, arms(runs))
+        question.check_arms(asks, found)
+    except UserError:
+        question.check_arms(asks, found := arms(runs))
+    return found
 
 
 def metric(study: Sweep, runs: list[Entry]) -> str:
@@ -90,9 +95,10 @@ def primary(study: Sweep, runs: list[Entry]) -> Family:
         UserError: the question does not fit the arms, or nothing is compared.
     """
     check(study, runs)
-    found = arms(runs)
+    asks = study.primary if study.primary.judge == "trend" else replace(study.primary, trend=None)  # an exploratory one
+    found = _fitting(asks, runs, costs=asks.trend == MACS)
     baseline = found[names.usual([arm.identity for arm in found])].label if found else None
-    family = next(f for f in question.families(study.primary, found, baseline) if f.primary)
+    family = next(f for f in question.families(asks, found, baseline) if f.primary)
     if not family.contrasts:
         there = ", ".join(arm.label for arm in found)
         raise UserError(f"{study.path}: nothing is compared: its arms are {there or 'none, as no run is valid'}")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from hbo.analysis import results, stats
 from hbo.analysis.figures import budgets, differences, style
 from hbo.analysis.figures.style import GREY
-from hbo.analysis.grouping import crossed, labels
+from hbo.analysis.grouping import balanced, labels
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import Study
 from hbo.analysis.study_tables import LEVEL
@@ -81,7 +81,7 @@ def _series(ours: Any, switch: str) -> dict[str, Any]:
     alike = pd.Series(labels(ours, without=(switch,)), ours.index)
     series: dict[str, Any] = {str(name): group for name, group in ours.groupby(alike, sort=False)}
     names = results.varying(ours)
-    if len(series) > len(style.COLOURS) and crossed(ours, names):  # a factorial study: its main effect
+    if len(series) > len(style.COLOURS) and balanced(ours, names):  # a factorial study, or a fraction: its main effect
         return {f"over all {', '.join(_words(name) for name in names if name != switch)}": ours}
     return series
 
