@@ -70,11 +70,12 @@ def wandb_server(folder: Path) -> Iterator[Environment]:
         server.communicate()
 
 
-def new_sweep(folder: Path, env: Environment, **parameters: Any) -> str:
-    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID."""
+def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters: Any) -> str:
+    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID. `primary`: what the file asks."""
     parameters = {name: {"values" if isinstance(v, list) else "value": v} for name, v in parameters.items()}
     path = folder / f"{time.monotonic_ns()}.yaml"
-    path.write_text(yaml.safe_dump({"method": "grid", "command": COMMAND, "parameters": parameters}, sort_keys=False))
+    top = {"method": "grid", "command": COMMAND} | ({"primary": primary} if primary else {})
+    path.write_text(yaml.safe_dump(top | {"parameters": parameters}, sort_keys=False))
     done = subprocess.run(
         ["wandb", "sweep", "--project", "hbo", str(path)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
     )

@@ -18,6 +18,7 @@ from test_pool import LR, same
 
 from hbo.analysis import results
 from hbo.config import Run
+from hbo.sweep import drafting
 
 pytestmark = pytest.mark.slow
 FIELDS = {field.name for field in fields(Run)}
@@ -116,6 +117,35 @@ def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
     (file,) = out.parent.glob("*.yaml")
     call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'here'}", "--set", "k=[0,1,2,3]", "--workers", 2)
     same(out, tmp_path / "here")
+
+
+def test_wandb_sweep_takes_every_file_as_it_is(server, tmp_path):
+    """With what each asks, and with notes; and the files that are made of one of them. No word of a malformed file."""
+    files = sorted((ROOT / "sweeps").glob("*.yaml"))
+    for kind in drafting.KINDS:
+        files.append(drafting.write(kind, str(ROOT / "sweeps" / "factorial.yaml"), str(tmp_path / f"{kind}.yaml"))[0])
+    noted = tmp_path / "noted.yaml"
+    noted.write_text((ROOT / "sweeps" / "contraction.yaml").read_text() + "x-note: for readers\n")
+    files.append(noted)
+    assert all("primary" in path.read_text() for path in files)
+    code = "import sys\nfrom wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n    cli.main(['sweep', '--project', 'hbo', path], standalone_mode=False)"
+    done = subprocess.run(
+        ["python", "-c", code, *map(str, files)], env=server, cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Creating sweep with ID") == len(files)
+    assert "alformed" not in done.stderr
+
+
+def test_an_agent_runs_a_file_that_says_what_it_asks(server, tmp_path):
+    asks = {"metric": "top1", "versus": ["k=2 against k=1"], "margin": 1.0}
+    sweep = new_sweep(tmp_path, server, asks, **SHORT, out=str(tmp_path / "runs"), study="asked", k=[1, 2])
+    with started([*AGENT, sweep], server, tmp_path / "log") as agent:
+        assert with_patience(agent, 900) == 0, (tmp_path / "log").read_text()
+    found = rows(tmp_path / "runs")
+    assert sorted((row["k"], row["state"]) for row in found.values()) == [(1, "done"), (2, "done")]
+    for run in read_back(server, sweep=sweep.split("/")[-1]):
+        mirrors(run, found[run["summary"]["key"]])
 
 
 def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, grid, tmp_path):

@@ -151,12 +151,19 @@ def test_main_effects_are_means_over_all_arms():
     truth = {"k": 0.3, "residual": -0.2, "scheme": 0.7}
     for some in (combinations, [c for c in combinations if (c[0] == 2) ^ (not c[1]) ^ (c[2] == "uniform")]):
         arms = [Arm(str(c), {"k": c[0], "residual": c[1], "scheme": c[2]}, math.nan) for c in some]
-        value = {str((k, r, s)): truth["k"] * (k == 2) + truth["residual"] * (not r) + truth["scheme"] * (s == "uniform") for k, r, s in some}
+        value = {
+            str((k, r, s)): truth["k"] * (k == 2) + truth["residual"] * (not r) + truth["scheme"] * (s == "uniform")
+            for k, r, s in some
+        }
         asks = Question(versus=("k", "residual", "scheme"), judge="effects")
         check_arms(asks, arms)
         (family,) = families(asks, arms)
         assert (family.kind, family.primary) == ("effects", True)
-        assert [one.label for one in family.contrasts] == ["k=2 against k=1", "residual=False against residual=True", "scheme=uniform against scheme=release"]
+        assert [one.label for one in family.contrasts] == [
+            "k=2 against k=1",
+            "residual=False against residual=True",
+            "scheme=uniform against scheme=release",
+        ]
         found = [math.fsum(w * value[arm] for arm, w in one.weights.items()) for one in family.contrasts]
         assert found == pytest.approx(list(truth.values()))
         assert all(len(one.weights) == len(arms) for one in family.contrasts)

@@ -183,11 +183,27 @@ def test_the_plan_says_it_after_its_runs(tmp_path, capsys):
 
 
 def test_json_is_a_list_as_before_and_an_object_with_what_is_detected(tmp_path):
-    argv = ["plan", SWEEPS / "contraction.yaml", "--set", f"out={tmp_path}", "--set", "resolution=64", "--set", "epochs=20", "--json"]
+    argv = [
+        "plan",
+        SWEEPS / "contraction.yaml",
+        "--set",
+        f"out={tmp_path}",
+        "--set",
+        "resolution=64",
+        "--set",
+        "epochs=20",
+        "--json",
+    ]
     plain, with_it = (json.loads(call("hbo.sweep", *argv, *more)[0]) for more in ([], ["--detect", 1.0]))
     assert [run["key"] for run in plain] == [run["key"] for run in with_it["runs"]]
     found = with_it["detect"]
-    assert found["question"] == {"metric": "top1", "versus": ["k=2 against k=1", "k=2 against k=3"], "margin": 1.0, "judge": "each", "trend": None}
+    assert found["question"] == {
+        "metric": "top1",
+        "versus": ["k=2 against k=1", "k=2 against k=3"],
+        "margin": 1.0,
+        "judge": "each",
+        "trend": None,
+    }
     assert (found["difference"], found["power"], found["deviation"]["runs"]) == (0.01, 0.8, 48)
     assert found["find"]["low"] < found["find"]["seeds"] < found["find"]["high"]
     assert found["find"]["runs"] == 3 * found["find"]["seeds"]

@@ -85,7 +85,9 @@ def test_another_question_is_refused(tmp_path):
     freeze(*opened(tmp_path / "runs"))
     file = tmp_path / "contraction.yaml"
     file.write_text(FILE.read_text().replace("margin: 1.0", "margin: 3.0"))
-    with pytest.raises(UserError, match=r"another plan was frozen on .*: margin 1.0, now 3.0; .*remove the plan to freeze anew"):
+    with pytest.raises(
+        UserError, match=r"another plan was frozen on .*: margin 1.0, now 3.0; .*remove the plan to freeze anew"
+    ):
         freeze(*opened(tmp_path / "runs", file, **AS_COMMITTED))
 
 
@@ -107,7 +109,9 @@ def test_looks_that_are_none_are_refused(tmp_path, looks, most, said):
 
 def test_arms_of_different_seeds_are_refused(tmp_path):
     file = tmp_path / "tiny.yaml"
-    file.write_text('method: grid\nparameters: {data: {value: digits}, variant: {values: ["k=1 seed=0", "k=1 seed=1", "k=2 seed=0"]}}\n')
+    file.write_text(
+        'method: grid\nparameters: {data: {value: digits}, variant: {values: ["k=1 seed=0", "k=1 seed=1", "k=2 seed=0"]}}\n'
+    )
     with pytest.raises(UserError, match=r"k=1 has the seeds \[0, 1\], k=2 \[0\]; give all arms the same"):
         freeze(*opened(tmp_path / "runs", file))
 
@@ -153,7 +157,10 @@ def test_the_page_names_seeds_that_were_added(tmp_path):
 def test_the_page_names_runs_that_were_first(tmp_path):
     freeze(*opened(tmp_path))
     run_it(tmp_path, started="2020-01-01T00:00:00Z")
-    assert "its first run started at 2020-01-01T00:00:00Z, before the plan was frozen" in study.read("contraction", source=tmp_path).provision()
+    assert (
+        "its first run started at 2020-01-01T00:00:00Z, before the plan was frozen"
+        in study.read("contraction", source=tmp_path).provision()
+    )
 
 
 def test_a_plan_that_was_edited_is_refused(tmp_path):
@@ -203,7 +210,9 @@ def test_the_command_freezes_what_it_has_found(tmp_path, capsys):
         main([*argv, "--max_seeds", "16", "--looks", "6,10,16"])
     assert stop.value.code == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith(f"{tmp_path}/contraction/frozen.json, 16 seeds of each arm, looked at with 6, 10, 16 (hash {said['frozen']['hash']})")
+    assert last.endswith(
+        f"{tmp_path}/contraction/frozen.json, 16 seeds of each arm, looked at with 6, 10, 16 (hash {said['frozen']['hash']})"
+    )
     with pytest.raises(SystemExit) as stop:
         main([*argv, "--sd", "1.5"])
     assert stop.value.code == 2

@@ -66,7 +66,11 @@ def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> No
 
 def _fitting(asks: Question, runs: list[Entry], costs: bool = False) -> list[Arm]:
     """The arms, if they answer the question; multiply-adds take seconds to count, and are counted where partners go by them."""
-    asks = asks if costs or asks.trend != MACS else replace(asks, trend=None, judge=asks.judge if asks.judge != "trend" else "each")
+    asks = (
+        asks
+        if costs or asks.trend != MACS
+        else replace(asks, trend=None, judge=asks.judge if asks.judge != "trend" else "each")
+    )
     found = arms(runs, costs)
     try:
         question.check_arms(asks, found)
