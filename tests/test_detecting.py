@@ -13,7 +13,7 @@ from statsmodels.stats.power import TTestIndPower
 from hbo.analysis import judged, power, results
 from hbo.errors import UserError
 from hbo.sweep import detect as d
-from hbo.sweep import plan
+from hbo.sweep import plan, timing
 from hbo.sweep.__main__ import main
 from hbo.sweep.study import read
 
@@ -32,7 +32,7 @@ def opened(name, **overrides):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(plan, "calibrate", lambda run: 0.001)
+    monkeypatch.setattr(timing, "calibrate", lambda run: 0.001)
 
 
 @pytest.fixture

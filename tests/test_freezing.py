@@ -11,7 +11,7 @@ from hbo.analysis.results import main as results_main
 from hbo.config import key_of
 from hbo.errors import UserError
 from hbo.runs import identity
-from hbo.sweep import plan
+from hbo.sweep import plan, timing
 from hbo.sweep.__main__ import main
 from hbo.sweep.freezing import freeze
 from hbo.sweep.study import read
@@ -193,7 +193,7 @@ def test_results_copy_the_plan_beside_the_csv(tmp_path, capsys):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(plan, "calibrate", lambda run: 0.001)
+    monkeypatch.setattr(timing, "calibrate", lambda run: 0.001)
 
 
 @pytest.mark.usefixtures("quick")

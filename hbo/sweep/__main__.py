@@ -55,45 +55,51 @@ def parser() -> Parser:
         sub.add_argument("--devices_per_run", type=positive, help="The same as --set devices=M.")
         sub.add_argument("--threads", type=positive, help="The same as --set threads=T: CPU threads of a run.")
         if verb == "plan":
-            sub.add_argument(
-                "--json", action="store_true",
-                help="Print JSON alone: an object a run; with --detect or --freeze {runs, detect, frozen}.",
-            )  # fmt: skip
-            sub.add_argument(
-                "--detect", type=points, metavar="POINTS",
-                help="Say the seeds that find a difference of so many points of percent 4 times in 5, and what the file's own find.",
-            )  # fmt: skip
-            sub.add_argument(
-                "--sd", type=points, metavar="POINTS",
-                help="With --detect or --freeze: the deviation of a run. [of finished rows of the same data and protocol]",
-            )  # fmt: skip
-            sub.add_argument(
-                "--freeze", action="store_true",
-                help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
-            )  # fmt: skip
-        if verb in ("plan", "run"):
-            flag = {"plan": "--freeze", "run": "--until"}[verb]
-            sub.add_argument(
-                "--looks", type=numbers, metavar="N,N,...", help=f"With {flag}: seeds at which verdicts may be read."
-            )
-            sub.add_argument("--max_seeds", type=positive, help=f"With {flag}: the most seeds of an arm. [the last look]")
+            _add_plan(sub)
         if verb == "run":
-            sub.add_argument(
-                "--until", choices=("decided",),
-                help="Add seeds to the arms of open comparisons until all are decided, judged at --looks [6,10,16,24] alone.",
-            )  # fmt: skip
-            sub.add_argument(
-                "--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1."
-            )
-            sub.add_argument(
-                "--max_failures", type=positive, default=5, help="Start no more after so many failed runs. Default 5."
-            )
-            sub.add_argument(
-                "--slurm", metavar="KEY=VALUE,...",
-                help="Submit the runs as a SLURM job array: partition, time, gpus (of a run), cpus, mem, account, qos, constraint, parallel.",
-            )  # fmt: skip
+            _add_run(sub)
     _add_design(verbs)
     return whole
+
+
+def _add_plan(sub: Any) -> None:
+    sub.add_argument(
+        "--json",
+        action="store_true",
+        help="Print JSON alone: an object a run; with --detect or --freeze {runs, detect, frozen}.",
+    )
+    sub.add_argument(
+        "--detect", type=points, metavar="POINTS",
+        help="Say the seeds that find a difference of so many points of percent 4 times in 5, and what the file's own find.",
+    )  # fmt: skip
+    sub.add_argument(
+        "--sd", type=points, metavar="POINTS",
+        help="With --detect or --freeze: the deviation of a run. [of finished rows of the same data and protocol]",
+    )  # fmt: skip
+    sub.add_argument(
+        "--freeze", action="store_true",
+        help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
+    )  # fmt: skip
+    _add_looks(sub, "--freeze")
+
+
+def _add_run(sub: Any) -> None:
+    sub.add_argument(
+        "--until", choices=("decided",),
+        help="Add seeds to the arms of open comparisons until all are decided, judged at --looks [6,10,16,24] alone.",
+    )  # fmt: skip
+    _add_looks(sub, "--until")
+    sub.add_argument("--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1.")
+    sub.add_argument("--max_failures", type=positive, default=5, help="Start no more after so many failed runs. Default 5.")
+    sub.add_argument(
+        "--slurm", metavar="KEY=VALUE,...",
+        help="Submit the runs as a SLURM job array: partition, time, gpus (of a run), cpus, mem, account, qos, constraint, parallel.",
+    )  # fmt: skip
+
+
+def _add_looks(sub: Any, flag: str) -> None:
+    sub.add_argument("--looks", type=numbers, metavar="N,N,...", help=f"With {flag}: seeds at which verdicts may be read.")
+    sub.add_argument("--max_seeds", type=positive, help=f"With {flag}: the most seeds of an arm. [the last look]")
 
 
 def _add_design(verbs: Any) -> None:
@@ -196,10 +202,8 @@ def plan(args: Any) -> int:
     if args.freeze:
         hoped = detect.expected(found) if found else {"sd": args.sd / 100, "from": "--sd"} if args.sd else {}
         frozen = freezing.freeze(study, runs, args.looks, args.max_seeds, hoped)
-        beside["frozen"], said = (
-            frozen.content() | {"hash": frozen.hash},
-            [*said, freezing.said(frozen, freezing.path_of(runs))],
-        )
+        beside["frozen"] = frozen.content() | {"hash": frozen.hash}
+        said = [*said, freezing.said(frozen, freezing.path_of(runs))]
     if args.json:
         print(p.as_json(runs, beside))
     else:
