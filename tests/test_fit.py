@@ -1,4 +1,4 @@
-"""Runs in processes of their own: rows, resuming, signals, kills, the loss that is lost, two processes."""
+"""Runs in processes of their own: rows, resuming, signals, kills, the loss that is lost."""
 
 import json
 import os
@@ -233,61 +233,6 @@ def test_a_loss_that_is_lost_ends_the_run_and_stands_in_the_row(tmp_path):
     assert "Traceback" not in err
     if (folder / "last.ckpt").exists():
         assert all(t.isfinite().all() for k, t in weights(folder).items() if k.endswith("weight"))
-
-
-def test_two_processes_see_what_one_sees(tmp_path):
-    """The same global batch on one process and on two: the same images, and the same weights within float error where no
-    batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm the halves have their own
-    statistics, so HBONet's weights differ; its evaluation still counts each image once.
-    """
-    args = ["--data", "digits", "--epochs", 1, "--batch", 32, "--limit_batches", 12, "--lr", 0.01, "--threads", 1]
-    two = ["--devices", 2, "--strategy", "ddp", "--accelerator", "cpu"]
-    for net in ("timm:convnext_atto", "hbonet"):
-        for name, extra in (("one", ["--accelerator", "cpu"]), ("two", two)):
-            text, err = call("hbo.fit", *args, "--net", net, *extra, "--out", tmp_path / net[:4] / name)
-            assert text.count("row.json") == 1
-            assert "Traceback" not in err
-    for net in ("timm", "hbon"):
-        (one, folder_one), (both, folder_two) = (only_row(tmp_path / net / name) for name in ("one", "two"))
-        a, b = np.load(folder_one / "outcomes.npz"), np.load(folder_two / "outcomes.npz")
-        assert both["val_images_seen"] == one["val_images_seen"] == 12 * 32
-        np.testing.assert_array_equal(a["index"], b["index"])
-        np.testing.assert_array_equal(a["label"], b["label"])
-        assert one["key"] != both["key"]
-        if net == "timm":
-            for key, value in weights(folder_one).items():
-                torch.testing.assert_close(value, weights(folder_two)[key], rtol=1e-3, atol=1e-5)
-            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3, atol=1e-4)
-
-
-def test_two_processes_resume_exactly(tmp_path):
-    args = [
-        "--data",
-        "digits",
-        "--epochs",
-        2,
-        "--batch",
-        16,
-        "--width",
-        0.1,
-        "--threads",
-        1,
-        "--devices",
-        2,
-        "--accelerator",
-        "cpu",
-    ]
-    call("hbo.fit", *args, "--out", tmp_path / "whole")
-    process = start("hbo.fit", *args, "--out", tmp_path / "cut")
-    wait_for(lambda: list((tmp_path / "cut").glob("*/*/metrics.csv")), process)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM, err
-    call("hbo.fit", *args, "--out", tmp_path / "cut")
-    row, _ = only_row(tmp_path / "cut")
-    assert row["resumed_at"][0] % row["steps_per_epoch"], "taken at an epoch's end; the middle was not tested"
-    same_run(tmp_path / "whole", tmp_path / "cut", loss_rtol=1e-6)
 
 
 def test_evaluate_ours_and_the_releases(unbroken, tmp_path):

@@ -1,0 +1,152 @@
+"""A cache's file: found again by what the set holds, refused where it is stale or damaged, and never too large for its place."""
+
+import os
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_folder
+from test_cache import batches, files, linked, photographs
+
+from hbo.data import cache
+from hbo.errors import DataError, UserError
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path, monkeypatch):
+    """What is kept in memory is kept for the test alone."""
+    monkeypatch.setattr(cache, "MEMORY", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)
+
+
+def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
+    photographs(folder, tmp_path)
+    said = capsys.readouterr().err
+    assert "cache: 12 images of imagefolder" in said
+    before = [(path, path.stat().st_mtime_ns) for path in files(tmp_path)]
+    shutil.copytree(folder, tmp_path / "moved")  # with the times of its files
+    photographs(tmp_path / "moved", tmp_path, k=2, seed=5, epochs=3)
+    assert [(path, path.stat().st_mtime_ns) for path in files(tmp_path)] == before
+    photographs(folder, tmp_path, resolution=32)
+    assert len(files(tmp_path)) == 2 * len(before)
+
+
+@pytest.mark.parametrize("size", [64, 1000])
+def test_the_size_that_is_said_beforehand_is_the_size(folder, tmp_path, size, capsys):
+    images = photographs(folder, tmp_path, cache_size=size).train
+    assert f"cache: 12 images of imagefolder, {cache.gb(images.pixels.path.stat().st_size)}, into" in capsys.readouterr().err
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[-100:]
+    elif how == "pixels":
+        content[len(content) // 2] ^= 1
+    elif how == "index":
+        content[-3] ^= 1
+    elif how == "head":
+        content[:10] = b"0123456789"
+    elif how == "empty":
+        content.clear()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("how", "word"), [
+    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"), ("empty", "no cache"),
+])  # fmt: skip
+def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how, word):
+    path = photographs(folder, tmp_path).train.pixels.path
+    damage(path, how)
+    with pytest.raises(DataError, match=word) as error:
+        photographs(folder, tmp_path)
+    assert f"delete {path.parent}" in str(error.value)
+    shutil.rmtree(path.parent)
+    photographs(folder, tmp_path)
+
+
+def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
+    """As jobs make it on their local disks: `cp -r`."""
+    first = photographs(folder, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    for i, path in enumerate(sorted(copy.rglob("*.png"))):
+        os.utime(path, (1000 + i, 1000 + i))
+    capsys.readouterr()
+    again = photographs(copy, tmp_path)
+    assert "have other times" in capsys.readouterr().err
+    assert all(torch.equal(a, b) for a, b in zip(batches(first.train), batches(again.train), strict=True))
+    photographs(copy, tmp_path)
+    assert capsys.readouterr().err == ""  # it was read once
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    image = copy / "train" / "a" / "1.png"
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1
+    image.write_bytes(content)
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(copy, tmp_path)
+
+
+def test_another_set_of_the_same_names_sizes_and_times_is_refused(folder, tmp_path):
+    """As two archives give them that were packed with one time for all."""
+    one, two = (shutil.copytree(folder, tmp_path / name / "set") for name in ("one", "two"))
+    content = bytearray((two / "train" / "a" / "1.png").read_bytes())
+    content[-1] ^= 1
+    (two / "train" / "a" / "1.png").write_bytes(content)
+    for path in [*one.rglob("*.png"), *two.rglob("*.png")]:
+        os.utime(path, (1000, 1000))
+    photographs(one, tmp_path)
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(two, tmp_path)
+
+
+def test_a_stale_one_is_refused(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "set")
+    photographs(root, tmp_path)
+    image = root / "train" / "a" / "1.png"
+    content = bytearray(image.read_bytes())
+    content[-1] ^= 1  # written anew, as long as before
+    image.write_bytes(content)
+    os.utime(image, (1, 1))
+    with pytest.raises(DataError, match="stale, the images have changed"):
+        photographs(root, tmp_path)
+
+
+def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
+    """A resolution at which two thousand photographs would take more than this disk has."""
+    root = linked(tmp_path / "set", 2000, size=40)
+    free = shutil.disk_usage(tmp_path).free
+    side = int((1.3 * free / 3 / 2000) ** 0.5)
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))  # if it were written all the same, not for long
+    try:
+        with pytest.raises(
+            DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir"
+        ) as error:
+            photographs(root, tmp_path, resolution=side, crop="none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    needs = float(str(error.value).split("needs ")[1].split()[0])
+    assert needs == pytest.approx(1.3 * free / 1e9, rel=0.01)
+    assert not list((tmp_path / "caches").iterdir())
+
+
+def test_a_broken_image_is_named_and_nothing_is_left(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "set")
+    image = root / "train" / "b" / "2.png"
+    image.write_bytes(image.read_bytes()[:300])  # its header is whole
+    with pytest.raises(DataError, match=str(image)):
+        photographs(root, tmp_path)
+    assert not list((tmp_path / "caches").iterdir())
+
+
+def test_without_a_file_system_in_memory_ram_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MEMORY", tmp_path / "none")
+    with pytest.raises(UserError, match="take --cache disk"):
+        photographs(folder, tmp_path, "ram")
