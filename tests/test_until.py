@@ -146,3 +146,18 @@ def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
     ]
     assert tops[0] == tops[1]
     assert len(tops[0]) == 6
+
+
+def test_what_is_submitted_is_not_waited_for(file):
+    """With SLURM a call submits a look's runs and ends; the same call goes on once they are done."""
+    asked: list[list[plan.Entry]] = []
+
+    def submit(runs: list[plan.Entry]) -> int:
+        asked.append(runs)
+        return 0
+
+    for look, seeds in enumerate((6, 9)):
+        assert until.run(opened(file, [6, 9, 12]), submit, submitted=True) == 0
+        assert len(asked) == look + 1
+        assert {entry.run.seed for entry in asked[-1] if entry.run} == set(range(seeds)) - set(range(6 * look))
+        pretend(asked[-1])
