@@ -9,8 +9,6 @@ from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hbo import files
 from hbo.tasks.classify import layout
 from hbo.tasks.spec import NAMED, PUBLISHED, DataSet, Look
@@ -43,6 +41,7 @@ def look_at_elpv(_: Path | None) -> Look:
 
 def digits(run: Any) -> Parts:
     """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is reported."""
+    import torch
     from sklearn.datasets import load_digits
 
     from hbo.data.sampling import split
@@ -57,6 +56,8 @@ def digits(run: Any) -> Parts:
 
 def cifar(run: Any) -> Parts:
     """Torchvision's."""
+    import torch
+
     from hbo.data.sources import Source, Stack
     from hbo.tasks.classify.data import torchvision_set
 
@@ -90,6 +91,8 @@ def fetch_imagenette(run: Any) -> None:
 
 def fake(run: Any) -> Parts:
     """Random images of the run's resolution, with random labels: for tests and timing; there is nothing to learn."""
+    import torch
+
     from hbo.data.sources import Source, Stack
 
     generator = torch.Generator().manual_seed(0)
