@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT, call, make_folder, make_runs, only_row
 
 from hbo.analysis import numbers, published, report, results, study, tables
-from hbo.analysis.grouping import LONG, base, full_labels, labels
+from hbo.analysis.arms import LONG
+from hbo.analysis.grouping import base, full_labels, labels
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.runs import identity, naming

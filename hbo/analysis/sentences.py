@@ -20,7 +20,7 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     if line.verdict == "too few":
         return f"{line.label}: {runs}, too few to judge; 2 of each arm are needed."
     if line.se == 0:
-        return f"{line.label}: {points(line.difference)} points of {name} on {runs}; nothing varies, so that other seeds are anyone's guess."
+        return f"{line.label}: {points(line.difference)} points of {name} on {runs}; nothing varies, so that these runs do not say what could have been found."
     start = f"{line.label}: {points(line.difference)} points [{points(line.low)}, {points(line.high)}] of {name}"
     start += f", {p_value(line.p_adjusted)}"
     verdict = f"{line.verdict} on {runs}" if line.n[0] < FEW else line.verdict

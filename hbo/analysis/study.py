@@ -115,8 +115,10 @@ def _study(
 ) -> Study:  # fmt: skip
     """The study of one setting; a baseline that is another setting's leaves this one its usual."""
     done = rows["state"] == "done"
-    metric = metric or asked.metric or main_metric(rows[done].iloc[0])
-    if metric not in rows or rows.loc[done, metric].isna().all():
+    has = lambda name: name in rows and rows.loc[done, name].notna().any()
+    if metric is None:  # a study that stands beside may be of another task, which the question does not know
+        metric = asked.metric if asked.metric and has(asked.metric) else main_metric(rows[done].iloc[0])
+    if not has(metric):
         raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
     results.arms(rows[done])  # refuses a seed twice
     rows = results.numbered(rows, metric).assign(arm="").reset_index(drop=True)

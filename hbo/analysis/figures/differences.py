@@ -36,16 +36,17 @@ def forest(
         raise UserError("forest: the frame has no row")
     lines: list[dict[str, Any]] = frame.to_dict("records")
     with style.styled():
-        figure = style.new(0.75 + 0.26 * len(lines))
+        narrow = style.is_narrow()  # labels in two lines each
+        figure = style.new((0.95 if narrow else 0.75) + (0.36 if narrow else 0.26) * len(lines))
         axes = figure.add_subplot()
         axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
         xlabel = f"difference in {metric_name}, points"
         if margin is not None:
-            xlabel += f"; shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
+            xlabel += f";{chr(10) if narrow else ' '}shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
             axes.axvspan(-100 * margin, 100 * margin, color="#BBBBBB", alpha=0.35, lw=0, zorder=0)
         for y, line in enumerate(lines):
             _line(axes, y, line, _look(str(line["label"]), arms))
-        axes.set_yticks(range(len(lines)), [str(line["label"]) for line in lines])
+        axes.set_yticks(range(len(lines)), [_label(line, narrow) for line in lines])
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
@@ -57,6 +58,10 @@ def forest(
         beside.tick_params(axis="y", length=0)
         beside.spines["right"].set_visible(False)
     return figure
+
+
+def _label(line: dict[str, Any], narrow: bool) -> str:
+    return str(line["label"]).replace(" against ", "\nagainst ") if narrow else str(line["label"])
 
 
 def _line(axes: Any, y: float, line: dict[str, Any], look: style.Look) -> None:
