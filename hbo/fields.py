@@ -32,7 +32,7 @@ class Training:
     download: bool = False
     """Allow cifar10, cifar100 and imagenette to be downloaded into --data_dir."""
     cache: Literal["none", "ram", "disk"] = "none"
-    """Checkpointing the images decoded in one file that all workers and runs share: disk in --cache_dir, ram in /dev/shm; until it is deleted."""
+    """Keep the images decoded in one file that all workers and runs share: disk in --cache_dir, ram in /dev/shm; until it is deleted."""
     cache_dir: str | None = None
     """Folder of --cache disk. Left out: $XDG_CACHE_HOME/hbo, or ~/.cache/hbo."""
     skip_bad: int = 0
@@ -78,7 +78,7 @@ class Training:
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Arithmetic, as Lightning names it."""
     channels_last: bool = True
-    """Checkpointing feature maps in channels-last order, the faster one."""
+    """Keep feature maps in channels-last order, the faster one."""
     compile: bool = False
     """torch.compile the network."""
     devices: int = 1

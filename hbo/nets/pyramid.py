@@ -45,7 +45,7 @@ class Pyramid(nn.Module):
 
 
 def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any) -> None:
-    """Checkpointing a map of that stride, rounded up or down as the network does: a module may be called again at another stride."""
+    """Keep a map of that stride, rounded up or down as the network does: a module may be called again at another stride."""
     if not isinstance(out, Tensor) or out.ndim != 4:
         return
     if all(n // stride <= found <= -(-n // stride) for n, found in zip(size, out.shape[2:], strict=True)):
