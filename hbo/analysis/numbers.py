@@ -27,8 +27,11 @@ def p_value(p: float) -> str:
 
 
 def points(fraction: float, sign: str = "+") -> str:
-    """A fraction as points of percent: `+1.2`; no zero has a sign."""
-    return ABSENT if _absent(fraction) else f"{round(100 * fraction, 1) + 0.0:{sign}.1f}"
+    """A fraction as points of percent: `+1.2`, with two decimals below 0.1, so that an end that leaves out zero shows it; no zero has a sign."""
+    if _absent(fraction):
+        return ABSENT
+    digits = 2 if 0 < abs(round(100 * fraction, 2)) < 0.1 else 1
+    return f"{round(100 * fraction, digits) + 0.0:{sign}.{digits}f}"
 
 
 def interval(low: float, high: float) -> str:

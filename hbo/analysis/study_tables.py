@@ -195,9 +195,17 @@ def setting(study: Study) -> str:
 
 
 def right(row: dict[str, Any]) -> np.ndarray:
-    """(N,) bool: which images the row's model classified rightly."""
-    bits = np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)
-    return np.unpackbits(bits)[: int(row["val_images_seen"])].astype(bool)
+    """(N,) bool: which images the row's model classified rightly.
+
+    Raises:
+        UserError: the outcomes are of fewer images than the row reports.
+    """
+    bits, seen = np.unpackbits(np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)), int(row["val_images_seen"])
+    if len(bits) < seen:
+        raise UserError(
+            f"{row['key']}: its outcomes (correct) are of {len(bits)} images, its report of {seen}; the row was damaged: remove it"
+        )
+    return bits[:seen].astype(bool)
 
 
 def _range(numbers: Any) -> str:
