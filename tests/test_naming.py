@@ -169,7 +169,14 @@ def test_numbers_are_printed_in_one_form():
         "1.000",
         "—",
     ]
-    assert [numbers.points(x) for x in (0.0, -0.0001, 0.0123, -0.5, nan)] == ["+0.0", "+0.0", "+1.2", "-50.0", "—"]
+    assert [numbers.points(x) for x in (0.0, -0.00001, -0.0003, 0.0123, -0.5, nan)] == [
+        "+0.0",
+        "+0.0",
+        "-0.03",
+        "+1.2",
+        "-50.0",
+        "—",
+    ]
     assert (numbers.interval(nan, nan), numbers.interval(-0.01, 0.02)) == ("—", "-1.0 to +2.0")
     assert numbers.share(nan, nan, nan) == "—"
     assert numbers.mean(series(0.5, 0.7, nan)) == "60.0 ± 14.1 (n=2)"
