@@ -1,11 +1,15 @@
 # make demo: set up and train the default network with k = 2.   make test: set up and run every test.
+# make demo CONSTRAINTS=1: with the versions of constraints.txt, with which the tests last passed.
+# make runtimes: environments for the runtimes whose pins differ, .venv-litert and .venv-executorch (6 GB each),
+# .venv-openvino and .venv-ncnn; hbo.bench infer finds them.
 # make paper: every table and figure from the rows there are.   make notebooks: run them all, outputs and all.
 PYTHON ?= python3
 BIN := .venv/bin
 # Two processes share the test files: most of a test's time is one core's, starting Python.
-SHARED := -n 2 --dist loadfile
+# Files in the order of tests/conftest.py, the long ones first: one that began last would have the end to itself.
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint paper notebooks
+.PHONY: demo test test-fast lint paper notebooks runtimes
 
 demo: .venv/installed
 	$(BIN)/python -m hbo.fit --k 2
@@ -28,7 +32,24 @@ lint: .venv/installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+runtimes: .venv-openvino/installed .venv-ncnn/installed .venv-litert/installed .venv-executorch/installed
+
+# Without wandb: what LiteRT's converter needs (xdsl) and what wandb needs (cwevals) want typing-extensions below and from 4.14.
+.venv-litert/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python -c "import tomllib; all = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		print(*[one for one in all['dependencies'] + all['optional-dependencies']['litert'] if 'wandb' not in one], sep='\n')" \
+		> .venv-litert/needs.txt
+	.venv-litert/bin/python -m pip install --quiet -r .venv-litert/needs.txt
+	.venv-litert/bin/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+.venv-%/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet -e '.[$*]'
+	touch $@
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev]' $(if $(CONSTRAINTS),-c constraints.txt)
 	touch $@

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # How many contraction units should a block have?
 #
-# Table 6 of the paper: the released definitions, k = 1, 2 and 3, at width 0.25. The paper says that two exceed one by 1.0
-# point and three by 1.1 on ImageNet. Here: photographs of solar cells, with MobileNetV2 at the same multiply-adds beside them.
-# The metric that is judged is top-1, as in the paper, chosen before the runs.
+# Table 6 of the paper: the released definitions, k = 1, 2 and 3, at width 0.25. In the paper, two exceed one by 1.0
+# point and three by 1.1 on ImageNet. Here: photographs of solar cells, with MobileNetV2 at the same multiply-adds.
+# The judged metric is top-1, as in the paper, chosen before the runs.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -41,11 +41,11 @@ it.differences()
 it.verdict()
 
 # %% [markdown]
-# The release changes three things at once between k = 1 and the others; `contraction_uniform` has k vary alone.
+# The release changes three things at once between k = 1 and the others; in `contraction_uniform` only k varies.
 #
-# ## What stands behind it
+# ## Details
 #
-# Balanced accuracy, since 69 % of the photographs are of one class; the difference image by image; cost; learning curves.
+# Balanced accuracy, since 69 % of the photographs have the same class; the difference image by image; cost; learning curves.
 
 # %%
 it.differences("balanced_accuracy")

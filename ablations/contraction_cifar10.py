@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # Does the answer on k hold for photographs of things?
+# # Does the result for k hold on photographs of objects?
 #
-# CIFAR-10 at 64 x 64, 1,000 images a class and few epochs: k = 1, 2 and 3 as released, and MobileNetV2 at the same
-# multiply-adds. Three seeds: little can be told with them, and the table says how little.
+# CIFAR-10 at 64 x 64, 1,000 images per class and few epochs: k = 1, 2 and 3 as released, and MobileNetV2 at the same
+# multiply-adds. Three seeds show little; the table has the detectable differences.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -36,7 +36,7 @@ it.differences()
 it.verdict()
 
 # %% [markdown]
-# ## What stands behind it
+# ## Details
 
 # %%
 it.images()

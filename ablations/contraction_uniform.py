@@ -11,8 +11,8 @@
 # %% [markdown]
 # # What does k do on its own?
 #
-# The release treats k = 1 otherwise than the rest (a ReLU6, the residual and the last depthwise convolution at stride 2).
-# Here every k is treated alike, and k = 0 contracts nothing: the control that the paper lacks. It costs more multiply-adds.
+# The release treats k = 1 differently from the rest (a ReLU6, the residual and the last depthwise convolution at stride 2).
+# Here every k is treated alike, and k = 0 contracts nothing: a control that the paper lacks. It costs more multiply-adds.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -39,7 +39,7 @@ it.differences()
 it.verdict()
 
 # %% [markdown]
-# ## What stands behind it
+# ## Details
 
 # %%
 it.differences("balanced_accuracy")

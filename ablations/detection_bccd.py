@@ -12,7 +12,7 @@
 # # Which is the better backbone of SSD on few photographs?
 #
 # HBONet and MobileNetV2 of width 0.25 under the same SSD, from random weights, on BCCD's 292 photographs of blood cells: table
-# 8's comparison without ImageNet and VOC. mAP of VOC 2007 (11 points, an overlap of 0.5), judged; COCO's beside it.
+# 8's comparison without ImageNet and VOC. The judged metric is VOC 2007's mAP (11 points, an overlap of 0.5); COCO's is shown too.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -43,7 +43,7 @@ per_class(it.done)
 it.verdict()
 
 # %% [markdown]
-# ## What stands behind it
+# ## Details
 
 # %%
 it.differences("map_area")

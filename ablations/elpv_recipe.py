@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Which training lets table 6's network find defective cells?
 #
-# The recipe of the default data set: how it was tuned, on a fifth of the training part, and what it reaches on the reported
-# quarter. [LOG.md](LOG.md) has the reading and the decision.
+# The recipe of the default data set: how it was tuned, on a fifth of the training images, and its results on the validation
+# quarter. [LOG.md](LOG.md) has the interpretation and the decision.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -21,7 +21,9 @@ source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
 from hbo.analysis import results
 from hbo.analysis.tables import Table
 
-Table("Tried on held-out training images, one seed each", results.summary(results.load(source, "elpv_tuning")))
+Table(
+    "Tried on held-out training images, one seed each", results.summary(results.load(source, "elpv_tuning"))
+)
 
 # %%
 Table("The recipe, on the reported quarter", results.summary(results.load(source, "elpv_recipe")))

@@ -9,9 +9,9 @@
 # ---
 
 # %% [markdown]
-# # How far does MobileNetV2 come with the multiply-adds of table 6?
+# # How well does MobileNetV2 perform with the multiply-adds of table 6?
 #
-# The control of the other studies: MobileNetV2 at the width that comes nearest to 44.1 M multiply-adds (224 x 224, 1000
+# The control of the other studies: MobileNetV2 at the width nearest to 44.1 M multiply-adds (224 x 224, 1000
 # classes), against HBONet with one, two and three contraction units.
 
 # %% tags=["parameters"]
@@ -39,7 +39,7 @@ it.differences()
 it.verdict()
 
 # %% [markdown]
-# ## What stands behind it
+# ## Details
 
 # %%
 it.differences("balanced_accuracy")

@@ -9,11 +9,11 @@
 # ---
 
 # %% [markdown]
-# # Whose features retrieve objects from other sides?
+# # Which features retrieve objects seen from other sides?
 #
 # HBONet and MobileNetV2 of width 0.25 and ResNet-50, from random weights, on COIL-20's turntable in Market-1501's layout: table 9's
-# comparison without Market-1501 and ImageNet. Ten objects to train on, eight others to retrieve, by 48 queries; another sixth of the
-# turn is another camera. mAP is judged, rank-1 stands beside it.
+# comparison without Market-1501 and ImageNet. Ten objects for training, eight others for retrieval, with 48 queries; each sixth of the
+# turn is a camera. The judged metric is mAP; rank-1 is shown too.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -25,7 +25,7 @@ it = study.read("reid_coil20", source=source, metric="map")
 it.table()
 
 # %% [markdown]
-# ## The floor: features that were never trained
+# ## The floor: untrained features
 
 # %%
 floors.table("reid_coil20_floors.csv")
@@ -40,7 +40,7 @@ it.differences()
 it.verdict()
 
 # %% [markdown]
-# ## What stands behind it
+# ## Details
 
 # %%
 it.differences("rank1")

@@ -1,6 +1,6 @@
-"""All that makes a run: its fields, what they must hold, its identity, and the key under which it is kept.
+"""A run's settings: its fields, their checks, its identity, and the key of its folder.
 
-resolve(k=2) -> Run        defaults <- recipe of the data set <- what is given
+resolve(k=2) -> Run        defaults <- recipe of the data set <- recipe by name <- what is given
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,7 +16,8 @@ from hbo import files, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
-from hbo.tasks import SETS, TASKS, check_folder, idle, task_of
+from hbo.nets import published
+from hbo.tasks import SETS, TASKS, Purpose, backbone, check_folder, idle, meant, task_of
 from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
 from hbo.tasks.reid.spec import ReidFields
@@ -26,35 +27,28 @@ from hbo.words import did_you_mean, other_name
 
 
 @dataclass(frozen=True)
-class Purpose:
-    """What for."""
-
-    task: Literal[tuple(TASKS)] = "classify"  # pyright: ignore
-    """What is trained: an image classifier, SSD on the network's feature maps, or features to retrieve identities by. Left out: what the data set is for."""
-    data: Literal[tuple(SETS)] = "elpv"  # pyright: ignore
-    """Data set. elpv, digits and fake need no folder; the others want --data_dir. voc and vocfolder are for detection, market1501 and marketfolder for re-identification."""
-
-
-@dataclass(frozen=True)
 class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, Network):
-    """One training run, every value resolved. The defaults are the paper's ImageNet protocol; make one with `resolve`.
+    """One training run, every value resolved. The defaults are the paper's ImageNet
+    protocol; make one with `resolve`.
 
     Raises:
         UserError: a value out of range, with the reason.
     """
 
-    # What makes the network, without and with what its task adds: a checkpoint and a table's line say it; the rest of an
-    # identity is how it was trained.
+    # Fields that define the network, without and with its task's: stored in a checkpoint and shown in a
+    # table's line. The rest of an identity is how it was trained.
     BACKBONE: ClassVar = (*(f.name for f in fields(Block)), "net", "first_stage", "width", "divisor")
-    NETWORK: ClassVar = (*BACKBONE, "task", "head", "min_scale", "bn_neck")
+    NETWORK: ClassVar = (*BACKBONE, "task", "head", "min_scale", "anchors", "strides", "bn_neck")
 
-    # What cannot change a result is not in the key. The folder of a data set is replaced by what it holds (`hbo.tasks.spec`).
+    # Fields that cannot change a result are not in the key. A data set's folder is replaced by its contents
+    # (`hbo.tasks.spec`).
     NOT_IN_KEY: ClassVar = frozenset(
         [
             "data_dir",
-            "backbone_checkpoint",  # what the file holds is
+            "backbone_checkpoint",  # the file's contents are
+            "weights",  # the contents of their file are
             "download",
-            "cache",  # where it changes pixels, `cached_side` is
+            "cache",  # if it changes pixels, `cached_side` is
             "cache_dir",
             "cache_size",
             "accelerator",
@@ -65,18 +59,23 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
             "study",
             "wandb",
             "project",
+            "log_every",
+            "wandb_media",
             "checkpoint_every",
             "force",
+            "eval_every",
             "devices",
             "num_nodes",
             "match_macs",  # the width that it finds is
-            "variant",  # so are the fields that it names
+            "variant",  # the fields that it names are
+            "recipe",  # the fields that it sets are
+            "distill",  # the contents of the teacher's file are
         ]
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # the types of all fields first: what follows compares
-        for name in ("out", "data_dir", "cache_dir", "backbone_checkpoint"):
+        super().__post_init__()  # types first: the checks below compare values
+        for name in ("out", "data_dir", "cache_dir", "backbone_checkpoint", "distill"):
             if (path := getattr(self, name)) is not None:
                 files.expanded(path, name)
         nets.check(self.net, block_of(self), self.width, self.divisor, self.first_stage)
@@ -84,28 +83,41 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
         self._check_task()
         self._check_schedule()
         world = self.world
-        require(self, "batch", self.batch // world >= 2, "batch norm needs at least 2 images a device")
-        require(
-            self,
-            "batch",
-            self.batch % world == 0,
-            f"must be shared evenly by {world} devices: take {max(self.batch // world, 1) * world}",
-        )
+        require(self, "batch", self.batch // world >= 2, "batch norm needs at least 2 images per device")
+        even = max(self.batch // world, 1) * world
+        require(self, "batch", self.batch % world == 0, f"must be divisible by {world} devices; try {even}")
 
     def _check_ranges(self) -> None:
-        """Refuse a number that no run can have."""
-        for name in ("epochs", "batch", "devices", "num_nodes", "threads"):
-            require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        for name in ("warmup", "workers", "weight_decay", "seed", "checkpoint_every", "skip_bad"):
-            require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
-        for name in ("label_smoothing", "momentum"):
-            require(self, name, 0 <= getattr(self, name) < 1, "must lie in [0, 1)")
-        for name in ("limit_batches", "eval_resize"):
+        """Check the ranges of numbers."""
+        for name in (
+            "epochs",
+            "batch",
+            "devices",
+            "num_nodes",
+            "threads",
+            "eval_every",
+            "limit_batches",
+            "eval_resize",
+        ):
             require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
-        require(self, "holdout", 0 <= self.holdout <= 0.5, "must lie in [0, 0.5]")
-        require(self, "resolution", 32 <= self.resolution <= 2**16, "must be at least 32, and at most 65536")
-        for name in ("epochs", "batch", "devices", "num_nodes", "threads", "workers", "limit_batches", "eval_resize"):
             require(self, name, (getattr(self, name) or 0) < 2**31, "must be less than 2**31")
+        for name in (
+            "grad_clip",
+            "warmup",
+            "workers",
+            "weight_decay",
+            "seed",
+            "checkpoint_every",
+            "log_every",
+            "skip_bad",
+        ):
+            require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
+        for name in ("label_smoothing", "momentum", "ema"):
+            require(self, name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
+        for name in ("holdout", "val_split"):
+            require(self, name, 0 <= getattr(self, name) <= 0.5, "must be in [0, 0.5]")
+        require(self, "resolution", 32 <= self.resolution <= 2**16, "must be at least 32, and at most 65536")
+        require(self, "workers", (self.workers or 0) < 2**31, "must be less than 2**31")
         require(self, "seed", self.seed < 2**32, "must be less than 2**32")
         require(
             self,
@@ -118,29 +130,60 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
         require(self, "study", folder, "letters, digits, . + - and _ alone, as it names a folder")
 
     def _check_task(self) -> None:
-        """Refuse a set that is not the task's, and a field that the task would ignore."""
+        """Check that the data set belongs to the task, and that no field is set that the task ignores."""
         task = task_of(self.data)
         require(
-            self, "task", self.task == task, f"data={self.data} is for {task}; take --data {', '.join(TASKS[self.task].sets)}"
+            self,
+            "task",
+            self.task == task,
+            f"data={self.data} is for task={task}; use --data {', '.join(TASKS[self.task].sets)}",
         )
         for name in idle(self.task):
             unused = getattr(self, name) != getattr(Run, name)
-            require(self, name, not unused, f"task={self.task} has no use for it; leave it out")
+            require(self, name, not unused, f"is not used by task={self.task}; remove it")
         TASKS[self.task].check(self)
+        require(
+            self,
+            "cache",
+            self.cache != "jpeg" or self.cached_side is not None,
+            "keeps photographs that random-resized crops are cut from: it needs --crop random and a folder"
+            " of images to classify;"
+            " take --cache disk",
+        )
 
     def _check_schedule(self) -> None:
-        """Refuse a rate that cannot go as it is asked to."""
-        require(self, "warmup", self.warmup < self.epochs, f"must be shorter than the {self.epochs} epochs")
+        """Check the learning rate's schedule."""
+        require(
+            self,
+            "warmup",
+            self.warmup < self.epochs,
+            f"must be shorter than the {self.epochs} epochs; use --warmup 0",
+        )
         require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
         plain = self.optimizer == "sgd" or not self.nesterov
-        require(self, "nesterov", plain, "is of SGD; take --optimizer sgd, or leave it out")
-        require(self, "warmup_from", 0 <= self.warmup_from < self.lr, f"must lie in [0, lr), below {self.lr}")
-        require(self, "warmup_from", self.warmup > 0 or not self.warmup_from, "needs a --warmup of some epochs")
+        require(self, "nesterov", plain, "is an option of SGD; use --optimizer sgd, or remove it")
+        require(self, "warmup_from", 0 <= self.warmup_from < self.lr, f"must be in [0, lr), below {self.lr}")
+        require(
+            self,
+            "warmup_from",
+            self.warmup > 0 or not self.warmup_from,
+            "needs --warmup of at least one epoch",
+        )
         stepped = self.schedule == "step"
-        require(self, "milestones", stepped == (self.milestones is not None), "belongs to schedule=step, which needs it")
+        require(
+            self,
+            "milestones",
+            stepped == (self.milestones is not None),
+            "is required by schedule=step, and used by it alone",
+        )
         drops = self.drops
         require(self, "milestones", drops == sorted(set(drops)), "each must be later than the one before")
-        require(self, "milestones", all(0 < d < self.epochs for d in drops), f"must lie within the {self.epochs} epochs")
+        require(
+            self,
+            "milestones",
+            all(0 < d < self.epochs for d in drops),
+            f"must be within the {self.epochs} epochs",
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,7 +192,7 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
 
     @property
     def all_epochs(self) -> int:
-        """`epochs`, and those in advance that train the classifier alone."""
+        """`epochs`, plus the epochs before them that train only the classifier."""
         return self.epochs + (self.classifier_epochs or 0)
 
     @property
@@ -163,34 +206,72 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
             return [float(word) for word in (self.milestones or "").split(",") if self.milestones]
         except ValueError:
             raise UserError(
-                f"milestones={self.milestones!r}: must be epochs with commas between them, such as 360,480"
+                f"milestones={self.milestones!r}: must be epochs separated by commas, such as 360,480"
             ) from None
 
     @property
     def world(self) -> int:
-        """Processes, each with a device of its own."""
+        """Number of processes, each with its own device."""
         return self.devices * self.num_nodes
 
     @property
     def cached_side(self) -> int | None:
-        """Short side of the cached photographs where the cache changes pixels, else None."""
+        """Short side of the cached photographs if the cache changes pixels, else None."""
         return TASKS[self.task].adds(vars(self)).get("cached_side")
 
-    def identity(self) -> dict[str, Any]:
-        """All that can change the result, as JSON values: what `content` says, and what folder and file hold.
+    @property
+    def pretrained(self) -> bool:
+        """Whether the network starts from trained weights."""
+        return self.backbone_checkpoint is not None or self.weights != Run.weights
 
-        `images`: the fingerprint of the data set's folder, absent where it is the published set. `backbone`: the digest of the
-        checkpoint's file. Whether two rows are the same run, arm, cell or protocol is asked of this alone (`hbo.runs.identity`).
+    def start_file(self) -> str | None:
+        """The file of the initial weights, or a run's folder; None if they are random.
 
         Raises:
-            UserError: the folder or the file is not there, or not laid out as it must be.
+            UserError: as `published.file` and `backbone.of_study`.
+        """
+        if self.weights != Run.weights:
+            return str(published.file(self.net, self.download))
+        network, usual = ({name: getattr(of, name) for name in self.BACKBONE} for of in (self, Run))
+        return self.backbone_checkpoint and backbone.of_study(
+            self.backbone_checkpoint, network, usual, self.seed
+        )
+
+    def backbone_arm(self) -> str | None:
+        """What stands for the classifier of the run's own seed among several of a study: runs that differ in
+        their seed, and so in that classifier's, are one arm. None where the file is the same for every seed.
+        """
+        if self.backbone_checkpoint is None:
+            return None
+        network, usual = ({name: getattr(of, name) for name in self.BACKBONE} for of in (self, Run))
+        own = backbone.chosen_by_seed(self.backbone_checkpoint, network, usual, self.seed)
+        return None if own is None else f"{key_of(own)} of the run's seed"
+
+    def teacher_file(self) -> str | None:
+        """The file of the teacher's weights, or a run's folder; None without a teacher.
+        Raises as `published.file` does.
+        """
+        zoo = self.distill is not None and self.distill.partition(":")[0] in nets.ZOOS
+        return str(published.file(self.distill or "", self.download, "distill")) if zoo else self.distill
+
+    def identity(self) -> dict[str, Any]:
+        """All that can change the result, as JSON values: `content`, and the contents of folders and files.
+
+        `images`: the fingerprint of the data set's folder, absent for a published set. `backbone`,
+        `teacher`: the digest of the checkpoint's file. Only the identity decides whether two rows are the
+        same run, arm, cell or protocol (`hbo.runs.identity`).
+
+        Raises:
+            UserError: the folder or the file does not exist, or has the wrong layout.
         """
         found = content({f.name: getattr(self, f.name) for f in fields(self)})
         images, _ = SETS[self.data].looked(self.data, self.data_dir)
         if images is not None:
             found["images"] = images
-        if self.backbone_checkpoint:
-            found["backbone"] = files.checkpoint_digest(self.backbone_checkpoint)
+        if start := self.start_file():
+            found["backbone"] = files.checkpoint_digest(start)
+        if teacher := self.teacher_file():
+            found["teacher"] = files.checkpoint_digest(teacher, "distill")
         return found
 
     def key(self) -> str:
@@ -199,7 +280,8 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
 
 
 def content(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an identity that fields say: those that differ from their defaults, the processes, and what a cache changes.
+    """The fields' part of an identity: those that differ from their defaults, the number of processes, and
+    the side of cached images.
 
     Defaults are left out, so that a new field with a neutral default keeps every finished run's key.
     """
@@ -220,10 +302,11 @@ def block_of(run: Block) -> Block:
 
 
 def resolve(**given: Any) -> Run:
-    """A run from the fields given, the rest by the data set's recipe, else by the defaults.
+    """A run from the given fields; the others come from the named recipe, the data
+    set's recipe, or the defaults.
 
-    A given `width` or `net` without a `divisor` drops the recipe's divisor: it takes the published one. `match_macs` finds
-    the width; `variant` is taken apart into the fields that it names.
+    If `width` or `net` is given without `divisor`, the published divisor replaces the recipe's.
+    `match_macs` finds the width; `variant` is split into the fields that it names.
     A network of a zoo has one width, so `width` and `divisor` are None.
 
     Raises:
@@ -232,16 +315,18 @@ def resolve(**given: Any) -> Run:
     given = {name: checked(name, value) for name, value in given.items()}
     if given.get("variant") is not None:
         given = _together(given)
-    data = given.get("data") or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
+    data = given.get("data") or meant(given.get("data_dir"), given.get("task"))
+    data = data or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
     check_folder(data, given.get("data_dir"), given.get("skip_bad"))
     task = TASKS[task_of(data)]
-    own = task.recipe(SETS[data].recipe, given)
+    own = task.recipe(SETS[data].recipe, {"data": data} | given)
     values: dict[str, Any] = {"data": data} | own | given
     if {"width", "net"} & given.keys() and "divisor" not in given:
         values.pop("divisor", None)
     net = values.get("net", Run.net)
     if "resolution" in given and "eval_resize" not in given and "eval_resize" in own:
-        values["eval_resize"] = given["resolution"]  # the recipe evaluates on the whole image, at any resolution
+        # The recipe evaluates on the whole image, at any resolution.
+        values["eval_resize"] = given["resolution"]
     if values.get("match_macs") is not None:
         values |= _matched(values, given)
     elif net in nets.TABLES:
@@ -251,18 +336,25 @@ def resolve(**given: Any) -> Run:
             values["divisor"] = nets.published_divisor(net, values["width"])
     else:
         if given.get("width") is not None or given.get("divisor") is not None:
-            raise UserError(f"width, divisor: {net} comes in one width; leave them out")
+            raise UserError(f"width, divisor: {net} has a fixed width; remove them")
         values |= {"width": None, "divisor": None}
     if "eval_resize" not in values or values["eval_resize"] is None:
         values["eval_resize"] = round(values.get("resolution", Run.resolution) / task.evaluated)
+    if given.get("warmup") == 0 and "warmup_from" not in given:
+        values["warmup_from"] = 0.0  # the recipe's value belongs to its warm-up
     if "milestones" not in given and "milestones" in own:
         values["milestones"] = _scaled(own, values)
     values |= task.settle(values, given)
     return Run(**values)
 
 
+def as_saved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row or a checkpoint; a field added since gets its default, whatever a recipe says."""
+    return {f.name: values.get(f.name, f.default) for f in fields(Run)}
+
+
 def checked(name: Any, value: Any) -> Any:
-    """A field's value in the field's type.
+    """Convert a value to its field's type.
 
     Raises:
         UserError: no such field, or a value of another type.
@@ -270,15 +362,16 @@ def checked(name: Any, value: Any) -> Any:
     kinds = field_types(Run)
     if name not in kinds:
         raise UserError(
-            f"{shown(name) if not isinstance(name, str) else name}: no such field{other_name(str(name), list(kinds))}"
+            f"{shown(name) if not isinstance(name, str) else name}: no such"
+            f" field{other_name(str(name), list(kinds))}"
         )
     if name == "milestones" and type(value) in (int, float):
-        value = str(value)  # YAML has one of them as a number
+        value = str(value)  # a single one is a number in YAML
     return typed(name, kinds[name], value)
 
 
 def _scaled(recipe: dict[str, Any], values: dict[str, Any]) -> str | None:
-    """The recipe's milestones, at the same shares of other epochs; none where the rate is not stepped."""
+    """The recipe's milestones, scaled to the given epochs; empty unless schedule=step."""
     if values["schedule"] != "step":
         return None
     share = values["epochs"] / recipe["epochs"]
@@ -286,10 +379,10 @@ def _scaled(recipe: dict[str, Any], values: dict[str, Any]) -> str | None:
 
 
 def _together(given: dict[str, Any]) -> dict[str, Any]:
-    """The fields that `variant` names, beside the others.
+    """The given fields together with those that `variant` names.
 
     Raises:
-        UserError: it is not NAME=VALUE NAME=VALUE, or contradicts what is given otherwise.
+        UserError: it is not NAME=VALUE NAME=VALUE, or contradicts another given field.
     """
     known = [f.name for f in fields(Run) if f.name != "variant"]
     named: dict[str, Any] = {}
@@ -297,40 +390,40 @@ def _together(given: dict[str, Any]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or name not in known or name in named:
             raise UserError(
-                f"variant={given['variant']!r}: {word!r} must be NAME=VALUE, each field once{did_you_mean(name, known)}"
+                f"variant={given['variant']!r}: {word!r} must be NAME=VALUE, each field once"
+                f"{did_you_mean(name, known)}"
             )
         named[name] = checked(name, text)
         if name in given and given[name] != named[name]:
-            raise UserError(f"{name}={given[name]!r}: variant={given['variant']!r} says {named[name]!r}; give one of them")
+            raise UserError(
+                f"{name}={given[name]!r}: variant={given['variant']!r} says {named[name]!r}; give one of them"
+            )
     return given | named
 
 
 def _matched(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The width, and its divisor, at which the network has `match_macs` million multiply-adds."""
-    from hbo.nets.size import width_for  # torch's counter, for a third of a second
+    from hbo.nets.size import matched  # imports torch's counter: a third of a second
 
-    net, macs = values.get("net", Run.net), values["match_macs"]
-    if net not in nets.TABLES:
-        raise UserError(f"match_macs={macs}: {net} comes in one width; leave it out")
-    if macs <= 0:
-        raise UserError(f"match_macs={macs}: must be positive, in millions")
     block = Block(**{f.name: values[f.name] for f in fields(Block) if f.name in values})
-    stage, divisor = values.get("first_stage", Run.first_stage), given.get("divisor") or 2
-    nets.check(net, block, None, divisor, stage)
-    width, _ = width_for(macs, net, block, divisor, stage)
-    if given.get("width") not in (None, width):
-        raise UserError(f"width={given['width']}: match_macs={macs:g} takes {width}; give one of them")
-    return {"width": width, "divisor": divisor}
+    net, stage = values.get("net", Run.net), values.get("first_stage", Run.first_stage)
+    divisor = given.get("divisor") or 2
+    return {
+        "width": matched(values["match_macs"], net, block, divisor, stage, given.get("width")),
+        "divisor": divisor,
+    }
 
 
 def to_yaml(run: Run) -> str:
-    """Flat YAML that `--config` reads back."""
+    """Flat YAML, which `--config` can read."""
     return yaml.safe_dump(asdict(run), sort_keys=False)
 
 
 def describe_net(run: Run) -> str:
     """The network and its switches in a line."""
     switches = ", ".join(f"{name}={value}" for name, value in asdict(block_of(run)).items())
-    has_block = run.net in nets.TABLES and any(row.block == "hb" for row in nets.table_of(run.net, run.first_stage).stages)
+    has_block = run.net in nets.TABLES and any(
+        row.block == "hb" for row in nets.table_of(run.net, run.first_stage).stages
+    )
     size = f", width {run.width}, divisor {run.divisor}" if run.width else ""
     return f"{run.net}{size}" + f", {switches}" * has_block

@@ -1,9 +1,9 @@
-"""What a network costs, stage by stage; how it is counted stands in hbo/nets/counting.py.
+"""Costs of a network, stage by stage; the counting is in hbo/nets/counting.py.
 
     python -m hbo.cost --k 2 --width 0.25            # a table, stage by stage
     python -m hbo.cost --net mobilenetv2 --resolution 192 --json
     python -m hbo.cost --task detect --head full     # the whole detector, at 320 x 320 with VOC's 20 classes
-    python -m hbo.cost --task reid --width 0.5       # what makes a feature, at 256 x 128
+    python -m hbo.cost --task reid --width 0.5       # the feature extractor, at 256 x 128
 
 In Python: `hbo.cost.macs(model, 224)`, `hbo.cost.count(model, 224)`.
 """
@@ -22,10 +22,16 @@ __all__ = ["Cost", "count", "macs", "main", "parameters", "table"]
 
 
 def table(costs: dict[str, Cost]) -> str:
-    """The costs as text, a stage a line."""
+    """The costs as text, one stage a line."""
     head = ("stage", "M multiply-adds", "parameters", "activations MB", "element-wise M")
     rows = [
-        (name, f"{c.macs / 1e6:.3f}", f"{c.params:,}", f"{c.activation_bytes / 2**20:.3f}", f"{c.elementwise / 1e6:.3f}")
+        (
+            name,
+            f"{c.macs / 1e6:.3f}",
+            f"{c.params:,}",
+            f"{c.activation_bytes / 2**20:.3f}",
+            f"{c.elementwise / 1e6:.3f}",
+        )
         for name, c in costs.items()
     ]
     lines = aligned([head, *rows], right=range(1, len(head)))
@@ -35,17 +41,24 @@ def table(costs: dict[str, Cost]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser(
-        "hbo.cost", "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data say otherwise."
+        "hbo.cost",
+        "Costs of a network, at 224 x 224 with 1000 classes unless --resolution or --data is given.",
     )
-    parser.add_argument("--json", action="store_true", help="Print JSON: the totals, by stage, and what each block really got.")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="Print JSON: totals, stages, and the depth and ratio of each block as built.",
+    )
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         run = config.resolve(**given)
-        # The paper's input and classes unless asked otherwise: its costs are those of ImageNet, and of VOC to detect.
-        resolution = run.resolution if {"resolution", "data", "task"} & given.keys() else 224
+        # The paper's input and classes by default: ImageNet's, and VOC's for detection.
+        resolution = run.resolution if {"resolution", "data", "data_dir", "task"} & given.keys() else 224
         task = tasks.TASKS[run.task]
-        known = "data" in given and (not tasks.SETS[run.data].by_folder or run.data_dir is not None)
+        known = {"data", "data_dir"} & given.keys() and (
+            not tasks.SETS[run.data].by_folder or run.data_dir is not None
+        )
         classes = tasks.counts(run.data, run.data_dir)[2] if known else task.paper_classes
         net = build.network(run, classes)
         size = (resolution, round(resolution / run.aspect))
@@ -61,13 +74,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     of = "without its classifier" if task.new_classes else f"{classes} classes"
     print(f"{config.describe_net(run)}; {size[0]} x {size[1]}, {of}\n\n{table(costs)}\n")
-    print("Built, a block a line:", *(_line(block) for block in blocks if block["block"] == "hb"), sep="\n  ")
+    print("Blocks as built:", *(_line(block) for block in blocks if block["block"] == "hb"), sep="\n  ")
 
 
 def _line(block: dict) -> str:
     return (
-        f"stage {block['stage']}: {block['cin']} -> {block['cout']}, stride {block['stride']}, k {block['depth']},"
-        f" {block['concat_channels']} concatenated, {block['residual_channels']} residual"
+        f"stage {block['stage']}: {block['cin']} -> {block['cout']}, stride {block['stride']}, k"
+        f" {block['depth']}, {block['concat_channels']} concatenated, {block['residual_channels']} residual"
     )
 
 

@@ -11,7 +11,9 @@ LONGEST = 1500  # characters of a message
 
 
 class UserError(ValueError):
-    """What the user typed, or has on disk, cannot be obeyed: what was wrong, the value, what to type instead."""
+    """A mistake in what the user typed or has on disk. The message says what is wrong, the
+    value, and what to type instead.
+    """
 
     status = 2  # exit status of the command
 
@@ -21,47 +23,47 @@ class DataError(UserError):
 
 
 class UnreadableError(DataError):
-    """An image file that cannot be taken as it is; names the path."""
+    """An image file that cannot be used as it is; names the path."""
 
 
 def plain(error: Exception) -> str:
-    """An error's own words: a loader's worker sends its traceback along, and they follow it."""
+    """The message of an error, without the traceback that a loader's worker puts before it."""
     return str(error).strip().split(f"{type(error).__name__}: ")[-1]
 
 
 def first_line(error: Exception) -> str:
-    """Another library's words, in short; its kind where it has none."""
+    """Another library's error in short: its message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def check_picture(path: Path, flag: str) -> None:
-    """Refuse a file that no picture can be written to, before the work that makes it."""
+    """Check, before the work starts, that a picture can be written to this file."""
     if path.suffix not in (".png", ".pdf", ".svg"):
-        raise UserError(f"{flag}={path}: names the picture, and must end in .png, .pdf or .svg")
+        raise UserError(f"{flag}={path}: a picture's name must end in .png, .pdf or .svg")
     if not path.parent.is_dir():
         raise UserError(f"{flag}={path}: there is no folder {path.parent}")
 
 
 def flat(message: str) -> str:
-    """A message as one line, its middle left out where it repeats thousands of characters that were typed."""
+    """A message as one line; the middle of a very long one is cut."""
     line = " ".join(message.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn a `UserError`, or one of the operating system, into a line on standard error and its exit status."""
+    """Turn a `UserError` or an `OSError` into one line on standard error and an exit status."""
     try:
         yield
     except UserError as error:
         print(f"error: {flat(plain(error))}", file=sys.stderr)
         raise SystemExit(error.status) from None
-    except KeyboardInterrupt:  # Ctrl-C where nothing has to be saved
+    except KeyboardInterrupt:  # Ctrl-C, with nothing to save
         print("interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
-    except BrokenPipeError:  # who reads the output, such as `head`, has enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except OSError as error:  # a folder that cannot be written, a full disk, a server that is not there
+    except OSError as error:  # a folder without write permission, a full disk, an unreachable server
         print(f"error: {flat(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,11 +1,11 @@
-"""python -m hbo.evaluate CHECKPOINT: a trained network on a data set.
+"""python -m hbo.evaluate CHECKPOINT: evaluate a trained network on a data set.
 
-    python -m hbo.evaluate runs/default/KEY                                        # a run's folder, on its own set
+    python -m hbo.evaluate runs/default/KEY                                     # a run, on its own data set
     python -m hbo.evaluate last.ckpt --resolution 192
-    python -m hbo.evaluate hbonet_0_5.pth --data imagenet --data_dir /data/imagenet   # the authors' release
-    python -m hbo.evaluate runs/default/KEY --image cells.jpg --out found.png      # a detector on one photograph
+    python -m hbo.evaluate hbonet_0_5.pth --data imagenet --data_dir DIR      # the authors' release
+    python -m hbo.evaluate runs/default/KEY --image cells.jpg --out found.png # one photograph
 
-What is of the network comes from the checkpoint; a flag that says otherwise is refused.
+Network settings are read from the checkpoint; conflicting flags are an error.
 """
 
 import json
@@ -23,29 +23,42 @@ from hbo.runs import checkpoint, cluster
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser(
-        "hbo.evaluate", "Evaluate a checkpoint, ours or a released .pth; the network comes from the file."
+        "hbo.evaluate",
+        "Evaluate a checkpoint: a run's, or a released .pth. Network settings are read from the file.",
     )
-    parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
-    parser.add_argument("--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON.")
-    parser.add_argument("--image", help="A photograph to detect on, instead of a data set; --out names the picture.")
-    parser.add_argument("--score", type=float, help="Least score of a detection on --image. [0.5]")
+    parser.add_argument(
+        "checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON."
+    )
+    parser.add_argument(
+        "--image", help="Run a detector on this photograph instead of a data set; --out names the picture."
+    )
+    parser.add_argument("--score", type=float, help="Minimum score of a detection on --image. [0.5]")
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         as_json = given.pop("json", False)
         image, score = given.pop("image", None), given.pop("score", None)
         if image is None and score is not None:
-            raise UserError(f"score={score}: belongs to --image, a photograph to detect on")
+            raise UserError(f"score={score}: needs --image, a photograph for a detector")
         if score is not None and not 0 <= score <= 1:
-            raise UserError(f"score={score}: must lie in [0, 1]")
+            raise UserError(f"score={score}: must be in [0, 1]")
         if image is not None:
             idle = given.keys() - {"checkpoint", "out", "resolution", "threads", "accelerator"}
             if as_json or idle:
-                raise UserError(f"{', '.join(sorted(idle)) or 'json'}: has no meaning with --image; leave it out")
-            print(*_on_image(Path(given.pop("checkpoint")), Path(image), given, 0.5 if score is None else score), sep="\n")
+                raise UserError(f"{', '.join(sorted(idle)) or 'json'}: not used with --image; remove it")
+            print(
+                *_on_image(
+                    Path(given.pop("checkpoint")), Path(image), given, 0.5 if score is None else score
+                ),
+                sep="\n",
+            )
             return
         metrics, run = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:
-        print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))  # JSON has no NaN
+        # JSON has no NaN.
+        print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))
         return
     print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():
@@ -54,23 +67,23 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
-    """The lines of `hbo.predict` for a checkpoint of ours."""
-    from hbo import predict
+    """Draw a detector's boxes on a photograph."""
+    from hbo.tasks.detect.photograph import on_image
 
     out = Path(given.pop("out", "detections.png"))
-    return predict.on_image(checkpoint.trained(path, given), image, out, score)
+    return on_image(checkpoint.trained(path, given), image, out, score)
 
 
 def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
-    """Metrics of a checkpoint, and what was evaluated.
+    """Metrics of a checkpoint, and the run that was evaluated.
 
     Args:
         path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
-        given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
+        given: fields of `Run` that override the checkpoint's, such as `data_dir` and `resolution`.
 
     Raises:
-        UserError: the file is neither; a field contradicts it; the data set has other classes; the network's outputs are no
-            numbers.
+        UserError: the file is neither; a field contradicts it; the data set has other classes; the network's
+        outputs are not finite.
     """
     from hbo.runs.trainer import make_trainer, prepare_process
     from hbo.tasks import TASKS, build
@@ -79,24 +92,30 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
     prepare_process(run)
     data = build.open_data(run, reported=True, known=trained.classes)
-    if trained.classes is None and not TASKS[run.task].new_classes:  # who is retrieved was not trained on
+    # Retrieval tests on identities outside the training set.
+    if trained.classes is None and not TASKS[run.task].new_classes:
         if len(data.classes) != num_classes:
-            raise UserError(f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}")
+            raise UserError(
+                f"checkpoint {path}: has {num_classes} classes, {run.data} has {len(data.classes)}"
+            )
         print(
-            f"warning: checkpoint {path}: holds no names of its classes; only their number could be compared", file=sys.stderr
+            f"warning: checkpoint {path}: has no class names; only the number of classes could be compared",
+            file=sys.stderr,
         )
     task = build.make(run, data, num_classes=num_classes)
     trained.load_into(task)
     trainer = make_trainer(run, Path(run.out), [])
     batches = EvalBatches(len(data.val), run.batch, trainer.global_rank, run.world, run.limit_batches)
     with build.advised(run):
-        trainer.validate(task, loader(data.val, batches, cluster.data_workers(run, data.val.in_memory)), verbose=False)
+        trainer.validate(
+            task, loader(data.val, batches, cluster.data_workers(run, data.val.in_memory)), verbose=False
+        )
     assert task.last_outcomes is not None
     if not trainer.is_global_zero:
         raise SystemExit(0)
     metrics = task.metrics()
     if why := lost(metrics, task.finite):
-        raise UserError(f"checkpoint {path}: {why} on {run.data}, its outputs are no numbers; train again with a smaller --lr")
+        raise UserError(f"checkpoint {path}: {why} on {run.data}; train again with a smaller --lr")
     return {"images": len(task.last_outcomes["index"]), **metrics}, run
 
 

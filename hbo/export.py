@@ -1,69 +1,88 @@
-"""python -m hbo.export CHECKPOINT: a trained network as ONNX, made ready for deployment and checked against the module.
+"""python -m hbo.export CHECKPOINT: a trained network as a runtime's file, made ready for deployment and
+checked in that runtime.
 
-    python -m hbo.export runs/default/KEY                            # last.onnx beside last.ckpt
-    python -m hbo.export runs/default/KEY --int8 --calibration 128   # last-int8.onnx, 8 bits a weight and an activation
-    python -m hbo.export runs/default/KEY --plain                    # last-plain.onnx: the network as it was trained
+    python -m hbo.export runs/default/KEY                       # last.onnx beside last.ckpt
+    python -m hbo.export runs/default/KEY --to litert           # or openvino, ncnn, executorch: an extra each
+    python -m hbo.export runs/default/KEY --to openvino --int8  # last-int8.xml: 8-bit weights and activations
+    python -m hbo.export runs/default/KEY --plain               # last-plain.onnx: as it was trained
+    python -m hbo.export runs/default/KEY --to safetensors      # the weights, and a model card
+    python -m hbo.export runs/default/KEY --to android-bench    # what a phone needs to time it
 
-The file's input is `image`, float32 (batch, 3, R, R), normalised as the task does: (pixel / 255 - mean) / std, an RGB pixel
-from 0 to 255; mean and std, the classes and the run's fields stand in the file's metadata. Its output is `logits`. Beside it
-FILE.json says how far it is from the module and, with --int8, what it costs in accuracy.
+The file's input is `image`, float32 (batch, 3, R, R), normalised as the task does: (pixel / 255 - mean) /
+std, an RGB pixel from 0 to 255. Its output is `logits`. FILE.json holds what a user needs (classes, resize,
+crop, mean, standard deviation, key, metrics, licence), the difference from the module and, with --int8, the
+loss of accuracy. The file itself holds the same facts if its format can.
 """
 
 import json
-import logging
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
-from hbo import config, files, flags
+from hbo import files, flags
 from hbo.config import Run
-from hbo.data.sampling import EvalBatches, TrainBatches, loader
+from hbo.data.sampling import TrainBatches
+from hbo.deploy.runtimes import RUNTIMES, Files, Runtime, installed, named
 from hbo.errors import DataError, UserError, one_line
-from hbo.runs import checkpoint
+from hbo.exporting import about as describe
+from hbo.exporting import android, card, check
+from hbo.runs import checkpoint, deployed, identity, rows
 
-OPSET = 23
-TOLERANCE = 1e-4  # of the largest logit
-REAL = 32  # reported images on which the file is compared with the module
-INPUT, OUTPUT = "image", "logits"
+OTHERS = ("safetensors", "android-bench")
+CALIBRATION = 128  # training images by which int8 finds its ranges
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and how to export."""
     argv = sys.argv[1:] if argv is None else argv
     parser = flags.make_parser("hbo.export", "Export a checkpoint; the network comes from the file.")
-    parser.add_argument("checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release.")
-    parser.add_argument("--to", choices=["onnx"], default="onnx", help="Format.")
+    parser.add_argument(
+        "checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release."
+    )
+    parser.add_argument("--to", choices=[*RUNTIMES, *OTHERS], default="onnx", help="Runtime, or format.")
     parser.add_argument("--file", help="File to write. [beside the checkpoint]")
     parser.add_argument("--plain", action="store_true", help="The network as it was trained: the baseline.")
     parser.add_argument("--int8", action="store_true", help="Quantise weights and activations to 8 bits.")
-    parser.add_argument("--calibration", type=int, default=128, help="Training images by which --int8 finds its ranges.")
+    parser.add_argument(
+        "--calibration",
+        type=int,
+        default=CALIBRATION,
+        help="Training images by which --int8 finds its ranges.",
+    )
     with one_line():
         given = flags.given(parser, argv)
-        own = ("plain", "int8", "calibration", "file")
+        own = ("plain", "int8", "calibration", "file", "to")
         options = {name: given.pop(name) for name in own if name in given}
-        given.pop("to", None)
         path, about = export(Path(given.pop("checkpoint")), given, **options)
-    print(f"{path}: {about['network']}, {path.stat().st_size / 1e6:.2f} MB, opset {OPSET}")
-    for kind, error in about["difference"].items():
-        print(f"  {kind:<26} {error:.1e} of the largest logit off the module")
+    print(f"{path}: {about['network']}, {about['bytes'] / 1e6:.2f} MB, {about['format']}")
+    for line in said(about):
+        print(f"  {line}")
+
+
+def said(about: Mapping[str, Any]) -> list[str]:
+    """What is known of a written file, for people."""
+    lines = [
+        f"{of + kind:<26} {error:.1e} of the largest logit off the module"
+        for of, found in (("", about["difference"]), ("float, ", about.get("float_difference", {})))
+        for kind, error in found.items()
+    ]
+    if (pieces := about.get("pieces")) is not None:
+        left = ", ".join(f"{name} x{n}" for name, n in pieces["left"].items())
+        lines.append(f"{'pieces in the delegate':<26} {pieces['pieces']}" + f"; outside: {left}" * bool(left))
     if isinstance(about["classes"], int):
-        print(f"  {about['classes']} classes without names: the checkpoint has none")
+        lines.append(f"{about['classes']} classes without names: the checkpoint has none")
     if about["real_images"] == 0:
-        print(f"  no real images: {about['why_no_images']}")
+        lines.append(f"no real images: {about['why_no_images']}")
     for name in about.get("float", {}):
         if name != "majority":
             scale, unit = (1, "") if name == "loss" else (100, " %")
-            print(f"  {name:<26} int8 {scale * about['int8'][name]:.2f}{unit}, float {scale * about['float'][name]:.2f}{unit}")
+            eight, single = (f"{scale * about[kind][name]:.2f}{unit}" for kind in ("int8", "float"))
+            lines.append(f"{name:<26} int8 {eight}, float {single}")
+    return lines
 
 
 def export(
@@ -71,10 +90,12 @@ def export(
     given: dict[str, Any],
     plain: bool = False,
     int8: bool = False,
-    calibration: int = 128,
+    calibration: int = CALIBRATION,
     file: str | None = None,
+    to: str = "onnx",
 ) -> tuple[Path, dict[str, Any]]:
-    """Write the ONNX file and its JSON; nothing of them where the file does not give the module's logits.
+    """Write a runtime's file and its JSON; nothing of them where the file does not give the module's logits
+    in that runtime.
 
     Args:
         checkpoint_path: a run's folder, its last.ckpt, or a .pth of the release, as `hbo.evaluate` takes it.
@@ -83,127 +104,192 @@ def export(
         int8: quantise.
         calibration: training images by which int8 finds its ranges.
         file: what to write; None: beside the checkpoint.
+        to: a runtime of `hbo.deploy.runtimes`, or one of `OTHERS`.
 
     Raises:
-        UserError: what `hbo.evaluate` refuses; the file's logits are further than `TOLERANCE` from the module's.
+        UserError: what `hbo.evaluate` refuses; a runtime that is not installed; a file whose logits are not
+            the module's.
     """
     from hbo.deploy import deploy  # torchvision, for seconds
 
     if calibration < 1:
         raise UserError(f"calibration={calibration}: int8 needs at least one image to find its ranges")
-    require()
+    if to in OTHERS:
+        return _other(to, checkpoint_path, given, file, calibration, {"plain": plain, "int8": int8})
+    runtime = named(to)
+    runtime.require(int8)
     trained = checkpoint.trained(checkpoint_path, given)
-    run, out = trained.run, _target(trained, file, "-plain" * plain + "-int8" * int8)
-    task = _task(trained)
-    data, why = _data(trained, needed=int8, asked="data_dir" in given or "data" in given)
-    model = to_onnx(task.net if plain else deploy(task.net), run.resolution)
-    session = open_session(model.SerializeToString(), run.threads)
-    about: dict[str, Any] = {
-        "network": config.describe_net(run),
+    out = target(trained, file, "-plain" * plain + "-int8" * int8, runtime.suffix, runtime.beside)
+    task = restored(trained)
+    data, why = images(trained, needed=int8, asked="data_dir" in given or "data" in given)
+    net = task.net if plain else deploy(task.net, runtime.target)
+    about = describe.facts(trained)
+    model = runtime.convert(net, trained.run.resolution, describe.as_text(about))
+    session = runtime.open(model.files, trained.run.threads)
+    about |= {
+        "format": runtime.title,
         "checkpoint": trained.path.name,
         "deployed": not plain,
-        "difference": _compared(session, task, data),
-        "real_images": min(REAL, len(data.val)) if data else 0,
-        "classes": trained.classes or trained.num_classes,
+        "difference": check.compared(session, task, data),
+        "real_images": min(check.REAL, len(data.val)) if data else 0,
     }
-    if why:
-        about["why_no_images"] = why
     if int8:
-        model, facts = _int8(model, session, task, data, calibration)
+        about["float_difference"] = about.pop("difference")
+        model, facts = _int8(runtime, net, session, task, data, calibration, describe.as_text(about))
         about |= facts
-    _write(model, out, trained, about)
-    return out, about
+    about |= {"pieces": model.pieces and model.pieces._asdict(), "bytes": sum(map(len, model.files.values()))}
+    about |= {"versions": runtime.versions()}
+    write(out, model.files, about)
+    if int8 and not plain and _as_reported(trained):
+        deployed.add(trained.path.parent, {f"{deployed.TOP1}{runtime.name}": about["int8"]["top1"]})
+    return out, about | ({"why_no_images": why} if why else {})
 
 
-def _target(trained: checkpoint.Trained, file: str | None, suffix: str) -> Path:
-    """The file to write.
+def target(
+    trained: checkpoint.Trained, file: str | None, suffix: str, ending: str, beside: tuple[str, ...] = ()
+) -> Path:
+    """The file to write, and `beside` it others of its stem.
 
     Raises:
-        UserError: the checkpoint is no classifier's, or there is no such folder.
+        UserError: the checkpoint is no classifier's, the file ends in another suffix, there is no such
+            folder, or one of the others is there without the file, so that it is another's.
     """
     path = trained.path
     if trained.run.task != "classify":
         raise UserError(f"checkpoint {path}: trained to {trained.run.task}; only classifiers can be exported")
-    out = files.expanded(file) if file else path.with_name(f"{path.stem}{suffix}.onnx")
+    out = files.expanded(file) if file else path.with_name(f"{path.stem}{suffix}{ending}")
+    if not out.name.endswith(ending):
+        raise UserError(f"file={out}: must end in {ending}")
     if not out.parent.is_dir():
         raise UserError(f"file={out}: no such folder as {out.parent}")
+    for other in (out.with_suffix(suffix) for suffix in beside):
+        if other.exists() and not out.exists():
+            raise UserError(
+                f"file={out}: {other.name} would be written too, and is another file's; take another name"
+            )
     return out
 
 
-def _task(trained: checkpoint.Trained) -> Any:
+def restored(trained: checkpoint.Trained) -> Any:
     """The trained classifier, ready to be evaluated."""
     from hbo.runs.trainer import prepare_process  # Lightning, for seconds
-    from hbo.tasks.classify.module import Classify
+    from hbo.tasks import build
 
     prepare_process(trained.run)
-    task = Classify(trained.run, trained.num_classes, classes=trained.classes)
-    trained.load_into(task)
-    return task.eval().requires_grad_(False)
+    return build.restored(trained).requires_grad_(False)
 
 
-def _compared(session: Any, task: Any, data: Any) -> dict[str, float]:
-    """Which images -> how far the file's logits for them are from the module's, over the largest.
-
-    Raises:
-        UserError: further than `TOLERANCE`.
+def _int8(
+    runtime: Runtime, net: Any, session: Any, task: Any, data: Any, calibration: int, facts: dict[str, str]
+) -> tuple[Any, dict[str, Any]]:
+    """The quantised model, and what it costs in accuracy beside the one in single
+    precision, whose session is given.
     """
-    side = task.run.resolution
-    images = {"random, batch of 3": torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8)}
-    if data is not None:
-        n = min(REAL, len(data.val))
-        images[f"real, {n} images"] = torch.stack([data.val[0, i][0] for i in range(n)])
-    off = {kind: difference(session, task, some) for kind, some in images.items()}
-    for kind, error in off.items():
-        if not error <= TOLERANCE:  # which not-a-number is not
-            raise UserError(
-                f"export: its logits for {kind}, are {error:.1e} of the largest off the module's; nothing was written"
-            )
-    return off
-
-
-def _int8(model: Any, session: Any, task: Any, data: Any, calibration: int) -> tuple[Any, dict[str, Any]]:
-    """The quantised model, and what it costs in accuracy beside the one in single precision, whose session is given."""
     run = task.run
-    quantised = quantize(model, normalised(task, _seen_in_training(data.train, calibration, run)))
-    about: dict[str, Any] = {"calibration_images": min(calibration, len(data.train))}
-    about["float"] = evaluate(session, task, data.val)
-    about["int8"] = evaluate(open_session(quantised.SerializeToString(), run.threads), task, data.val)
+    seen = check.normalised(task, seen_in_training(data.train, calibration, run))
+    model = runtime.quantize(net, run.resolution, seen, facts)
+    about: dict[str, Any] = {"calibration_images": len(seen), "quantised": runtime.int8}
+    about["float"] = check.evaluate(session, task, data.val)
+    eight = runtime.open(model.files, run.threads)
+    about["difference"] = check.distances(eight, task, data)
+    about["int8"] = check.evaluate(eight, task, data.val)
     about["images"] = about["float"].pop("images")
     del about["int8"]["images"]
-    return quantised, about | {"reported": run.data}
+    return model, about | {"reported": run.data}
 
 
-def _write(model: Any, out: Path, trained: checkpoint.Trained, about: dict[str, Any]) -> None:
-    """The file, and its JSON with what is known of it; `about` gets the rest."""
-    from hbo.tasks.base import MEAN, STD
-
-    facts = {"mean": MEAN, "std": STD, "run": asdict(trained.run), "classes": trained.classes or trained.num_classes}
-    for name, value in facts.items():
-        model.metadata_props.add(key=name, value=json.dumps(value))
-    about |= {"bytes": len(model.SerializeToString()), "opset": OPSET, "versions": versions()}
-    part = out.with_name(out.name + ".part")
-    part.write_bytes(model.SerializeToString())
-    os.replace(part, out)
+def write(out: Path, content: Files, about: Mapping[str, Any]) -> None:
+    """The files, the one that people name last, and the JSON with what is known of them."""
+    for i, suffix in reversed(list(enumerate(content))):
+        path = out if i == 0 else out.with_suffix(suffix)
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(content[suffix])
+        os.replace(part, path)
     files.write_atomically(out.with_name(out.name + ".json"), json.dumps(about, indent=1) + "\n")
 
 
-def require() -> None:
-    """Refuse, in words, where the extra is not installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"export: {error.name} is not installed; pip install -e '.[export]'") from None
+def _as_reported(trained: checkpoint.Trained) -> bool:
+    """Whether the run's own network was evaluated on the images that its row reports, as the row did it."""
+    row = rows.sound(trained.path.parent) if trained.ours else None
+    if row is None or row["state"] != "done":
+        return False
+    differ = identity.varying([trained.run.identity(), identity.of_row(row)])
+    return not set(differ) - {"world"}  # a checkpoint's run is evaluated by one process
 
 
-def versions() -> dict[str, str]:
-    """Of what made the file."""
-    return {name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript")}
+def _other(
+    to: str, path: Path, given: dict[str, Any], file: str | None, calibration: int, refused: dict[str, bool]
+) -> tuple[Path, dict[str, Any]]:
+    """A format that is no runtime's.
+
+    Raises:
+        UserError: a flag that it would ignore.
+    """
+    if odd := [name for name, value in refused.items() if value]:
+        raise UserError(f"{odd[0]}: is for runtimes, not for --to {to}; leave it out")
+    return _weights(path, given, file) if to == "safetensors" else _phone(path, given, file, calibration)
 
 
-def _data(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
-    """The run's data set, or None and why not: its images may lie elsewhere by now, and nobody has ImageNet at hand.
+def _weights(path: Path, given: dict[str, Any], file: str | None) -> tuple[Path, dict[str, Any]]:
+    """The weights and their card."""
+    trained = checkpoint.trained(path, given)
+    out = target(trained, file, "", ".safetensors", (".md",))
+    about = describe.facts(trained)
+    content = card.weights(restored(trained), card.as_header(about))
+    row = (rows.sound(trained.path.parent) or {}) if trained.ours else {}
+    files.write_atomically(out.with_suffix(".md"), card.card(about, trained, row, out.name))
+    about |= {"format": "safetensors", "bytes": len(content), "difference": {}, "real_images": None}
+    write(out, {".safetensors": content}, about)
+    return out, about
+
+
+def _phone(
+    path: Path, given: dict[str, Any], file: str | None, calibration: int
+) -> tuple[Path, dict[str, Any]]:
+    """A folder for a phone: a float and an int8 file of each runtime that is installed and
+    that phones have programs for.
+
+    Raises:
+        UserError: none of them is installed.
+    """
+    there = android.made_here(installed())
+    if not there:
+        raise UserError(
+            "to=android-bench: needs LiteRT or ExecuTorch; pip install -e '.[executorch]', or"
+            " make .venv-litert/installed, then .venv-litert/bin/python in place of python"
+        )
+    folder = files.expanded(file) if file else files.located(path).with_name("android-bench")
+    target(checkpoint.trained(path, given), None, "", there[0].suffix)  # refused before anything is written
+    folder.mkdir(exist_ok=True)
+    made: dict[str, str] = {}
+    about: dict[str, Any] = {}
+    for runtime in there:
+        for int8 in (False, True):
+            name = f"net{'-int8' * int8}{runtime.suffix}"
+            _, about = export(
+                path,
+                dict(given),
+                int8=int8,
+                calibration=calibration,
+                file=str(folder / name),
+                to=runtime.name,
+            )
+            made[name] = runtime.name
+    made |= {other.name: runtime.name for runtime in _phones() for other in folder.glob(f"*{runtime.suffix}")}
+    android.write(folder, made)
+    return folder / "run.sh", about | {
+        "format": f"{len(made)} files for a phone; not run on one",
+        "difference": {},
+    }
+
+
+def _phones() -> list[Runtime]:
+    return android.made_here([named(name) for name in RUNTIMES])
+
+
+def images(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
+    """The run's data set, or None and why not: its images may lie elsewhere by now, and
+    nobody has ImageNet at hand.
 
     Args:
         trained: the checkpoint.
@@ -224,126 +310,19 @@ def _data(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
             raise
         return None, str(error)
     if len(data.classes) != trained.num_classes:
-        raise UserError(f"checkpoint {trained.path}: has {trained.num_classes} classes, {run.data} has {len(data.classes)}")
+        raise UserError(
+            f"checkpoint {trained.path}: has {trained.num_classes} classes, {run.data} has"
+            f" {len(data.classes)}"
+        )
     if not len(data.val):
         raise DataError(f"data={run.data}: has no images to compare on")
     return data, ""
 
 
-def _seen_in_training(images: Any, n: int, run: Run) -> Any:
+def seen_in_training(source: Any, n: int, run: Run) -> Any:
     """The first n images of the run's first epoch, as training sees them, uint8 (n, 3, R, R)."""
-    n = min(n, len(images))
-    return torch.stack([images[item][0] for item in next(iter(TrainBatches(len(images), n, run.seed)))])
-
-
-def normalised(task: Any, images: Any) -> Any:
-    """What the network takes, float32 (N, 3, R, R), of uint8 images."""
-    return ((images.to(task.mean.dtype) - task.mean) / task.std).numpy()
-
-
-def to_onnx(net: Any, resolution: int) -> Any:
-    """A network of (B, 3, R, R) as an ONNX model in memory, any B, checked by onnx."""
-    import onnx
-
-    image = torch.zeros(2, 3, resolution, resolution)
-    program = torch.onnx.export(
-        net.eval(),
-        (image,),
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-    )
-    assert program is not None
-    model = program.model_proto
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def open_session(model: bytes, threads: int) -> Any:
-    """ONNX Runtime on the CPU; its threads rest between two images, so that they slow nobody else."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def difference(session: Any, task: Any, images: Any) -> float:
-    """The largest difference between the file's logits and the task's, over the task's largest.
-
-    Raises:
-        UserError: the task's own are no numbers.
-    """
-    with torch.inference_mode():
-        expected = task(images).numpy()
-    if not np.isfinite(expected).all():
-        raise UserError("export: the checkpoint's own logits are not finite, so it is of no use; nothing was written")
-    (found,) = session.run([OUTPUT], {INPUT: normalised(task, images)})
-    return float(abs(found - expected).max() / (abs(expected).max() or 1.0))
-
-
-def evaluate(session: Any, task: Any, images: Any) -> dict[str, float]:
-    """Metrics of an ONNX session on the run's reported images, as `hbo.evaluate` computes them.
-
-    Raises:
-        UserError: its logits are no numbers.
-    """
-    from hbo.metrics import Outcomes, classification
-    from hbo.tasks.base import lost
-
-    run, outcomes = task.run, Outcomes(task.num_classes)
-    batches = EvalBatches(len(images), run.batch, limit=run.limit_batches)
-    for batch, labels, index in tqdm(loader(images, batches, 0), unit="batch", leave=False):
-        (logits,) = session.run([OUTPUT], {INPUT: normalised(task, batch)})
-        outcomes.update(torch.from_numpy(logits), labels, index)
-    found = outcomes.compute()
-    metrics = classification(found, task.num_classes)
-    if why := lost(metrics, task.finite):
-        raise UserError(f"export: {why} on the reported images, the file's logits are no numbers; nothing was written")
-    return {"images": len(found["index"]), **metrics}
-
-
-def quantize(model: Any, images: Any) -> Any:
-    """Static quantisation: 8 bits a weight (each output channel its scale) and an activation, by the ranges seen on `images`."""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.images: Iterator[Any] = iter(images)
-
-        def get_next(self) -> Any:
-            image = next(self.images, None)
-            return None if image is None else {INPUT: image[None]}
-
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(model.SerializeToString())  # of a model in memory it would move the weights elsewhere
-        quantize_static(
-            source,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,  # with signed activations its kernels take twice as long
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(target)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice to simplify the graph first: it has nothing left to simplify."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
+    n = min(n, len(source))
+    return torch.stack([source[item][0] for item in next(iter(TrainBatches(len(source), n, run.seed)))])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from hbo import packed
 from hbo.errors import UserError
 
-MANY = 100_000  # files whose sizes, and whose headers, are still looked at one by one
-READ_WHOLE = 1 << 30  # bytes of a set up to which every byte counts; it takes some seconds
+MANY = 100_000  # files whose sizes and headers are still read one by one
+READ_WHOLE = 1 << 30  # bytes: data sets up to this size are hashed in full, in some seconds
 IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-UNCOMPRESSED = {".bmp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff"}  # whose sizes say nothing of what is in them
+UNCOMPRESSED = {".bmp", ".ppm", ".pgm", ".pnm", ".tif", ".tiff"}  # their sizes do not depend on the pixels
+# Not read.
 ALMOST = {
     ".gif",
     ".jfif",
@@ -29,29 +32,62 @@ ALMOST = {
     ".cr2",
     ".nef",
     ".arw",
-}  # not read
-LITTER = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}  # what desktops leave in any folder; so are hidden files
+}
+# Files that desktops leave in any folder; hidden files are ignored too.
+LITTER = {
+    "thumbs.db",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that no reader, and no kill, ever meets half of it."""
+def write_atomically(path: Path, text: str, lasting: bool = False) -> None:
+    """Write a file atomically: readers and killed processes never leave or see half of it.
+
+    Args:
+        path: of the file.
+        text: all of it.
+        lasting: sync it and its name to the disk before returning, so that it survives a loss of power.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    with open(part, "w") as file:
+        file.write(text)
+        if lasting:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(part, path)
+    if lasting:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes whenever a file is replaced or written into; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file's name says that a desktop left it there: .DS_Store, ._*, Thumbs.db."""
+    """Whether a file is a desktop's own, by its name: .DS_Store, ._*, Thumbs.db."""
     return name.startswith(".") or name.lower() in LITTER
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name, and not a desktop's shadow of one."""
+    """Whether a file is an image by its name, and not a desktop's metadata."""
     return os.path.splitext(name)[1].lower() in IMAGES and not is_litter(name)
 
 
 def folders_below(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """A root and each folder below it, with the names of its files; what is hidden, a link back, and what may not be read left out."""
+    """A root and each folder below it, with the names of its files; without hidden folders, links to a parent
+    and folders that cannot be read.
+    """
     ahead, seen = [os.fspath(root)], set[str]()
     while ahead:
         folder = ahead.pop()
@@ -60,14 +96,14 @@ def folders_below(root: Path) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
         try:
             entries = [entry for entry in os.scandir(folder) if not is_litter(entry.name)]
-        except OSError:  # of somebody else's, in a root that is a whole disk
+        except OSError:  # another user's folder, if the root is a whole disk
             continue
         ahead += [entry.path for entry in entries if entry.is_dir()]
         yield folder, [entry.name for entry in entries if not entry.is_dir()]
 
 
 def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
-    """Folder below a root, as written from there -> how many images lie in it; not of those folders whose images are used."""
+    """Folder, relative to a root -> its number of images, for folders whose images are not used."""
     found: dict[str, int] = {}
     for folder, names in folders_below(root):
         suffixes = [os.path.splitext(name)[1].lower() for name in names if folder not in used]
@@ -77,26 +113,29 @@ def images_by_folder(root: Path, used: Collection[str] = ()) -> dict[str, int]:
 
 
 def nearby(root: Path, holds: Collection[str]) -> str:
-    """`; take --data_dir X, which holds a/ and b/`, where a folder one or two levels off does; nothing where none does."""
+    """`; use --data_dir X, which contains a/ and b/`, if a folder one or two levels away does, else empty."""
     try:
-        inner = [Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not is_litter(entry.name)]
+        inner = [
+            Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not is_litter(entry.name)
+        ]
         deeper = [Path(entry.path) for one in inner[:100] for entry in os.scandir(one) if entry.is_dir()]
     except OSError:
         return ""
     around = [root.absolute().parent, *sorted(inner), *sorted(deeper[:1000])]
     right = [path for path in around if all((path / name).is_dir() for name in holds)]
     return (
-        f"; take --data_dir {' or '.join(map(str, right[:3]))}, which holds {' and '.join(f'{n}/' for n in holds)}"
+        f"; use --data_dir {' or '.join(map(str, right[:3]))},"
+        f" which contains {' and '.join(f'{n}/' for n in holds)}"
         if right
         else ""
     )
 
 
 def in_both(train: list[str], val: list[str]) -> list[str] | None:
-    """Those of `val` whose bytes one of `train` has too; None where that would be too much to read."""
+    """Files of `val` whose bytes equal a file's of `train`; None if that is too much to read."""
     if len(train) + len(val) > MANY:
         return None
-    sizes = [in_threads(os.path.getsize, part) for part in (train, val)]
+    sizes = [in_threads(packed.size_of, part) for part in (train, val)]
     common = set(sizes[0]) & set(sizes[1])
     alike = [
         [p for p, size in zip(part, each, strict=True) if size in common]
@@ -105,19 +144,21 @@ def in_both(train: list[str], val: list[str]) -> list[str] | None:
     if sum(size for each in sizes for size in each if size in common) > READ_WHOLE:
         return None
     known = set(in_threads(_hash, alike[0]))
-    return [path for path, digest in zip(alike[1], in_threads(_hash, alike[1]), strict=True) if digest in known]
+    return [
+        path for path, digest in zip(alike[1], in_threads(_hash, alike[1]), strict=True) if digest in known
+    ]
 
 
-# ------------------------------------------------------------ what files hold
+# ------------------------------------------------------------ contents
 
 _look: ContextVar[dict[Any, Any] | None] = ContextVar("look", default=None)
 
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Within it each file and folder is read once for its contents; outside of it, each time that it is asked for.
+    """Within this context the contents of each file and folder are read once; outside it, at every call.
 
-    A run keeps one key from its start to its end, and a plan of many rows reads their folder once.
+    A run keeps its key from start to end, and a plan of many rows reads their folder once.
     """
     token = None if _look.get() is not None else _look.set({})
     try:
@@ -128,7 +169,7 @@ def one_look() -> Iterator[None]:
 
 
 def looked_up(what: Any, compute: Callable[[], Any]) -> Any:
-    """`compute()`, or within `one_look` what it gave before under this name."""
+    """`compute()`, or within `one_look` its earlier result under this name."""
     known = _look.get()
     if known is None:
         return compute()
@@ -138,7 +179,7 @@ def looked_up(what: Any, compute: Callable[[], Any]) -> Any:
 
 
 def expanded(path: str | Path, name: str = "") -> Path:
-    """The path with its ~ or ~USER replaced.
+    """The path with ~ or ~USER expanded.
 
     Raises:
         UserError: no such user; `name` is the field or flag that it comes from.
@@ -146,35 +187,51 @@ def expanded(path: str | Path, name: str = "") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"{name}={path}: ~ names the home of a user that is not known here".removeprefix("=")) from None
+        raise UserError(f"{name}={path}: ~ names the home of an unknown user".removeprefix("=")) from None
+
+
+def cache_root() -> Path:
+    """Where caches lie that no flag puts elsewhere, and what archives hold."""
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hbo"
 
 
 def located(path: str | Path) -> Path:
-    """The file that a checkpoint's name means: a run's folder is its last.ckpt."""
+    """The file of a checkpoint: last.ckpt for a run's folder; for a key, that of the one run under runs/.
+
+    Raises:
+        UserError: several studies under runs/ have a run with this key.
+    """
     path = expanded(path)
+    if re.fullmatch(r"[0-9a-f]{10}", str(path)) and not path.exists():
+        found = sorted(Path("runs").glob(f"*/{path}/last.ckpt"))
+        if len(found) > 1:
+            raise UserError(
+                f"checkpoint {path}: {len(found)} studies have this run; name one, such as {found[0].parent}"
+            )
+        return found[0] if found else path
     return path / "last.ckpt" if path.is_dir() else path
 
 
-def checkpoint_digest(path: str) -> str:
-    """What a checkpoint's file holds, in ten digits.
+def checkpoint_digest(path: str, name: str = "backbone_checkpoint") -> str:
+    """Digest of a checkpoint's file, ten digits; `name` is the field that names the file.
 
     Raises:
         UserError: no such file.
     """
     file = located(path)
     if not file.is_file():
-        raise UserError(f"backbone_checkpoint={path}: no such file")
+        raise UserError(f"{name}={path}: no such file")
     return looked_up(("file", str(file)), lambda: _hash(file)[:10])
 
 
 def contents(files: Iterable[str]) -> tuple[list[int | str], bool]:
-    """What each file holds: the hash of its bytes; and whether that is so for every file.
+    """The hash of each file's bytes, and whether every file was hashed in full.
 
-    Where the files have more than `READ_WHOLE` bytes together, a compressed one stands for its size alone: of that much, sizes
-    identify a set, and reading it would take minutes.
+    If the files have more than `READ_WHOLE` bytes together, compressed files are represented by their size:
+    in a set that large, sizes identify it, and reading it would take minutes.
     """
     files = list(files)
-    sizes = in_threads(os.path.getsize, files)
+    sizes = in_threads(packed.size_of, files)
     whole = sum(sizes) <= READ_WHOLE
     read = [whole or os.path.splitext(path)[1].lower() in UNCOMPRESSED for path in files]
     hashes = iter(in_threads(_hash, [path for path, wanted in zip(files, read, strict=True) if wanted]))
@@ -182,16 +239,23 @@ def contents(files: Iterable[str]) -> tuple[list[int | str], bool]:
 
 
 def hashes(files: Iterable[str]) -> list[str]:
-    """The hash of each file's bytes, however many."""
+    """The hash of each file's bytes, whatever their number."""
     return in_threads(_hash, list(files))
 
 
 def in_threads(function: Callable[[Any], Any], files: Sequence[Any]) -> list[Any]:
-    """The function of each file, in their order; a folder on another machine answers several at once."""
-    parts = [files[i : i + 256] for i in range(0, len(files), 256)]
+    """The function's result for each file, in order; threads help if the folder is on another machine."""
+    order = packed.as_stored(files)
+    parts = [order[i : i + 256] for i in range(0, len(files), 256)]
+    values: list[Any] = [None] * len(files)
     with ThreadPoolExecutor(8) as pool:
-        return [value for part in pool.map(lambda part: [function(file) for file in part], parts) for value in part]
+        for part, found in zip(
+            parts, pool.map(lambda part: [function(files[i]) for i in part], parts), strict=True
+        ):
+            for i, value in zip(part, found, strict=True):
+                values[i] = value
+    return values
 
 
 def _hash(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(packed.bytes_of(path)).hexdigest()

@@ -3,45 +3,62 @@
     python -m hbo.fit --k 2
     python -m hbo.fit --data imagenet --data_dir /data/imagenet --width 0.5 --devices 4
 
-The folder OUT/STUDY/KEY/ gets config.yaml, metrics.csv, row.json, outcomes.npz and last.ckpt. A finished run is not
-repeated, an unfinished one goes on from its last checkpoint: the same command does either.
+The folder OUT/STUDY/KEY/ gets config.yaml, metrics.csv, row.json, outcomes.npz and last.ckpt. The same
+command prints a finished run and resumes an unfinished one from its last checkpoint.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
 from hbo.runs import signals
 
 if __name__ == "__main__":
-    signals.listen()  # before the seconds of importing
+    signals.listen()  # before the imports, which take seconds
 
-from hbo import files, flags
+from hbo import files, flags, tasks
 from hbo.config import Run
-from hbo.errors import one_line
+from hbo.errors import UserError, one_line
 from hbo.runs import cluster, rows, tracking
-from hbo.runs.lock import Lock
+from hbo.runs.lock import Busy, Lock
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line.
 
-    Exit status: 0 done, or stopped in W&B; 1 failed (the row says why), 2 wrong flag or data, 75 trained by another process,
-    128 + n at signal n.
+    Exit status: 0 done, stopped in W&B, or a row of a W&B sweep that cannot be a run; 1 failed (the row says
+    why); 2 wrong flag or data; 75 another process is training it; 128 + n after signal n.
     """
-    run = flags.parse(argv)
+    run = flags.parse(argv, refused=tracking.refuse)
     with one_line(), files.one_look():
+        if tracking.by_agent():
+            _check_possible(run)
         said = rows.summary(fit(run), rows.folder(run))
     print(said)
 
 
-def fit(run: Run) -> dict[str, Any]:
-    """Take over what is finished, here or in another study; else train, alone on this row.
+def _check_possible(run: Run) -> None:
+    """Refuse a row of a W&B sweep whose network cannot be built for its data set, before anything is
+    loaded.
+    """
+    from hbo.tasks import build
 
-    Images and backbone are looked at once: the key stays what it was when the run started.
+    classes = tasks.counts(run.data, run.data_dir)[2]
+    try:
+        build.cost(run, classes)
+    except UserError as error:
+        tracking.refuse(error)
+        raise
+
+
+def fit(run: Run) -> dict[str, Any]:
+    """Reuse the row if the run is finished, here or in another study; else lock its folder and train.
+
+    Images and backbone are read once, so that the key does not change while the run trains.
 
     Raises:
-        UserError: the run cannot be built, or its checkpoint is of another run.
-        Busy: another process trains it.
+        UserError: the run cannot be built, or its checkpoint belongs to another run.
+        Busy: another process is training it.
         SystemExit: a signal, or a loss that is not finite.
     """
     with files.one_look():
@@ -51,8 +68,10 @@ def fit(run: Run) -> dict[str, Any]:
 def _fit(run: Run) -> dict[str, Any]:
     folder = rows.folder(run)
     if not cluster.is_first(run):
-        if not run.force and ((rows.read(folder) or {}).get("state") == "done" or rows.finished_in_other_study(run)):
-            raise SystemExit(0)  # srun starts all; the first shows what is there
+        if not run.force and (
+            (rows.read(folder) or {}).get("state") == "done" or rows.finished_in_other_study(run)
+        ):
+            raise SystemExit(0)  # srun starts all ranks; the first shows the row
         return _train(run, folder, None)
     row = finished(run, folder)
     if row is None:
@@ -61,27 +80,45 @@ def _fit(run: Run) -> dict[str, Any]:
         try:
             lock.acquire()
             row = finished(run, folder)  # it may have ended a moment ago
+            if row is None:
+                _check_other_studies(run)
             return _train(run, folder, lock) if row is None else row
         finally:
             lock.release()
             if not existed and folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()  # refused before there was anything to keep
+                folder.rmdir()  # refused before anything was written
     return row
 
 
+def _check_other_studies(run: Run) -> None:
+    """Leave a key to the study that trains it; that row is taken over when it is done.
+
+    Two that ask at the same moment see each other's locks: the later one by name lets go first.
+
+    Raises:
+        Busy: another study trains it.
+    """
+    other = None if run.force else rows.held_in_other_study(run)
+    if other is not None and run.study < other.parent.name:
+        time.sleep(1)
+        other = rows.held_in_other_study(run)
+    if other is not None:
+        raise Busy(f"{other}: is training this run; when it is done, the same command takes it over")
+
+
 def _train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
-    from hbo.train import train  # Lightning, for seconds
+    from hbo.training import train  # Lightning, for seconds
 
     return train(run, folder, lock)
 
 
 def finished(run: Run, folder: Path) -> dict[str, Any] | None:
-    """The row, where this study or another has it done; W&B's agent, who asked for it, gets it too."""
+    """The row if this study or another has finished the run, logged to W&B if an agent asked for it."""
     if run.force:
         return None
     row = rows.read(folder)
     if row and row["state"] == "done":
-        rows.check_same_fields(row, rows.keyed(run), folder / "row.json", instead="--force runs it again")
+        rows.check_same_fields(row, rows.keyed(run), folder / "row.json", instead="--force repeats it")
     elif source := rows.finished_in_other_study(run):
         row = rows.reuse(run, source)
     else:

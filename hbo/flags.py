@@ -1,11 +1,12 @@
 """The command line: flags, their choices and help derive from the fields of `Run`.
 
-parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --config FILE <- flags
+parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --recipe <- --config FILE <- flags
 """
 
 import re
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from hbo import files
@@ -20,21 +21,31 @@ def make_parser(prog: str, about: str):
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None)
+    parser = jsonargparse.ArgumentParser(
+        prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None
+    )
     parser.add_argument(
         "--config",
-        help="Read fields from a YAML or JSON file, or JSON text: flat, one key a field. Flags after it win.",
+        help="Read fields from a YAML or JSON file, or JSON text, one key per field. Later flags win.",
     )
-    parser.add_argument("--print_config", action="store_true", help="Print the resolved fields as YAML and stop.")
-    parser.add_class_arguments(Run)
-    parser.set_defaults(asdict(resolve()))  # what the help shows is what the default run takes
+    parser.add_argument(
+        "--print_config", action="store_true", help="Print the resolved fields as YAML and stop."
+    )
+    seen: set[str | int] = set()
+    for owner in reversed(Run.__mro__):  # a group of flags for each class that declares fields
+        own = field_types(owner) if is_dataclass(owner) else {}
+        if owner is not Run and own.keys() - seen:
+            parser.add_class_arguments(owner, skip=seen)
+            seen |= own.keys()
+    parser.set_defaults(asdict(resolve()))  # the help shows the defaults of a run without flags
     return parser
 
 
 def given(parser: Any, argv: list[str]) -> dict[str, Any]:
-    """The fields that the command line, or a file of it, names; not the defaults. What comes later wins.
+    """The fields given on the command line or in its --config file, without defaults. Later ones win.
 
-    Fields are read here, by the one rule of `hbo.values`; the parser reads the command's own flags, and has the help.
+    Fields are read here, by the rules of `hbo.values`; the parser reads the command's
+    own flags and prints the help.
 
     Raises:
         UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
@@ -47,7 +58,7 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
         arg = todo.pop(0)
         flag, equals, value = arg.partition("=")
         name = flag.removeprefix("--")
-        if arg.startswith("--_wandb"):  # what a requeued W&B run brings along
+        if arg.startswith("--_wandb"):  # added to a requeued W&B run
             continue
         if flag == name or (name not in kinds and name != "config"):
             rest.append(arg)
@@ -56,7 +67,7 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
             there = bool(todo) and not todo[0].startswith("--")
             if not there and kinds.get(name) is not bool:
                 raise UserError(f"{flag}: needs a value")
-            value = todo.pop(0) if there else "true"  # `--force` is `--force=true`, as with any other program
+            value = todo.pop(0) if there else "true"  # `--force` means `--force=true`
         found |= read_config(value) if name == "config" else {name: checked(name, value)}
     try:
         namespace = parser.parse_args(rest, defaults=False)
@@ -83,14 +94,16 @@ def read_config(source: str) -> dict[str, Any]:
     try:
         content = load(text)
         if not isinstance(content, dict):
-            raise UserError(f"{shown(content)}: must be a mapping, a field a line, such as `k: 2`")
-        return {n: checked(n, v) for n, v in content.items() if not str(n).startswith(("_wandb", "wandb_version"))}
+            raise UserError(f"{shown(content)}: must be a mapping, one field a line, such as `k: 2`")
+        return {
+            n: checked(n, v) for n, v in content.items() if not str(n).startswith(("_wandb", "wandb_version"))
+        }
     except UserError as error:
         raise UserError(f"{name}: {error}" if name else str(error)) from None
 
 
 def _plain(message: str, parser: Any) -> str:
-    """Jsonargparse's message in one line of the user's words."""
+    """Jsonargparse's message in one plain line."""
     if found := re.match(r"unrecognized arguments: (\S+)", message):
         return unknown_flag(found[1], list(parser._option_string_actions))
     if found := re.match(r'(?s)Parser key "(\w+)":\s+(.*)', message):
@@ -99,17 +112,31 @@ def _plain(message: str, parser: Any) -> str:
 
 
 def parse(
-    argv: list[str] | None = None, prog: str = "hbo.fit", about: str = "Train one network on one data set and leave one row."
+    argv: list[str] | None = None,
+    prog: str = "hbo.fit",
+    about: str = "Train one network on one data set and leave one row.",
+    refused: Callable[[UserError], None] | None = None,
 ) -> Run:
     """The run that a command line asks for; prints and exits for --help and --print_config.
 
+    Args:
+        argv: the words; None: of this process.
+        prog: the module, for the help.
+        about: what it does.
+        refused: called if each field is valid but their combination is not.
+
     Raises:
-        SystemExit: 2 with one line on standard error, for a flag or value that is wrong.
+        SystemExit: 2 with one line on standard error, for a wrong flag or value.
     """
     with one_line():
         values = given(make_parser(prog, about), sys.argv[1:] if argv is None else argv)
         show = values.pop("print_config", False)
-        run = resolve(**values)
+        try:
+            run = resolve(**values)
+        except UserError as error:
+            if refused is not None:
+                refused(error)
+            raise
     if show:
         print(to_yaml(run), end="")
         raise SystemExit(0)

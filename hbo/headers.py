@@ -1,6 +1,6 @@
-"""Headers of image files: how large a photograph is, how its EXIF turns it, and whether its pixels can be taken.
+"""Headers of image files: size, EXIF orientation, and whether the pixels have a supported format.
 
-Nothing is decoded, and PIL alone is imported: a set's fingerprint looks here too.
+Nothing is decoded, and only PIL is imported: a data set's fingerprint uses this file too.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image, ImageFile
 
-from hbo import files
+from hbo import files, packed
 from hbo.errors import DataError, UnreadableError
 
 ORIENTATION = ExifTags.Base.Orientation
@@ -26,33 +26,40 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SIDEWAYS = (5, 6, 7, 8)  # orientations that change width for height
-# What convert("RGB") keeps 8 bits of; it clips I;16, I and F to white, and knows no way from LAB.
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+# Modes that convert("RGB") converts in 8 bits; it clips I;16, I and F to white, and cannot convert LAB.
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
-END = 1 << 16  # bytes at either end of a file, where metadata lies
-METADATA = (b"Exif", b"eXIf", b"EXIF", b"Raw profile", b"adobe")  # words without which no file says how it is turned
+END = 1 << 16  # bytes at both ends of a file, where metadata is
+# A file with an orientation contains one of these.
+METADATA = (
+    b"Exif",
+    b"eXIf",
+    b"EXIF",
+    b"Raw profile",
+    b"adobe",
+)
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # PIL's names no file; ours does
 
 
 class Header(NamedTuple):
-    """What the first bytes of an image say."""
+    """What an image's header says."""
 
     width: int
     height: int
-    """As the image is looked at, turned."""
+    """Size after the EXIF rotation."""
     turned: bool
-    """By its EXIF. A TIFF does not count: PIL itself turns it, and always has."""
+    """Whether EXIF rotates it. Not for TIFF, which PIL rotates itself."""
     broken: bool
-    """It has EXIF that cannot be read, and is taken as it lies."""
+    """Its EXIF cannot be read; the image is used unrotated."""
 
 
 def header_of(path: str | Path) -> Header:
-    """An image's header.
+    """Read an image's header.
 
     Raises:
-        DataError: no image, or none that could be taken as it is, as far as a header tells.
+        DataError: not an image, or one that cannot be used as it is, as far as its header says.
     """
-    with opened(Path(path)) as image:
+    with opened(path) as image:
         width, height = image.size
         found = orientation(image)
         turned = image.format != "TIFF" and found in TURNS
@@ -65,64 +72,67 @@ def headers_of(paths: Sequence[str | Path]) -> list[Header]:
     """The header of each file.
 
     Raises:
-        DataError: of the first that is no image, or that would be read as another one.
+        DataError: for the first that is not an image or cannot be used as it is.
     """
     return files.in_threads(header_of, paths)
 
 
 def any_turned(paths: Sequence[str | Path]) -> bool:
-    """Whether EXIF turns a photograph of a set; of more than `files.MANY` none is looked at, which says nothing of them."""
+    """Whether EXIF rotates a photograph of a data set; False, unchecked, for more than `files.MANY` files."""
     return len(paths) <= files.MANY and any(files.in_threads(_turned, paths))
 
 
 def _turned(path: str | Path) -> bool:
     try:
-        with open(path, "rb") as file:  # a fifth of the time that PIL takes for a file that has none of it
+        with packed.opened(path) as file:  # a fifth of PIL's time for a file without EXIF
             ends = file.read(END)
             if len(ends) == END:
-                file.seek(max(END, os.path.getsize(path) - END))
+                file.seek(max(END, packed.size_of(path) - END))
                 ends += file.read()
         return any(word in ends for word in METADATA) and header_of(path).turned
-    except (DataError, OSError):  # whoever opens the set says so
+    except (DataError, OSError):  # reported when the set is opened
         return False
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """The file as PIL opens it; what goes wrong with it inside is named."""
+def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
+    """Open a file with PIL; errors within the context name the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(packed.opened(path) if isinstance(path, packed.Packed) else path) as image:
             if image.mode not in MODES:
                 raise UnreadableError(
-                    f"{path}: pixels of mode {image.mode}, more than the 8 bits a channel that networks here are given, which would"
-                    f" be cut off; scale it to 8 bits, such as by `magick {path.name} -auto-level -depth 8 NEW.png`"
+                    f"{path}: its pixels have mode {image.mode}, and only 8 bits per channel are supported;"
+                    " convert"
+                    f" it, such as by `magick {os.path.basename(path)} -auto-level -depth 8 NEW.png`"
                 )
-            if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a camera's, with its preview
+            if (
+                frames := getattr(image, "n_frames", 1)
+            ) > 1 and image.format != "MPO":  # a camera's image with its preview
                 raise UnreadableError(
-                    f"{path}: holds {frames} images, of which one would be read; save each as a file of its own"
+                    f"{path}: contains {frames} images, only one would be read; save each in its own file"
                 )
             yield image
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(f"{path}: not an image that can be read ({error})") from None
+        raise UnreadableError(f"{path}: not a readable image ({error})") from None
 
 
 def orientation(image: ImageFile.ImageFile) -> int | None:
-    """EXIF's, 1 to 8, and 1 where there is no EXIF; None where there is one that cannot be read."""
+    """EXIF's orientation, 1 to 8; 1 without EXIF, None if it cannot be read."""
     try:
         early = image.format == "PNG" and "exif" not in image.info and not _has_late_words(image)
-        exif = Image.Image.getexif(image) if early else image.getexif()  # PIL's own would decode a PNG first
+        exif = Image.Image.getexif(image) if early else image.getexif()  # a PNG's own method decodes it first
         if ORIENTATION in exif:
             found = exif[ORIENTATION]
             return found if isinstance(found, int) else None
         return None if _cut_short(image.info.get("exif")) else 1
-    except Exception:  # PIL raises whatever broken bytes make of themselves; the pixels may be well
+    except Exception:  # PIL raises anything on broken bytes; the pixels may be fine
         return None
 
 
 def _cut_short(exif: bytes | None) -> bool:
-    """Whether EXIF ends before its first directory does; PIL gives what it has read by then."""
+    """Whether EXIF ends within its first directory; PIL then returns only what it has read."""
     data = (exif or b"").removeprefix(b"Exif\0\0")
     if not data:
         return False
@@ -133,9 +143,9 @@ def _cut_short(exif: bytes | None) -> bool:
 
 
 def _has_late_words(image: ImageFile.ImageFile) -> bool:
-    """Whether a PNG, not yet loaded, has metadata behind its pixels."""
+    """Whether a PNG, not yet loaded, has metadata after its pixels."""
     if not image.tile or image.fp is None:
-        return False  # loaded, and so read to its end
+        return False  # loaded, so read to its end
     place = image.fp.tell()
     try:
         image.fp.seek(8)

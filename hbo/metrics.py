@@ -1,4 +1,6 @@
-"""The public metrics, as torchmetrics classes, which gather over processes by themselves. All are fractions in [0, 1]."""
+"""The public metrics, as torchmetrics classes, which synchronise over
+processes. All are fractions in [0, 1].
+"""
 
 from hbo.tasks.classify.metrics import Outcomes, classification
 from hbo.tasks.detect.metrics import Detections, by_image, detection
@@ -6,6 +8,7 @@ from hbo.tasks.detect.voc_map import VOCMeanAveragePrecision
 from hbo.tasks.reid.metrics import CMCMeanAveragePrecision, Rankings, cmc_map
 
 __all__ = [
-    "CMCMeanAveragePrecision", "Detections", "Outcomes", "Rankings", "VOCMeanAveragePrecision", "by_image", "classification",
+    "CMCMeanAveragePrecision", "Detections", "Outcomes", "Rankings", "VOCMeanAveragePrecision", "by_image",
+    "classification",
     "cmc_map", "detection",
 ]  # fmt: skip

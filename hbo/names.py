@@ -1,4 +1,4 @@
-"""Names of classes: in one form of Unicode, and those of a set against those of a checkpoint."""
+"""Class names: normalised Unicode, and a check of a data set's names against a checkpoint's."""
 
 import unicodedata
 
@@ -6,28 +6,32 @@ from hbo.errors import UserError
 
 
 def same_name(name: str) -> str:
-    """A class's name in one of Unicode's forms: one system writes an accent as a letter of its own, another does not."""
+    """A class name in one form of Unicode: some systems store an accent as a separate character."""
     return unicodedata.normalize("NFC", name)
 
 
 def check_names(found: list[str], known: list[str], where: str, whole: bool) -> None:
-    """Refuse a set of other classes than the trained ones.
+    """Check that a data set has the classes that the checkpoint was trained on.
 
     Args:
         found: names of the set's classes, in any order.
-        known: those of the checkpoint.
+        known: names of the checkpoint's classes.
         where: the set, for people.
-        whole: whether `found` is of the whole set, which then must have all of them; a part may lack some.
+        whole: whether `found` comes from the whole set, which must have all of them; a part may lack some.
 
     Raises:
-        UserError: the names are others; says which.
+        UserError: the names differ; the message lists them.
     """
     unknown, missing = sorted(set(found) - set(known)), [name for name in known if name not in set(found)]
     if unknown or (whole and missing):
-        said = [f"{what} {few_names(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]
+        said = [
+            f"{what} {few_names(names)}"
+            for what, names in (("unknown", unknown), ("missing", missing))
+            if names
+        ]
         raise UserError(
-            f"{where}: not the classes that the checkpoint was trained on: {'; '.join(said)}; name the folders of"
-            f" {few_names(known)} so, or take another checkpoint"
+            f"{where}: not the classes that the checkpoint was trained on: {'; '.join(said)}; name the"
+            f" folders {few_names(known)}, or use another checkpoint"
         )
 
 

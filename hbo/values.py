@@ -1,7 +1,8 @@
-"""What a value may be, by the type of its field: one rule for flags, `--config`, sweep files, variants and Python.
+"""Allowed values, by the type of the field: the same rules for flags, `--config`,
+sweep files, variants and Python.
 
-Text that is a number is taken for the number where the field is one (YAML and W&B leave 1e-3 as text), 30.0 for 30 where it
-must be whole, and 1 for 1.0. Nothing else is converted: no number for text, no true for 1.
+For numeric fields, text that is a number is converted (YAML and W&B leave 1e-3 as text), and so are 30.0 to
+30 for a whole number, and 1 to 1.0. Nothing else is converted: no number to text, no 1 to true.
 """
 
 import json
@@ -31,12 +32,12 @@ _shown.maxstring = _shown.maxother = 80
 
 
 def shown(value: Any) -> str:
-    """A value for an error message, however large or deep it is."""
+    """A value for an error message, shortened if it is long or deep."""
     return _shown.repr(value)
 
 
 def typed(name: str, kind: Any, value: Any) -> Any:
-    """The value in its field's type.
+    """Convert a value to its field's type.
 
     Args:
         name: of the field, for the message.
@@ -65,7 +66,7 @@ def typed(name: str, kind: Any, value: Any) -> Any:
 
 
 def check_types(owner: Any) -> None:
-    """Hold each field of a dataclass to its type, in place: 1 becomes 1.0 where it is a float.
+    """Convert each field of a dataclass to its type, in place: 1 becomes 1.0 in a float field.
 
     Raises:
         UserError: as `typed`.
@@ -74,7 +75,7 @@ def check_types(owner: Any) -> None:
         value = getattr(owner, name)
         found = typed(name, kind, value)
         if found is not value:
-            object.__setattr__(owner, name, found)  # of a frozen one
+            object.__setattr__(owner, name, found)  # the dataclass is frozen
 
 
 @cache
@@ -85,7 +86,7 @@ def field_types(owner: type) -> dict[str, Any]:
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that it is, else None."""
+    """The value as a whole number, else None."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, str) and DECIMAL.fullmatch(value.strip()):
@@ -98,7 +99,7 @@ def whole(value: Any) -> int | None:
 
 
 def number(value: Any) -> float | None:
-    """The finite number that it is, else None."""
+    """The value as a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
         return None
     if isinstance(value, str) and DISGUISED.fullmatch(value.strip()):
@@ -111,12 +112,12 @@ def number(value: Any) -> float | None:
 
 
 def truth(value: Any) -> bool | None:
-    """The truth value that it is, else None."""
+    """The value as a bool, else None."""
     return TRUTH.get(value.lower()) if isinstance(value, str) else value if isinstance(value, bool) else None
 
 
 def text(value: Any) -> str | None:
-    """The text that it is, else None; a path is text, and no system takes a null byte in one."""
+    """The value as text, else None; paths are text, and no system allows a null byte in one."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     return value if isinstance(value, str) and "\0" not in value else None
@@ -131,9 +132,9 @@ _READ: dict[Any, tuple[Callable[[Any], Any], str]] = {
 
 
 def _hint(value: Any, numeric: bool = False) -> str:
-    """What YAML made of a word, where it surprises."""
+    """A hint if YAML read a word as something else."""
     if isinstance(value, str):
-        return "; write it without the leading zero: YAML takes such a number for octal" * bool(
+        return "; write it without the leading zero: YAML reads it as octal" * bool(
             numeric and DISGUISED.fullmatch(value.strip())
         )
     if isinstance(value, dict):
@@ -141,9 +142,9 @@ def _hint(value: Any, numeric: bool = False) -> str:
     if numeric:
         return ""
     if isinstance(value, bool):
-        return "; YAML takes yes, no, on and off for true and false: put the word in quotes"
+        return "; YAML reads yes, no, on and off as true and false: put the word in quotes"
     if isinstance(value, date):
-        return "; YAML takes it for a date: put it in quotes"
+        return "; YAML reads it as a date: put it in quotes"
     return "; put it in quotes" * isinstance(value, (int, float))
 
 
@@ -153,7 +154,8 @@ def _hint(value: Any, numeric: bool = False) -> str:
 def load(source: str) -> Any:
     """YAML or JSON as plain values.
 
-    What means another number to YAML than to the reader (010, 0x10, 1:30) is refused, and so is a key that stands twice.
+    Numbers that YAML reads differently from a person (010, 0x10, 1:30) are an
+    error, and so is a repeated key.
 
     Raises:
         UserError: bad YAML, with its line.
@@ -161,7 +163,8 @@ def load(source: str) -> Any:
     try:
         if source.lstrip().startswith("{"):
             try:
-                return json.loads(source, object_pairs_hook=_once)  # YAML reads JSON too, but for some escapes
+                # YAML reads JSON too, but for some escapes.
+                return json.loads(source, object_pairs_hook=_once)
             except json.JSONDecodeError:
                 pass
         return yaml.load(source, _loader())
@@ -187,7 +190,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise UserError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice; keep one of them")
+        raise UserError(
+            f"{next(name for name in names if names.count(name) > 1)!r} is repeated; keep one of them"
+        )
     return found
 
 
@@ -200,7 +205,7 @@ def _loader() -> Any:
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
                 if name in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value!r} stands twice; keep one of them", key.start_mark
+                        None, None, f"{key.value!r} is repeated; keep one of them", key.start_mark
                     )
                 if name is not None:
                     seen.add(name)
@@ -213,7 +218,7 @@ def _loader() -> Any:
                 raise yaml.constructor.ConstructorError(
                     None,
                     None,
-                    f"{said} is {found} to YAML; write the plain number that is meant, or text in quotes",
+                    f"YAML reads {said} as {found}; write a plain number, or text in quotes",
                     node.start_mark,
                 )
             return found

@@ -1,4 +1,4 @@
-"""The words that people type: what was meant by one that does not exist, and a parser that says it in one line."""
+"""Unknown flags and values: suggest the right one, and a parser that reports errors in one line."""
 
 import argparse
 import difflib
@@ -8,23 +8,37 @@ from typing import NoReturn
 
 from hbo.errors import flat
 
-# What other programs call it: its name here, or what is done in its place.
+# Another program's name -> the name here, or what to do instead.
+SHORT = 8  # flags of a command that are all listed
 NAMES = {
     "batch_size": "batch", "bs": "batch", "train_batch_size": "batch", "b": "batch",
     "learning_rate": "lr", "lr0": "lr", "base_lr": "lr", "init_lr": "lr",
-    "model": "net", "arch": "net", "architecture": "net", "backbone": "net", "network": "net", "model_name": "net", "a": "net",
-    "gpus": "devices", "gpu": "devices", "num_gpus": "devices", "ngpus": "devices", "n_gpus": "devices", "nproc_per_node": "devices",
+    "model": "net", "arch": "net", "architecture": "net", "backbone": "net", "network": "net",
+    "model_name": "net", "a": "net",
+    "gpus": "devices", "gpu": "devices", "num_gpus": "devices", "ngpus": "devices", "n_gpus": "devices",
+    "nproc_per_node": "devices",
     "nodes": "num_nodes", "nnodes": "num_nodes", "device": "accelerator",
-    "num_workers": "workers", "j": "workers", "num_epochs": "epochs", "max_epochs": "epochs", "n_epochs": "epochs",
-    "dataset": "data", "data_set": "data", "data_path": "data_dir", "data_root": "data_dir", "root": "data_dir", "path": "data_dir",
+    "num_workers": "workers", "j": "workers", "num_epochs": "epochs", "max_epochs": "epochs",
+    "n_epochs": "epochs",
+    "dataset": "data", "data_set": "data", "data_path": "data_dir", "data_root": "data_dir",
+    "root": "data_dir", "path": "data_dir",
     "wd": "weight_decay", "opt": "optimizer", "random_seed": "seed", "manual_seed": "seed",
-    "img_size": "resolution", "image_size": "resolution", "imgsz": "resolution", "input_size": "resolution", "crop_size": "resolution",
-    "lr_scheduler": "schedule", "scheduler": "schedule", "sched": "schedule", "lr_schedule": "schedule", "lr_policy": "schedule",
-    "warmup_epochs": "warmup", "lr_steps": "milestones", "amp": "precision", "fp16": "precision", "half": "precision",
-    "pretrained": "backbone_checkpoint", "weights": "backbone_checkpoint", "pretrained_weights": "backbone_checkpoint",
-    "output_dir": "out", "output": "out", "save_dir": "out", "log_dir": "out", "logdir": "out", "exp_name": "study", "experiment": "study",
-    "wandb_project": "project", "width_mult": "width", "width_multiplier": "width", "alpha": "width", "smoothing": "label_smoothing",
-    "overwrite": "force", "log_wandb": "wandb", "use_wandb": "wandb", "upsampling": "upsample", "ratio": "concat_ratio",
+    "img_size": "resolution", "image_size": "resolution", "imgsz": "resolution", "input_size": "resolution",
+    "crop_size": "resolution",
+    "lr_scheduler": "schedule", "scheduler": "schedule", "sched": "schedule", "lr_schedule": "schedule",
+    "lr_policy": "schedule",
+    "warmup_epochs": "warmup", "lr_steps": "milestones", "amp": "precision", "fp16": "precision",
+    "half": "precision",
+    "pretrained": "backbone_checkpoint", "pretrained_weights": "backbone_checkpoint",
+    "output_dir": "out", "output": "out", "save_dir": "out", "log_dir": "out", "logdir": "out",
+    "exp_name": "study", "experiment": "study",
+    "wandb_project": "project", "width_mult": "width", "width_multiplier": "width", "alpha": "width",
+    "smoothing": "label_smoothing",
+    "teacher": "distill", "teacher_path": "distill", "temperature": "distill_temperature",
+    "kd_temperature": "distill_temperature",
+    "re_ranking": "rerank", "reranking": "rerank", "flip_test": "flip_features",
+    "overwrite": "force", "log_wandb": "wandb", "use_wandb": "wandb", "upsampling": "upsample",
+    "ratio": "concat_ratio",
 }  # fmt: skip
 INSTEAD = {
     "resume": "the same command resumes an unfinished run",
@@ -37,40 +51,54 @@ INSTEAD = {
     "eval": "python -m hbo.evaluate RUN evaluates",
     "test": "python -m hbo.evaluate RUN evaluates",
     "local_rank": "--devices starts the processes",
-    "distributed": "--devices above 1 does it",
+    "distributed": "use --devices above 1",
     "export": "python -m hbo.export RUN exports",
 }
-# What other programs call a value: (field, value) -> the value here, or what is done in its place.
+# Another program's value: (field, value) -> the value here, or what to do instead.
 VALUES = {
-    ("wandb", "none"): "disabled", ("wandb", "off"): "disabled", ("wandb", "no"): "disabled", ("wandb", "false"): "disabled",
-    ("wandb", "on"): "online", ("wandb", "yes"): "online", ("wandb", "true"): "online", ("wandb", "dryrun"): "offline",
-    ("accelerator", "cuda"): "gpu", ("accelerator", "nvidia"): "gpu", ("accelerator", "rocm"): "gpu", ("accelerator", "metal"): "mps",
-    ("data", "folder"): "imagefolder", ("data", "image_folder"): "imagefolder", ("data", "custom"): "imagefolder",
-    ("data", "imagenet1k"): "imagenet", ("data", "imagenet-1k"): "imagenet", ("data", "ilsvrc2012"): "imagenet", ("data", "cifar"): "cifar10",
+    ("wandb", "none"): "disabled", ("wandb", "off"): "disabled", ("wandb", "no"): "disabled",
+    ("wandb", "false"): "disabled",
+    ("wandb", "on"): "online", ("wandb", "yes"): "online", ("wandb", "true"): "online",
+    ("wandb", "dryrun"): "offline",
+    ("accelerator", "cuda"): "gpu", ("accelerator", "nvidia"): "gpu", ("accelerator", "rocm"): "gpu",
+    ("accelerator", "metal"): "mps",
+    ("data", "folder"): "imagefolder", ("data", "image_folder"): "imagefolder",
+    ("data", "custom"): "imagefolder",
+    ("data", "imagenet1k"): "imagenet", ("data", "imagenet-1k"): "imagenet",
+    ("data", "ilsvrc2012"): "imagenet", ("data", "cifar"): "cifar10",
     ("data", "market"): "market1501", ("data", "pascal"): "voc", ("data", "voc2007"): "voc",
-    ("optimizer", "adam"): "amsgrad",
-    ("schedule", "cos"): "cosine", ("schedule", "multistep"): "step", ("schedule", "steplr"): "step", ("schedule", "none"): "constant",
-    ("precision", "fp32"): "32-true", ("precision", "32"): "32-true", ("precision", "fp16"): "16-mixed", ("precision", "16"): "16-mixed",
+    ("optimizer", "adam"): "adamw",
+    ("weights", "imagenet"): "default", ("weights", "pretrained"): "default", ("weights", "none"): "random",
+    ("schedule", "cos"): "cosine", ("schedule", "multistep"): "step", ("schedule", "steplr"): "step",
+    ("schedule", "none"): "constant",
+    ("precision", "fp32"): "32-true", ("precision", "32"): "32-true", ("precision", "fp16"): "16-mixed",
+    ("precision", "16"): "16-mixed",
     ("precision", "amp"): "16-mixed", ("precision", "bf16"): "bf16-mixed",
     ("task", "classification"): "classify", ("task", "detection"): "detect", ("task", "retrieval"): "reid",
     ("cache", "memory"): "ram", ("cache", "true"): "ram", ("cache", "false"): "none",
-    ("upsample", "deconv"): "transposed", ("upsample", "pixel_shuffle"): "pixelshuffle", ("flip", "vertical"): "both",
+    ("upsample", "deconv"): "transposed", ("upsample", "pixel_shuffle"): "pixelshuffle",
+    ("flip", "vertical"): "both",
 }  # fmt: skip
 
 
 def other_name(word: str, known: list[str]) -> str:
-    """What to say of a flag, or of a key, that does not exist: another program's name for it first, then the nearest by spelling."""
+    """A hint for an unknown flag or key: if it is another program's name, ours; else the nearest spelling."""
     dashes = word[: len(word) - len(word.lstrip("-"))]
     plain = word.lstrip("-").replace("-", "_").lower()
     if plain in INSTEAD:
         return f"; {INSTEAD[plain]}"
     there = {name.lstrip("-") for name in known}
     found = plain if plain in there else NAMES.get(plain)
-    return f"; it is {dashes and '--'}{found} here" if found in there else did_you_mean(word, known)
+    if found in there:
+        return f"; it is {dashes and '--'}{found} here"
+    if near := difflib.get_close_matches(plain[:100], sorted(there), n=1, cutoff=0.5):
+        return f"; did you mean {dashes and '--'}{near[0]}?"
+    flags = [name for name in known if name not in ("-h", "--help")] if dashes else []
+    return f"; choose from {', '.join(flags)}" if 0 < len(flags) <= SHORT else ""
 
 
 def other_value(name: str, value: str, choices: list[str]) -> str:
-    """The same of a field's value."""
+    """The same for a field's value."""
     found = VALUES.get((name, value.lower()))
     return f"; it is {found} here" if found in choices else did_you_mean(value, choices)
 
@@ -82,7 +110,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 
 def unknown_flag(arg: str, known: list[str]) -> str:
-    """What to say of a flag that a command does not have."""
+    """The message for a flag that a command does not have."""
     if not arg.startswith("-"):
         return f"{arg}: one argument too many; flags start with --"
     flag = arg.split("=")[0]
@@ -90,12 +118,12 @@ def unknown_flag(arg: str, known: list[str]) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, which answers what is wrong in one line and with exit status 2, as all commands here do."""
+    """argparse's parser, with errors in one line and exit status 2, as in all commands here."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             message = unknown_flag(message.split(": ", 1)[1].split()[0], list(self._option_string_actions))
-        elif found := re.match(r"argument ([^:]+): (.*)", message):  # its own words for a value
+        elif found := re.match(r"argument ([^:]+): (.*)", message):  # argparse's message about a value
             message = f"{found[1]}: {found[2]}"
         print(f"error: {flat(message)}", file=sys.stderr)
         raise SystemExit(2)

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections import Counter
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -48,11 +50,39 @@ for owner, *names in (
     for name in names:
         setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
 QUIET = {"WANDB_MODE": "disabled"}
+# The most memory that a script held, in bytes. (Linux's ru_maxrss starts at that of the process that started
+# it.)
+PEAK = """
+import re, resource, sys
+from pathlib import Path
+def peak():
+    if sys.platform == "linux":
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+"""
 # Under nohup, or behind a shell's &, these are ignored, and so would they be by all that the tests start.
 if threading.current_thread() is threading.main_thread():
     for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+# Files of few tests that wait for minutes.
+LONGEST = (
+    "test_slurm",
+    "test_agents",
+    "test_pool",
+    "test_until",
+    "test_fit",
+)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The files that take longest come first, then those with most slow tests: two processes share them and
+    end together.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (not item.path.name.startswith(LONGEST), -slow[item.path]))
 
 
 def published(*tables: int) -> list[dict[str, str]]:
@@ -65,7 +95,9 @@ def published(*tables: int) -> list[dict[str, str]]:
 
 
 def released_state(variant: str) -> dict[str, torch.Tensor]:
-    """A released checkpoint's layout filled with the reference's weights (../shared/reference/README.md's recipe)."""
+    """A released checkpoint's layout filled with the reference's weights (../shared/reference/README.md's
+    recipe).
+    """
     shapes = json.loads((REFERENCE / "checkpoint_keys.json").read_text())[variant]
     return {key: _weights(key, shape) for key, shape in shapes.items()}
 
@@ -88,15 +120,27 @@ def _weights(key: str, shape: list[int]) -> torch.Tensor:
 def start(module: str, *args: object, env: dict[str, str | None] | None = None, **kwargs) -> subprocess.Popen:
     """`python -m module args` in a process of its own; None in `env` takes a variable away."""
     command = [sys.executable, "-m", module, *map(str, args)]
-    environment = {name: value for name, value in {**os.environ, **QUIET, **(env or {})}.items() if value is not None}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(env), **kwargs
+    )
+
+
+def _environment(changes: dict[str, str | None] | None) -> dict[str, str]:
+    return {
+        name: value for name, value in {**os.environ, **QUIET, **(changes or {})}.items() if value is not None
+    }
 
 
 def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, str]:
     """Run it to its end; standard output and error. Fails on another exit status than expected."""
-    process = start(module, *args, **kwargs)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
+    if kwargs.keys() <= {"env", "cwd"}:
+        environment, cwd = _environment(kwargs.get("env")), str(kwargs.get("cwd") or Path.cwd())
+        status, out, err = forked.call(module, [*map(str, args)], environment, cwd, timeout=600)
+    else:
+        process = start(module, *args, **kwargs)
+        out, err = process.communicate(timeout=600)
+        status = process.returncode
+    assert status == expect, f"exit {status}\n{out}\n{err}"
     return out, err
 
 
@@ -116,12 +160,16 @@ def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: in
             folder = root / split / name
             folder.mkdir(parents=True)
             for i in range(number):
-                Image.fromarray(draw.randint(0, 256, (size, size + 7, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+                Image.fromarray(draw.randint(0, 256, (size, size + 7, 3), dtype=np.uint8)).save(
+                    folder / f"{i}.png"
+                )
     return root
 
 
 def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = (96, 80)) -> Path:
-    """A folder in VOC's layout that can be learnt: one to three rectangles a photograph, red ones `a` and blue ones `b`."""
+    """A folder in VOC's layout that can be learnt: one to three rectangles a photograph, red ones `a` and
+    blue ones `b`.
+    """
     from PIL import Image, ImageDraw
 
     draw, (width, height) = np.random.RandomState(0), size
@@ -133,11 +181,18 @@ def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = 
             image, boxes = Image.new("RGB", size, (120, 120, 120)), []
             for place in range(draw.randint(1, 4)):  # side by side, so that none hides another
                 x, y = place * width // 3 + draw.randint(0, 4), draw.randint(0, height // 2)
-                box = x, y, x + draw.randint(width // 6, width // 3 - 6), y + draw.randint(height // 4, height // 2 - 2)
+                box = (
+                    x,
+                    y,
+                    x + draw.randint(width // 6, width // 3 - 6),
+                    y + draw.randint(height // 4, height // 2 - 2),
+                )
                 name = "ab"[draw.randint(2)]
                 ImageDraw.Draw(image).rectangle(box, fill={"a": (220, 30, 30), "b": (30, 30, 220)}[name])
-                boxes.append((name, *(corner + 1 for corner in box)))  # VOC counts from 1, the last pixel included
-            grain = draw.randint(-15, 16, (height, width, 3))  # in flat photographs whole channels are constant
+                # VOC counts from 1, the last pixel included.
+                boxes.append((name, *(corner + 1 for corner in box)))
+            # In flat photographs whole channels are constant.
+            grain = draw.randint(-15, 16, (height, width, 3))
             image = Image.fromarray((np.asarray(image) + grain).astype(np.uint8))
             image.save(root / "JPEGImages" / f"{n:06d}.jpg", quality=95)
             annotate(root / "Annotations" / f"{n:06d}.xml", boxes, size)
@@ -155,10 +210,14 @@ def annotate(path: Path, boxes: list[tuple], size: tuple[int, int]) -> None:
     path.write_text(f"<annotation>{size_}{objects}</annotation>")
 
 
-def make_market(root: Path, train: int = 6, test: int = 4, views: int = 3, size: tuple[int, int] = (48, 96)) -> Path:
-    """A folder in Market's layout that can be learnt: identities of a colour each, on two cameras, the second one darker.
+def make_market(
+    root: Path, train: int = 6, test: int = 4, views: int = 3, size: tuple[int, int] = (48, 96)
+) -> Path:
+    """A folder in Market's layout that can be learnt: identities of a colour each, on two cameras, the second
+    one darker.
 
-    `views` images an identity and camera, of those retrieved one a query; a distractor and a piece of junk in the gallery.
+    `views` images an identity and camera, of those retrieved one a query; a distractor and a piece of junk in
+    the gallery.
     """
     from PIL import Image
 
@@ -166,19 +225,30 @@ def make_market(root: Path, train: int = 6, test: int = 4, views: int = 3, size:
     hues = draw.randint(60, 256, (train + test + 2, 3))
     named = [("bounding_box_train", f"{i + 1:04d}", hues[i], range(views)) for i in range(train)]
     for i in range(train, train + test):
-        named += [("query", f"{i + 1:04d}", hues[i], range(1)), ("bounding_box_test", f"{i + 1:04d}", hues[i], range(1, views))]
+        named += [
+            ("query", f"{i + 1:04d}", hues[i], range(1)),
+            ("bounding_box_test", f"{i + 1:04d}", hues[i], range(1, views)),
+        ]
     named += [("bounding_box_test", who, hues[-1 - n], range(1)) for n, who in enumerate(("0000", "-1"))]
     for folder, who, hue, frames in named:
         (root / folder).mkdir(parents=True, exist_ok=True)
         for camera in (1, 2):
             for frame in frames:
-                pixels = (hue / camera**0.5 + draw.normal(0, 12, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / folder / f"{who}_c{camera}s1_{frame:06d}_01.jpg", quality=95)
+                pixels = (
+                    (hue / camera**0.5 + draw.normal(0, 12, (size[1], size[0], 3)))
+                    .clip(0, 255)
+                    .astype(np.uint8)
+                )
+                Image.fromarray(pixels).save(
+                    root / folder / f"{who}_c{camera}s1_{frame:06d}_01.jpg", quality=95
+                )
     return root
 
 
 def make_runs(root: Path, *studies: str, **where) -> Path:
-    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` picks rows by their fields."""
+    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` picks rows by their
+    fields.
+    """
     from hbo.analysis import results
 
     for row, curve in results._read(str(ROOT / "ablations"), studies):
@@ -196,3 +266,17 @@ def make_runs(root: Path, *studies: str, **where) -> Path:
 def _threads():
     """Two threads, as the default run has; one where two processes share the tests."""
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1" else 2)
+
+
+@pytest.fixture
+def cache_memory(tmp_path, monkeypatch):
+    """What `--cache ram` keeps in memory is kept for the test alone."""
+    monkeypatch.setattr("hbo.data.cache.MEMORY", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An image folder of two classes, 12 images to train on and 6 reported; a module that needs another has
+    its own.
+    """
+    return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)

@@ -1,4 +1,6 @@
-"""Which quick paths a result went through, and the same modules without them: for tests of hbo.kernels.norm and hbo.kernels.depthwise."""
+"""Which quick paths a result went through, and the same modules without them: for tests of hbo.kernels.norm
+and hbo.kernels.depthwise.
+"""
 
 import copy
 from collections import Counter

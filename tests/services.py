@@ -1,4 +1,6 @@
-"""Services that the tests start on this machine: W&B's loopback server, the real agents of its sweeps, a SLURM of one node."""
+"""Services that the tests start on this machine: W&B's loopback server, the real agents of its sweeps, a
+SLURM of one node.
+"""
 
 import json
 import os
@@ -9,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,15 @@ import pytest
 import yaml
 from conftest import ROOT
 
-COMMAND = ["${env}", "${interpreter}", "-m", "hbo.fit", "--config", "${args_json_file}"]  # as in sweeps/*.yaml
+# As in sweeps/*.yaml.
+COMMAND = [
+    "${env}",
+    "${interpreter}",
+    "-m",
+    "hbo.fit",
+    "--config",
+    "${args_json_file}",
+]
 AGENT = ["wandb", "agent", "--forward-signals", "--term-timeout", "240"]
 needs_slurm = pytest.mark.skipif(
     not shutil.which("sbatch") or os.getuid() != 0, reason="needs SLURM's daemons (slurm-wlm, munge) and root"
@@ -46,15 +56,22 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def wandb_server(folder: Path) -> Iterator[Environment]:
-    """W&B's loopback server on a free port; the environment of its clients, which leave the home folder alone."""
+    """W&B's loopback server on a free port; the environment of its clients, which leave the home folder
+    alone.
+    """
     command = [sys.executable, str(Path(__file__).parent / "wandb_server" / "server.py"), "--port", "0"]
     with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen([*command, "--dir", str(folder / "server")], stdout=subprocess.PIPE, stderr=log, text=True)
+        server = subprocess.Popen(
+            [*command, "--dir", str(folder / "server")], stdout=subprocess.PIPE, stderr=log, text=True
+        )
     try:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         assert url.startswith("http"), (folder / "server.log").read_text()
-        own = {name: str(folder / name.lower()) for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC")}
+        own = {
+            name: str(folder / name.lower())
+            for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC")
+        }
         (folder / "agents").mkdir()
         yield {
             **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
@@ -71,13 +88,20 @@ def wandb_server(folder: Path) -> Iterator[Environment]:
 
 
 def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters: Any) -> str:
-    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID. `primary`: what the file asks."""
+    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID. `primary`: what the
+    file asks.
+    """
     parameters = {name: {"values" if isinstance(v, list) else "value": v} for name, v in parameters.items()}
     path = folder / f"{time.monotonic_ns()}.yaml"
     top = {"method": "grid", "command": COMMAND} | ({"primary": primary} if primary else {})
     path.write_text(yaml.safe_dump(top | {"parameters": parameters}, sort_keys=False))
     done = subprocess.run(
-        ["wandb", "sweep", "--project", "hbo", str(path)], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300
+        ["wandb", "sweep", "--project", "hbo", str(path)],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr.rsplit("wandb agent ", 1)[1].split()[0]
@@ -85,13 +109,20 @@ def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters:
 
 @contextmanager
 def started(command: list[str], env: Environment, log: Path) -> Iterator[subprocess.Popen]:
-    """A process in the repository's root that writes its log there; it and its runs end with the block, if need be."""
+    """A process in the repository's root that writes its log there; it and its runs end with the block, if
+    need be.
+    """
     with open(log, "w") as file:
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # an agent's second word hurries its runs
+        # An agent's second word hurries its runs.
+        for number in (
+            signal.SIGTERM,
+            signal.SIGTERM,
+            signal.SIGKILL,
+        ):
             if process.poll() is None:
                 process.send_signal(number)
                 with_patience(process, 60)
@@ -107,7 +138,9 @@ def with_patience(process: subprocess.Popen, seconds: float) -> int | None:
 
 def family(pid: int) -> list[int]:
     """A process and all that it started, as SLURM finds the processes of a job."""
-    children = [child for path in Path("/proc").glob(f"{pid}/task/*/children") for child in path.read_text().split()]
+    children = [
+        child for path in Path("/proc").glob(f"{pid}/task/*/children") for child in path.read_text().split()
+    ]
     return [pid, *(each for child in children for each in family(int(child)))]
 
 
@@ -115,8 +148,9 @@ def family(pid: int) -> list[int]:
 
 
 @contextmanager
-def slurm(folder: Path, cpus: int = 4) -> Iterator[Environment]:
-    """SLURM's daemons as a cluster of this one machine, partition `high` preempting `low`; the environment of its clients.
+def slurm(folder: Path, cpus: int = 4, nodes: int = 1) -> Iterator[Environment]:
+    """SLURM's daemons as a cluster of this one machine, which may pretend to be several nodes, partition
+    `high` preempting `low`; the environment of its clients.
 
     Ports are free ones and all files lie in the folder: other daemons, living or left over, are not met.
     """
@@ -124,7 +158,8 @@ def slurm(folder: Path, cpus: int = 4) -> Iterator[Environment]:
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_CONF": str(folder / "slurm.conf")}
     started = subprocess.run(
         [tools / "start.sh", folder],
-        env=env | {"SLURM_CPUS": str(cpus), "SLURM_PORT": str(_two_free_ports())},
+        env=env
+        | {"SLURM_CPUS": str(cpus), "SLURM_NODES": str(nodes), "SLURM_PORT": str(_free_ports(nodes + 1))},
         capture_output=True,
         text=True,
     )
@@ -135,14 +170,16 @@ def slurm(folder: Path, cpus: int = 4) -> Iterator[Environment]:
         subprocess.run([tools / "stop.sh", folder], check=True)
 
 
-def _two_free_ports() -> int:
-    """The lower one."""
+def _free_ports(many: int) -> int:
+    """The lowest of several free ports with consecutive numbers."""
     while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("", 0))
-            port = one.getsockname()[1]
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind(("", 0))
+            port = first.getsockname()[1]
             try:
-                two.bind(("", port + 1))
+                for n in range(1, many):
+                    stack.enter_context(socket.socket()).bind(("", port + n))
             except (OSError, OverflowError):
                 continue
             return port

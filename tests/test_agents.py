@@ -1,4 +1,6 @@
-"""Sweeps by W&B's own command line and agents, against a loopback server: each row once, read back as it stands in its row."""
+"""Sweeps by W&B's own command line and agents, against a loopback server: each row once, read back as it
+stands in its row.
+"""
 
 import json
 import os
@@ -13,7 +15,17 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import ROOT, call, start
-from services import AGENT, Environment, family, new_sweep, rows, started, wait_for, wandb_server, with_patience
+from services import (
+    AGENT,
+    Environment,
+    family,
+    new_sweep,
+    rows,
+    started,
+    wait_for,
+    wandb_server,
+    with_patience,
+)
 from test_pool import LR, same
 
 from hbo.analysis import results
@@ -25,7 +37,14 @@ FIELDS = {field.name for field in fields(Run)}
 TINY = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "accelerator": "cpu"}
 SHORT = {**TINY, "epochs": 2, "limit_batches": 3}
 LONG = {**TINY, "epochs": 8, "k": 2}
-MANY = {**TINY, "epochs": 2000, "k": 2, "limit_batches": 3, "checkpoint_every": 1.0}  # never done: to be stopped
+# Never done: to be stopped.
+MANY = {
+    **TINY,
+    "epochs": 2000,
+    "k": 2,
+    "limit_batches": 3,
+    "checkpoint_every": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +54,9 @@ def server(tmp_path_factory) -> Iterator[Environment]:
 
 
 def read_back(env: Environment, **filters: Any) -> list[dict[str, Any]]:
-    """What `wandb.Api()` gives of runs, asked in a process of its own so that W&B's settings stay out of this one."""
+    """What `wandb.Api()` gives of runs, asked in a process of its own so that W&B's settings stay out of this
+    one.
+    """
     code = f"""
 import json, wandb
 runs = wandb.Api().runs("local/hbo", filters={filters!r})
@@ -48,14 +69,20 @@ print(json.dumps([parts(run) for run in runs], default=dict))
 
 
 def mirrors(run: dict[str, Any], row: dict[str, Any]) -> None:
-    """The W&B run holds the row: its fields are the config, the learning curve is the history, the summary has the rest."""
+    """The W&B run holds the row: its fields are the config, the learning curve is the history, the summary
+    has the rest.
+    """
     assert run["state"] == "finished"
     assert run["config"] == {name: row[name] for name in FIELDS}
     rest = {name: value for name, value in row.items() if name not in FIELDS}
     assert {name: run["summary"].get(name) for name in rest} == rest
     expected = curve(row)
-    points = [{name: value for name, value in point.items() if not name.startswith("_")} for point in run["history"]]
-    pd.testing.assert_frame_equal(pd.DataFrame(points)[expected.columns], expected, check_exact=True, check_dtype=False)
+    points = [
+        {name: value for name, value in point.items() if not name.startswith("_")} for point in run["history"]
+    ]
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(points)[expected.columns], expected, check_exact=True, check_dtype=False
+    )
     assert [point["_step"] for point in run["history"]] == list(range(row["epochs"]))  # one record an epoch
 
 
@@ -70,7 +97,9 @@ def curve(row: dict[str, Any]) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def grid(server, tmp_path_factory) -> tuple[str, Path, str]:
-    """A grid of four rows and one that cannot be built, by two agents at once: the sweep, the runs, what the agents said."""
+    """A grid of four rows and one that cannot be built, by two agents at once: the sweep, the runs, what the
+    agents said.
+    """
     root = tmp_path_factory.mktemp("grid")
     sweep = new_sweep(root, server, **SHORT, out=str(root / "runs"), study="grid", k=[1, 4, 2, 3, 0])
     log = root / "agents.log"
@@ -84,13 +113,14 @@ def test_two_agents_run_each_row_once(server, grid):
     found = rows(out)
     assert sorted(row["k"] for row in found.values()) == [0, 1, 2, 3]
     assert all(row["state"] == "done" and row["resumed_at"] == [] for row in found.values())
-    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    (error,) = [line for line in said.splitlines() if line.startswith("invalid: ")]
     assert "k=4" in error
     assert "Traceback" not in said
     assert said.count("About to run command") == 5
     runs = read_back(server, sweep=sweep.split("/")[-1])
-    (bad,) = [run for run in runs if run["state"] != "finished"]
-    assert (bad["state"], bad["config"]["k"], bad["history"]) == ("crashed", 4, [])
+    (bad,) = [run for run in runs if run["summary"]["state"] != "done"]
+    assert (bad["state"], bad["config"]["k"], bad["history"]) == ("finished", 4, [])
+    assert (bad["summary"]["state"], bad["summary"]["error"][:4]) == ("invalid", "k=4:")
     good = {run["summary"]["key"]: run for run in runs if run is not bad}
     assert good.keys() == found.keys()
     assert len(runs) == 5
@@ -98,16 +128,19 @@ def test_two_agents_run_each_row_once(server, grid):
         mirrors(run, found[key])
 
 
-def test_rows_come_back_from_wandb_the_failed_one_marked(server, grid, tmp_path):
-    """The four rows as in their folder, and the run that could not be built with the fields that the sweep gave it."""
+def test_rows_come_back_from_wandb_the_impossible_one_marked(server, grid, tmp_path):
+    """The four rows as in their folder, and the one that no run can be with the fields that the sweep gave
+    it, and why.
+    """
     environment = server | {"XDG_CACHE_HOME": str(tmp_path)}
     out, _ = call("hbo.analysis.results", "wandb:local/hbo", "--study", "grid", "--csv", env=environment)
     (tmp_path / "grid.csv").write_text(out)
     table = results.load(tmp_path / "grid.csv")
-    assert table["state"].value_counts().to_dict() == {"done": 4, "failed": 1}
-    (failed,) = table[table["state"] == "failed"].to_dict("records")
+    assert table["state"].value_counts().to_dict() == {"done": 4, "invalid": 1}
+    (failed,) = table[table["state"] == "invalid"].to_dict("records")
     assert (failed["k"], failed["study"], failed["width"]) == (4, "grid", TINY["width"])
-    done = table[table["state"] == "done"].reset_index(drop=True)
+    assert failed["error"].startswith("k=4: ")
+    done = table[table["state"] == "done"].drop(columns="error").reset_index(drop=True)
     pd.testing.assert_frame_equal(done, results.load(grid[1], "grid"), check_exact=True, check_dtype=False)
 
 
@@ -115,22 +148,33 @@ def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
     """Bit for bit: the rows, the weights, each image's outcome, the learning curve."""
     _, out, _ = grid
     (file,) = out.parent.glob("*.yaml")
-    call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'here'}", "--set", "k=[0,1,2,3]", "--workers", 2)
+    call(
+        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'here'}", "--set", "k=[0,1,2,3]", "--workers", 2
+    )
     same(out, tmp_path / "here")
 
 
 def test_wandb_sweep_takes_every_file_as_it_is(server, tmp_path):
-    """With what each asks, and with notes; and the files that are made of one of them. No word of a malformed file."""
+    """With what each asks, and with notes; and the files that are made of one of them. No word of a malformed
+    file.
+    """
     files = sorted((ROOT / "sweeps").glob("*.yaml"))
     for kind in drafting.KINDS:
-        files.append(drafting.write(kind, str(ROOT / "sweeps" / "factorial.yaml"), str(tmp_path / f"{kind}.yaml"))[0])
+        files.append(
+            drafting.write(kind, str(ROOT / "sweeps" / "factorial.yaml"), str(tmp_path / f"{kind}.yaml"))[0]
+        )
     noted = tmp_path / "noted.yaml"
     noted.write_text((ROOT / "sweeps" / "contraction.yaml").read_text() + "x-note: for readers\n")
     files.append(noted)
     assert all("primary" in path.read_text() for path in files)
     code = "import sys\nfrom wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n    cli.main(['sweep', '--project', 'hbo', path], standalone_mode=False)"
     done = subprocess.run(
-        ["python", "-c", code, *map(str, files)], env=server, cwd=ROOT, capture_output=True, text=True, timeout=300
+        ["python", "-c", code, *map(str, files)],
+        env=server,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Creating sweep with ID") == len(files)
@@ -171,8 +215,8 @@ def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, 
 
 
 def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
-    """A run that SIGUSR1 and then SIGTERM end midway is one W&B run in the end, and the one that nothing disturbed, which
-    ran offline and was synced.
+    """A run that SIGUSR1 and then SIGTERM end midway is one W&B run in the end, and the one that nothing
+    disturbed, which ran offline and was synced.
     """
     flags = [word for name, value in (LONG | {"study": "long"}).items() for word in (f"--{name}", value)]
     whole = start("hbo.fit", *flags, "--out", tmp_path / "whole", env=server | {"WANDB_MODE": "offline"})
@@ -180,7 +224,11 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
     log = tmp_path / "agent.log"
 
     def epochs() -> int:
-        return sum(len(curve(row)) for row in rows(tmp_path / "cut").values() if (folder(row) / "metrics.csv").exists())
+        return sum(
+            len(curve(row))
+            for row in rows(tmp_path / "cut").values()
+            if (folder(row) / "metrics.csv").exists()
+        )
 
     def state() -> str:
         return next((row["state"] for row in rows(tmp_path / "cut").values()), "missing")
@@ -191,7 +239,8 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
         wait_for(lambda: state() == "interrupted", what=log.read_text)
         before = epochs()
         wait_for(lambda: epochs() > before, what=log.read_text)
-        for process in family(agent.pid):  # as SLURM ends a job: W&B's own process gets it too, and is gone at once
+        # As SLURM ends a job: W&B's own process gets it too, and is gone at once.
+        for process in family(agent.pid):
             os.kill(process, signal.SIGTERM)
         assert with_patience(agent, 300) is not None
     assert state() == "interrupted"
@@ -225,15 +274,22 @@ def stop(env: Environment, name: str) -> None:
 
 
 def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
-    """The first of two rows is stopped midway: the agent takes the next, `hbo.sweep run` leaves it, `hbo.fit` goes on."""
+    """The first of two rows is stopped midway: the agent takes the next, `hbo.sweep run` leaves it, `hbo.fit`
+    goes on.
+    """
     out, log = tmp_path / "runs", tmp_path / "log"
     sweep = new_sweep(tmp_path, server, **MANY, out=str(out), study="stop", seed=[0, 1])
     with started([*AGENT, sweep], server, log) as agent:
         for row_number in (1, 2):
             wait_for(lambda n=row_number: len(list(out.glob("*/*/last.ckpt"))) == n, what=log.read_text)
-            (running,) = [run for run in read_back(server, sweep=sweep.split("/")[-1]) if run["state"] == "running"]
+            (running,) = [
+                run for run in read_back(server, sweep=sweep.split("/")[-1]) if run["state"] == "running"
+            ]
             stop(server, running["id"])
-            wait_for(lambda n=row_number: [row["state"] for row in rows(out).values()] == n * ["stopped"], what=log.read_text)
+            wait_for(
+                lambda n=row_number: [row["state"] for row in rows(out).values()] == n * ["stopped"],
+                what=log.read_text,
+            )
         assert with_patience(agent, 300) == 0, log.read_text()
     said = log.read_text()
     assert "Traceback" not in said
@@ -254,13 +310,17 @@ def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
     ran, _ = call("hbo.sweep", "run", file)
     assert rows(out) == found
     for key in found:
-        assert f"python -m hbo.fit --config {out / 'stop' / key / 'config.yaml'} goes on from there" in ran
+        assert f"python -m hbo.fit --config {out / 'stop' / key / 'config.yaml'} resumes from there" in ran
     call("hbo.analysis.results", out / "stop", expect=2)  # none is finished
 
 
 def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(server, tmp_path):
     """Its own client hears of it; what goes on is another W&B run, with the whole curve."""
-    flags = [word for name, value in {**MANY, "study": "alone", "wandb": "online"}.items() for word in (f"--{name}", value)]
+    flags = [
+        word
+        for name, value in {**MANY, "study": "alone", "wandb": "online"}.items()
+        for word in (f"--{name}", value)
+    ]
     env: dict[str, str | None] = {**server, "WANDB_MODE": None}
     alone = start("hbo.fit", *flags, "--out", tmp_path, env=env)
     wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")))
@@ -272,7 +332,7 @@ def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(serve
     assert row["state"] == "stopped"
     config = folder(row) / "config.yaml"
     assert f"{key} was stopped in W&B at update {row['stopped_at']}" in err
-    assert err.strip().endswith(f"python -m hbo.fit --config {config} goes on from there")
+    assert err.strip().endswith(f"python -m hbo.fit --config {config} resumes from there")
 
     again = start("hbo.fit", "--config", config, env=env)
     wait_for(lambda: len(curve(row)) > row["stopped_at"] // 3 + 1)
@@ -280,7 +340,11 @@ def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(serve
     again.communicate(timeout=300)
     assert again.returncode == 130
     (more,) = rows(tmp_path).values()
-    assert (more["state"], more["wandb_run"], more["resumed_at"]) == ("interrupted", f"{key}-2", [row["stopped_at"]])
+    assert (more["state"], more["wandb_run"], more["resumed_at"]) == (
+        "interrupted",
+        f"{key}-2",
+        [row["stopped_at"]],
+    )
     assert "stopped_at" not in more
     first, second = sorted(read_back(server, **{"config.study": "alone"}), key=lambda run: run["id"])
     assert (first["id"], first["state"], second["id"]) == (key, "killed", f"{key}-2")

@@ -27,12 +27,15 @@ print(kept, faults() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 def test_kept_memory_is_not_faulted_in_again():
     def count(mode):
-        out = subprocess.run([sys.executable, "-c", COUNT, mode], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", COUNT, mode], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         kept, faults = out.split()
         return kept == "True", int(faults)
 
-    kept, few = count("kept")
-    assert kept
+    counts = [count("kept") for _ in range(3)]  # a kernel that takes idle pages back adds to some of them
+    assert all(kept for kept, _ in counts)
+    few = min(number for _, number in counts)
     _, many = count("given back")
     assert few < 200
     assert many > 10 * few + 200  # or the former count says nothing

@@ -1,4 +1,6 @@
-"""What a sweep file asks, held against its own arms: every file of sweeps/ is answered, and a typo is refused before any run."""
+"""What a sweep file asks, held against its own arms: every file of sweeps/ is answered, and a typo is refused
+before any run.
+"""
 
 import math
 
@@ -6,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, make_market, make_voc
+from test_studies import few_photographs, started, trained
 
 from hbo.analysis import question, study
 from hbo.analysis.question import Arm, Question, check_arms, families
@@ -22,18 +25,35 @@ GRID = {"data": {"value": "digits"}, "k": {"values": [1, 2]}, "seed": {"values":
 def write(tmp_path):
     def write(primary, parameters=GRID, **keys):
         path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({"method": "grid", "primary": primary, "parameters": parameters, **keys}))
+        path.write_text(
+            yaml.safe_dump({"method": "grid", "primary": primary, "parameters": parameters, **keys})
+        )
         return path
 
     return write
 
 
+ELSEWHERE = {
+    path.stem
+    for path in FILES
+    if yaml.safe_load(path.read_text())["parameters"]["data"]["value"]
+    in ("cifar10", "imagefolder", "marketfolder", "market1501", "voc", "vocfolder")
+}
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """For the two files whose key is of what a folder holds."""
+    """For the files whose key is of what a folder, or a checkpoint, holds."""
     root = tmp_path_factory.mktemp("folders")
+    voc = {"data_dir": str(make_voc(root / "voc", train=2, test=1))}
+    weights = trained(root / "backbones_cifar10")
+    transfer = voc | {"backbone_checkpoint": None}
     return {
-        "detection_bccd": str(make_voc(root / "voc", train=2, test=1)), "reid_coil20": str(make_market(root / "market"))
+        "detection_bccd": voc, "detection_bccd_transfer": transfer,
+        "reid_coil20": {"data_dir": str(make_market(root / "market"))},
+        "table9": {"backbone_checkpoint": None},
+        "reid_omniglot": {"data_dir": str(make_market(root / "characters")), "variant": started("reid_omniglot", weights)},
+        "few_photographs": {"data_dir": str(few_photographs(root / "few")), "variant": started("few_photographs", weights)},
     }  # fmt: skip
 
 
@@ -44,7 +64,7 @@ def lines(path, **overrides):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_each_file_asks_what_its_arms_answer(path, folders):
-    overrides = {"data_dir": folders[path.stem]} if path.stem in folders else {}
+    overrides = folders.get(path.stem, {})
     sweep = read(path, overrides)
     runs = plan.entries(sweep)
     asked.check(sweep, runs)
@@ -55,7 +75,9 @@ def test_each_file_asks_what_its_arms_answer(path, folders):
         assert lines(path, **overrides)
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem[-1] not in "89d0"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.stem not in ELSEWHERE], ids=lambda path: path.stem
+)
 def test_other_data_are_asked_the_same(path):
     """Multiply-adds change with the classes and the resolution; who is whose partner does not."""
     if path.stem != "mobilenetv2":
@@ -69,8 +91,17 @@ def test_table_2_pairs_equal_budgets_and_asks_for_the_trend():
     assert (mean.kind, mean.primary, each.kind, trend.kind) == ("mean", True, "each", "trend")
     width = lambda label: label.split("width=")[1].split()[0]
     pairs = [tuple(map(width, one.label.split(" against "))) for one in each.contrasts]
-    assert pairs == [("1", "1"), ("0.8", "0.75"), ("0.5", "0.5"), ("0.35", "0.35"), ("0.25", "0.25"), ("0.1", "0.1")]
-    assert all(one.label.startswith("hbonet") and " against mobilenetv2" in one.label for one in each.contrasts)
+    assert pairs == [
+        ("1", "1"),
+        ("0.8", "0.75"),
+        ("0.5", "0.5"),
+        ("0.35", "0.35"),
+        ("0.25", "0.25"),
+        ("0.1", "0.1"),
+    ]
+    assert all(
+        one.label.startswith("hbonet") and " against mobilenetv2" in one.label for one in each.contrasts
+    )
 
 
 def test_the_control_is_judged_beside_the_study_that_it_controls():
@@ -83,14 +114,16 @@ def test_the_control_is_judged_beside_the_study_that_it_controls():
 @pytest.mark.parametrize(("primary", "said"), [
     ({"versus": "k=1", "margn": 1}, "primary.margn: no such key; did you mean margin?"),
     ({"versus": "k=2 agains k=1"}, "'agains' must be FIELD=VALUE"),
-    ({"versus": "k=2 against k=0"}, "primary.versus='k=2 against k=0': no arm of the file has k=0; there are: k=1, k=2"),
+    ({"versus": "k=2 against k=0"}, "primary.versus='k=2 against k=0': no arm of the file has k=0; the arms are: k=1, k=2"),
     ({"versus": "upsample"}, "primary.versus='upsample': all arms have upsample="),
-    ({"versus": ["k=1 against k=2", "k=2 against k=1"], "judge": "trend", "trend": "epochs"}, "primary.trend=epochs: it is not a different number"),
-    ({"metric": "map"}, "primary.metric=map: runs that classify report top1"),
+    ({"versus": ["k=1 against k=2", "k=2 against k=1"], "judge": "trend", "trend": "epochs"}, "primary.trend=epochs: must be a different number"),
+    ({"metric": "map"}, "primary.metric=map: for task=classify choose from top1"),
     ({"versus": "k=1 against k=2", "judge": "effects"}, "must name fields"),
 ])  # fmt: skip
 @pytest.mark.parametrize("verb", ["plan", "run", "status"])
-def test_a_question_without_its_arms_is_one_line_that_names_the_file(write, tmp_path, primary, said, verb, capsys, monkeypatch):
+def test_a_question_without_its_arms_is_one_line_that_names_the_file(
+    write, tmp_path, primary, said, verb, capsys, monkeypatch
+):
     monkeypatch.setattr("hbo.sweep.pool.run", lambda *_: pytest.fail("runs were started"))
     path = write(primary)
     with pytest.raises(SystemExit) as stop:
@@ -103,16 +136,24 @@ def test_a_question_without_its_arms_is_one_line_that_names_the_file(write, tmp_
 
 
 def test_a_pair_without_a_partner_is_refused(write):
-    variants = ["net=hbonet width=1.0", "net=hbonet width=0.5", "net=mobilenetv2 width=1.0", "net=mobilenetv2 width=0.1"]
+    variants = [
+        "net=hbonet width=1.0",
+        "net=hbonet width=0.5",
+        "net=mobilenetv2 width=1.0",
+        "net=mobilenetv2 width=0.1",
+    ]
     path = write({"versus": "net"}, {"data": {"value": "digits"}, "variant": {"values": variants}})
     sweep = read(path)
-    with pytest.raises(UserError, match=r"tiny.yaml: .*width=0.5.* has no partner of the same multiply-adds; name the pairs"):
+    with pytest.raises(
+        UserError,
+        match=r"tiny.yaml: .*width=0.5.* has no partner with the same multiply-adds; name each pair",
+    ):
         asked.check(sweep, plan.entries(sweep))
 
 
 def test_a_default_that_no_arm_has_is_refused(write):
     sweep = read(write({"versus": "k"}, {"data": {"value": "digits"}, "k": {"values": [2, 3]}}))
-    with pytest.raises(UserError, match="no arm has the default, k=1; name the sides"):
+    with pytest.raises(UserError, match="no arm has the default, k=1; name both sides"):
         asked.check(sweep, plan.entries(sweep))
 
 
@@ -123,7 +164,10 @@ def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys)
         main(["status", str(path), "--set", "k=2", "--set", f"out={tmp_path}"])
     assert stop.value.code == 0
     said = capsys.readouterr()
-    assert said.err == f"warning: {path}: primary.versus='k=2 against k=1': no arm of the file has k=1; there are: hbonet\n"
+    assert (
+        said.err
+        == f"warning: {path}: primary.versus='k=2 against k=1': no arm of the file has k=1; the arms are: hbonet\n"
+    )
     assert "2 runs: 2 missing" in said.out
     sweep = read(path, {"k": 2})
     with pytest.raises(UserError, match="no arm of the file has k=1"):
@@ -140,19 +184,25 @@ def test_keys_for_readers_are_passed_over(write):
 
 def test_a_file_without_a_question_is_asked_the_usual(write):
     path = write({})
-    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "primary" not in line))
+    path.write_text(
+        "".join(line for line in path.read_text().splitlines(keepends=True) if "primary" not in line)
+    )
     assert read(path).primary == Question()
     assert lines(path) == ["k=2 against k=1"]
 
 
 def test_main_effects_are_means_over_all_arms():
-    """In a whole factorial, and in half of one: without noise each is what was put in, whatever the other factors do."""
+    """In a whole factorial, and in half of one: without noise each is what was put in, whatever the other
+    factors do.
+    """
     combinations = [(k, r, s) for k in (1, 2) for r in (True, False) for s in ("release", "uniform")]
     truth = {"k": 0.3, "residual": -0.2, "scheme": 0.7}
     for some in (combinations, [c for c in combinations if (c[0] == 2) ^ (not c[1]) ^ (c[2] == "uniform")]):
         arms = [Arm(str(c), {"k": c[0], "residual": c[1], "scheme": c[2]}, math.nan) for c in some]
         value = {
-            str((k, r, s)): truth["k"] * (k == 2) + truth["residual"] * (not r) + truth["scheme"] * (s == "uniform")
+            str((k, r, s)): truth["k"] * (k == 2)
+            + truth["residual"] * (not r)
+            + truth["scheme"] * (s == "uniform")
             for k, r, s in some
         }
         asks = Question(versus=("k", "residual", "scheme"), judge="effects")
@@ -173,7 +223,7 @@ def test_a_main_effect_that_is_another_s_is_none():
     arms = [Arm(f"{k}{r}", {"k": k, "residual": r}, math.nan) for k, r in ((1, True), (1, False), (2, True))]
     asks = Question(versus=("k",), judge="effects")
     assert families(asks, arms)[0].contrasts == []  # runs are missing: no line yet
-    with pytest.raises(UserError, match="the arms of its values differ in other fields too"):
+    with pytest.raises(UserError, match="the arms of its values also differ in other fields"):
         check_arms(asks, arms)
 
 

@@ -1,4 +1,6 @@
-"""What of a folder is not used, or used twice, is said and stands in the row; advice deletes no photograph."""
+"""What of a folder is not used, or used twice, is said and stands in the row; advice deletes no
+photograph.
+"""
 
 import shutil
 
@@ -44,7 +46,8 @@ def test_nothing_odd_is_nothing_said(root, capsys):
 
 
 @pytest.mark.parametrize(("where", "suffix"), [
-    ("train/a/more", ".png"), ("val/b/more/deeper", ".png"), ("train/a/more", ".HEIC"), ("test/a", ".png"), (".", ".jpg"), ("unsorted", ".gif"),
+    ("train/a/more", ".png"), ("val/b/more/deeper", ".png"), ("train/a/more", ".HEIC"), ("test/a", ".png"),
+    (".", ".jpg"), ("unsorted", ".gif"),
 ])  # fmt: skip
 def test_images_that_are_not_used_are_counted_and_named(root, capsys, where, suffix):
     other_noise(root / where, 5, suffix)
@@ -72,7 +75,7 @@ def test_images_in_folders_below_a_class_are_not_advised_away(root):
         (root / "train" / "a" / "inner").mkdir(exist_ok=True)
         path.rename(root / "train" / "a" / "inner" / path.name)
     said = refused(root)
-    assert "no images itself, but 3 in folders below it (inner)" in said
+    assert "no images itself, but 3 in its subfolders (inner)" in said
     assert "remove" not in said
 
 
@@ -81,23 +84,27 @@ def test_images_of_a_kind_that_is_not_read_are_not_advised_away(root):
     said = refused(root)
     assert "n0.heic" in said
     assert "2 such files" in said
-    assert "converted" in said
+    assert "convert images to" in said
     assert "remove" not in said
 
 
 def test_a_class_that_val_lacks_is_said(root, capsys):
     shutil.rmtree(root / "val" / "a")
     assert opened(root).facts["classes_not_in_val"] == ["a"]
-    assert "no image of 'a' is reported" in capsys.readouterr().err
+    assert "'a': no validation images" in capsys.readouterr().err
 
 
 def test_photographs_in_both_parts_are_counted(root, capsys):
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "b" / "copy.png")
     assert opened(root).facts["also_in_val"] == 1
-    assert "1 of the 5 reported images are trained on too" in capsys.readouterr().err
+    assert "1 of the 5 validation images are also training images" in capsys.readouterr().err
     shutil.copy(root / "train" / "a" / "0.png", root / "train" / "b" / "copy.png")
     held = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2, resolution=64, holdout=0.5))
-    assert held.facts["also_in_val"] in (0, 1)  # of the parts that are trained on and reported, whatever lies in val/
+    # Of the parts that are trained on and reported, whatever lies in val/.
+    assert held.facts["also_in_val"] in (
+        0,
+        1,
+    )
 
 
 def test_a_set_too_large_to_be_read_says_that_nobody_looked(root, monkeypatch):
@@ -116,7 +123,11 @@ def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
     shutil.copy(images / "000001.jpg", images / "alone.jpg")
     other_noise(images / "more", 2)
     facts = opened(voc, "vocfolder").facts
-    assert (facts["images_left_out"], facts["left_out"], facts["also_in_val"]) == (3, ["./: 1", "more/: 2"], 1)
+    assert (facts["images_left_out"], facts["left_out"], facts["also_in_val"]) == (
+        3,
+        ["./: 1", "more/: 2"],
+        1,
+    )
     other_noise(market / "query" / "more", 2)
     shutil.copy(next((market / "bounding_box_train").iterdir()), next((market / "query").glob("*.jpg")))
     facts = opened(market, "marketfolder", batch=4).facts
@@ -129,25 +140,36 @@ def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
 
 def test_one_class_is_refused_before_training(tmp_path):
     root = make_folder(tmp_path / "set", {"only": 4}, {"only": 2})
-    assert "holds one class, only/, and a classifier needs two" in refused(root)
+    assert "contains one class, only/, and a classifier needs two" in refused(root)
     with pytest.raises(DataError, match="one class"):
         counts("imagefolder", str(root))
-    _, err = call("hbo.fit", "--data", "imagefolder", "--data_dir", root, "--batch", 2, "--out", tmp_path / "runs", expect=2)
+    _, err = call(
+        "hbo.fit",
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--batch",
+        2,
+        "--out",
+        tmp_path / "runs",
+        expect=2,
+    )
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_a_folder_one_level_off_is_named(root):
-    right = f"take --data_dir {root}, which holds train/ and val/"
+    right = f"use --data_dir {root}, which contains train/ and val/"
     assert right in refused(root.parent)
     assert right in refused(root / "train")
-    assert "it holds a/, b/" in refused(root / "train")
+    assert "it contains a/, b/" in refused(root / "train")
     deep = root.parent / "deep"
     for part in ("train", "val"):
         shutil.copytree(root, deep / part / "all")
         other_noise(deep / part / "all", 2)
-    assert f"take --data_dir {deep / 'train' / 'all'}" in refused(deep)
-    assert "holds one class, all/" in refused(deep)
+    assert f"use --data_dir {deep / 'train' / 'all'}" in refused(deep)
+    assert "contains one class, all/" in refused(deep)
 
 
 def test_classes_a_level_too_deep_are_named(root):
@@ -155,20 +177,33 @@ def test_classes_a_level_too_deep_are_named(root):
     for part in ("train", "val"):
         shutil.copytree(root / part, deep / part / "all")
         other_noise(deep / part / "all", 2)
-    assert "all holds a/, b/: classes would lie in" in refused(deep)
+    assert "all contains a/, b/: classes must be in" in refused(deep)
 
 
 def test_one_identity_is_refused_and_the_other_layouts_name_what_is_near(tmp_path):
     market = make_market(tmp_path / "market", train=1)
     assert "one identity" in refused(market, "marketfolder")
-    assert f"take --data_dir {market}" in refused(tmp_path, "marketfolder")
+    assert f"use --data_dir {market}" in refused(tmp_path, "marketfolder")
     voc = make_voc(tmp_path / "voc")
-    assert f"take --data_dir {voc}" in refused(tmp_path, "vocfolder")
+    assert f"use --data_dir {voc}" in refused(tmp_path, "vocfolder")
 
 
 def test_the_row_has_it(root, tmp_path):
     other_noise(root / "train" / "a" / "more", 3)
-    args = ("--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 2, "--epochs", 1, "--limit_batches", 1)
+    args = (
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--resolution",
+        32,
+        "--batch",
+        2,
+        "--epochs",
+        1,
+        "--limit_batches",
+        1,
+    )
     _, err = call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["images_left_out"], row["left_out"], row["also_in_val"]) == (3, ["train/a/more/: 3"], 0)

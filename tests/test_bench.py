@@ -5,15 +5,16 @@ import statistics
 
 import pytest
 import torch
-from conftest import ROOT, call
+from conftest import ROOT, call, only_row
 from quick import taken
 
 from hbo import config, cost
 from hbo.analysis import latency, results
-from hbo.bench import infer
+from hbo.bench import infer, phone, runtime_table, worker
 from hbo.bench import train as bench
 from hbo.deploy import deploy
 from hbo.errors import UserError
+from hbo.exporting import android, check
 from hbo.kernels.norm import BatchNorm
 from hbo.tasks import build
 
@@ -62,7 +63,9 @@ def test_every_rival_takes_every_turn():
     assert found["baseline"] == "nchw"
     rivals = ("nchw", "channels_last", "plain", "no_batch_norm", "no_depthwise", "mobilenetv2")
     for of_each in ("images_per_second", "cpu_seconds_an_update"):
-        assert {name: len(values) for name, values in found[of_each].items()} == dict.fromkeys(rivals, bench.TURNS)
+        assert {name: len(values) for name, values in found[of_each].items()} == dict.fromkeys(
+            rivals, bench.TURNS
+        )
     cpu = found["cpu_seconds_an_update"]
     for name, rival in {"all": "plain", "batch_norm": "no_batch_norm", "depthwise": "no_depthwise"}.items():
         assert found["worth"][name] == [a / b for a, b in zip(cpu[rival], cpu["channels_last"], strict=True)]
@@ -73,12 +76,21 @@ def test_every_rival_takes_every_turn():
 @pytest.mark.slow
 def test_deployed_networks_take_every_turn_on_one_thread_and_on_two():
     found = json.loads(call("hbo.bench", "infer", *TINY, "--json")[0])
-    rivals = {"plain", "deployed", "int8", "eager", "mobilenetv2_plain", "mobilenetv2_deployed"}
+    rivals = {"plain", "deployed", "eager", "mobilenetv2_plain", "mobilenetv2_deployed"}
     for part in (found["threads"]["1"], found["threads"]["2"]):
-        assert {name: len(ms) for name, ms in part["ms"].items()} == dict.fromkeys(rivals, infer.TURNS)
+        assert rivals <= part["ms"].keys()
+        assert {len(ms) for ms in part["ms"].values()} == {infer.TURNS}
         assert set(part["speedup"]["plain"]) == {1.0}
         assert part["limit_ms"] == pytest.approx(found["macs"] / part["gemm_gmacs"] / 1e6)
-    assert found["bytes"]["int8"] < 0.7 * found["bytes"]["deployed"]
+    for runtime in (name for names in worker.environments().values() for name in names):
+        assert found["runtimes"][f"{runtime}:deployed"]["difference"] <= check.TOLERANCE
+        assert f"{runtime}:mobilenetv2_plain" in found["threads"]["2"]["ms"]
+    lines = runtime_table.lines(found)
+    assert {(line["runtime"], line["form"], line["threads"]) for line in lines} >= {
+        ("onnx", "deployed", 1),
+        ("onnx", "plain", 2),
+    }
+    assert all(len(line["turns"].split()) == infer.TURNS for line in lines)
 
 
 def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
@@ -88,7 +100,9 @@ def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
         return net
 
     monkeypatch.setattr("hbo.deploy.deploy", wrong)
-    with pytest.raises(UserError, match=r"deployed: its logits are .* off those of the plain export; nothing was timed"):
+    with pytest.raises(
+        UserError, match=r"deployed: its logits are .* off those of the plain export; nothing was timed"
+    ):
         infer.infer(config.resolve(data="digits", width=0.1, threads=1))
 
 
@@ -102,9 +116,52 @@ def test_the_latency_of_a_study_s_networks_is_joined_to_its_rows(tmp_path):
     assert all("deployed" in line["runtime"] and line["threads"] == 1 for line in measured)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path):
+    pytest.importorskip("onnxruntime")
+    call(
+        "hbo.fit", "--data", "digits", "--width", "0.1", "--epochs", "2", "--threads", "1", "--out", tmp_path
+    )
+    row, folder = only_row(tmp_path)
+    shown, _ = call("hbo.bench", "infer", "--trained", folder, "--csv", tmp_path / "bench.csv")
+    lines = results.read_csv(tmp_path / "bench.csv")
+    runtimes = {"onnx", *(name for names in worker.environments().values() for name in names)}
+    assert {line["runtime"] for line in lines} == runtimes
+    assert {(line["key"], line["study"]) for line in lines} == {(row["key"], "default")}
+    for line in lines:
+        if line["form"] != "int8":
+            assert line["top1"] == pytest.approx(row["top1"], abs=1e-3)
+            assert line["difference"] <= check.TOLERANCE
+        if (line["runtime"], line["form"]) == ("onnx", "plain"):
+            assert line["speedup"] == 1
+    (read,) = results.load(tmp_path / "default").to_dict("records")
+    one = {(line["runtime"], line["form"]): line for line in lines if line["threads"] == 1}
+    for runtime in runtimes:
+        assert read[f"latency_ms_{runtime}"] == one[runtime, "deployed"]["latency_ms"]
+    assert "speedup" in shown
+
+
+def test_a_process_that_ends_says_how(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho first >&2\necho no space left >&2\nexit 3\n")
+    python.chmod(0o755)
+    ended = worker.Worker(python, ["ncnn"])
+    with pytest.raises(UserError, match=r"^ncnn: its process ended with status 3 \(no space left\)$"):
+        ended.ask(do="make")
+    ended.stop()
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed = worker.Worker(python, ["ncnn"])
+    with pytest.raises(UserError, match=r"^ncnn: its process ended with signal 9$"):
+        killed.ask(do="make")
+    killed.stop()
+
+
 def test_flags_that_a_measurement_of_studies_would_ignore_are_refused():
     with pytest.raises(UserError, match=r"k: the networks of contraction are in its rows"):
         infer.main(["--studies", "contraction", "--k", "2"])
+    with pytest.raises(UserError, match=r"k: the networks are those of --trained"):
+        infer.main(["--trained", "runs/default/KEY", "--k", "2"])
     with pytest.raises(UserError, match="--studies STUDY"):
         infer.main(["--to", "elsewhere"])
 
@@ -139,13 +196,106 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     ("mobilenetv2", "mobilenetv2 at the same multiply-adds"),
 ])  # fmt: skip
 def test_the_ratios_that_are_told_are_those_of_the_files(rival, line):
-    """The table of ablations/bench, and the main README's sentence, against the turns that are committed."""
+    """The table of ablations/bench, and the sentence of docs/costs.md, against the turns that are
+    committed.
+    """
     folder = ROOT / "ablations" / "bench"
     told = []
     for k in (1, 2, 3):
         ratios = json.loads((folder / f"train_k{k}.json").read_text())["ratio"][rival]
         told.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    (row,) = [text for text in (folder / "README.md").read_text().splitlines() if text.startswith(f"| {line}")]
+    (row,) = [
+        text for text in (folder / "README.md").read_text().splitlines() if text.startswith(f"| {line}")
+    ]
     assert [cell.strip() for cell in row.split("|")[2:5]] == told
     if rival == "channels_last":
-        assert f"{told[0]}, {told[1]} and {told[2]} times" in " ".join((ROOT / "README.md").read_text().split())
+        assert f"{told[0]}, {told[1]} and {told[2]} times" in " ".join(
+            (ROOT / "docs" / "costs.md").read_text().split()
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("batch_norm", "batch norm |"), ("depthwise", "5x5 depthwise gradients |"), ("all", "both |")],
+)
+def test_what_the_quick_paths_are_worth_is_what_the_files_say(path, line):
+    """Their table, too; and each pays by a tenth at batch 32, else it would be deleted."""
+    folder = ROOT / "ablations" / "bench"
+    worth = [
+        json.loads((folder / f"quick_batch{b}_k{k}.json").read_text())["worth"][path]
+        for b in (32, 8)
+        for k in (1, 3)
+    ]
+    (row,) = [
+        text for text in (folder / "README.md").read_text().splitlines() if text.startswith(f"| {line}")
+    ]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == [
+        f"{statistics.median(w):.2f} ({min(w):.2f} to {max(w):.2f})" for w in worth
+    ]
+    assert all(statistics.median(w) >= 1.1 for w in worth[:2])
+
+
+def test_what_a_phone_s_programs_print_is_read(tmp_path):
+    """Lines as benchmark_model and executor_runner print them, by their sources, between the script's own."""
+    log = tmp_path / "phone.log"
+    log.write_text(
+        "# hbo: file=net.tflite runtime=litert threads=2\n"
+        "INFO: Inference timings in us: Init: 5685, First inference: 18535, Warmup (avg): 14462.3, Inference"
+        " (avg): 14575.2\n# hbo: file=net.pte runtime=executorch threads=1\n"
+        "I 00:00:00.5 executorch:executor_runner.cpp:900] Model executed successfully 200 time(s) in"
+        " 900.000000 ms.\n"
+    )
+    assert phone.read(log) == [
+        {"file": "net.tflite", "runtime": "litert", "threads": 2, "latency_ms": pytest.approx(14.5752)},
+        {"file": "net.pte", "runtime": "executorch", "threads": 1, "latency_ms": pytest.approx(4.5)},
+    ]
+    assert "14.58" in call("hbo.bench", "infer", "--from", log)[0]
+    log.write_text("nothing\n")
+    with pytest.raises(UserError, match="holds no timing"):
+        phone.read(log)
+
+
+def test_the_script_for_a_phone_times_every_file_and_says_so():
+    text = android.script({"net.tflite": "litert", "net.pte": "executorch"})
+    begun = [phone.BEGIN.search(line.split('"')[1]) for line in text.splitlines() if "# hbo:" in line]
+    assert [found.group(1, 3) for found in begun if found] == [
+        (file, str(n)) for n in android.THREADS for file in ("net.tflite", "net.pte")
+    ]
+    assert "Not tested on a phone" in text
+    assert "--method_name=forward" in text  # the facts are a method, too
+
+
+@pytest.mark.slow
+def test_a_gpu_s_bench_in_miniature_measures_every_part(tmp_path):
+    sizes = (
+        "--widths",
+        "0.1",
+        "--batch",
+        "4",
+        "--resolution",
+        "64",
+        "--places",
+        "1",
+        "2",
+        "--seconds",
+        "0.01",
+    )
+    to = tmp_path / "gpu.json"
+    said = call("hbo.bench", "gpu", "--accelerator", "cpu", *sizes, "--to", to)[0]
+    found = json.loads(to.read_text())
+    names = [row["name"] for row in found["train"]]
+    assert len(names) == len(set(names)) == 10
+    assert {row["precision"] for row in found["train"]} == {"fp32", "tf32", "bf16"}
+    assert [row["processes"] for row in found["places"]] == [1, 2]
+    assert {(row["net"], row["batch"]) for row in found["latency"]} == {
+        (net, batch) for net in ("hbonet", "mobilenetv2") for batch in (1, 64)
+    }
+    assert {found["resume"][name] for name in ("run_again", "killed_and_resumed")} == {0.0}
+    assert list(found["left_out"]) == ["train: compiled"]
+    assert all(name in said for name in names)
+    late = call("hbo.bench", "gpu", "--accelerator", "cpu", *sizes, "--minutes", "0", "--to", to)[0]
+    assert "left out: resume: digits: 0 minutes were over" in late
+    if not torch.cuda.is_available():
+        assert "accelerator=gpu: there is no GPU here" in call("hbo.bench", "gpu", expect=2)[1]
+    for flag, word in (("--places", "places=0"), ("--widths", "widths=0.0"), ("--batch", "batch=0")):
+        assert word in call("hbo.bench", "gpu", "--accelerator", "cpu", flag, "0", expect=2)[1]

@@ -14,10 +14,13 @@ from hbo.tasks.classify.module import Classify
 
 
 @pytest.mark.parametrize("given", [
-    {"data": "imagefolder"}, {"data": "imagefolder", "crop": "pad", "flip": "both"}, {"data": "elpv", "per_class": 4, "holdout": 0.5},
+    {"data": "imagefolder"}, {"data": "imagefolder", "crop": "pad", "flip": "both"},
+    {"data": "elpv", "per_class": 4, "holdout": 0.5},
 ], ids=str)  # fmt: skip
 def test_the_reference_makes_the_same_images(given, tmp_path):
-    """With the same random numbers torchvision's first transforms give what the network gets, but for rounding to bytes."""
+    """With the same random numbers torchvision's first transforms give what the network gets, but for
+    rounding to bytes.
+    """
     root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 1}, size=90)
     where = {"data_dir": str(root)} if given["data"] == "imagefolder" else {}
     given = {"resolution": 64, "batch": 2, **where, **given}
@@ -43,7 +46,9 @@ def test_every_rival_takes_every_turn_and_nothing_is_left_behind(tmp_path, monke
     bench.main([*args, "--json"])
     found = json.loads(capsys.readouterr().out)
     rivals = ("reference", "uncached", "disk", "ram", "ram, bytes")
-    assert {name: len(rates) for name, rates in found["images_per_second"].items()} == dict.fromkeys(rivals, bench.TURNS)
+    assert {name: len(rates) for name, rates in found["images_per_second"].items()} == dict.fromkeys(
+        rivals, bench.TURNS
+    )
     assert set(found["ratio"]["reference"]) == {1.0}
     assert str(tmp_path) not in json.dumps(found)
     assert not list(tmp_path.glob("*/*"))
@@ -56,8 +61,15 @@ def test_the_difference_is_that_of_the_same_crops(tmp_path):
     root = make_folder(tmp_path / "set", {"a": 8}, {"a": 1}, size=120)
     given = {"data": "imagefolder", "data_dir": str(root), "resolution": 64, "batch": 2}
     plain = open_data(resolve(**given)).train
-    cached = lambda size: open_data(resolve(cache="disk", cache_dir=str(tmp_path), cache_size=size, **given)).train
+    cached = lambda size: (
+        open_data(resolve(cache="disk", cache_dir=str(tmp_path), cache_size=size, **given)).train
+    )
     large, middle, small = (bench.changed(plain, cached(size)) for size in (120, 90, 64))
     assert large["difference"]["most"] < 0.5
     assert large["difference"]["mean"] < middle["difference"]["mean"] < small["difference"]["mean"]
-    assert large["cache_upsampled"] == large["uncached_upsampled"] < middle["cache_upsampled"] < small["cache_upsampled"]
+    assert (
+        large["cache_upsampled"]
+        == large["uncached_upsampled"]
+        < middle["cache_upsampled"]
+        < small["cache_upsampled"]
+    )

@@ -20,7 +20,9 @@ def allowed(name: str, value: object) -> bool:
 
 
 def choices(field: dataclasses.Field) -> list:
-    """Every value of a switch: its `Literal`'s, both booleans, or numbers about its default that `Block` allows."""
+    """Every value of a switch: its `Literal`'s, both booleans, or numbers about its default that `Block`
+    allows.
+    """
     if typing.get_origin(field.type) is typing.Literal:
         return list(typing.get_args(field.type))
     if field.type is bool:
@@ -60,7 +62,9 @@ def test_every_value_runs_forward_and_backward(name, value, stride, size):
 
 @pytest.mark.parametrize(("name", "value"), [case for case in CASES if case[1] != getattr(Block(), case[0])])
 def test_every_value_changes_the_network(name, value):
-    """A switch that is parsed but ignored fails here: other parameters, or another output with the same ones."""
+    """A switch that is parsed but ignored fails here: other parameters, or another output with the same
+    ones.
+    """
     x = torch.randn(2, 6, 16, 16)
 
     def differs(base: Block) -> bool:
@@ -98,7 +102,9 @@ def test_k_0_contracts_nothing_and_is_one_net_in_every_scheme_and_upsampling():
     x = torch.randn(2, 6, 15, 15)
     for stride in (1, 2):
         usual = make(Block(k=0), stride)
-        assert all(m.stride == (1, 1) for m in usual.modules() if isinstance(m, torch.nn.Conv2d)) == (stride == 1)
+        assert all(m.stride == (1, 1) for m in usual.modules() if isinstance(m, torch.nn.Conv2d)) == (
+            stride == 1
+        )
         for field in dataclasses.fields(Block):
             if field.name in ("scheme", "upsample", "contract"):
                 for value in choices(field):
@@ -120,7 +126,8 @@ def test_uniform_treats_every_k_and_stride_alike_where_the_release_does_not():
 
 
 @pytest.mark.parametrize(("scheme", "k", "expected"), [
-    ("release", 1, 2), ("release", 2, 2), ("release", 3, 3),  # after every pointwise; after the depthwise at k = 1 alone
+    # after every pointwise; after the depthwise at k = 1 alone
+    ("release", 1, 2), ("release", 2, 2), ("release", 3, 3),
     ("uniform", 1, 2), ("uniform", 2, 3), ("uniform", 3, 4),
     ("paper", 1, 2), ("paper", 2, 2), ("paper", 3, 2),  # the first and the last of a cascade (section 4.1)
 ])  # fmt: skip
@@ -139,7 +146,8 @@ def test_channels_drawn_and_computed(ratio, cin, cout, concat):
     assert module.main_channels == cout - concat
     assert module.residual_channels == min(cout - concat, cin)
     x = torch.randn(1, cin, 8, 8)
-    assert torch.equal(module(x)[:, :concat], x[:, cin - concat :])  # the last channels of the input come first
+    # The last channels of the input come first.
+    assert torch.equal(module(x)[:, :concat], x[:, cin - concat :])
 
 
 def test_residual_joins_the_first_channels_of_the_input():
@@ -162,9 +170,15 @@ def test_upsampling_is_torch_s(mode):
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_transposed_starts_as_bilinear(factor):
     x = torch.randn(1, 3, 6, 6)
-    inner = (..., slice(factor, -factor), slice(factor, -factor))  # borders: one clamps, the other pads with zeros
+    # Borders: one clamps, the other pads with zeros.
+    inner = (
+        ...,
+        slice(factor, -factor),
+        slice(factor, -factor),
+    )
     torch.testing.assert_close(
-        enlarge(Block(upsample="transposed"), 3, factor)(x)[inner], enlarge(Block(upsample="bilinear"), 3, factor)(x)[inner]
+        enlarge(Block(upsample="transposed"), 3, factor)(x)[inner],
+        enlarge(Block(upsample="bilinear"), 3, factor)(x)[inner],
     )
 
 

@@ -1,4 +1,6 @@
-"""Photographs with boxes, as training and evaluation see them: order and augmentation as functions of (seed, epoch, index)."""
+"""Photographs with boxes, as training and evaluation see them: order and augmentation as functions of (seed,
+epoch, index).
+"""
 
 import math
 
@@ -55,16 +57,23 @@ def test_evaluation_sees_each_photograph_once(tmp_path):
 def inside(image, box) -> list[float]:
     """Mean colour within a box, its rim left out."""
     x1, y1, x2, y2 = box
-    return image[:, math.ceil(y1 + 2) : int(y2 - 2), math.ceil(x1 + 2) : int(x2 - 2)].float().mean((1, 2)).tolist()
+    return (
+        image[:, math.ceil(y1 + 2) : int(y2 - 2), math.ceil(x1 + 2) : int(x2 - 2)]
+        .float()
+        .mean((1, 2))
+        .tolist()
+    )
 
 
 @pytest.mark.parametrize("ssd_augment", [True, False])
 @pytest.mark.parametrize("flip", ["horizontal", "both"])
 def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
-    """What is in a box is coloured, as objects alone are, wherever zoom-out, crop, flip and resize have put it; without the
-    photometric distortion, which exchanges channels, it has its class's colour.
+    """What is in a box is coloured, as objects alone are, wherever zoom-out, crop, flip and resize have put
+    it; without the photometric distortion, which exchanges channels, it has its class's colour.
     """
-    data = opened(make_voc(tmp_path / "set", train=8, test=2), ssd_augment=ssd_augment, flip=flip, resolution=128)
+    data = opened(
+        make_voc(tmp_path / "set", train=8, test=2), ssd_augment=ssd_augment, flip=flip, resolution=128
+    )
     looked, places = 0, set()
     for epoch in range(12):
         for i in range(8):
@@ -87,7 +96,9 @@ def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
 
 
 def test_the_zoom_out_and_the_crop_are_ssds(tmp_path):
-    """With SSD's augmentation objects shrink (zoomed out onto grey) and grow (cropped); without, their size is fixed."""
+    """With SSD's augmentation objects shrink (zoomed out onto grey) and grow (cropped); without, their size
+    is fixed.
+    """
     root = make_voc(tmp_path / "set", train=8, test=2)
 
     def areas(**kwargs) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""The cache: the pixels of the plain path, the same crops of smaller copies, several processes and kills, and on the device."""
+"""The cache: the pixels of the plain path, the same crops of smaller copies, several processes and kills, and
+on the device.
+"""
 
 import os
 import pickle
@@ -15,22 +17,12 @@ from PIL import Image
 from test_fit import same_run, wait_for
 
 from hbo.config import resolve
-from hbo.data import cache
 from hbo.data.augment import unpack
 from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.tasks.build import open_data
 
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path, monkeypatch):
-    """What is kept in memory is kept for the test alone."""
-    monkeypatch.setattr(cache, "MEMORY", tmp_path)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)
+pytestmark = pytest.mark.usefixtures("cache_memory")
 
 
 def opened(kind: str, where: Path, **given):
@@ -58,6 +50,7 @@ def files(where: Path) -> list[Path]:
     return sorted((where / "caches").glob("*/*"))
 
 
+# The last enlarges.
 EXACT = [
     {"data": "elpv", "per_class": 8, "holdout": 0.5, "jitter": 0.2},
     {"data": "elpv", "per_class": 8, "holdout": 0.5, "crop": "random"},
@@ -66,7 +59,7 @@ EXACT = [
     {"data": "imagefolder", "crop": "none", "resolution": 48},
     {"data": "imagefolder", "crop": "pad", "resolution": 64, "jitter": 0.3, "flip": "both"},
     {"data": "imagefolder", "crop": "none", "resolution": 96, "holdout": 0.3, "per_class": 5},
-]  # the last enlarges
+]
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
@@ -86,7 +79,9 @@ def test_pixels_are_those_of_the_plain_path(given, kind, folder, tmp_path):
 
 
 def test_evaluation_of_photographs_is_exact_too(folder, tmp_path):
-    plain, cached = (opened(k, tmp_path, data="imagefolder", data_dir=str(folder), resolution=64) for k in ("none", "disk"))
+    plain, cached = (
+        opened(k, tmp_path, data="imagefolder", data_dir=str(folder), resolution=64) for k in ("none", "disk")
+    )
     a, b = (list(loader(d.val, EvalBatches(6, 4), 0)) for d in (plain, cached))
     for x, y in zip(a, b, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(x, y, strict=True))
@@ -111,22 +106,32 @@ def corners(image: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_crop_is_the_same_part_of_the_photograph(chart, tmp_path):
-    """Within a pixel of the small copy (each edge goes to the nearest), and the same one flipped; small crops are half of it."""
+    """Within a pixel of the small copy (each edge goes to the nearest), and the same one flipped; small crops
+    are half of it.
+    """
     given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 48, "batch": 2}
     plain, cached, large = (
         opened("none", tmp_path, **given).train,
         opened("disk", tmp_path, **given, cache_size=120).train,
         opened("disk", tmp_path, **given, cache_size=1000).train,
     )
-    assert [images.pixels[0][0].shape for images in (cached, large)] == [(3, 120, 160), (3, 360, 480)]  # never enlarged
+    # Never enlarged.
+    assert [images.pixels[0][0].shape for images in (cached, large)] == [
+        (3, 120, 160),
+        (3, 360, 480),
+    ]
     for item in [(epoch, i) for epoch in range(25) for i in range(4)]:
         a, b = (corners(images[item][0]) for images in (plain, cached))
         assert (a - b).abs().max() <= 1.0 * 255 / 120
-        assert (plain[item][0].int() - large[item][0].int()).abs().max() <= 1  # the same box; PIL rounds otherwise
+        assert (
+            plain[item][0].int() - large[item][0].int()
+        ).abs().max() <= 1  # the same box; PIL rounds otherwise
 
 
 def test_enlarged_crops_are_counted_as_the_recipe_draws_them(chart, tmp_path):
-    """Against the distribution drawn by NumPy, which knows nothing of pixels: areas, log-uniform ratios, ten tries."""
+    """Against the distribution drawn by NumPy, which knows nothing of pixels: areas, log-uniform ratios, ten
+    tries.
+    """
     given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 96, "batch": 2, "crop_area": 0.2}
     found = opened("disk", tmp_path, **given, cache_size=120).train.upsampled()
     draw = np.random.RandomState(0)
@@ -188,7 +193,9 @@ def test_of_two_processes_at_once_one_builds_and_both_read(slow_folder, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_build_leaves_nothing_that_passes_for_whole(slow_folder, tmp_path, number):
     process = opening(slow_folder, tmp_path)
-    written = lambda: sum(path.stat().st_size for path in (tmp_path / "caches").glob("*/pixels.part-*")) > 100_000
+    written = lambda: (
+        sum(path.stat().st_size for path in (tmp_path / "caches").glob("*/pixels.part-*")) > 100_000
+    )
     wait_for(written, process)
     process.send_signal(number)
     process.communicate()
@@ -269,5 +276,7 @@ def test_batches_copied_ahead_are_the_loaders(folder, tmp_path):
     for a, b in zip(loader(images, order, 0), ahead, strict=True):
         assert all(torch.equal(x, y.cpu()) for x, y in zip(a, b, strict=True))
     raw = photographs(folder, tmp_path, augment="device").train
-    for a, (b, *_) in zip(batches(images), prefetched(loader(raw, order, 0), torch.device("cuda")), strict=True):
+    for a, (b, *_) in zip(
+        batches(images), prefetched(loader(raw, order, 0), torch.device("cuda")), strict=True
+    ):
         assert (a.int() - unpack(b, raw.augment).cpu().int()).abs().max() <= 1

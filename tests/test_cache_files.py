@@ -1,4 +1,6 @@
-"""A cache's file: found again by what the set holds, refused where it is stale or damaged, and never too large for its place."""
+"""A cache's file: found again by what the set holds, refused where it is stale or damaged, and never too
+large for its place.
+"""
 
 import os
 import resource
@@ -7,22 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_folder
 from test_cache import batches, files, linked, photographs
 
 from hbo.data import cache
 from hbo.errors import DataError, UserError
 
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path, monkeypatch):
-    """What is kept in memory is kept for the test alone."""
-    monkeypatch.setattr(cache, "MEMORY", tmp_path)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)
+pytestmark = pytest.mark.usefixtures("cache_memory")
 
 
 def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
@@ -40,7 +32,10 @@ def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
 @pytest.mark.parametrize("size", [64, 1000])
 def test_the_size_that_is_said_beforehand_is_the_size(folder, tmp_path, size, capsys):
     images = photographs(folder, tmp_path, cache_size=size).train
-    assert f"cache: 12 images of imagefolder, {cache.gb(images.pixels.path.stat().st_size)}, into" in capsys.readouterr().err
+    assert (
+        f"cache: 12 images of imagefolder, {cache.gb(images.pixels.path.stat().st_size)}, into"
+        in capsys.readouterr().err
+    )
 
 
 def damage(path: Path, how: str) -> None:
@@ -59,7 +54,8 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "word"), [
-    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"), ("empty", "no cache"),
+    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"),
+    ("empty", "no cache"),
 ])  # fmt: skip
 def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how, word):
     path = photographs(folder, tmp_path).train.pixels.path
@@ -124,7 +120,8 @@ def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     side = int((1.3 * free / 3 / 2000) ** 0.5)
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))  # if it were written all the same, not for long
+    # If it were written all the same, not for long.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))
     try:
         with pytest.raises(
             DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir"

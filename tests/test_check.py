@@ -20,7 +20,9 @@ def cut(path):
 
 @pytest.fixture
 def root(tmp_path):
-    """16 images to train on and 8 to report, of which three and one are broken: cut short, no image, empty, of 16 bits."""
+    """16 images to train on and 8 to report, of which three and one are broken: cut short, no image, empty,
+    of 16 bits.
+    """
     root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 4, "b": 4})
     cut(root / "train" / "a" / "0.png")
     (root / "train" / "b" / "1.png").write_bytes(b"no image")
@@ -86,7 +88,12 @@ def test_detection_and_re_identification_pass_over_too(tmp_path):
     cut(voc / "JPEGImages" / "000001.jpg")
     (voc / "JPEGImages" / "000009.jpg").write_bytes(b"no image")
     data = opened(voc, "vocfolder", skip_bad=2)
-    assert (len(data.train), len(data.val), data.facts["skipped_train"], data.facts["skipped_val"]) == (7, 3, 1, 1)
+    assert (len(data.train), len(data.val), data.facts["skipped_train"], data.facts["skipped_val"]) == (
+        7,
+        3,
+        1,
+        1,
+    )
     assert data.facts["images_left_out"] == 0
     before = opened(market, "marketfolder", batch=4)
     cut(sorted((market / "bounding_box_train").iterdir())[0])
@@ -106,15 +113,41 @@ def test_it_is_in_the_key_where_it_is_asked_for(root):
 
 def test_it_is_of_folders(tmp_path):
     for data in ("digits", "elpv", "cifar10"):
-        with pytest.raises(UserError, match="skip_bad=1: is of a folder of images"):
+        with pytest.raises(UserError, match="skip_bad=1: needs a folder of images"):
             resolve(data=data, skip_bad=1)
     with pytest.raises(UserError, match="skip_bad=-1: must not be negative"):
         resolve(data="imagefolder", skip_bad=-1)
 
 
 def test_the_row_has_them_and_evaluation_passes_over_the_same(root, tmp_path):
-    args = ("--data", "imagefolder", "--data_dir", root, "--resolution", 32, "--batch", 2, "--epochs", 1, "--limit_batches", 4)
-    call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--skip_bad", 4, "--out", tmp_path / "runs")
+    args = (
+        "--data",
+        "imagefolder",
+        "--data_dir",
+        root,
+        "--resolution",
+        32,
+        "--batch",
+        2,
+        "--epochs",
+        1,
+        "--limit_batches",
+        4,
+    )
+    call(
+        "hbo.fit",
+        *args,
+        "--width",
+        0.1,
+        "--lr",
+        0.001,
+        "--workers",
+        0,
+        "--skip_bad",
+        4,
+        "--out",
+        tmp_path / "runs",
+    )
     row, folder = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images"], row["skipped_train"], row["skipped_val"]) == (13, 7, 3, 1)
     assert len(row["skipped"]) == 4
@@ -122,4 +155,6 @@ def test_the_row_has_them_and_evaluation_passes_over_the_same(root, tmp_path):
     assert "7 images" in out
     assert err.count("passed over: ") == 1
     _, err = call("hbo.evaluate", folder, "--skip_bad", 0, expect=2)
-    assert err.endswith(f"; python -m hbo.data.check {root} lists every such image, --skip_bad N passes over at most N\n")
+    assert err.endswith(
+        f"; python -m hbo.data.check {root} lists every such image, --skip_bad N skips at most N\n"
+    )

@@ -73,7 +73,10 @@ class Evil:
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     path = tmp_path / "evil.pth"
     path.write_bytes(pickle.dumps({"state_dict": Evil()}))
-    for make in (lambda: path.write_bytes(pickle.dumps({"a": Evil()})), lambda: torch.save({"a": Evil()}, path)):
+    for make in (
+        lambda: path.write_bytes(pickle.dumps({"a": Evil()})),
+        lambda: torch.save({"a": Evil()}, path),
+    ):
         make()
         with pytest.raises(UserError, match="would run code"):
             read(path)

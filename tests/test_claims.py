@@ -25,7 +25,9 @@ def test_every_cell_of_tables_2_to_9_is_a_claim():
     for path in PUBLISHED.glob("table*.csv"):
         with open(path) as file:
             for row in csv.DictReader(file):
-                cells += sum(bool(row.get(name)) for name in ("top1", "top5", "mmacs", "voc07_map", "map", "rank1"))
+                cells += sum(
+                    bool(row.get(name)) for name in ("top1", "top5", "mmacs", "voc07_map", "map", "rank1")
+                )
     assert sum(v.kind in ("cost", "accuracy") for v in UNMEASURED) == cells
 
 
@@ -36,7 +38,11 @@ def test_the_39_costs_are_met_and_no_accuracy_is_run_without_imagenet():
     ]
     assert {v.word for v in UNMEASURED if v.kind != "cost"} == {"not run"}
     missed = {v.claim.split(",")[0]: v.note for v in UNMEASURED if v.word == "missed"}
-    assert missed == {"CondenseNet (G=C=8)": "by -12.5 M", "IGCV3-D": "by -5.0 M", "ShuffleNetV2": "by -3.2 M"}
+    assert missed == {
+        "CondenseNet (G=C=8)": "by -12.5 M",
+        "IGCV3-D": "by -5.0 M",
+        "ShuffleNetV2": "by -3.2 M",
+    }
 
 
 def test_what_other_data_say_stands_beside_and_decides_nothing():
@@ -45,12 +51,15 @@ def test_what_other_data_say_stands_beside_and_decides_nothing():
     welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     assert two.word == "not run"
     assert (
-        two.note == f"{a.mean() - b.mean():+.1f} [{welch.low:+.1f}, {welch.high:+.1f}] (n=6 and 6) on elpv (64 px, 20 epochs)"
+        two.note
+        == f"{a.mean() - b.mean():+.1f} [{welch.low:+.1f}, {welch.high:+.1f}] (n=6 and 6) on elpv (64 px, 20 epochs)"
     )
 
 
 def at(difference: float):
-    """Rows by the paper's protocol, each k's top-1 at the published value, k = 2 shifted by the difference in points."""
+    """Rows by the paper's protocol, each k's top-1 at the published value, k = 2 shifted by the difference in
+    points.
+    """
     said = {1: 0.583, 2: 0.593 + difference / 100, 3: 0.582}
     return imagenet(top1=[said[k] for k in ROWS["k"]])
 
@@ -84,7 +93,9 @@ TREND = FILE["trends"][0]["says"]
 def test_the_published_trend_is_the_cells_slope():
     """Points of top-1 with each halving of table 2's multiply-adds."""
     ours, theirs = ([row for row in published(2) if row["model"] == net] for net in ("hbonet", "mobilenetv2"))
-    halvings = [-math.log2(float(a["mmacs"]) * float(b["mmacs"])) / 2 for a, b in zip(ours, theirs, strict=True)]
+    halvings = [
+        -math.log2(float(a["mmacs"]) * float(b["mmacs"])) / 2 for a, b in zip(ours, theirs, strict=True)
+    ]
     gained = [float(a["top1"]) - float(b["top1"]) for a, b in zip(ours, theirs, strict=True)]
     (trend,) = [v for v in UNMEASURED if v.kind == "trend"]
     assert (trend.word, trend.table) == ("not run", 2)
@@ -95,7 +106,9 @@ def test_the_published_trend_is_the_cells_slope():
         claims.check(ROWS, wrong)
 
 
-@pytest.mark.parametrize(("change", "word"), [({}, "met"), ({"turned": True}, "missed"), ({"seeds": 1}, "undecided")], ids=str)
+@pytest.mark.parametrize(
+    ("change", "word"), [({}, "met"), ({"turned": True}, "missed"), ({"seeds": 1}, "undecided")], ids=str
+)
 def test_a_measured_trend_is_judged_by_its_interval(change, word):
     rows = table_2(seeds=change.get("seeds", 4), data="imagenet")
     if "turned" in change:  # the networks' names exchanged
@@ -117,7 +130,10 @@ def test_other_data_s_trend_stands_beside():
 
 def test_totals_name_what_there_is_alone():
     costs = [v for v in UNMEASURED if v.kind == "cost"]
-    assert claims.totals(costs).splitlines() == ["39 costs of tables 2 to 6: 39 met", "7 costs of table 7: 4 met, 3 missed"]
+    assert claims.totals(costs).splitlines() == [
+        "39 costs of tables 2 to 6: 39 met",
+        "7 costs of table 7: 4 met, 3 missed",
+    ]
     assert claims.totals(UNMEASURED).splitlines()[-1] == "1 trend: 1 not run"
 
 
@@ -133,7 +149,9 @@ def test_totals_name_what_there_is_alone():
     ],
 )
 def test_what_authors_count_gives_what_they_published(net, also, said):
-    """The published costs of table 7 whose authors count or build otherwise; and their other sizes, as their READMEs print them."""
+    """The published costs of table 7 whose authors count or build otherwise; and their other sizes, as their
+    READMEs print them.
+    """
     run = resolve(data="imagenet", net=net)
     terms, cost = rivals.terms(run), paper.cost_of(run)
     assert cost is not None
@@ -150,9 +168,19 @@ def test_table_7_s_disagreements_are_put_together_here_and_now():
 
 
 def test_igcv3_at_0_7_contradicts_its_rule():
-    """Its authors' table at width 0.7 (even channels), by the rule that gives 318 M at 1.0: 178 M, and not the 210 M printed."""
+    """Its authors' table at width 0.7 (even channels), by the rule that gives 318 M at 1.0: 178 M, and not
+    the 210 M printed.
+    """
     even = lambda channels: round(channels) + round(channels) % 2
-    stages = [(1, 16, 1, 1), (6, 24, 4, 2), (6, 32, 6, 2), (6, 64, 8, 2), (6, 96, 6, 1), (6, 160, 6, 2), (6, 320, 1, 1)]
+    stages = [
+        (1, 16, 1, 1),
+        (6, 24, 4, 2),
+        (6, 32, 6, 2),
+        (6, 64, 8, 2),
+        (6, 96, 6, 1),
+        (6, 160, 6, 2),
+        (6, 320, 1, 1),
+    ]
     for width, said in ((1.0, 318), (0.7, 178)):
         side, cin = 112, even(32 * width)
         count = (27 + 1) * cin * side**2  # the stem and its ReLU6
@@ -161,7 +189,9 @@ def test_igcv3_at_0_7_contradicts_its_rule():
                 hidden, cout = cin * t, even(channels * width)
                 count += cin * hidden // 2 * side**2
                 side //= stride if i == 0 else 1
-                count += (9 * hidden + hidden + hidden * cout // 2) * side**2  # depthwise, ReLU6, pointwise in two groups
+                count += (
+                    9 * hidden + hidden + hidden * cout // 2
+                ) * side**2  # depthwise, ReLU6, pointwise in two groups
                 cin = cout
         assert round((count + (cin + 1) * 1280 * 49 + 1280 * 1000) / 1e6) == said
 
@@ -176,7 +206,13 @@ def test_who_trained_table_2_s_mobilenetv2():
 
 def test_disagreements_are_counted_here_and_now():
     said = claims.disagreements()
-    for macs in ("108.2 M", "97.7 M", "44.1 M", "44.8 M"):  # table 5's two cells; table 1's first row as released and printed
+    # Table 5's two cells; table 1's first row as released and printed.
+    for macs in (
+        "108.2 M",
+        "97.7 M",
+        "44.1 M",
+        "44.8 M",
+    ):
         assert macs in said
     assert "bilinear" in said
 

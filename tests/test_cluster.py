@@ -1,4 +1,6 @@
-"""hbo.runs.cluster: what a process may use of its machine, told by real processes under taskset and in a control group."""
+"""hbo.runs.cluster: what a process may use of its machine, told by real processes under taskset and in a
+control group.
+"""
 
 import os
 import shutil
@@ -33,7 +35,9 @@ def said(code: str, *before: str, **env: str) -> str:
 @pytest.mark.skipif(not shutil.which("taskset"), reason="needs taskset")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to take one away")
 def test_cores_are_those_of_the_affinity_wherever_they_are_counted():
-    """One core of more: loaders, runs at once, the plan's advice and the cache's pool know; the row names the machine."""
+    """One core of more: loaders, runs at once, the plan's advice and the cache's pool know; the row names the
+    machine.
+    """
     code = """
 import sys
 from types import SimpleNamespace
@@ -65,13 +69,19 @@ def test_cores_are_those_that_slurm_allots():
 
 
 def test_each_of_sruns_tasks_has_its_own_cores(monkeypatch):
-    """What SLURM allots a task is not shared out once more between the tasks; what Lightning's processes share is."""
+    """What SLURM allots a task is not shared out once more between the tasks; what Lightning's processes
+    share is.
+    """
     run = resolve(data="imagenet", devices=2)
     monkeypatch.setattr(cluster, "cores", lambda: 6)
     for name in ("SLURM_STEP_ID", *SLURM):
         monkeypatch.delenv(name, raising=False)
     assert data_workers(run, in_memory=False) == 2
-    for name, value in {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_CPUS_PER_TASK": "6"}.items():
+    for name, value in {
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_CPUS_PER_TASK": "6",
+    }.items():
         monkeypatch.setenv(name, value)
     assert data_workers(run, in_memory=False) == 5
 
@@ -128,14 +138,19 @@ def test_gpus_are_named_as_torch_reads_them(named, there, gpus, monkeypatch):
     assert [place["CUDA_VISIBLE_DEVICES"] for place in found if "CUDA_VISIBLE_DEVICES" in place] == gpus
 
 
-@pytest.mark.parametrize(("named", "each"), [("-1", ["-1"]), ("", [""]), ("NoDevFiles", ["NoDevFiles"]), ("4,5", ["4", "5"])])
+@pytest.mark.parametrize(
+    ("named", "each"), [("-1", ["-1"]), ("", [""]), ("NoDevFiles", ["NoDevFiles"]), ("4,5", ["4", "5"])]
+)
 def test_agents_are_started_on_the_gpus_that_torch_reads(named, each, tmp_path):
     """sweeps/agents.sh beside an nvidia-smi that lists four."""
     tools = {"wandb": 'echo "agent:$CUDA_VISIBLE_DEVICES"', "nvidia-smi": r"printf '0\n1\n2\n3\n'"}
     for name, line in tools.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
-    env = os.environ | {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": named}
+    env = os.environ | {
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": named,
+    }
     command = [ROOT / "sweeps" / "agents.sh", "entity/project/sweep"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert sorted(done.stdout.split()) == [f"agent:{gpu}" for gpu in each], done.stderr

@@ -1,4 +1,5 @@
-"""What PyTorch promises of modules, of a network in default training on a CPU: hooks, pruning, parametrizations, derivatives.
+"""What PyTorch promises of modules, of a network in default training on a CPU: hooks, pruning,
+parametrizations, derivatives.
 
 The oracle is the same network made of PyTorch's own modules.
 """

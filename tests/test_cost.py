@@ -21,13 +21,22 @@ def test_there_are_39_published_costs():
     assert len(ROWS) == 39
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda r: f"table{r['table']}-{r['model']}-{r['width']}-{r['resolution']}-k{r['k']}")
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda r: f"table{r['table']}-{r['model']}-{r['width']}-{r['resolution']}-k{r['k']}"
+)
 def test_published_multiply_adds(row):
-    net = build(row["model"], Block(k=int(row["k"] or 1)), float(row["width"]), int(row["divisor"]) if row["divisor"] else None)
+    net = build(
+        row["model"],
+        Block(k=int(row["k"] or 1)),
+        float(row["width"]),
+        int(row["divisor"]) if row["divisor"] else None,
+    )
     assert abs(cost.macs(net, int(row["resolution"])) / 1e6 - float(row["mmacs"])) <= 1
 
 
-@pytest.mark.parametrize("net", ["hbonet", "mobilenetv2", "torchvision:shufflenet_v2_x1_0", "torchvision:swin_t"])
+@pytest.mark.parametrize(
+    "net", ["hbonet", "mobilenetv2", "torchvision:shufflenet_v2_x1_0", "torchvision:swin_t"]
+)
 @pytest.mark.parametrize("size", [224, (160, 224)])
 def test_torchs_counter_agrees(net, size):
     model = build(net)
@@ -82,7 +91,9 @@ def test_stages_add_up_and_the_model_is_left_alone():
 
 
 def test_contraction_divides_the_cost_of_what_it_wraps():
-    """Section 3.2: blocks of cost C, wrapped in a contraction by s, cost about C / s^2 plus the depthwise convolutions."""
+    """Section 3.2: blocks of cost C, wrapped in a contraction by s, cost about C / s^2 plus the depthwise
+    convolutions.
+    """
     channels, size = 64, 64
     flat = HarmoniousBottleneck(channels, channels, 1, 2, Block(k=0, concat_ratio=0.0))
     deep = HarmoniousBottleneck(channels, channels, 1, 2, Block(k=1, concat_ratio=0.0, scheme="uniform"))
@@ -123,22 +134,28 @@ def test_command_line_is_table_6_and_resolves_like_a_run(capsys):
 
 # fmt: off
 NETWORKS = [
-    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "squeezenet1_1", "googlenet",
-    "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5", "efficientnet_b0",
-    "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "vit_b_32", "swin_t", "swin_v2_t", "maxvit_t",
+    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "squeezenet1_1",
+    "googlenet",
+    "inception_v3", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5",
+    "efficientnet_b0",
+    "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "vit_b_32", "swin_t",
+    "swin_v2_t", "maxvit_t",
 ]
 # fmt: on
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvisions_published_costs(name):
-    """`_ops`, in G multiply-adds with three digits. Of ViT, Swin and MaxViT they include the products of two maps."""
+    """`_ops`, in G multiply-adds with three digits. Of ViT, Swin and MaxViT they include the products of two
+    maps.
+    """
     from torchvision import models
 
     facts: Any = models.get_model_weights(name)
     facts = facts.DEFAULT
     aux = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet works out its table with tensors
+    # Regnet works out its table with tensors.
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
         net = models.get_model(name, weights=None, **aux)
     total = cost.count(net, facts.transforms().crop_size[0])["total"]
     assert total.macs / 1e9 == pytest.approx(facts.meta["_ops"], abs=5.1e-4)
@@ -168,7 +185,9 @@ class Functional(nn.Module):
         heads = lambda t: t.reshape(len(x), L, 4, D // 4).transpose(1, 2)
         q, k = heads(torch.einsum("bld,ed->ble", x, self.q)), heads(x @ self.k.T)
         v = heads(nn.functional.linear(x, self.v))
-        return torch.tensordot(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), self.out, 1)
+        return torch.tensordot(
+            nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), self.out, 1
+        )
 
 
 class Inference(Functional):
@@ -205,7 +224,9 @@ def test_an_encoder_layer_is_its_linear_layers_and_its_products():
 
 
 class Dot(nn.Module):
-    """A linear layer of one output, as a matrix with a vector; its weights standardised, as some networks do."""
+    """A linear layer of one output, as a matrix with a vector; its weights standardised, as some networks
+    do.
+    """
 
     def __init__(self):
         super().__init__()
@@ -257,8 +278,9 @@ def quantised() -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("make", "word"), [
-    (Deformed, "deform_conv2d"), (Recurrent, "rnn|lstm"), (Bilinear, "_trilinear"), (quantised, "linear_dynamic"),
+    (Deformed, "deform_conv2d"), (Recurrent, "rnn|lstm"), (Bilinear, "_trilinear"),
+    (quantised, "linear_dynamic"),
 ])  # fmt: skip
 def test_an_operator_whose_products_are_not_known_is_refused_by_name(make, word):
-    with pytest.raises(UserError, match=rf"operator \S*({word})\S*: takes weights"):
+    with pytest.raises(UserError, match=rf"operator \S*({word})\S*: has weights"):
         cost.count(make(), 8)

@@ -11,16 +11,22 @@ from hbo.errors import UserError
 
 
 def runs(rng: np.random.Generator, n: int, images: np.ndarray, seeds: float, moved: float) -> np.ndarray:
-    """(n, images) outcomes of an arm: right where seed, image, the arm's own liking of an image and chance add up to above zero."""
+    """(n, images) outcomes of an arm: right where seed, image, the arm's own liking of an image and chance
+    add up to above zero.
+    """
     liking = rng.normal(0, 0.5, len(images))
-    return 0.8 + moved + rng.normal(0, seeds, (n, 1)) + images + liking + rng.normal(size=(n, len(images))) > 0
+    return (
+        0.8 + moved + rng.normal(0, seeds, (n, 1)) + images + liking + rng.normal(size=(n, len(images))) > 0
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 6, 10])
 @pytest.mark.parametrize("seeds", [0.0, 0.2])
 def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
-    """At least: with few runs the images' part holds some of the seeds' too, which makes the interval cautious."""
+    """At least: with few runs the images' part holds some of the seeds' too, which makes the interval
+    cautious.
+    """
     rng, spread, hits = np.random.default_rng(n), math.sqrt(1 + seeds**2 + 1.5**2 + 0.5**2), 0
     truth = stats.norm.cdf(1.0 / spread) - stats.norm.cdf(0.8 / spread)
     for _ in range(600):
@@ -31,7 +37,9 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
 
 
 def test_resampled_runs_and_images_scatter_as_much():
-    """Against a bootstrap of whole runs and whole images, which counts the interaction of the two three times (Owen 2007)."""
+    """Against a bootstrap of whole runs and whole images, which counts the interaction of the two three times
+    (Owen 2007).
+    """
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1.5, 200)
     a, b = runs(rng, 40, images, 0.2, 0.2), runs(rng, 40, images, 0.2, 0.0)
@@ -48,7 +56,8 @@ def test_resampled_runs_and_images_scatter_as_much():
 
 def test_without_images_noise_it_is_welch_s():
     a = np.repeat([[True] * 8 + [False] * 2, [True] * 6 + [False] * 4], 1, axis=0)
-    always = np.vstack([np.ones((3, 10), bool), np.zeros((2, 10), bool)])  # runs that are right everywhere or nowhere
+    # Runs that are right everywhere or nowhere.
+    always = np.vstack([np.ones((3, 10), bool), np.zeros((2, 10), bool)])
     found = crossed(always, always[::-1])
     assert found.difference == 0
     assert found.se_images == 0

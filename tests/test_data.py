@@ -1,4 +1,6 @@
-"""Data: fixed splits, order as a function of (seed, epoch, index), and broken folders named before training."""
+"""Data: fixed splits, order as a function of (seed, epoch, index), and broken folders named before
+training.
+"""
 
 import shutil
 from collections import Counter
@@ -34,14 +36,18 @@ def test_elpv_is_the_published_set_split_75_25_by_label_and_type(elpv):
 
 
 def test_elpv_images_are_the_packages_resized(elpv):
-    """The reported images against torchvision on the package's own loader: same pixels, same labels, no image in both parts."""
+    """The reported images against torchvision on the package's own loader: same pixels, same labels, no image
+    in both parts.
+    """
     from elpv_dataset.utils import load_dataset
 
     images, probability, types = load_dataset()
     strata = [(int(p > 0.5), t) for p, t in zip(probability, types, strict=True)]
     train, val = split(strata, 0.25, salt="elpv")
     assert sorted(train + val) == list(range(2624))
-    resize = v2.Compose([v2.Resize(elpv_size := elpv.val[0, 0][0].shape[1], antialias=True), v2.CenterCrop(elpv_size)])
+    resize = v2.Compose(
+        [v2.Resize(elpv_size := elpv.val[0, 0][0].shape[1], antialias=True), v2.CenterCrop(elpv_size)]
+    )
     for place in (0, 100, 655):
         image, label, index = elpv.val[0, place]
         assert (label, index) == (strata[val[place]][0], place)
@@ -58,7 +64,8 @@ def test_per_class_leaves_some_training_images_alone():
     whole, ten, twenty = (open_data(resolve(data="digits", batch=8, per_class=n)) for n in (None, 10, 20))
     assert Counter(ten.train.labels) == dict.fromkeys(range(10), 10)
     images = [
-        {image.numpy().tobytes() for image, _, _ in (d.train[0, i] for i in range(len(d.train)))} for d in (ten, twenty, whole)
+        {image.numpy().tobytes() for image, _, _ in (d.train[0, i] for i in range(len(d.train)))}
+        for d in (ten, twenty, whole)
     ]
     assert images[0] < images[1] < images[2]
     assert len(ten.val) == len(whole.val)
@@ -88,7 +95,9 @@ def stacked(batches) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def augmented():
-    return open_data(resolve(data="fake", crop="random", flip="both", jitter=0.3, resolution=32, batch=16)).train
+    return open_data(
+        resolve(data="fake", crop="random", flip="both", jitter=0.3, resolution=32, batch=16)
+    ).train
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -136,7 +145,9 @@ def test_an_image_does_not_depend_on_the_randomness_around_it(augmented):
 
 @pytest.mark.parametrize(("images", "world"), [(10, 1), (10, 2), (11, 4), (64, 3)])
 def test_evaluation_counts_each_image_once_without_padding(images, world):
-    seen = [index for rank in range(world) for batch in EvalBatches(images, 12, rank, world) for _, index in batch]
+    seen = [
+        index for rank in range(world) for batch in EvalBatches(images, 12, rank, world) for _, index in batch
+    ]
     assert sorted(seen) == list(range(images))
 
 
@@ -232,13 +243,13 @@ def test_a_set_that_is_not_there_says_what_to_do(data, args, word, tmp_path, mon
 
 
 def test_imagenet_has_1000_classes(root):
-    with pytest.raises(DataError, match="2 classes, where imagenet has 1000"):
+    with pytest.raises(DataError, match="2 classes, but imagenet has 1000"):
         open_data(resolve(data="imagenet", data_dir=str(root)))
 
 
 def test_too_large_a_batch(root):
     with pytest.raises(DataError, match="more than the 6 training images"):
-        open_data(resolve(data="imagefolder", data_dir=str(root)))
+        open_data(resolve(data="imagefolder", data_dir=str(root), batch=256))
 
 
 def test_a_folder_can_go_to_a_spawned_worker(root):
@@ -272,7 +283,9 @@ def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
         last = err.strip().splitlines()[-1]
         assert last.startswith("error: ")
         assert str(path) in last
-        assert last.endswith(f"; python -m hbo.data.check {root} lists every such image, --skip_bad N passes over at most N")
+        assert last.endswith(
+            f"; python -m hbo.data.check {root} lists every such image, --skip_bad N skips at most N"
+        )
         assert "Traceback" not in err
         row, _ = only_row(tmp_path / "runs")
         assert (row["state"], f"error: {row['error']}") == ("failed", last)

@@ -1,4 +1,6 @@
-"""Designs: how many runs, that levels meet equally often, that main effects are clear, and that the written file runs."""
+"""Designs: how many runs, that levels meet equally often, that main effects are clear, and that the written
+file runs.
+"""
 
 from collections import Counter
 from itertools import combinations, product
@@ -39,7 +41,9 @@ def arms_of(runs):
 
 
 def test_a_third_of_the_factorial(tmp_path):
-    """162 runs become 54: 18 of 54 combinations, each level as often, and each with every level of the others as often."""
+    """162 runs become 54: 18 of 54 combinations, each level as often, and each with every level of the others
+    as often.
+    """
     _sweep, runs, said = written("fraction", tmp_path)
     assert len(runs) == 54
     assert len({run.key() for run in runs}) == 54
@@ -53,7 +57,7 @@ def test_a_third_of_the_factorial(tmp_path):
     assert set(found) < whole
     assert "upsample = k + concat_ratio (mod 3" in said
     assert "k with part of concat_ratio x upsample" in said
-    assert "Clear of all interactions of two: residual." in said
+    assert "Not confounded with any interaction of two: residual." in said
 
 
 @pytest.mark.parametrize(("counts", "runs"), [((3, 3, 3, 2), 18), ((2, 2, 2), 4), ((2, 2, 2, 2, 3), 24), ((2,) * 5, 16), ((3,) * 4, 27), ((2, 2, 2, 3, 3, 3), 36), ((5, 5, 5, 4), 100)])  # fmt: skip
@@ -63,7 +67,8 @@ def test_main_effects_of_a_fraction_are_orthogonal(counts, runs):
     assert len(found) == runs
     assert len({tuple(one.values()) for one in found}) == runs
     columns = [
-        np.array([[one[f"x{i}"] == level for level in range(n - 1)] for one in found], float) for i, n in enumerate(counts)
+        np.array([[one[f"x{i}"] == level for level in range(n - 1)] for one in found], float)
+        for i, n in enumerate(counts)
     ]
     columns = [column - column.mean(0) for column in columns]
     for a, b in combinations(columns, 2):
@@ -72,25 +77,29 @@ def test_main_effects_of_a_fraction_are_orthogonal(counts, runs):
 
 
 def test_aliases_are_the_textbooks():
-    """2^(4-1) with D = ABC is of resolution IV, 2^(5-1) with E = ABCD of V: Box, Hunter and Hunter, chapter 6."""
+    """2^(4-1) with D = ABC is of resolution IV, 2^(5-1) with E = ABCD of V: Box, Hunter and Hunter, chapter
+    6.
+    """
     four, five = (design.fraction({name: [-1, 1] for name in "ABCDE"[:n]}).says for n in (4, 5))
-    assert four[1:] == ["Clear of all interactions of two: A, B, C, D.",
+    assert four[1:] == ["Not confounded with any interaction of two: A, B, C, D.",
                         "Interactions of two that are aliased with each other: A x B with C x D; A x C with B x D; A x D with B x C."]  # fmt: skip
-    assert five[1:] == ["Clear of all interactions of two: A, B, C, D, E."]
+    assert five[1:] == ["Not confounded with any interaction of two: A, B, C, D, E."]
     assert design.fraction({name: [-1, 1] for name in "ABC"}).says[1] == (
-        "Aliased, so that one may stand for the other: A with B x C; B with A x C; C with A x B."
+        "Aliased, and therefore indistinguishable: A with B x C; B with A x C; C with A x B."
     )
 
 
 def test_a_fraction_that_mixes_main_effects_is_seen():
     pairs = [{"a": i, "b": i, "c": j} for i, j in product((0, 1), (0, 1))]
-    with pytest.raises(UserError, match="a and b are not clear of each other in these 4 combinations"):
+    with pytest.raises(UserError, match="a and b are confounded in these 4 combinations"):
         design.aliases(pairs, {"a": [0, 1], "b": [0, 1], "c": [0, 1]})
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (2, 2, 3, 3), (4, 4, 4), (3, 2, 4)])
 def test_where_there_is_no_regular_fraction_the_factors_are_named(counts):
-    with pytest.raises(UserError, match=r"three factors with the same prime number of values; x0 has \d, x1 has \d"):
+    with pytest.raises(
+        UserError, match=r"three factors with the same prime number of values; x0 has \d, x1 has \d"
+    ):
         design.fraction(levels(*counts))
 
 
@@ -123,7 +132,11 @@ def test_leave_one_out(tmp_path):
     ]
     assert len(runs) == 5 * 3
     _, runs, _ = written_at(tmp_path / "from", "leave_one_out", "k=2 residual=true")
-    assert arms_of(runs)[1:] == [(1, 0.75, "transposed", True), (2, 0.25, "transposed", True), (2, 0.75, "nearest", True)]
+    assert arms_of(runs)[1:] == [
+        (1, 0.75, "transposed", True),
+        (2, 0.25, "transposed", True),
+        (2, 0.75, "nearest", True),
+    ]
 
 
 # ------------------------------------------------------------ the file
@@ -144,9 +157,11 @@ def test_the_file_is_planned_and_its_question_is_answered(kind, lines, tmp_path)
     assert {run.study for run in runs} == {"new"}
     base = resolve(**read(FACTORIAL).rows[0])
     kept = ("data", "width", "divisor", "scheme", "epochs", "resolution", "lr")
-    assert {tuple(getattr(run, name) for name in kept) for run in runs} == {tuple(getattr(base, name) for name in kept)}
+    assert {tuple(getattr(run, name) for name in kept) for run in runs} == {
+        tuple(getattr(base, name) for name in kept)
+    }
     text = (tmp_path / "new.yaml").read_text()
-    assert text.startswith("# Do the parts of the block act on their own, or together?")
+    assert text.startswith("# Do the parts of the block interact?")
     assert f"# Cost: {len(runs)} runs. " in text
     content, own = (yaml.safe_load(path.read_text()) for path in (tmp_path / "new.yaml", FACTORIAL))
     for key in ("program", "project", "method", "metric", "command"):
@@ -154,11 +169,11 @@ def test_the_file_is_planned_and_its_question_is_answered(kind, lines, tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "flags", "said"), [
-    ("fraction", ["--from", "k=1"], "a fraction starts from no combination"),
+    ("fraction", ["--from", "k=1"], "not used by fraction"),
     ("one_at_a_time", ["--from", "kk=1"], "'kk=1' must be FIELD=VALUE of k, concat_ratio, upsample, residual; did you mean k?"),
     ("one_at_a_time", ["--from", "k=7"], "factorial.yaml has k = 1, 2, 3"),
-    ("leave_one_out", ["--from", "k=1 concat_ratio=0.25 upsample=nearest residual=true"], "nothing can be left out"),
-    ("one_at_a_time", ["--to", "none/new.yaml"], "must name a .yaml file in a folder that is there"),
+    ("leave_one_out", ["--from", "k=1 concat_ratio=0.25 upsample=nearest residual=true"], "no field can be reset"),
+    ("one_at_a_time", ["--to", "none/new.yaml"], "must name a .yaml file in an existing folder"),
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_line(kind, flags, said, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -174,14 +189,14 @@ def test_a_wrong_flag_is_one_line(kind, flags, said, tmp_path, capsys, monkeypat
 def test_no_file_is_overwritten(tmp_path):
     written("fraction", tmp_path)
     before = (tmp_path / "new.yaml").read_text()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         drafting.write("one_at_a_time", str(FACTORIAL), str(tmp_path / "new.yaml"))
     assert (tmp_path / "new.yaml").read_text() == before
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("table2", "variant and study name no single field"),
-    ("contraction", "a design is of several fields; it varies k"),
+    ("table2", "variant and study are not single fields"),
+    ("contraction", "a design needs several fields; the file varies k"),
 ])  # fmt: skip
 def test_a_base_without_fields_to_combine_is_refused(name, said, tmp_path):
     with pytest.raises(UserError, match=said):
@@ -191,9 +206,10 @@ def test_a_base_without_fields_to_combine_is_refused(name, said, tmp_path):
 def test_a_combination_that_is_no_run_is_refused(tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text(
-        "method: grid\nparameters: {data: {value: digits}, net: {values: [hbonet, mobilenetv2]}, k: {values: [1, 2]}}\n"
+        "method: grid\nparameters:"
+        " {data: {value: digits}, net: {values: [hbonet, mobilenetv2]}, k: {values: [1, 2]}}\n"
     )
-    with pytest.raises(UserError, match=r"net=mobilenetv2 k=2: is no run \(.*would change nothing"):
+    with pytest.raises(UserError, match=r"net=mobilenetv2 k=2: not a valid run \(.*would change nothing"):
         drafting.write("one_at_a_time", str(base), str(tmp_path / "new.yaml"), "net=mobilenetv2")
 
 
@@ -202,7 +218,9 @@ def test_a_combination_that_is_no_run_is_refused(tmp_path):
 
 @pytest.fixture
 def rows(tmp_path):
-    """Made-up rows of the fraction: k = 2 is worth 3 points, no residual costs 2, one seed is better than another."""
+    """Made-up rows of the fraction: k = 2 is worth 3 points, no residual costs 2, one seed is better than
+    another.
+    """
     _sweep, runs, _ = written("fraction", tmp_path)
     draw, lines = np.random.default_rng(0), []
     row = study.read("contraction_uniform").done.to_dict("records")[0]
@@ -214,12 +232,16 @@ def rows(tmp_path):
 
 
 def test_an_analysis_of_variance_takes_main_effects_from_a_fraction(rows):
-    """The squared deviations of the means, as in any balanced design; a second order is refused: the runs do not hold it."""
+    """The squared deviations of the means, as in any balanced design; a second order is refused: the runs do
+    not hold it.
+    """
     found = stats.effects(rows, list(NAMES), order=1).set_index("term")
     assert set(found.index) == {*NAMES, "seed"}
     for name in NAMES:
         means = rows.groupby(name)["top1"].mean()
-        assert found.loc[name, "sum_sq"] == pytest.approx(len(rows) / len(means) * ((means - rows["top1"].mean()) ** 2).sum())
+        assert found.loc[name, "sum_sq"] == pytest.approx(
+            len(rows) / len(means) * ((means - rows["top1"].mean()) ** 2).sum()
+        )
     assert [term for term in found.index if term != "seed"][:2] == ["k", "residual"]  # by their shares
     assert (found.loc[["k", "residual"], "p_holm"] < 1e-6).all()
     with pytest.raises(UserError, match="were not run"):
@@ -229,7 +251,11 @@ def test_an_analysis_of_variance_takes_main_effects_from_a_fraction(rows):
 def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     rows = rows.assign(arm=study.labels(rows))
     it = study.Study(
-        ("new",), rows, pd.DataFrame(), rows["arm"].iloc[0], asked=question.parse({"versus": list(NAMES), "judge": "effects"})
+        ("new",),
+        rows,
+        pd.DataFrame(),
+        rows["arm"].iloc[0],
+        asked=question.parse({"versus": list(NAMES), "judge": "effects"}),
     )
     found = it.effects()
     assert found is not None
@@ -239,5 +265,6 @@ def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)
     assert said.loc["residual=False against residual=True", "verdict"] == "lower"
     assert said.loc["upsample=bilinear against upsample=nearest", "verdict"] == "undecided"
-    it.rows = rows[rows["arm"] != rows["arm"].iloc[0]]  # a run is missing: effects are no longer clear of each other
+    # A run is missing: effects are no longer clear of each other.
+    it.rows = rows[rows["arm"] != rows["arm"].iloc[0]]
     assert it.effects() is None

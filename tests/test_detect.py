@@ -1,4 +1,6 @@
-"""Detectors trained in processes of their own: they learn, resume to the bit, share their images, start from a classifier."""
+"""Detectors trained in processes of their own: they learn, resume to the bit, share their images, start from
+a classifier.
+"""
 
 import json
 
@@ -18,7 +20,20 @@ from hbo.runs import checkpoint
 from hbo.tasks.build import open_data
 from hbo.tasks.detect.module import Detect
 
-SMALL = ["--data", "vocfolder", "--width", 0.1, "--resolution", 64, "--batch", 4, "--threads", 1, "--workers", 0]
+SMALL = [
+    "--data",
+    "vocfolder",
+    "--width",
+    0.1,
+    "--resolution",
+    64,
+    "--batch",
+    4,
+    "--threads",
+    1,
+    "--workers",
+    0,
+]
 BRIEF = [*SMALL, "--epochs", 3, "--warmup", 0.5, "--lr", 0.01, "--schedule", "cosine"]
 
 
@@ -29,7 +44,9 @@ def folder(tmp_path_factory):
     for name in ("000003", "000017"):
         path = root / "Annotations" / f"{name}.xml"
         box = "<bndbox><xmin>5</xmin><ymin>9</ymin><xmax>5</xmax><ymax>9</ymax></bndbox>"
-        path.write_text(path.read_text().replace("</annotation>", f"<object><name>a</name>{box}</object></annotation>"))
+        path.write_text(
+            path.read_text().replace("</annotation>", f"<object><name>a</name>{box}</object></annotation>")
+        )
     return root
 
 
@@ -49,15 +66,43 @@ def samples(task: Detect, data) -> list:
 
 @pytest.mark.slow
 def test_eight_photographs_are_learnt(tmp_path):
-    """Reported are the very photographs that are trained on: every object is found, at its place, with its class."""
+    """Reported are the very photographs that are trained on: every object is found, at its place, with its
+    class.
+    """
     root = make_voc(tmp_path / "set", train=8, test=1)
     lists = root / "ImageSets" / "Main"
     for n in range(8):  # the same photographs under other names
         for part, suffix in (("Annotations", "xml"), ("JPEGImages", "jpg")):
             (root / part / f"9{n:05d}.{suffix}").write_bytes((root / part / f"{n:06d}.{suffix}").read_bytes())
     (lists / "test.txt").write_text("".join(f"9{n:05d}\n" for n in range(8)))
-    args = ["--data", "vocfolder", "--data_dir", root, "--width", 0.25, "--resolution", 96, "--batch", 8, "--epochs", 150]
-    args += ["--lr", 0.05, "--schedule", "cosine", "--warmup", 5, "--ssd_augment", "false", "--flip", "none", "--threads", 1]
+    args = [
+        "--data",
+        "vocfolder",
+        "--data_dir",
+        root,
+        "--width",
+        0.25,
+        "--resolution",
+        96,
+        "--batch",
+        8,
+        "--epochs",
+        150,
+    ]
+    args += [
+        "--lr",
+        0.05,
+        "--schedule",
+        "cosine",
+        "--warmup",
+        5,
+        "--ssd_augment",
+        "false",
+        "--flip",
+        "none",
+        "--threads",
+        1,
+    ]
     text, _ = call("hbo.fit", *args, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images_seen"]) == (8, 8)
@@ -79,9 +124,13 @@ def test_a_run_leaves_its_row_and_its_detections(folder, unbroken):
     assert (row["left_out_boxes"], row["clipped_boxes"], row["difficult_boxes"]) == (2, 0, 0)
     assert [fault.split(":")[0] for fault in row["faults"]] == ["000003", "000017"]
     assert row["backbone_weights"] == "random"
-    assert "backbone's weights" in text
-    assert "2 left out" in text
-    saved = {name: torch.from_numpy(values) for name, values in np.load(run_folder / "outcomes.npz").items()}
+    assert "initial weights" in text
+    assert "2 dropped" in text
+    outcomes = dict(np.load(run_folder / "outcomes.npz"))
+    assert [name.split("/")[-1] for name in outcomes.pop("name")] == [
+        f"{number:06d}.jpg" for number in range(16, 21)
+    ]
+    saved = {name: torch.from_numpy(values) for name, values in outcomes.items()}
     metrics = detection(saved, ["a", "b"])
     for name, value in metrics.items():
         assert row[name] == pytest.approx(value, rel=1e-9), name
@@ -106,7 +155,7 @@ def test_evaluate_repeats_the_row(folder, unbroken, tmp_path):
     for path in (other / "Annotations").glob("*.xml"):
         path.write_text(path.read_text().replace("<name>a<", "<name>c<"))
     _, err = call("hbo.evaluate", run_folder, "--data_dir", other, expect=2)
-    assert "of the classes ['a', 'b']" in err
+    assert "whose classes are ['a', 'b']" in err
     assert len(err.strip().splitlines()) == 1
 
 
@@ -120,7 +169,9 @@ def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path
     scores = [float(line.split()[1]) for line in lines]
     assert scores == sorted(scores, reverse=True)
     boxes = np.array([[float(x) for x in line.split()[2:]] for line in lines])
-    assert ((boxes >= 0) & (boxes <= [96, 80, 96, 80])).all()  # in pixels of the photograph, not of the 64 x 64
+    assert (
+        (boxes >= 0) & (boxes <= [96, 80, 96, 80])
+    ).all()  # in pixels of the photograph, not of the 64 x 64
     assert boxes[:, 2].max() > 64
     assert {line.split()[0] for line in lines} <= {"a", "b"}
     assert float(last.split("on cpu: ")[1].split(" ms")[0]) > 0
@@ -133,10 +184,13 @@ def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path
     _, err = call("hbo.evaluate", run_folder, "--image", tmp_path / "none.jpg", "--out", picture, expect=2)
     assert err.strip().splitlines() == [f"error: image={tmp_path / 'none.jpg'}: no such file"]
     for given, words in (
-        (["--image", photograph, "--json"], "json: has no meaning with --image"),
-        (["--image", photograph, "--data_dir", folder, "--precision", "bf16-mixed"], "data_dir, precision: has no meaning"),
+        (["--image", photograph, "--json"], "json: not used with --image"),
+        (
+            ["--image", photograph, "--data_dir", folder, "--precision", "bf16-mixed"],
+            "data_dir, precision: not used",
+        ),
         (["--image", photograph, "--out", tmp_path / "found.gif"], "must end in .png, .pdf or .svg"),
-        (["--score", 0.3], "score=0.3: belongs to --image"),
+        (["--score", 0.3], "score=0.3: needs --image"),
     ):
         _, err = call("hbo.evaluate", run_folder, *given, expect=2)
         assert words in err
@@ -149,14 +203,16 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
     picture = tmp_path / "grid.png"
     call("hbo.analysis.detections", run_folder, "--to", picture, "--score", 0)
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
-    assert (np.abs(pixels - [0xFF, 0x8C, 0x00]).sum(2) < 30).sum() > 500  # false ones, of which there are many at score 0
+    assert (
+        np.abs(pixels - [0xFF, 0x8C, 0x00]).sum(2) < 30
+    ).sum() > 500  # false ones, of which there are many at score 0
     _, err = call("hbo.analysis.detections", tmp_path, expect=2)
-    assert "no finished detector's run" in err
+    assert "no finished run of a detector" in err
     other = make_voc(tmp_path / "other", train=16, test=5)  # the same photographs, reported in another order
     listing = other / "ImageSets" / "Main" / "test.txt"
     listing.write_text("\n".join(reversed(listing.read_text().split())))
     _, err = call("hbo.analysis.detections", run_folder, "--data_dir", other, expect=2)
-    assert "not the set that the run reports on" in err
+    assert "not the run's data set" in err
 
 
 # ------------------------------------------------------------ killed, and shared
@@ -165,7 +221,9 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
 @pytest.mark.slow
 def test_killed_within_an_epoch_it_ends_as_the_unbroken_run(folder, unbroken, tmp_path):
     args = [*BRIEF, "--data_dir", folder, "--out", tmp_path, "--checkpoint_every", 0]
-    kept = lambda: [int(torch.load(p, weights_only=True)["global_step"]) for p in tmp_path.glob("*/*/last.ckpt")]
+    kept = lambda: [
+        int(torch.load(p, weights_only=True)["global_step"]) for p in tmp_path.glob("*/*/last.ckpt")
+    ]
     process = start("hbo.fit", *args)
     wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), process)
     process.kill()
@@ -181,7 +239,9 @@ def test_killed_within_an_epoch_it_ends_as_the_unbroken_run(folder, unbroken, tm
 
 @pytest.mark.slow
 def test_two_processes_report_what_one_reports(folder, tmp_path):
-    """Two processes count each photograph once; the detector that they trained has the metrics that one process finds."""
+    """Two processes count each photograph once; the detector that they trained has the metrics that one
+    process finds.
+    """
     two = ["--devices", 2, "--accelerator", "cpu"]
     call("hbo.fit", *BRIEF, "--data_dir", folder, *two, "--out", tmp_path)
     row, run_folder = only_row(tmp_path)
@@ -196,7 +256,9 @@ def test_two_processes_report_what_one_reports(folder, tmp_path):
 
 
 def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
-    """On two devices the mean of the two losses is the loss of both halves together, as many matches as either has."""
+    """On two devices the mean of the two losses is the loss of both halves together, as many matches as
+    either has.
+    """
     run = resolve(data="vocfolder", data_dir=str(folder), width=0.1, resolution=64, batch=4)
     data = open_data(run)
     torch.manual_seed(0)
@@ -248,7 +310,21 @@ def test_nothing_to_find_is_no_figure():
 def classifier(tmp_path_factory):
     """A run of ours that classifies digits."""
     out = tmp_path_factory.mktemp("classifier")
-    call("hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 4, "--width", 0.1, "--threads", 1, "--out", out)
+    call(
+        "hbo.fit",
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--limit_batches",
+        4,
+        "--width",
+        0.1,
+        "--threads",
+        1,
+        "--out",
+        out,
+    )
     return only_row(out)[1]
 
 
@@ -274,7 +350,8 @@ def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_pa
             other += not torch.equal(moved[inner], value)
         elif "weight" in name:
             assert not torch.equal(kept[inner], value), f"{inner} was not trained"
-            assert torch.cosine_similarity(kept[inner].flatten(), value.flatten(), dim=0) > 0.9  # it started there
+            # It started there.
+            assert torch.cosine_similarity(kept[inner].flatten(), value.flatten(), dim=0) > 0.9
     assert same > 100
     assert other > same / 2  # without the flag they move
 
@@ -327,9 +404,9 @@ def test_wrong_checkpoints_are_one_line_from_the_command_line(folder, classifier
     detector = only_row(unbroken[0])[1]
     for given, words in (
         (["--backbone_checkpoint", classifier, "--k", 2], "k (1 saved, 2 asked)"),
-        (["--backbone_checkpoint", detector], "take a classifier's"),
+        (["--backbone_checkpoint", detector], "use a classifier"),
         (["--backbone_checkpoint", tmp_path / "none.pth"], "no such file"),
-        (["--freeze_bn"], "needs a --backbone_checkpoint"),
+        (["--freeze_bn"], "needs --backbone_checkpoint"),
     ):
         _, err = call("hbo.fit", *BRIEF, "--data_dir", folder, *given, "--out", tmp_path / "runs", expect=2)
         assert words in err

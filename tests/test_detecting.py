@@ -1,4 +1,6 @@
-"""What a study can show before it is run: seeds against statsmodels and scipy, the deviation against the rows that it is pooled over."""
+"""What a study can show before it is run: seeds against statsmodels and scipy, the deviation against the rows
+that it is pooled over.
+"""
 
 import json
 import math
@@ -65,13 +67,17 @@ def test_an_equivalence_takes_the_least_seeds_that_show_it(tmp_path):
     for many in (n - 4, n, n + 4):
         means = rng.normal(0, 1.5 * math.sqrt(2 / many), 200_000)
         sds = 1.5 * np.sqrt(rng.chisquare(2 * many - 2, 200_000) / (2 * many - 2))
-        rates.append(np.mean(np.abs(means) + stats.t.isf(level, 2 * many - 2) * sds * math.sqrt(2 / many) < margin))
+        rates.append(
+            np.mean(np.abs(means) + stats.t.isf(level, 2 * many - 2) * sds * math.sqrt(2 / many) < margin)
+        )
     assert rates[0] < 0.8 < rates[2]
     assert rates[1] == pytest.approx(0.8, abs=0.015)
 
 
 def test_a_mean_of_pairs_takes_fewer_seeds_by_its_weights(tmp_path):
-    """Table 2: twelve arms of weight 1/6, so that the standard error is sd / sqrt(3 n), of 12 (n - 1) degrees of freedom."""
+    """Table 2: twelve arms of weight 1/6, so that the standard error is sd / sqrt(3 n), of 12 (n - 1) degrees
+    of freedom.
+    """
     sweep, runs = opened("table2", seed=[0, 1, 2], out=str(tmp_path))
     found = d.detect(sweep, runs, 0.5, 1.0)
 
@@ -91,7 +97,11 @@ def test_a_mean_of_pairs_takes_fewer_seeds_by_its_weights(tmp_path):
 def test_a_trend_takes_seeds_by_its_weights_and_has_no_margin(tmp_path):
     file = tmp_path / "trend.yaml"
     content = yaml.safe_load((SWEEPS / "contraction.yaml").read_text())
-    file.write_text(yaml.safe_dump(content | {"primary": {"versus": "k=1", "judge": "trend", "trend": "k", "margin": 1.0}}))
+    file.write_text(
+        yaml.safe_dump(
+            content | {"primary": {"versus": "k=1", "judge": "trend", "trend": "k", "margin": 1.0}}
+        )
+    )
     sweep = read(file, {"out": str(tmp_path)})
     found = d.detect(sweep, plan.entries(sweep), 1.0, 1.5)
     assert found.lines == ("trend, per step of k",)
@@ -111,7 +121,11 @@ def test_the_deviation_is_pooled_over_rows_of_the_same_data_and_protocol(tmp_pat
     assert found.sd == pytest.approx(math.sqrt(variances.mean()))
     ends = [found.sd * math.sqrt(40 / stats.chi2.ppf(q, 40)) for q in (0.975, 0.025)]
     assert [found.low, found.high] == pytest.approx(ends)
-    assert (found.runs, found.arms, found.studies) == (48, 8, ("contraction", "contraction_uniform", "mobilenetv2"))
+    assert (found.runs, found.arms, found.studies) == (
+        48,
+        8,
+        ("contraction", "contraction_uniform", "mobilenetv2"),
+    )
 
 
 @pytest.mark.usefixtures("nothing_committed")
@@ -132,22 +146,28 @@ def test_the_deviations_interval_is_carried_to_the_seeds(tmp_path):
     assert sd.high is not None
     by_hand = [d.detect(sweep, runs, 1.0, 100 * one).find.seeds for one in (sd.sd, sd.low, sd.high)]
     assert [found.find.seeds, found.find.low, found.find.high] == by_hand
-    assert found.detectable == pytest.approx([found.detectable[0] * one / sd.sd for one in (sd.sd, sd.low, sd.high)])
+    assert found.detectable == pytest.approx(
+        [found.detectable[0] * one / sd.sd for one in (sd.sd, sd.low, sd.high)]
+    )
 
 
 @pytest.mark.usefixtures("nothing_committed")
 def test_without_rows_the_deviation_has_to_be_said(tmp_path):
-    with pytest.raises(UserError, match=r"no two finished runs of this data and protocol .*such as --sd 1.5"):
+    with pytest.raises(
+        UserError, match=r"no two finished runs with this data and protocol .*such as --sd 1.5"
+    ):
         d.detect(*opened("contraction", out=str(tmp_path)), 1.0)
-    assert d.detect(*opened("contraction", out=str(tmp_path)), 1.0, 1.5).deviation == d.Deviation(0.015, None, None)
+    assert d.detect(*opened("contraction", out=str(tmp_path)), 1.0, 1.5).deviation == d.Deviation(
+        0.015, None, None
+    )
 
 
 def test_one_arm_and_one_seed(tmp_path):
-    with pytest.raises(UserError, match=r"mobilenetv2.yaml: nothing is compared: its arms are mobilenetv2"):
+    with pytest.raises(UserError, match=r"mobilenetv2.yaml: no comparison: its arms are mobilenetv2"):
         d.detect(*opened("mobilenetv2", out=str(tmp_path)), 1.0, 1.5)
     found = d.detect(*opened("contraction", seed=0, out=str(tmp_path)), 1.0, 1.5)
     assert found.detectable == ()
-    assert "by the file's own seeds: nothing, as one seed has no deviation" in d.text(found)
+    assert "with the file's own seeds: nothing, as one seed has no standard deviation" in d.text(found)
 
 
 def test_what_takes_more_than_a_thousand_seeds(tmp_path):
@@ -171,14 +191,29 @@ def test_a_wrong_flag_is_one_line(argv, word, capsys):
 
 
 def test_the_plan_says_it_after_its_runs(tmp_path, capsys):
-    argv = [str(SWEEPS / "contraction.yaml"), "--set", f"out={tmp_path}", "--set", "resolution=64", "--set", "epochs=20"]
+    argv = [
+        str(SWEEPS / "contraction.yaml"),
+        "--set",
+        f"out={tmp_path}",
+        "--set",
+        "resolution=64",
+        "--set",
+        "epochs=20",
+    ]
     with pytest.raises(SystemExit):
         main(["plan", *argv, "--detect", "1.0"])
     said = capsys.readouterr().out
     assert "18 runs: 18 missing" in said
     assert "primary, each at 2.5 %: k=2 against k=1; k=2 against k=3" in said
-    assert "pooled over 48 runs of the same data and protocol, 8 arms of contraction, contraction_uniform, mobilenetv2" in said
-    rows = [line for line in said.splitlines() if line.startswith(("a difference", "by the file", "equivalence"))]
+    assert (
+        "pooled over 48 runs with the same data and protocol, 8 arms of contraction, contraction_uniform,"
+        " mobilenetv2" in said
+    )
+    rows = [
+        line
+        for line in said.splitlines()
+        if line.startswith(("a difference", "with the file", "equivalence"))
+    ]
     assert len(rows) == 3
 
 

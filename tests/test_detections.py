@@ -13,12 +13,20 @@ WHOLE, HALF, FAR, NEAR = [0.0, 0, 10, 10], [0.0, 0, 10, 5], [50.0, 50, 60, 60], 
 
 def found(*boxes):
     parts = list(zip(*boxes, strict=True))
-    return {"boxes": torch.tensor(parts[0]), "scores": torch.tensor(parts[1]), "labels": torch.tensor(parts[2])}
+    return {
+        "boxes": torch.tensor(parts[0]),
+        "scores": torch.tensor(parts[1]),
+        "labels": torch.tensor(parts[2]),
+    }
 
 
 def truth(*boxes):
     parts = list(zip(*boxes, strict=True))
-    return {"boxes": torch.tensor(parts[0]), "labels": torch.tensor(parts[1]), "difficult": torch.tensor(parts[2])}
+    return {
+        "boxes": torch.tensor(parts[0]),
+        "labels": torch.tensor(parts[1]),
+        "difficult": torch.tensor(parts[2]),
+    }
 
 
 def test_found_missed_false_and_difficult():
@@ -49,7 +57,9 @@ def test_boxes_are_drawn_at_their_place_in_their_colour():
 
 
 def test_the_mean_of_each_class():
-    rows = pd.DataFrame({"arm": ["x", "x", "y"], "ap_b": [0.5, 0.7, 0.1], "ap_a": [0.2, np.nan, 0.4], "ap_c": [np.nan] * 3})
+    rows = pd.DataFrame(
+        {"arm": ["x", "x", "y"], "ap_b": [0.5, 0.7, 0.1], "ap_a": [0.2, np.nan, 0.4], "ap_c": [np.nan] * 3}
+    )
     frame = per_class(rows).frame
     assert frame.to_dict("records") == [
         {"arm": "x", "n": 2, "b": "60.0 ± 14.1", "a": "20.0"},

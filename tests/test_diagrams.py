@@ -1,4 +1,6 @@
-"""The drawn block is the built block: shapes, costs and switches of a trace, and figures without colliding text."""
+"""The drawn block is the built block: shapes, costs and switches of a trace, and figures without colliding
+text.
+"""
 
 import itertools
 from dataclasses import fields, replace
@@ -16,7 +18,9 @@ from hbo.errors import UserError
 from hbo.nets import counting
 
 STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
-BLOCKS = {replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS}
+BLOCKS = {
+    replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS
+}
 SIZES = (16, 17)  # an odd map grows past its partner and is cropped
 
 
@@ -27,7 +31,9 @@ def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> Harmonio
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """In place of the suite's two: to wake the second takes longer than these small maps, on a busy machine by far."""
+    """In place of the suite's two: to wake the second takes longer than these small maps, on a busy machine
+    by far.
+    """
     torch.set_num_threads(1)
 
 
@@ -63,7 +69,9 @@ def test_every_map_comes_from_earlier_ones_and_goes_somewhere(traced):
         assert all(i < n for n, step in enumerate(steps) for i in step.inputs)
         assert {i for step in steps for i in step.inputs} == set(range(len(steps) - 1)), (block, stride)
         assert all(bool(step.inputs) == (n > 0) for n, step in enumerate(steps))
-        assert all(step.kind in KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"} for step in steps)
+        assert all(
+            step.kind in KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"} for step in steps
+        )
 
 
 def test_joins_fit_their_inputs(traced):
@@ -82,7 +90,9 @@ def test_joins_fit_their_inputs(traced):
 def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced):
     for _, block, stride, _, steps in traced:
         halved = [
-            s for s in steps[1:] if s.kind in ("depthwise", "pool") and s.shape[1] == -(-steps[s.inputs[0]].shape[1] // 2)
+            s
+            for s in steps[1:]
+            if s.kind in ("depthwise", "pool") and s.shape[1] == -(-steps[s.inputs[0]].shape[1] // 2)
         ]
         smaller = [s for s in steps[1:] if s.kind != "crop" and s.shape[1] < steps[s.inputs[0]].shape[1]]
         assert halved == smaller
@@ -147,7 +157,10 @@ def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
         module = InvertedResidual(6, cout, stride, expand)
         steps = trace(module, 6, 16)
         assert (steps[-1].kind == "add") == (cout == 6 and stride == 1)
-        assert sum(step.macs for step in steps) == counting.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
+        assert (
+            sum(step.macs for step in steps)
+            == counting.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
+        )
 
 
 def test_a_trace_leaves_the_module_as_it_was():
@@ -194,7 +207,8 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
     extents = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
     assert len(extents) > 15
-    assert figure.get_figwidth() == 6.875 or (name == "wide" and figure.get_figwidth() < 8)  # a paper's text is so wide
+    # A paper's text is so wide.
+    assert figure.get_figwidth() == 6.875 or (name == "wide" and figure.get_figwidth() < 8)
     assert figure.get_figheight() <= 8.5  # and so high, less a caption
     assert all(t.get_fontsize() >= 7 for t in texts)
     for text, box in extents:
@@ -208,7 +222,15 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
 
 def test_a_figure_says_what_its_blocks_are():
     drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure3(Block(k=2)).findobj(Text)]
-    labels = {"first 18 channels", "last 18 channels", "EltAdd", "Concat", "AvgPool 2x2", "Upsample\nx4\nnearest", "72x\n14x14"}
+    labels = {
+        "first 18 channels",
+        "last 18 channels",
+        "EltAdd",
+        "Concat",
+        "AvgPool 2x2",
+        "Upsample\nx4\nnearest",
+        "72x\n14x14",
+    }
     assert labels <= set(drawn)
 
 
@@ -217,10 +239,17 @@ def titles(figure) -> list[str]:
 
 
 def test_figures_3_and_4_are_the_paper_s():
-    """Its 3: inverted residual and harmonious bottleneck, each at both strides. Its 4: k contraction units, one after the other."""
+    """Its 3: inverted residual and harmonious bottleneck, each at both strides. Its 4: k contraction units,
+    one after the other.
+    """
     kinds = ["Inverted residual, t = 6, stride 1", "Inverted residual, t = 6, stride 2"]
-    kinds += ["Harmonious bottleneck, t = 2, k = 1, stride 1", "Harmonious bottleneck, t = 2, k = 1, stride 2"]
-    assert [title.split(": ")[0] for title in titles(figure3())] == [f"({'abcd'[n]}) {kind}" for n, kind in enumerate(kinds)]
+    kinds += [
+        "Harmonious bottleneck, t = 2, k = 1, stride 1",
+        "Harmonious bottleneck, t = 2, k = 1, stride 2",
+    ]
+    assert [title.split(": ")[0] for title in titles(figure3())] == [
+        f"({'abcd'[n]}) {kind}" for n, kind in enumerate(kinds)
+    ]
     assert [title[4:9] for title in titles(figure4())] == ["k = 1", "k = 2", "k = 3"]
     for figure, modules in (
         (
@@ -234,8 +263,12 @@ def test_figures_3_and_4_are_the_paper_s():
         ),
         (figure4(), [make(Block(k=k), 1, 36, 36) for k in (1, 2, 3)]),
     ):
-        counted = [counting.pass_through(module, torch.zeros(1, 36, 56, 56))[0]["Global"].macs for module in modules]
-        assert [title.split(": ")[1] for title in titles(figure)] == [f"{macs / 1e6:.2f} M multiply-adds" for macs in counted]
+        counted = [
+            counting.pass_through(module, torch.zeros(1, 36, 56, 56))[0]["Global"].macs for module in modules
+        ]
+        assert [title.split(": ")[1] for title in titles(figure)] == [
+            f"{macs / 1e6:.2f} M multiply-adds" for macs in counted
+        ]
 
 
 def test_notebooks_show_them():

@@ -1,26 +1,173 @@
-"""hbo.export on a network that was really trained: the file gives the module's logits, and int8 its accuracy."""
+"""hbo.export on a network that was really trained: the file gives the module's logits, and int8 its
+accuracy.
+"""
 
 import json
+import os
+import re
+from typing import Any
 
+import numpy as np
 import pytest
-from conftest import call
+import torch
+from conftest import ROOT, call, only_row
+from PIL import Image
+
+import hbo
+from hbo import export, hub
+from hbo.analysis import results
+from hbo.deploy.runtimes import RUNTIMES, named
+from hbo.exporting import about as describe
+from hbo.runs import checkpoint
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_file_is_the_run_and_int8_says_what_it_costs(tmp_path):
+def test_the_file_takes_any_batch(run, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    flags = ("--data", "digits", "--width", "0.25", "--divisor", "8", "--epochs", "2", "--threads", "1")
-    call("hbo.fit", *flags, "--out", tmp_path)
-    (folder,) = (path.parent for path in tmp_path.glob("*/*/row.json"))
-    row = json.loads((folder / "row.json").read_text())
-    call("hbo.export", folder)
-    about = json.loads((folder / "last.onnx.json").read_text())
+    _, folder = run
+    call("hbo.export", folder, "--file", tmp_path / "net.onnx")
+    about = json.loads((tmp_path / "net.onnx.json").read_text())
     assert max(about["difference"].values()) < 1e-4
-    session = onnxruntime.InferenceSession(folder / "last.onnx")
-    assert isinstance(session.get_inputs()[0].shape[0], str)  # any batch
-    call("hbo.export", folder, "--int8")
-    eight = json.loads((folder / "last-int8.onnx.json").read_text())
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    assert isinstance(session.get_inputs()[0].shape[0], str)
+    call("hbo.export", tmp_path / "nowhere", expect=2)
+
+
+def test_int8_says_what_it_costs_and_leaves_it_beside_the_row(tmp_path):
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    flags = ("--data", "digits", "--width", "0.1", "--epochs", "2", "--threads", "1")
+    call("hbo.fit", *flags, "--out", tmp_path)
+    row, folder = only_row(tmp_path)
+    to = ("--to", "openvino")
+    call("hbo.export", folder, *to)
+    about = json.loads((folder / "last.xml.json").read_text())
+    call("hbo.export", folder, "--int8", *to)
+    eight = json.loads((folder / "last-int8.xml.json").read_text())
+    assert eight["float_difference"] == pytest.approx(about["difference"], abs=1e-5)
+    assert eight["difference"]["real, what varies"] > 1e-3  # its own
     assert eight["float"]["top1"] == pytest.approx(row["top1"], abs=1e-3)
     assert abs(eight["int8"]["top1"] - row["top1"]) < 0.1
-    call("hbo.export", tmp_path / "nowhere", expect=2)
+    assert json.loads((folder / "row.json").read_text()) == row  # as training left it
+    (read,) = results.load(tmp_path).to_dict("records")
+    assert read["int8_top1_openvino"] == eight["int8"]["top1"]
+    larger = ("--resolution", 64, "--eval_resize", 64, "--file", tmp_path / "large.xml")
+    call("hbo.export", folder, "--int8", *to, *larger)  # another protocol's is not the row's
+    assert results.load(tmp_path)["int8_top1_openvino"].tolist() == [eight["int8"]["top1"]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Digits, two epochs: its row and its folder."""
+    out = tmp_path_factory.mktemp("digits")
+    call("hbo.fit", "--data", "digits", "--width", "0.1", "--epochs", "2", "--threads", "1", "--out", out)
+    return only_row(out)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_runtime_s_file_is_checked_and_its_page_s_example_runs(
+    run, name, tmp_path, monkeypatch, capsys
+):
+    runtime = named(name)
+    if not runtime.installed():
+        pytest.skip(f"{runtime.title} is not installed: pip install -e '.[{runtime.extra}]'")
+    row, folder = run
+    path, about = export.export(folder, {"threads": 1}, to=name)
+    assert about["real_images"] == 32
+    assert max(about["difference"].values()) < 1e-4
+    written = json.loads(path.with_name(path.name + ".json").read_text())
+    assert (written["key"], written["classes"]) == (row["key"], [str(i) for i in range(10)])
+    assert written["metrics"]["top1"] == row["top1"]
+    assert not {"devices", "num_nodes", "threads", "out"} & written["run"].keys()  # of the machine
+    assert written["licence"] == {"code": "MIT", "images": "CC BY 4.0"}
+    for file in folder.glob(f"{path.name.split('.')[0]}.*"):
+        if file.suffix != ".ckpt":
+            assert str(folder.parent).encode() not in file.read_bytes(), (
+                f"{file.name} names a path of this machine"
+            )
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    photograph, example = (
+        [block for block in blocks if block.startswith(f"# {word}\n")] for word in ("photograph", name)
+    )
+    drawn = np.random.RandomState(0).randint(0, 256, (3, 4, 3), dtype=np.uint8)
+    Image.fromarray(drawn).resize((90, 60), Image.Resampling.BICUBIC).save(folder / "photograph.png")
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    space: dict[str, Any] = {}
+    exec(photograph[0] + example[0], space)
+    net = hbo.load(folder)
+    image = net.preprocess(folder / "photograph.png")[None]
+    prepared = torch.from_numpy(space["prepared"]("photograph.png", written))
+    assert (prepared - image).abs().max() < 0.1  # a level or two of 255
+    # Of the same pixels: two updates leave logits so close that a level can change the class.
+    with torch.no_grad():
+        assert capsys.readouterr().out.strip() == net.classes[int(net(prepared).argmax())]
+    monkeypatch.chdir(os.path.dirname(ROOT))
+
+
+def test_safetensors_and_its_card_come_back_through_the_hub(run):
+    row, folder = run
+    path, _ = export.export(folder, {"threads": 1}, to="safetensors")
+    card = path.with_suffix(".md").read_text()
+    assert f"{100 * row['top1']:.2f} %" in card
+    assert "CC BY 4.0" in card
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        found, expected = (hub.network("hbonet", weights=weights)(images) for weights in (path, folder))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for weights in (path, folder):
+        with pytest.raises(export.UserError, match="of hbonet, not of mobilenetv2"):
+            hub.network("mobilenetv2", weights=weights)
+    with pytest.raises(export.UserError, match="int8: is for runtimes"):
+        export.export(folder, {}, to="safetensors", int8=True)
+
+
+def test_no_file_is_written_over_another_s(run, tmp_path):
+    _, folder = run
+    trained = checkpoint.trained(folder, {"threads": 1})
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(export.UserError, match=r"README\.md would be written too, and is another file's"):
+        export.export(folder, {"threads": 1}, to="safetensors", file=str(tmp_path / "README.safetensors"))
+    assert (tmp_path / "README.md").read_text() == "mine"
+    vino, ncnn = named("openvino"), named("ncnn")
+    with pytest.raises(export.UserError, match=r"must end in \.ncnn\.param"):
+        export.target(trained, str(tmp_path / "net.param"), "", ncnn.suffix, ncnn.beside)
+    names = [
+        export.target(trained, str(tmp_path / f"net{one.suffix}"), "", one.suffix, one.beside)
+        .with_suffix(".bin")
+        .name
+        for one in (vino, ncnn)
+    ]
+    assert names == ["net.bin", "net.ncnn.bin"]
+    (tmp_path / "net.bin").write_text("weights")
+    with pytest.raises(export.UserError, match=r"net\.bin would be written too"):
+        export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)
+    (tmp_path / "net.xml").write_text("graph")  # its own from before: written anew
+    export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)
+
+
+def test_a_file_says_how_it_was_trained_whatever_the_export_was_asked(run):
+    """Flags of the export change neither the set that was trained on nor its licence; at another size there
+    are no metrics.
+    """
+    row, folder = run
+    _, about = export.export(
+        folder, {"threads": 1, "resolution": 64, "eval_resize": 64}, file=str(folder / "other.onnx")
+    )
+    assert about["input"]["shape"] == ["batch", 3, 64, 64]
+    assert (about["metrics"], about["macs"], about["run"]["resolution"]) == ({}, None, 32)
+    trained = checkpoint.trained(folder, {"data": "elpv"})
+    said = describe.facts(trained)
+    assert (said["metrics_on"]["data"], said["licence"]["images"], said["run"]["data"]) == (
+        "digits",
+        "CC BY 4.0",
+        "digits",
+    )
+    assert said["metrics"] == {} or said["metrics"]["top1"] == row["top1"]
+
+
+def test_torch_hub_builds_from_a_checkout():
+    net = torch.hub.load(str(ROOT), "hbonet", source="local", k=2, width=0.1, num_classes=5)
+    assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 5)

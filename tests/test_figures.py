@@ -23,27 +23,83 @@ STUDY = study.read("contraction", "mobilenetv2", source=ROOT / "ablations")
 
 
 def table_2(seeds: int = 4, data: str = "digits", **changes) -> pd.DataFrame:
-    """Rows of table 2's networks, as if they had been trained: what was published, and some points up or down by seed."""
+    """Rows of table 2's networks, as if they had been trained: what was published, and some points up or down
+    by seed.
+    """
     made = []
     for line, run in zip(published(2), paper.runs(2), strict=True):
         run = resolve(data=data, net=run.net, width=run.width, divisor=run.divisor)
         for seed in range(seeds):
             shift = (seed - (seeds - 1) / 2) / 100 * (2 if run.net == "hbonet" else 1)
-            row = dataclasses.asdict(run) | {"study": "table2", "state": "done", "git": "x", "macs": 1e6 * float(line["mmacs"])}
+            row = dataclasses.asdict(run) | {
+                "study": "table2",
+                "state": "done",
+                "git": "x",
+                "macs": 1e6 * float(line["mmacs"]),
+            }
             made.append(
                 row
-                | {"seed": seed, "key": f"{run.net} {run.width} {seed}", "top1": float(line["top1"]) / 100 + shift}
+                | {
+                    "seed": seed,
+                    "key": f"{run.net} {run.width} {seed}",
+                    "top1": float(line["top1"]) / 100 + shift,
+                }
                 | changes
             )
     return results.frame(made)
 
 
+def test_the_quickest_runtime_of_each_arm_is_drawn_at_its_time_and_top1():
+    rows = STUDY.rows.copy()
+    for i, arm in enumerate(STUDY.arms):
+        here = rows["arm"] == arm
+        rows.loc[here, ["latency_ms_onnx", "latency_ms_ncnn", "latency_ms_ncnn_int8"]] = [
+            2.0 + i,
+            1.0 + i,
+            0.5 + i,
+        ]
+        rows.loc[here, "int8_top1_ncnn"] = rows.loc[here, "top1"] - 0.01
+    measured = dataclasses.replace(STUDY, rows=rows.assign(latency_measured="at once"))
+    figure = figures.runtimes(measured)
+    drawn = {label: (x, y) for label, _, x, y, *_ in bars(figure.axes[0])}
+    for i, arm in enumerate(STUDY.arms):
+        top1 = 100 * STUDY.done[STUDY.done["arm"] == arm]["top1"].mean()
+        n = (STUDY.done["arm"] == arm).sum()
+        np.testing.assert_allclose(drawn[f"{arm}, ncnn, n={n}"], [1 + i, top1])
+        np.testing.assert_allclose(drawn[f"{arm}, ncnn, int8, n={n}"], [0.5 + i, top1 - 1])
+    assert "runtimes" in figures.of(measured)
+    shown = measured.table().frame.set_index("arm").loc[STUDY.arms[1]]
+    assert (shown["ms, onnx"], shown["ms, ncnn, int8"]) == ("3.00", "1.50")
+    rows.loc[rows["arm"] == STUDY.arms[0], "latency_ms_onnx"] = 9.0
+    apart = rows["arm"].eq(STUDY.arms[0]).map({True: "earlier", False: "later"})
+    with pytest.raises(UserError, match="not every arm was timed, all in one call"):
+        figures.runtimes(dataclasses.replace(STUDY, rows=rows.assign(latency_measured=apart)))
+
+
 def forest(**arguments):
     frame = pd.DataFrame(
         [
-            {"label": "hbonet k=2", "difference": -0.006, "low": -0.03, "high": 0.018, "verdict": "undecided"},
-            {"label": "hbonet k=3 (balanced)", "difference": 0.008, "low": 0.001, "high": 0.015, "verdict": "higher"},
-            {"label": "mobilenetv2", "difference": 0.002, "low": math.nan, "high": math.nan, "verdict": "too few"},
+            {
+                "label": "hbonet k=2",
+                "difference": -0.006,
+                "low": -0.03,
+                "high": 0.018,
+                "verdict": "undecided",
+            },
+            {
+                "label": "hbonet k=3 (balanced)",
+                "difference": 0.008,
+                "low": 0.001,
+                "high": 0.015,
+                "verdict": "higher",
+            },
+            {
+                "label": "mobilenetv2",
+                "difference": 0.002,
+                "low": math.nan,
+                "high": math.nan,
+                "verdict": "too few",
+            },
         ]
     )
     return figures.forest(frame, "top-1", arms=STUDY.arms, **arguments)
@@ -68,7 +124,15 @@ def bars(axes):
     for container in axes.containers:
         data, _, (segments,) = container.lines
         (segment,) = segments.get_segments()
-        found.append((container.get_label(), data.get_color(), data.get_xdata()[0], data.get_ydata()[0], *segment[:, 1]))
+        found.append(
+            (
+                container.get_label(),
+                data.get_color(),
+                data.get_xdata()[0],
+                data.get_ydata()[0],
+                *segment[:, 1],
+            )
+        )
     return found
 
 
@@ -90,9 +154,13 @@ def test_means_and_intervals_are_scipys():
 def test_an_arm_has_one_colour_in_every_figure():
     looks = figures.looks(STUDY.arms)
     assert len({(look.colour, look.marker) for look in figures.looks(map(str, range(56))).values()}) == 56
-    by_cost = {label.split(",")[0]: colour for label, colour, *_ in bars(figures.accuracy_cost(STUDY).axes[0])}
+    by_cost = {
+        label.split(",")[0]: colour for label, colour, *_ in bars(figures.accuracy_cost(STUDY).axes[0])
+    }
     by_k = {f"hbonet k={x:.0f}": colour for _, colour, x, *_ in bars(figures.accuracy(STUDY, "k").axes[0])}
-    curves = {line.get_label(): line.get_color() for line in figures.learning_curves(STUDY).axes[0].get_lines()}
+    curves = {
+        line.get_label(): line.get_color() for line in figures.learning_curves(STUDY).axes[0].get_lines()
+    }
     for arm, look in looks.items():
         assert {by_cost[arm], by_k.get(arm, look.colour), curves[arm]} == {look.colour}
 
@@ -117,11 +185,18 @@ def test_a_switch_of_a_factorial_study_is_its_main_effect():
     figure = figures.accuracy(it, "k")
     assert "over all concatenation ratio, n=54" in lines(figure)
     drawn = lines(figure)["_over all concatenation ratio"]
-    np.testing.assert_allclose(drawn[:, 1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)])
+    np.testing.assert_allclose(
+        drawn[:, 1], [100 * crossed[crossed["k"] == k]["top1"].mean() for k in (1, 2, 3)]
+    )
 
 
 def test_every_seed_is_a_dot():
-    drawn = [y for label, xy in lines(figures.accuracy(STUDY, "k")).items() if label.startswith("_child") for y in xy[:, 1]]
+    drawn = [
+        y
+        for label, xy in lines(figures.accuracy(STUDY, "k")).items()
+        if label.startswith("_child")
+        for y in xy[:, 1]
+    ]
     top1 = 100 * STUDY.done[STUDY.done["net"] == "hbonet"]["top1"]
     assert set(np.round(top1, 9)) <= set(np.round(drawn, 9))
 
@@ -148,8 +223,13 @@ def test_multiply_adds_by_map_sum_up_to_the_count(fields):
 
 def test_contraction_moves_work_to_smaller_maps():
     """The same multiply-adds within 4 %, further down with each unit: what the block is for."""
-    ours = [figures.by_height(build_net(resolve(data="imagenet", width=0.25, divisor=8, k=k), 1000), 224) for k in (0, 1, 2, 3)]
-    large = [sum(macs for height, macs in found.items() if height >= 28) / sum(found.values()) for found in ours]
+    ours = [
+        figures.by_height(build_net(resolve(data="imagenet", width=0.25, divisor=8, k=k), 1000), 224)
+        for k in (0, 1, 2, 3)
+    ]
+    large = [
+        sum(macs for height, macs in found.items() if height >= 28) / sum(found.values()) for found in ours
+    ]
     assert large == sorted(large, reverse=True)
 
 
@@ -157,16 +237,23 @@ def test_stages_are_the_costs():
     runs = {f"k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2)}
     figure = figures.stage_costs(runs)
     for container, run in zip(figure.axes[0].containers, runs.values(), strict=True):
-        expected = [c.macs / 1e6 for name, c in cost.count(build_net(run, 1000), 224).items() if name != "total"]
+        expected = [
+            c.macs / 1e6 for name, c in cost.count(build_net(run, 1000), 224).items() if name != "total"
+        ]
         np.testing.assert_allclose([bar.get_height() for bar in container], expected)
     with pytest.raises(UserError, match="has no stages"):
         figures.stage_costs({"v2": resolve(data="imagenet", net="mobilenetv2")})
 
 
-@pytest.mark.parametrize(("width", "inches", "font"), [("text", 6.875, "sans-serif"), ("column", 3.25, "serif")])
+@pytest.mark.parametrize(
+    ("width", "inches", "font"), [("text", 6.875, "sans-serif"), ("column", 3.25, "serif")]
+)
 def test_the_same_figure_gives_the_same_bytes_and_fits_its_canvas(width, inches, font):
     with figures.page(width, font):
-        found, again = ({**figures.of(STUDY), "forest": forest(), "budgets": figures.by_budget(table_2())} for _ in range(2))
+        found, again = (
+            {**figures.of(STUDY), "forest": forest(), "budgets": figures.by_budget(table_2())}
+            for _ in range(2)
+        )
     for name, figure in found.items():
         for kind in ("pdf", "svg", "png"):
             assert figures.as_bytes(figure, kind) == figures.as_bytes(again[name], kind)
@@ -179,7 +266,10 @@ def test_the_same_figure_gives_the_same_bytes_and_fits_its_canvas(width, inches,
 
 def test_what_was_not_measured_is_said():
     without = study.Study(
-        STUDY.names, STUDY.rows.drop(columns="latency_ms", errors="ignore"), STUDY.curves.iloc[:0], STUDY.baseline
+        STUDY.names,
+        STUDY.rows.drop(columns="latency_ms", errors="ignore"),
+        STUDY.curves.iloc[:0],
+        STUDY.baseline,
     )
     with pytest.raises(UserError, match=r"infer --studies contraction mobilenetv2"):
         figures.accuracy_cost(without, "latency_ms")
@@ -196,15 +286,25 @@ def test_a_line_a_network_and_the_gains_below_are_welch_s():
     assert top.get_xscale() == below.get_xscale() == "log"
     assert top.get_shared_x_axes().joined(top, below)
     drawn = {line.get_label(): line.get_xydata() for line in top.get_lines()}
-    assert {"HBONet, n=4", "MobileNetV2, n=4"} == {label for label in drawn if not label.startswith("_")}  # nothing published
+    # Nothing published.
+    assert {"HBONet, n=4", "MobileNetV2, n=4"} == {label for label in drawn if not label.startswith("_")}
     mean = {net: rows[rows["net"] == net].groupby("macs")["top1"].mean() for net in ("hbonet", "mobilenetv2")}
     np.testing.assert_allclose(drawn["HBONet, n=4"], np.c_[mean["hbonet"].index / 1e6, 100 * mean["hbonet"]])
     gains = {line.get_label(): line.get_xydata() for line in below.get_lines()}["HBONet, gain"]
-    ends = [segments.get_segments()[0][:, 1] for _, _, (segments,) in (container.lines for container in below.containers)]
+    ends = [
+        segments.get_segments()[0][:, 1]
+        for _, _, (segments,) in (container.lines for container in below.containers)
+    ]
     for (macs, ours), (_, theirs), point, (low, high) in zip(
-        rows[rows["net"] == "hbonet"].groupby("macs"), rows[rows["net"] != "hbonet"].groupby("macs"), gains, ends, strict=True
+        rows[rows["net"] == "hbonet"].groupby("macs"),
+        rows[rows["net"] != "hbonet"].groupby("macs"),
+        gains,
+        ends,
+        strict=True,
     ):
-        welch = stats.ttest_ind(100 * ours["top1"], 100 * theirs["top1"], equal_var=False).confidence_interval(0.95)
+        welch = stats.ttest_ind(
+            100 * ours["top1"], 100 * theirs["top1"], equal_var=False
+        ).confidence_interval(0.95)
         np.testing.assert_allclose(point, [macs / 1e6, 100 * (ours["top1"].mean() - theirs["top1"].mean())])
         np.testing.assert_allclose([low, high], [welch.low, welch.high])
 
@@ -215,7 +315,10 @@ def test_networks_are_paired_within_a_tenth_of_their_multiply_adds():
     for factor, gains in ((1.0, 6), (1.05, 5), (1.2, 0)):  # 14.7 M and 13 M differ by more
         figure = figures.by_budget(rows.assign(macs=rows["macs"].where(~ours, factor * rows["macs"])))
         pairs = [
-            len(line.get_xdata()) for ax in figure.axes[1:] for line in ax.get_lines() if line.get_label() == "HBONet, gain"
+            len(line.get_xdata())
+            for ax in figure.axes[1:]
+            for line in ax.get_lines()
+            if line.get_label() == "HBONet, gain"
         ]
         assert (pairs or [0]) == [gains]
 
@@ -229,7 +332,7 @@ def test_published_points_are_drawn_beside_the_paper_s_protocol_alone():
 def test_the_rows_of_several_data_sets_are_refused():
     two = pd.concat([table_2(), table_2(data="elpv", key="x")], ignore_index=True)
     two["key"] = [f"{i}" for i in range(len(two))]
-    with pytest.raises(UserError, match="several settings"):
+    with pytest.raises(UserError, match="different settings"):
         figures.by_budget(two)
     with pytest.raises(UserError, match="map"):
         figures.by_budget(table_2(), "map")
@@ -238,21 +341,34 @@ def test_the_rows_of_several_data_sets_are_refused():
 def test_a_study_over_widths_has_the_figure():
     rows = table_2()
     rows["arm"] = study.labels(rows)
-    it = study.Study(("table2",), rows.assign(depths=[[] for _ in rows.index]), STUDY.curves.iloc[:0], rows["arm"].iloc[0])
+    it = study.Study(
+        ("table2",), rows.assign(depths=[[] for _ in rows.index]), STUDY.curves.iloc[:0], rows["arm"].iloc[0]
+    )
     assert "budgets" in figures.of(it)
     assert "budgets" not in figures.of(STUDY)  # one budget
 
 
 def test_a_forest_plot_has_a_row_a_line():
     axes = forest(margin=0.01).axes[0]
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["hbonet k=2", "hbonet k=3 (balanced)", "mobilenetv2"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [
+        "hbonet k=2",
+        "hbonet k=3 (balanced)",
+        "mobilenetv2",
+    ]
     points = [line for line in axes.get_lines() if line.get_marker() not in ("|", "None")]
     np.testing.assert_allclose([line.get_xydata()[0] for line in points], [[-0.6, 0], [0.8, 1], [0.2, 2]])
     intervals = [line.get_xdata() for line in axes.get_lines() if line.get_marker() == "|"]
     np.testing.assert_allclose(intervals, [[-3, 1.8], [0.1, 1.5]])
     looks = figures.looks(STUDY.arms)
-    assert [line.get_color() for line in points] == [looks[arm].colour for arm in ("hbonet k=2", "hbonet k=3", "mobilenetv2")]
-    assert [line.get_markerfacecolor() == line.get_color() for line in points] == [False, True, False]  # decided ones are full
+    assert [line.get_color() for line in points] == [
+        looks[arm].colour for arm in ("hbonet k=2", "hbonet k=3", "mobilenetv2")
+    ]
+    # Decided ones are full.
+    assert [line.get_markerfacecolor() == line.get_color() for line in points] == [
+        False,
+        True,
+        False,
+    ]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first on top
     (band,) = [patch for patch in axes.patches if patch.get_alpha()]
     assert (band.get_x(), band.get_width()) == (-1, 2)
@@ -277,7 +393,8 @@ def test_the_command_takes_a_folder_of_runs_and_a_page(tmp_path):
     out, _ = call("hbo.analysis.figures", runs / "contraction", runs / "mobilenetv2", "--to", f"{tmp_path}/out/", "--of", "k",
                   "--format", "pdf", "--width", "column", "--font", "serif")  # fmt: skip
     assert out.split() == [f"{tmp_path}/out/contraction.pdf"]
-    assert b"/MediaBox [ 0 0 234 " in (tmp_path / "out" / "contraction.pdf").read_bytes()  # points: 3.25 inches
+    # Points: 3.25 inches.
+    assert b"/MediaBox [ 0 0 234 " in (tmp_path / "out" / "contraction.pdf").read_bytes()
 
 
 @pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)

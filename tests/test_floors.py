@@ -1,4 +1,6 @@
-"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a network made by hand."""
+"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a network made by
+hand.
+"""
 
 import numpy as np
 import pandas as pd
@@ -37,7 +39,11 @@ def test_floors_are_of_the_first_weights_of_a_run(market):
 
     run = reid(data_dir=str(market), batch=28)
     found = floors(run, ["hbonet:0.1"], [0, 1])
-    assert [row["features"] for row in found] == ["joint histogram", "histogram a channel", *["hbonet:0.1, untrained"] * 2]
+    assert [row["features"] for row in found] == [
+        "joint histogram",
+        "histogram a channel",
+        *["hbonet:0.1, untrained"] * 2,
+    ]
     pl.seed_everything(1, verbose=False)
     data = open_data(run)
     task = build.make(reid(data_dir=str(market), width=0.1, seed=1), data).eval()
@@ -55,10 +61,14 @@ def test_floors_are_of_the_first_weights_of_a_run(market):
     assert list(frame["n"]) == [1, 1, 2]
 
 
-@pytest.mark.parametrize("flag", [["--width", "0.5"], ["--seed", "3"], ["--backbone_checkpoint", "best.ckpt"]])
+@pytest.mark.parametrize(
+    "flag", [["--width", "0.5"], ["--seed", "3"], ["--backbone_checkpoint", "best.ckpt"]]
+)
 def test_floors_refuse_what_they_would_ignore(flag, capsys):
     from hbo.analysis.floors import main
 
     with pytest.raises(SystemExit):
         main(flag)
-    assert capsys.readouterr().err.startswith(f"error: {flag[0][2:]}={flag[1]}: floors are untrained networks")
+    assert capsys.readouterr().err.startswith(
+        f"error: {flag[0][2:]}={flag[1]}: floors are untrained networks"
+    )

@@ -1,4 +1,6 @@
-"""A folder that the data set would not look at is refused, wherever it is given; never another data set than meant."""
+"""A folder that the data set would not look at is refused, wherever it is given; never another data set than
+meant.
+"""
 
 import pytest
 import torch
@@ -23,16 +25,18 @@ def refused(**given):
 
 def test_which_sets_take_none():
     assert {"elpv", "digits", "fake"} <= set(NONE)
-    assert not {"imagefolder", "imagenet", "imagenette", "cifar10", "voc", "vocfolder", "marketfolder"} & set(NONE)
+    assert not {"imagefolder", "imagenet", "imagenette", "cifar10", "voc", "vocfolder", "marketfolder"} & set(
+        NONE
+    )
 
 
 @pytest.mark.parametrize("data", NONE)
 def test_a_set_that_takes_no_folder_refuses_one(data):
     said = refused(data=data, data_dir="photos")
-    assert said.startswith(f"data_dir=photos: data={data} takes no folder")
-    assert "take --data imagefolder" in said
+    assert said.startswith(f"data_dir=photos: data={data} uses no folder")
+    assert "use --data imagefolder" in said
     assert resolve(data=data, data_dir=None).data_dir is None
-    assert "takes no folder" in refused(variant=f"data={data} data_dir=photos")
+    assert "uses no folder" in refused(variant=f"data={data} data_dir=photos")
 
 
 def test_the_default_set_is_not_trained_in_place_of_a_folder(tmp_path):
@@ -41,25 +45,34 @@ def test_the_default_set_is_not_trained_in_place_of_a_folder(tmp_path):
     for year in ("VOC2007", "VOC2012"):
         (tmp_path / "devkit" / year).mkdir(parents=True)
     (tmp_path / "cifar" / "cifar-10-batches-py").mkdir(parents=True)
-    for path, data in ((folder, "imagefolder"), (voc, "vocfolder"), (market, "marketfolder"), (tmp_path / "devkit", "voc"),
+    assert (
+        resolve(data_dir=str(folder)).data
+        == resolve(data_dir=str(folder), task="classify").data
+        == "imagefolder"
+    )
+    for path, data in ((voc, "vocfolder"), (market, "marketfolder"), (tmp_path / "devkit", "voc"),
                        (tmp_path / "cifar", "cifar10"), (tmp_path / "not there", "imagefolder")):  # fmt: skip
-        assert f"take --data {data} for" in refused(data_dir=str(path))
+        assert f"use --data {data} for" in refused(data_dir=str(path))
 
 
 @pytest.mark.parametrize("command", ["hbo.fit", "hbo.cost"])
 def test_commands_refuse_it_in_one_line(command, tmp_path):
     more = ("--out", tmp_path / "runs") if command == "hbo.fit" else ()
     _, err = call(command, "--data_dir", tmp_path, *more, expect=2)
-    assert err.startswith(f"error: data_dir={tmp_path}: data=elpv takes no folder")
+    assert err.startswith(f"error: data_dir={tmp_path}: data=elpv uses no folder")
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_sweep_refuses_it(tmp_path):
-    sweep = {"program": "hbo/fit.py", "method": "grid", "parameters": {"seed": {"values": [0, 1]}, "study": {"value": "s"}}}
+    sweep = {
+        "program": "hbo/fit.py",
+        "method": "grid",
+        "parameters": {"seed": {"values": [0, 1]}, "study": {"value": "s"}},
+    }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(sweep))
     out, err = call("hbo.sweep", "plan", tmp_path / "s.yaml", "--set", f"data_dir={tmp_path}", expect=2)
-    assert "takes no folder" in out + err
+    assert "uses no folder" in out + err
     assert "Traceback" not in out + err
 
 
@@ -69,12 +82,14 @@ def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
     assert {(row["data"], row["data_dir"]) for row in rows} == {("elpv", None), ("imagenet", "imagenet")}
     assert {resolve(**row).data_dir for row in rows} == {None, "imagenet"}
     (first, *_) = study.read(ROOT / "sweeps" / "table2.yaml", {"data": "elpv", "data_dir": "photos"}).rows
-    assert "takes no folder" in refused(**first)
+    assert "uses no folder" in refused(**first)
 
 
 def test_a_checkpoint_from_before_is_evaluated_all_the_same(tmp_path):
     """Its data_dir was not looked at; and another set does not inherit the folder of the run's own."""
-    run = resolve(data="digits", width=0.1, epochs=1, limit_batches=1, wandb="disabled", threads=1, out=str(tmp_path))
+    run = resolve(
+        data="digits", width=0.1, epochs=1, limit_batches=1, wandb="disabled", threads=1, out=str(tmp_path)
+    )
     fit(run)
     (path,) = tmp_path.glob("*/*/last.ckpt")
     content = torch.load(path, weights_only=True)
@@ -85,5 +100,5 @@ def test_a_checkpoint_from_before_is_evaluated_all_the_same(tmp_path):
     torch.save(content, tmp_path / "last.ckpt")
     assert checkpoint.trained(tmp_path, {}).run.data_dir == "photos"
     assert checkpoint.trained(tmp_path, {"data": "digits"}).run.data_dir is None
-    with pytest.raises(UserError, match="takes no folder"):
+    with pytest.raises(UserError, match="uses no folder"):
         checkpoint.trained(tmp_path, {"data": "digits", "data_dir": "photos"})

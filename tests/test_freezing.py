@@ -1,4 +1,6 @@
-"""A question that is written down before its runs: what is frozen, what is refused, and what the study's page says of it."""
+"""A question that is written down before its runs: what is frozen, what is refused, and what the study's page
+says of it.
+"""
 
 import json
 from pathlib import Path
@@ -48,14 +50,19 @@ def test_a_plan_has_the_question_the_seeds_and_the_runs(tmp_path):
     assert (found.seeds, found.looks, found.finished) == ([0, 1, 2, 3, 4, 5], [6], 0)
     assert found.keys == [entry.key for entry in runs]
     assert frozen.read(tmp_path, "contraction") == found
-    assert json.loads((tmp_path / "contraction" / "frozen.json").read_text())["expected"] == {"sd": 0.015, "from": "--sd"}
+    assert json.loads((tmp_path / "contraction" / "frozen.json").read_text())["expected"] == {
+        "sd": 0.015,
+        "from": "--sd",
+    }
     run_it(tmp_path)
     assert set(found.keys) == {path.parent.name for path in tmp_path.glob("*/*/row.json")}
 
 
 def test_the_metric_of_the_task_is_filled_in(tmp_path):
     file = tmp_path / "tiny.yaml"
-    file.write_text("method: grid\nparameters: {data: {value: digits}, k: {values: [1, 2]}, seed: {values: [3, 5]}}\n")
+    file.write_text(
+        "method: grid\nparameters: {data: {value: digits}, k: {values: [1, 2]}, seed: {values: [3, 5]}}\n"
+    )
     found = freeze(*opened(tmp_path / "runs", file))
     assert (found.study, found.question.metric, found.seeds) == ("tiny", "top1", [3, 5])
 
@@ -65,7 +72,8 @@ def test_the_same_plan_again_leaves_the_file_alone(tmp_path):
     path = tmp_path / "contraction" / "frozen.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
     run_it(tmp_path)
-    again = freeze(*opened(tmp_path), expected={"sd": 0.02})  # neither what has finished nor what is expected is judged by
+    # Neither what has finished nor what is expected is judged by.
+    again = freeze(*opened(tmp_path), expected={"sd": 0.02})
     assert again == first
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
@@ -73,7 +81,7 @@ def test_the_same_plan_again_leaves_the_file_alone(tmp_path):
 @pytest.mark.parametrize(("more", "overrides", "said"), [
     ({}, {"seed": [0, 1, 2]}, r"seeds \[0, 1, 2, 3, 4, 5\], now \[0, 1, 2\]; looks \[6\], now \[3\]"),
     ({"looks": [3, 6]}, {}, r"looks \[6\], now \[3, 6\]"),
-    ({}, {"epochs": 30}, "18 runs, of which 18 are no longer the file's and 18 are new"),
+    ({}, {"epochs": 30}, "18 runs, of which 18 are no longer in the file and 18 are new"),
 ])  # fmt: skip
 def test_another_plan_is_refused_and_says_in_what_it_differs(tmp_path, more, overrides, said):
     freeze(*opened(tmp_path))
@@ -86,7 +94,8 @@ def test_another_question_is_refused(tmp_path):
     file = tmp_path / "contraction.yaml"
     file.write_text(FILE.read_text().replace("margin: 1.0", "margin: 3.0"))
     with pytest.raises(
-        UserError, match=r"another plan was frozen on .*: margin 1.0, now 3.0; .*remove the plan to freeze anew"
+        UserError,
+        match=r"another plan was frozen on .*: margin 1.0, now 3.0; .*remove the plan to freeze again",
     ):
         freeze(*opened(tmp_path / "runs", file, **AS_COMMITTED))
 
@@ -100,7 +109,7 @@ def test_seeds_go_on_upwards_to_the_last_look(tmp_path):
     ([6, 4], None, "--looks 6,4: must be numbers of seeds from 2 on, each larger"),
     ([1, 6], None, "--looks 1,6: must be numbers of seeds from 2 on"),
     ([6, 10], 24, "--looks 6,10: the last look must be at all 24 seeds of --max_seeds"),
-    (None, 4, "--max_seeds 4: .* has 6 seeds already"),
+    (None, 4, "--max_seeds 4: .* already has 6 seeds"),
 ])  # fmt: skip
 def test_looks_that_are_none_are_refused(tmp_path, looks, most, said):
     with pytest.raises(UserError, match=said):
@@ -112,19 +121,27 @@ def test_arms_of_different_seeds_are_refused(tmp_path):
     file.write_text(
         'method: grid\nparameters: {data: {value: digits}, variant: {values: ["k=1 seed=0", "k=1 seed=1", "k=2 seed=0"]}}\n'
     )
-    with pytest.raises(UserError, match=r"k=1 has the seeds \[0, 1\], k=2 \[0\]; give all arms the same"):
+    with pytest.raises(
+        UserError, match=r"k=1 has the seeds \[0, 1\], k=2 \[0\]; to freeze, give all arms the same"
+    ):
         freeze(*opened(tmp_path / "runs", file))
 
 
 def test_what_had_finished_by_then_is_counted_and_said(tmp_path):
     run_it(tmp_path, started="2026-11-24T00:00:00Z")
-    kept = {path.parent for path in tmp_path.glob("contraction/*/row.json") if json.loads(path.read_text())["seed"] == 0}
+    kept = {
+        path.parent
+        for path in tmp_path.glob("contraction/*/row.json")
+        if json.loads(path.read_text())["seed"] == 0
+    }
     for path in tmp_path.glob("contraction/*/row.json"):
         if path.parent not in kept:
             path.unlink()
     assert freeze(*opened(tmp_path)).finished == 3
     run_it(tmp_path / "all")
-    (tmp_path / "all" / "contraction" / "frozen.json").write_text((tmp_path / "contraction" / "frozen.json").read_text())
+    (tmp_path / "all" / "contraction" / "frozen.json").write_text(
+        (tmp_path / "contraction" / "frozen.json").read_text()
+    )
     said = study.read("contraction", source=tmp_path / "all").provision()
     assert said.endswith("it was frozen after 3 of 18 runs had finished.")
 
@@ -151,7 +168,11 @@ def test_the_page_names_a_metric_that_was_not_frozen(tmp_path):
 def test_the_page_names_seeds_that_were_added(tmp_path):
     freeze(*opened(tmp_path))
     run_it(tmp_path, seeds=8)
-    assert study.read("contraction", source=tmp_path).provision().endswith(": seeds 6, 7 were added to the 6 frozen.")
+    assert (
+        study.read("contraction", source=tmp_path)
+        .provision()
+        .endswith(": seeds 6, 7 were added to the 6 frozen.")
+    )
 
 
 def test_the_page_names_runs_that_were_first(tmp_path):
@@ -168,7 +189,7 @@ def test_a_plan_that_was_edited_is_refused(tmp_path):
     run_it(tmp_path)
     path = tmp_path / "contraction" / "frozen.json"
     path.write_text(path.read_text().replace('"finished": 0', '"finished": 1'))
-    with pytest.raises(UserError, match="was edited since it was frozen"):
+    with pytest.raises(UserError, match="was edited after it was frozen"):
         study.read("contraction", source=tmp_path)
 
 
@@ -185,7 +206,7 @@ def test_results_copy_the_plan_beside_the_csv(tmp_path, capsys):
     freeze(*opened(tmp_path / "runs"), looks=[3, 6])
     with pytest.raises(SystemExit):
         results_main(argv)
-    assert "contraction_frozen.json: is another plan than" in capsys.readouterr().err
+    assert "contraction_frozen.json: differs from" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------ the command line
@@ -198,7 +219,17 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 def test_the_command_freezes_what_it_has_found(tmp_path, capsys):
-    argv = ["plan", str(FILE), "--set", f"out={tmp_path}", "--set", "resolution=64", "--set", "epochs=20", "--freeze"]
+    argv = [
+        "plan",
+        str(FILE),
+        "--set",
+        f"out={tmp_path}",
+        "--set",
+        "resolution=64",
+        "--set",
+        "epochs=20",
+        "--freeze",
+    ]
     with pytest.raises(SystemExit):
         main([*argv, "--detect", "3", "--looks", "6,10,16", "--json"])
     said = json.loads(capsys.readouterr().out)
@@ -211,7 +242,8 @@ def test_the_command_freezes_what_it_has_found(tmp_path, capsys):
     assert stop.value.code == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.endswith(
-        f"{tmp_path}/contraction/frozen.json, 16 seeds of each arm, looked at with 6, 10, 16 (hash {said['frozen']['hash']})"
+        f"{tmp_path}/contraction/frozen.json, 16 seeds per arm, looks at 6, 10, 16 (hash"
+        f" {said['frozen']['hash']})"
     )
     with pytest.raises(SystemExit) as stop:
         main([*argv, "--sd", "1.5"])

@@ -1,4 +1,5 @@
-"""Some 500 made-up command lines, configs and sweep files over all commands: one line and exit status 2, or accepted.
+"""Some 500 made-up command lines, configs and sweep files over all commands: one line and exit status 2, or
+accepted.
 
 Made by a generator of a fixed seed, so that a failure comes again; nothing is trained.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hbo import cost, delegation, evaluate, export, flags
+from hbo import cost, evaluate, export, flags
 from hbo.analysis import claims, detections, figures, floors, ranks, report, results, study, tables
 from hbo.bench.__main__ import main as bench
 from hbo.config import Run
@@ -24,12 +25,18 @@ from hbo.sweep.__main__ import main as sweep
 NAMES = [f.name for f in fields(Run)]
 # Words as YAML and as a shell have them; those of a kind beside each other.
 WORDS = [
-    "0", "1", "2", "-1", "1.0", "1.5", "1e-3", "1e3", "1e400", "-0", "010", "0x10", "0b1", "1:30", "1_000", "9" * 30, "9" * 5000, "1e", "+1",
-    ".nan", "nan", ".inf", "-.inf", "inf", "null", "~", "None", "", " ", "yes", "no", "on", "off", "true", "False", "TRUE", "y",
-    "2024-05-01", "2024-13-45", "2024-05-01 10:00:00", "[1, 2]", "[]", "[1", "{a: 1}", "{1, 2, 3}", "{}", "{" * 2000 + "}" * 2000, "[" * 3000,
-    "{value: 1}", "!!int x", "!!python/object:os.system x", "!!set {a}", "!!binary aGk=", "&a [*a]", "*a", "? x", "- 1", "a: b: c", "%", "@x", "`",
-    "'", '"', "a\tb", "naïve", "\ud800", "a\0b", "../..", "~nobody-of-that-name/x", "/dev/null/x", "/", ".", "x" * 5000, "k=2", "k=010 lr=x",
-    "hbonet", "timm:", "timm:no such", "torchvision:resnet18", "elpv", "digits", "imagefolder", "voc", "marketfolder", "detect", "reid", "cpu", "offline",
+    "0", "1", "2", "-1", "1.0", "1.5", "1e-3", "1e3", "1e400", "-0", "010", "0x10", "0b1", "1:30", "1_000",
+    "9" * 30, "9" * 5000, "1e", "+1",
+    ".nan", "nan", ".inf", "-.inf", "inf", "null", "~", "None", "", " ", "yes", "no", "on", "off", "true",
+    "False", "TRUE", "y",
+    "2024-05-01", "2024-13-45", "2024-05-01 10:00:00", "[1, 2]", "[]",
+    "[1", "{a: 1}", "{1, 2, 3}", "{}", "{" * 2000 + "}" * 2000, "[" * 3000,
+    "{value: 1}", "!!int x", "!!python/object:os.system x", "!!set {a}", "!!binary aGk=", "&a [*a]", "*a",
+    "? x", "- 1", "a: b: c", "%", "@x", "`",
+    "'",
+    '"', "a\tb", "naïve", "\ud800", "a\0b", "../..", "~nobody-of-that-name/x", "/dev/null/x", "/", ".", "x" * 5000, "k=2", "k=010 lr=x",
+    "hbonet", "timm:", "timm:no such", "torchvision:resnet18", "elpv", "digits", "imagefolder", "voc",
+    "marketfolder", "detect", "reid", "cpu", "offline",
     "nearest", "bilinear", "360,480", "480,360", ",", "step",
 ]  # fmt: skip
 OWN = ["--json", "--help=1", "--to", "--file", "--csv", "--count", "--set", "--workers", "--only", "--score", "--image", "--source", "--metric",
@@ -52,7 +59,17 @@ KEYS = [
 ]
 KINDS = ["uniform", "int_uniform", "q_uniform", "log_uniform", "q_log_uniform_values", "inv_log_uniform", "normal", "beta", "categorical", "constant",
          "log_normal", "log_uniform_values", "categorical_w_probabilities"]  # fmt: skip
-TOP = ["name", "description", "method", "metric", "command", "run_cap", "parameters", "early_terminate", "metod"]
+TOP = [
+    "name",
+    "description",
+    "method",
+    "metric",
+    "command",
+    "run_cap",
+    "parameters",
+    "early_terminate",
+    "metod",
+]
 
 
 def some_flags(draw: random.Random) -> list[str]:
@@ -60,7 +77,13 @@ def some_flags(draw: random.Random) -> list[str]:
     for _ in range(draw.randint(0, 4)):
         flag = f"--{draw.choice(NAMES)}" if draw.random() < 0.85 else draw.choice(OWN)
         way = draw.random()
-        argv += [f"{flag}={draw.choice(WORDS)}"] if way < 0.3 else [flag, draw.choice(WORDS)] if way < 0.9 else [flag]
+        argv += (
+            [f"{flag}={draw.choice(WORDS)}"]
+            if way < 0.3
+            else [flag, draw.choice(WORDS)]
+            if way < 0.9
+            else [flag]
+        )
     return argv
 
 
@@ -80,7 +103,10 @@ def some_sweep(draw: random.Random, folder: Path) -> list[str]:
     for name in draw.sample(NAMES, draw.randint(0, 3)):
         if name in ("data", "out"):
             continue
-        pairs = {draw.choice(KEYS): draw.choice([*WORDS, "[1, 2]", "0", "1", "1000"]) for _ in range(draw.randint(1, 3))}
+        pairs = {
+            draw.choice(KEYS): draw.choice([*WORDS, "[1, 2]", "0", "1", "1000"])
+            for _ in range(draw.randint(1, 3))
+        }
         if draw.random() < 0.3:
             pairs = {"distribution": draw.choice(KINDS), "min": draw.choice(WORDS), "max": draw.choice(WORDS)}
         if draw.random() < 0.4:
@@ -152,7 +178,7 @@ def test_commands_with_all_flags(main, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("main", [results.main, study.main, tables.main, claims.main, figures.main, report.main, ranks.main, detections.main, bench,
-                                  delegation.main, sweep])  # fmt: skip
+                                  sweep])  # fmt: skip
 def test_commands_with_flags_of_their_own(main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where there is nothing to work on
     draw = random.Random(400)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hbo.analysis import gains
+from hbo.analysis import contrasts, gains
 
 DRAW = np.random.default_rng(0)
 
@@ -16,7 +16,9 @@ DRAW = np.random.default_rng(0)
 def test_a_gain_has_welch_s_interval(n, m, level):
     a, b = DRAW.normal(0.7, 0.03, n), DRAW.normal(0.6, 0.01, m)
     found, oracle = gains.gain(a, b, level), stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    np.testing.assert_allclose([found.value, found.low, found.high], [a.mean() - b.mean(), oracle.low, oracle.high])
+    np.testing.assert_allclose(
+        [found.value, found.low, found.high], [a.mean() - b.mean(), oracle.low, oracle.high]
+    )
     assert found.runs == (n, m)
 
 
@@ -25,7 +27,9 @@ def test_a_trend_is_a_regression_s_slope():
     values = DRAW.normal(0.02, 0.01, 6)
     slope = stats.linregress(-np.log2(costs), values).slope
     np.testing.assert_allclose(gains.halving(costs) @ values, slope)
-    budgets = [(cost, np.full(2, 0.5 + value), np.full(3, 0.5)) for cost, value in zip(costs, values, strict=True)]
+    budgets = [
+        (cost, np.full(2, 0.5 + value), np.full(3, 0.5)) for cost, value in zip(costs, values, strict=True)
+    ]
     assert gains.trend(budgets).value == pytest.approx(slope)
 
 
@@ -36,7 +40,10 @@ def test_a_trend_s_interval_covers_the_true_slope_as_often_as_it_says():
         draw = np.random.default_rng(seed)
         gap = [0.01 * -math.log2(cost) for cost in costs]
         sd = [0.03, 0.01]  # the two networks' noise differs
-        budgets = [(c, draw.normal(0.6 + g, sd[0], 4), draw.normal(0.6, sd[1], 4)) for c, g in zip(costs, gap, strict=True)]
+        budgets = [
+            (c, draw.normal(0.6 + g, sd[0], 4), draw.normal(0.6, sd[1], 4))
+            for c, g in zip(costs, gap, strict=True)
+        ]
         found = gains.trend(budgets)
         covered.append(found.low <= 0.01 <= found.high)
     assert 0.93 <= np.mean(covered) <= 0.975
@@ -56,6 +63,8 @@ def test_one_constant_side_leaves_the_other_s_interval():
     np.testing.assert_allclose([found.low, found.high], [found.value - half, found.value + half])
 
 
-@pytest.mark.parametrize(("a", "b", "same"), [(100, 110, True), (110, 100, True), (100, 112, False), (0.9, 1, True)])
+@pytest.mark.parametrize(
+    ("a", "b", "same"), [(100, 110, True), (110, 100, True), (100, 112, False), (0.9, 1, True)]
+)
 def test_a_budget_is_shared_within_a_tenth_of_the_greater(a, b, same):
-    assert gains.same_budget(a, b) == same
+    assert contrasts.same_budget(a, b) == same

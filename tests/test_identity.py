@@ -18,11 +18,12 @@ from hbo.sweep import plan, timing
 
 COMMITTED = [row for row, _ in results._read(str(ROOT / "ablations"), ())]
 ROWS = results.load(ROOT / "ablations", "contraction")
-APART = [f for f in dataclasses.fields(Run) if f.name not in Run.NOT_IN_KEY | {"seed", "k"}]  # the rows are of three k
+# The rows are of three k.
+APART = [f for f in dataclasses.fields(Run) if f.name not in Run.NOT_IN_KEY | {"seed", "k"}]
 
 
 def test_the_key_of_every_committed_row_follows_from_its_fields():
-    assert len(COMMITTED) == 93
+    assert len(COMMITTED) == 136
     for row in COMMITTED:
         assert type(row["key"]) is str
         assert key_of(identity.of_row(row)) == row["key"]
@@ -34,7 +35,11 @@ def test_a_run_and_its_row_have_one_identity():
     plain = [row for row in COMMITTED if row["data"] == "elpv"]
     assert len(plain) == 66
     for row in plain:
-        given = {f.name: row[f.name] for f in dataclasses.fields(Run) if row.get(f.name) is not None and f.name != "match_macs"}
+        given = {
+            f.name: row[f.name]
+            for f in dataclasses.fields(Run)
+            if row.get(f.name) is not None and f.name != "match_macs"
+        }
         run = resolve(**given)
         assert run.identity() == identity.of_row(row)
         assert run.key() == row["key"]
@@ -55,7 +60,9 @@ def other(field: dataclasses.Field) -> object:
 
 
 def both(**changes: object) -> pd.DataFrame:
-    """The committed rows, and the same with these changes under keys of their own: the same seeds, 10 points more."""
+    """The committed rows, and the same with these changes under keys of their own: the same seeds, 10 points
+    more.
+    """
     again = ROWS.assign(**changes, key=ROWS["key"] + "x", top1=ROWS["top1"] + 0.1)
     return pd.concat([ROWS, again], ignore_index=True)
 
@@ -105,10 +112,18 @@ def test_a_column_says_what_tells_it_from_the_next_in_words():
 
 def test_images_and_backbones_are_what_files_hold():
     """Two folders under one name, two checkpoints under one path: rows say which under `identity`."""
-    for name, values in (("images", ("0123456789", "9876543210")), ("backbone", ("0123456789", "9876543210"))):
+    for name, values in (
+        ("images", ("0123456789", "9876543210")),
+        ("backbone", ("0123456789", "9876543210")),
+    ):
         data = {"data": "imagefolder"} if name == "images" else {}
         parts = [
-            ROWS.assign(**data, key=ROWS["key"] + value, identity=[{name: value}] * len(ROWS), top1=ROWS["top1"] + i / 10)
+            ROWS.assign(
+                **data,
+                key=ROWS["key"] + value,
+                identity=[{name: value}] * len(ROWS),
+                top1=ROWS["top1"] + i / 10,
+            )
             for i, value in enumerate(values)
         ]
         table = pd.concat(parts, ignore_index=True)
@@ -129,7 +144,9 @@ def test_what_changes_no_result_is_one_run_that_counts_once(name):
 def test_the_same_seed_twice_is_refused_by_its_keys():
     table = pd.concat([ROWS, ROWS.head(1).assign(key="abcdef0123", top1=0.9)], ignore_index=True)
     for made in (results.summary, lambda t: tables.paper_table(6, t), claims.check):
-        with pytest.raises(UserError, match=f"keys {ROWS['key'].iloc[0]} and abcdef0123: the same run with the same seed, 0"):
+        with pytest.raises(
+            UserError, match=f"keys {ROWS['key'].iloc[0]} and abcdef0123: the same run with the same seed, 0"
+        ):
             made(table)
 
 
@@ -152,11 +169,17 @@ def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
 @pytest.mark.parametrize(("number", "resolution"), [(3, 96), (4, 96), (5, 192)])
 def test_a_measurement_stands_on_the_line_of_its_resolution_alone(number, resolution):
     lines = published.table(number).to_dict("records")
-    width = next(float(row["width"]) for row in lines if row["model"] == "hbonet" and row["resolution"] == resolution)
+    width = next(
+        float(row["width"]) for row in lines if row["model"] == "hbonet" and row["resolution"] == resolution
+    )
     net = resolve(data="elpv", net="hbonet", width=width, resolution=resolution)
-    divisor = next(run.divisor for run in published.runs(number) if run and run.width == width and run.net == "hbonet")
+    divisor = next(
+        run.divisor for run in published.runs(number) if run and run.width == width and run.net == "hbonet"
+    )
     fields = dataclasses.asdict(net) | {"divisor": divisor}
-    of_it = ROWS[ROWS["k"] == 1].assign(**{name: v for name, v in fields.items() if name in ROWS and name != "seed"})
+    of_it = ROWS[ROWS["k"] == 1].assign(
+        **{name: v for name, v in fields.items() if name in ROWS and name != "seed"}
+    )
     for px, lines_with_it in ((resolution, 1), (64, 0)):
         frame = tables.paper_table(number, of_it.assign(resolution=px, eval_resize=px)).frame
         shown = frame[[name for name in frame.columns if " on " in name]]
@@ -168,11 +191,18 @@ def test_a_plan_takes_the_time_of_the_same_run_alone(tmp_path):
     from hbo.sweep.study import read
 
     path = tmp_path / "s.yaml"
-    path.write_text("method: grid\nparameters: {data: {value: digits}, k: {value: 1}, seed: {values: [0, 1]}}\n")
+    path.write_text(
+        "method: grid\nparameters: {data: {value: digits}, k: {value: 1}, seed: {values: [0, 1]}}\n"
+    )
     sweep = read(path, {"out": str(tmp_path)})
     first, _ = (resolve(**row) for row in sweep.rows)
     rows.folder(first).mkdir(parents=True)
-    row = dataclasses.asdict(first) | {"state": "done", "machine": rows.machine(), "images_per_second": 10.0, "seconds": 77.0}
+    row = dataclasses.asdict(first) | {
+        "state": "done",
+        "machine": rows.machine(),
+        "images_per_second": 10.0,
+        "seconds": 77.0,
+    }
     row |= {"activation_bytes": 400_000, "elementwise": 1000}
     for change, words in (
         ({}, "rows of this machine"),
@@ -215,7 +245,10 @@ def test_a_detector_is_not_judged_against_a_retriever():
 
 def test_studies_trained_otherwise_are_settings_and_what_a_study_varies_are_arms():
     again = ROWS.assign(study="longer", epochs=40, key=ROWS["key"] + "x")
-    assert [which for which, _ in by_setting(pd.concat([ROWS, again], ignore_index=True))] == ["epochs=20", "epochs=40"]
+    assert [which for which, _ in by_setting(pd.concat([ROWS, again], ignore_index=True))] == [
+        "epochs=20",
+        "epochs=40",
+    ]
     together = pd.concat([ROWS, again.assign(study="contraction")], ignore_index=True)
     assert [which for which, _ in by_setting(together)] == [""]
     assert set(study.labels(together)) == {f"k={k} epochs={e}" for k in (1, 2, 3) for e in (20, 40)}
@@ -248,19 +281,25 @@ def test_a_key_is_text_whatever_it_looks_like(tmp_path):
 
 def test_a_csv_of_other_things_is_no_study(tmp_path):
     assert set(results.load(ROOT / "ablations")["study"]) == {row["study"] for row in COMMITTED}
-    with pytest.raises(UserError, match=r"latency\.csv: holds no rows of runs"):
+    with pytest.raises(UserError, match=r"latency\.csv: contains no rows of runs"):
         results.load(ROOT / "ablations" / "latency.csv")
     make_runs(tmp_path, "contraction", k=[1])
     table = results.load(tmp_path)
-    assert set(table["identity"].map(json.dumps)) == {json.dumps(identity.of_row(row)) for row in table.to_dict("records")}
+    assert set(table["identity"].map(json.dumps)) == {
+        json.dumps(identity.of_row(row)) for row in table.to_dict("records")
+    }
 
 
 def at_resolutions(*protocols: dict[str, object]) -> pd.DataFrame:
     """Rows of table 3's HBONet 0.8 under several protocols, two seeds each, none of them the paper's."""
     line = next(run for run in published.runs(3) if run and run.net == "hbonet" and run.resolution == 96)
     base = dataclasses.asdict(line) | {"data": "imagefolder", "epochs": 2, "identity": None}
-    same = ROWS[(ROWS["k"] == 1) & (ROWS["seed"] < 2)].assign(**{n: v for n, v in base.items() if n != "seed" and n in ROWS})
-    return pd.concat([same.assign(**one, key=same["key"] + f"x{i}") for i, one in enumerate(protocols)], ignore_index=True)
+    same = ROWS[(ROWS["k"] == 1) & (ROWS["seed"] < 2)].assign(
+        **{n: v for n, v in base.items() if n != "seed" and n in ROWS}
+    )
+    return pd.concat(
+        [same.assign(**one, key=same["key"] + f"x{i}") for i, one in enumerate(protocols)], ignore_index=True
+    )
 
 
 def titles_of(table: pd.DataFrame) -> list[str]:

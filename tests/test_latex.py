@@ -1,4 +1,6 @@
-"""Tables as LaTeX: what is in them, and that a paper of two columns compiles with them, nothing reaching past its text."""
+"""Tables as LaTeX: what is in them, and that a paper of two columns compiles with them, nothing reaching past
+its text.
+"""
 
 import re
 import shutil
@@ -35,8 +37,13 @@ def floats(text: str) -> list[dict[str, list[str]]]:
         body = re.search(r"\\toprule\n(.*?)\\bottomrule", part, re.DOTALL)
         assert body is not None
         lines = [line for line in body[1].splitlines() if line.endswith(r"\\")]
-        notes = re.findall(r"\\begin\{minipage\}\{\\linewidth\}\\footnotesize\n(.*?)\n\\end\{minipage\}", part, re.DOTALL)
-        cells = [re.split(r"(?<!\\)&", re.sub(r"\\begin\{tabular\}.*?\\end\{tabular\}", "head", line)) for line in lines]
+        notes = re.findall(
+            r"\\begin\{minipage\}\{\\linewidth\}\\footnotesize\n(.*?)\n\\end\{minipage\}", part, re.DOTALL
+        )
+        cells = [
+            re.split(r"(?<!\\)&", re.sub(r"\\begin\{tabular\}.*?\\end\{tabular\}", "head", line))
+            for line in lines
+        ]
         found.append(
             {"label": re.findall(r"\\label\{(.*?)\}", part), "caption": re.findall(r"\\caption\{(.*)\}", part), "rows": cells, "notes": notes}
         )  # fmt: skip
@@ -45,12 +52,16 @@ def floats(text: str) -> list[dict[str, list[str]]]:
 
 @pytest.mark.parametrize("number", range(1, 10))
 def test_a_table_of_the_paper_can_be_pasted(number):
-    """Every line of it, at most 8 columns a float, a label, notes inside, nothing special left, no number but LaTeX's own."""
+    """Every line of it, at most 8 columns a float, a label, notes inside, nothing special left, no number but
+    LaTeX's own.
+    """
     table = paper_table(number, ROWS)
     text = table.latex()
     assert text.isascii()
     parts = floats(text)
-    assert [part["label"] for part in parts] == [[f"tab:hbonet-table{number}{n}"] for n in ["", "-2", "-3"][: len(parts)]]
+    assert [part["label"] for part in parts] == [
+        [f"tab:hbonet-table{number}{n}"] for n in ["", "-2", "-3", "-4", "-5"][: len(parts)]
+    ]
     for part in parts:
         assert {len(line) for line in part["rows"]} == {len(part["rows"][0])}
         assert len(part["rows"][0]) <= 8
@@ -66,7 +77,11 @@ def test_a_table_of_the_paper_can_be_pasted(number):
     shown = {c for part in parts for c in " ".join(" ".join(line) for line in part["rows"]).split()}
     for name in table.frame.columns[1:]:  # each number is in a float, or its column is named in a note
         left_out = any(name in note for note in parts[0]["notes"])
-        cells = {str(c).split()[0].replace("-", "$-$") for c in table.frame[name] if re.fullmatch(r"[-+]?\d.*", str(c))}
+        cells = {
+            str(c).split()[0].replace("-", "$-$")
+            for c in table.frame[name]
+            if re.fullmatch(r"[-+]?\d.*", str(c))
+        }
         assert left_out or cells <= {re.sub(r"^\{\}", "", word) for word in shown}, name
 
 
@@ -83,7 +98,8 @@ def test_signs_are_what_they_are():
     rows = floats(NASTY.latex())[0]["rows"]
     cells = [[cell.strip().removesuffix(r"\\").strip() for cell in line] for line in rows]
     assert cells == [
-        [r"a\_b \%", "n"], ["{}[1]", "$-$1.0"], ["{}*x", "+2"], [r"$-$0.5 $\pm$ 0.1", "--"], ["--", "73.1 to 75.9"],
+        [r"a\_b \%", "n"], ["{}[1]", "$-$1.0"], ["{}*x", "+2"], [r"$-$0.5 $\pm$ 0.1", "--"],
+        ["--", "73.1 to 75.9"],
         [r"naïve\_café", "$-$0.8 to +2.4"],
     ]  # fmt: skip
     assert NASTY.latex("own").count(r"\label{tab:own}") == 1
@@ -101,12 +117,16 @@ def test_a_wide_table_goes_on_and_loses_no_column():
 
 
 def test_what_is_the_same_in_every_line_is_said_once():
-    frame = pd.DataFrame({f"c{i}": [f"{i}.0", f"{i}.5"] for i in range(7)} | {"n": ["6", "6"], "p": ["—", "—"]})
+    frame = pd.DataFrame(
+        {f"c{i}": [f"{i}.0", f"{i}.5"] for i in range(7)} | {"n": ["6", "6"], "p": ["—", "—"]}
+    )
     (part,) = floats(latex(Table("Same", frame)))
     assert len(part["rows"][0]) == 8
     assert part["notes"] == ["Columns without a number are left out: p."]
     (part,) = floats(latex(Table("Same", frame.assign(q=["5.5", "5.5"], r=["1.0", "2.0"]))))
-    assert part["notes"] == ["Columns without a number are left out: p.\n\nThe same in every line: n 6, q 5.5."]
+    assert part["notes"] == [
+        "Columns without a number are left out: p.\n\nThe same in every line: n 6, q 5.5."
+    ]
 
 
 def test_a_table_without_lines_is_a_comment():
@@ -127,14 +147,24 @@ def test_a_file_a_table(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_a_paper_of_two_columns_compiles_with_all_of_them(tmp_path):
-    """Every table of the paper, the claims, and a study of each task: no error, and nothing reaches past the text."""
+    """Every table of the paper, the claims, and a study of each task: no error, and nothing reaches past the
+    text.
+    """
     tables = {f"table{n}": paper_table(n, ROWS) for n in range(1, 10)}
     tables |= {"claims": claims.table(claims.check(ROWS)), "nasty": NASTY}
     for name in ("contraction", "contraction_cifar10", "detection_bccd", "reid_coil20", "elpv_tuning"):
         it = study.read(name)
-        own = {"": it.table(), "-differences": it.differences(), "-images": it.images(), "-run": it.provenance()}
+        own = {
+            "": it.table(),
+            "-differences": it.differences(),
+            "-images": it.images(),
+            "-run": it.provenance(),
+        }
         tables |= {f"{name}{what}": table for what, table in own.items() if table is not None}
-    text = "\n".join(rf"See table~\ref{{tab:{name}}}." + table.latex(name) + r"\clearpage" for name, table in tables.items())
+    text = "\n".join(
+        rf"See table~\ref{{tab:{name}}}." + table.latex(name) + r"\clearpage"
+        for name, table in tables.items()
+    )
     (tmp_path / "paper.tex").write_text(PAPER % text)
     for _ in range(2):
         done = subprocess.run(

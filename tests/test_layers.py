@@ -23,7 +23,11 @@ def test_the_gradients_of_5x5_from_narrower_kernels(shape, stride):
     grad = _map(*plain.shape, seed=1).detach()
     quick = _Depthwise5.apply(x, weight, stride)
     assert quick.equal(plain)
-    for a, b in zip(torch.autograd.grad(quick, [x, weight], grad), torch.autograd.grad(plain, [x, weight], grad), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(quick, [x, weight], grad),
+        torch.autograd.grad(plain, [x, weight], grad),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
@@ -80,7 +84,9 @@ def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
     g = _map(*out.shape, seed=1).detach()
     (truth,) = torch.autograd.grad(out, weight, g)
     x, single = x.detach().float(), torch.zeros(shape[1], 1, 5, 5, requires_grad=True)
-    (theirs,) = torch.autograd.grad(F.conv2d(x, single, stride=stride, padding=2, groups=shape[1]), single, g.float())
+    (theirs,) = torch.autograd.grad(
+        F.conv2d(x, single, stride=stride, padding=2, groups=shape[1]), single, g.float()
+    )
     ours = weight_gradient(g.float(), x, stride)
     assert (ours - truth).abs().max() < 1e-5 * truth.abs().max()
     assert (theirs - truth).abs().max() < 1e-5 * truth.abs().max()  # and no nearer by much
@@ -108,8 +114,10 @@ def test_a_block_trains_as_with_pytorch_s_own_modules(k, stride, scheme):
     for net in (block, plain(block)):
         out = net(x)
         found.append([out, *torch.autograd.grad((out**3).sum(), [x, *net.parameters()])])
-        norms = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())  # each has fewer channels than a register
-        wide = min(k, 2) + (not isinstance(net.smooth, nn.Identity))  # the third halving's map has too few columns
+        # Each has fewer channels than a register.
+        norms = sum(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+        # The third halving's map has too few columns.
+        wide = min(k, 2) + (not isinstance(net.smooth, nn.Identity))
         quick = {"_Normalise": norms, "_Depthwise5": wide} if net is block else {}
         assert taken(out) == {name: n for name, n in quick.items() if n}
     for a, b in zip(*found, strict=True):

@@ -1,4 +1,6 @@
-"""A data set's fingerprint: names and bytes of what is read, none for the set as it was published, never remembered."""
+"""A data set's fingerprint: names and bytes of what is read, none for the set as it was published, never
+remembered.
+"""
 
 import dataclasses
 import os
@@ -128,7 +130,8 @@ def test_market_reads_images(tmp_path):
 def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypatch):
     """Of compressed images; an uncompressed one's size says nothing, so that it is read all the same."""
     run = {
-        suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix))) for suffix in (".jpg", ".bmp")
+        suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix)))
+        for suffix in (".jpg", ".bmp")
     }
     assert known_by("imagefolder", run[".jpg"].data_dir) == "names and bytes"
     monkeypatch.setattr(files, "READ_WHOLE", 1000)
@@ -163,14 +166,18 @@ def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(
 @pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
 def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_path, monkeypatch, data):
     """Once it was taken as it lies. Every other folder keeps the fingerprint that it had."""
-    make = {"imagefolder": lambda root: make_folder(root, {"x": 2, "y": 2}, {"x": 1, "y": 1}), "vocfolder": make_voc}
+    make = {
+        "imagefolder": lambda root: make_folder(root, {"x": 2, "y": 2}, {"x": 1, "y": 1}),
+        "vocfolder": make_voc,
+    }
     root = make.get(data, make_market)(tmp_path / "set")
     path = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))[-1]
 
     def same_as_before():
         now = SETS[data].looked(data, str(root))[0]
         with monkeypatch.context() as patch:
-            patch.setattr("hbo.headers.any_turned", lambda paths: False)  # the code of before looked at no header
+            # The code of before looked at no header.
+            patch.setattr("hbo.headers.any_turned", lambda paths: False)
             return now == SETS[data].looked(data, str(root))[0]
 
     def save(orientation, kind="JPEG"):
@@ -230,11 +237,9 @@ def test_voc_and_market_as_published_by_their_counts(tmp_path, monkeypatch):
     for data, counts in (("voc", (voc, "PUBLISHED_LISTS")), ("market1501", (market, "MARKET1501"))):
         named = resolve(data=data).key()
         assert key(data, tmp_path) != named
-        published = (
-            (8, 8, 4)
-            if data == "voc"
-            else tuple(len(market.names(tmp_path / "Market-1501-v15.09.15", part)[0]) for part in market.PARTS)
-        )
+        root = tmp_path / "Market-1501-v15.09.15"
+        parts = [len(market.images(root, part, market.MARKET)[0]) for part in market.PARTS]
+        published = (8, 8, 4) if data == "voc" else tuple(parts)
         monkeypatch.setattr(*counts, published)
         assert key(data, tmp_path) == named
 

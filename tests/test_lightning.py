@@ -1,4 +1,6 @@
-"""Lightning's own callbacks and loggers on our tasks: what an epoch gives reaches them under the learning curve's names."""
+"""Lightning's own callbacks and loggers on our tasks: what an epoch gives reaches them under the learning
+curve's names.
+"""
 
 import pandas as pd
 import pytest
@@ -17,15 +19,27 @@ EPOCHS, BATCHES = 3, 4
 
 def _train(tmp_path, callbacks: list, **settings):
     quieten()
-    run = resolve(data="digits", epochs=EPOCHS, batch=64, width=0.1, k=1, threads=1, limit_batches=BATCHES, accelerator="cpu")
+    run = resolve(
+        data="digits",
+        epochs=EPOCHS,
+        batch=64,
+        width=0.1,
+        k=1,
+        threads=1,
+        limit_batches=BATCHES,
+        accelerator="cpu",
+    )
     data = open_data(run)
     pl.seed_everything(0, verbose=False)
     task = build.make(run, data, BATCHES)
     trainer = pl.Trainer(
-        max_epochs=EPOCHS, accelerator="cpu", callbacks=callbacks, default_root_dir=tmp_path, enable_progress_bar=False,
+        max_epochs=EPOCHS, accelerator="cpu", callbacks=callbacks, default_root_dir=tmp_path,
+        enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False, **settings,
     )  # fmt: skip
-    train = TrainBatches(len(data.train), run.batch, run.seed, limit=BATCHES, progress=lambda: trainer.global_step)
+    train = TrainBatches(
+        len(data.train), run.batch, run.seed, limit=BATCHES, progress=lambda: trainer.global_step
+    )
     evaluated = EvalBatches(len(data.val), run.batch, limit=BATCHES)
     trainer.fit(task, loader(data.train, train, 0), loader(data.val, evaluated, 0))
     return trainer, task
@@ -34,7 +48,10 @@ def _train(tmp_path, callbacks: list, **settings):
 def test_a_model_checkpoint_keeps_the_best_epoch_and_a_logger_has_the_curve(tmp_path):
     best = ModelCheckpoint(tmp_path / "best", monitor="val/top1", mode="max", filename="{epoch}")
     trainer, task = _train(
-        tmp_path, [best, LearningRateMonitor("step")], logger=CSVLogger(tmp_path, name="csv"), log_every_n_steps=1
+        tmp_path,
+        [best, LearningRateMonitor("step")],
+        logger=CSVLogger(tmp_path, name="csv"),
+        log_every_n_steps=1,
     )
     table = pd.read_csv(tmp_path / "csv" / "version_0" / "metrics.csv")
     by_epoch = table.dropna(subset=["val/top1"]).set_index("epoch")

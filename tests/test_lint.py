@@ -16,7 +16,17 @@ UNDEFINED = {
 
 
 def _lint(code: str, path: str) -> str:
-    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "--stdin-filename", path, "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--no-cache",
+        "--output-format=concise",
+        "--stdin-filename",
+        path,
+        "-",
+    ]
     return subprocess.run(command, input=code, cwd=ROOT, capture_output=True, text=True).stdout
 
 
@@ -29,5 +39,7 @@ def test_an_undefined_name_is_found(where, path):
 
 
 def test_jaxtyping_s_axes_are_no_names():
-    code = HEADER + 'def f(x: Float[Tensor, "b c"], y: Float[Tensor, " b"], z: Float[Tensor, ""]) -> None: ...\n'
+    code = (
+        HEADER + 'def f(x: Float[Tensor, "b c"], y: Float[Tensor, " b"], z: Float[Tensor, ""]) -> None: ...\n'
+    )
     assert "All checks passed" in _lint(code, "hbo/fine.py")

@@ -1,4 +1,6 @@
-"""hbo.sweep.loading: a plan says when the images, not the network, are what a run waits for. No test asserts a time."""
+"""hbo.sweep.loading: a plan says when the images, not the network, are what a run waits for. No test asserts
+a time.
+"""
 
 import pytest
 import yaml
@@ -14,10 +16,19 @@ from hbo.sweep.loading import verdict
 def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
     """Photographs of three million pixels for a network at 32 x 32; from a cache they are small ones."""
     root = make_folder(tmp_path / "set", {"a": 2, "b": 2}, {"a": 1, "b": 1}, size=1800)
-    values = {"data": "imagefolder", "data_dir": str(root), "resolution": 32, "width": 0.1, "batch": 4, "workers": 1}
+    values = {
+        "data": "imagefolder",
+        "data_dir": str(root),
+        "resolution": 32,
+        "width": 0.1,
+        "batch": 4,
+        "workers": 1,
+    }
     values |= {"threads": 1, "out": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "caches")}
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({"method": "grid", "parameters": {n: {"value": v} for n, v in values.items()}}))
+    path.write_text(
+        yaml.safe_dump({"method": "grid", "parameters": {n: {"value": v} for n, v in values.items()}})
+    )
     said = []
     for more in ([], ["--set", "cache=disk"]):
         with pytest.raises(SystemExit) as stop:
@@ -25,7 +36,7 @@ def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
         assert stop.value.code == 0
         said.append(capsys.readouterr())
     assert "data is the bottleneck: 1 worker loads" in said[0].out
-    assert "take --set cache=disk" in said[0].out
+    assert "use --set cache=disk" in said[0].out
     assert "bottleneck" not in said[1].out
     assert "cache:" not in said[1].err
     assert not (tmp_path / "caches").exists()  # a plan builds nothing that stays
@@ -37,16 +48,22 @@ def test_what_to_type(monkeypatch):
     assert verdict(run(), 500.0, 400.0, 2) == ""
     said = verdict(run(), 100.0, 400.0, 2)
     assert "2 workers load 100 images/s at 224 x 224, hbonet trains 400" in said
-    assert said.endswith("take --set cache=disk or --set workers=8")
-    assert verdict(run(cache="ram"), 100.0, 400.0, 1).endswith("take --set workers=4 or --set augment=device (on a GPU)")
-    assert verdict(run(cache="ram", crop="none"), 100.0, 4000.0, 2).endswith("take more cores than 16 a device")
+    assert said.endswith("use --set cache=disk or --set workers=8")
+    assert verdict(run(cache="ram"), 100.0, 400.0, 1).endswith(
+        "use --set workers=4 or --set augment=device (on a GPU)"
+    )
+    assert verdict(run(cache="ram", crop="none"), 100.0, 4000.0, 2).endswith(
+        "use more than 16 cores per device"
+    )
     assert "workers=" not in verdict(run(devices=8), 100.0, 400.0, 2)
 
 
 def test_a_folder_that_is_not_there_leaves_the_plan_and_is_said(tmp_path, capsys):
     path = tmp_path / "study.yaml"
     path.write_text(
-        yaml.safe_dump({"method": "grid", "parameters": {"data": {"value": "imagenet"}, "limit_batches": {"value": 1}}})
+        yaml.safe_dump(
+            {"method": "grid", "parameters": {"data": {"value": "imagenet"}, "limit_batches": {"value": 1}}}
+        )
     )
     with pytest.raises(SystemExit):
         main(["plan", str(path), "--set", f"out={tmp_path}"])

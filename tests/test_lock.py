@@ -29,7 +29,10 @@ except Busy:
 
 def ask(folder, at: float) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", ASK, str(folder), str(at)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ASK, str(folder), str(at)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 

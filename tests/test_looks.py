@@ -24,7 +24,9 @@ def edges(levels: tuple[float, ...]) -> list[float]:
 def test_boundaries_as_published():
     """Five looks at 5 %, two-sided: the tables of Lan and DeMets' program (Reboussin et al. 2000)."""
     assert edges(looks.nominal(FIVE)) == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
-    assert edges(looks.nominal(FIVE, 0.05, pocock)) == pytest.approx([2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4)
+    assert edges(looks.nominal(FIVE, 0.05, pocock)) == pytest.approx(
+        [2.4380, 2.4268, 2.4101, 2.3966, 2.3859], abs=2e-4
+    )
 
 
 def test_a_single_look_is_the_usual_test():

@@ -25,7 +25,9 @@ def root(tmp_path) -> Path:
 
 
 def opened(root: Path, **given):
-    return open_data(resolve(data="marketfolder", data_dir=str(root), **{"resolution": 64, "batch": 4, **given}))
+    return open_data(
+        resolve(data="marketfolder", data_dir=str(root), **{"resolution": 64, "batch": 4, **given})
+    )
 
 
 def copied(root: Path, folder: str, name: str, source: str = "0001_c1s1_000000_01.jpg") -> None:
@@ -49,7 +51,11 @@ def test_names_are_read_as_they_come(root):
     assert {who for who, *_ in data.val.labels} == {7, 8, 9, 10, 0, -1}
     assert data.facts["gallery_images"] == 4 * 4 + 2 * 2
     assert (data.facts["junk_images"], data.facts["distractor_images"]) == (2, 2)
-    assert (data.facts["train_identities"], data.facts["query_images"], data.facts["faults"]) == (8, queries, [])
+    assert (data.facts["train_identities"], data.facts["query_images"], data.facts["faults"]) == (
+        8,
+        queries,
+        [],
+    )
 
 
 def test_what_is_no_image_is_passed_over_and_counted(root):
@@ -59,14 +65,23 @@ def test_what_is_no_image_is_passed_over_and_counted(root):
     (root / "gt_bbox").mkdir()
     facts = opened(root).facts
     assert facts["other_files"] == 2
-    assert facts["faults"] == ["query/Thumbs.db: no image by its name", "bounding_box_test/Thumbs.db: no image by its name"]
+    assert facts["faults"] == [
+        "query/Thumbs.db: not an image by its name",
+        "bounding_box_test/Thumbs.db: not an image by its name",
+    ]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("name", ["0007.jpg", "0007_c1_000001_01.jpg", "-2_c1s1_000001_01.jpg", "7_c1s1_000001_01.jpg"])
+@pytest.mark.parametrize(
+    "name", ["0007.jpg", "0007_1_000001_01.jpg", "-2_c1s1_000001_01.jpg", "7c1s1_000001_01.jpg", "_c1_1.jpg"]
+)
 def test_a_name_that_does_not_parse_is_refused(root, folder, name):
     copied(root, folder, name)
-    with pytest.raises(DataError, match=rf"{folder}/{name}: not named PPPP_cCsS_FFFFFF_NN \(1 such names there\)"):
+    n = len([*(root / folder).iterdir()])
+    with pytest.raises(
+        DataError,
+        match=rf"{folder}/{name}: its name does not have the form ID_cCAMERA_.* \(1 of the {n} images do not\)",
+    ):
         opened(root)
 
 
@@ -77,12 +92,20 @@ def test_an_identity_both_trained_on_and_retrieved_is_refused(root, folder):
         opened(root)
 
 
-def test_junk_and_distractors_are_not_trained_on(root):
+def test_junk_and_distractors_are_not_trained_on_and_named(root, capsys):
     before = opened(root)
     copied(root, "bounding_box_train", "-1_c1s1_000001_01.jpg")
     copied(root, "bounding_box_train", "0000_c1s1_000001_01.jpg")
     data = opened(root)
     assert data.facts["left_out_images"] == 2
+    names = [
+        "-1_c1s1_000001_01.jpg: junk, not trained on",
+        "0000_c1s1_000001_01.jpg: distractor, not trained on",
+    ]
+    assert data.facts["faults"] == names
+    err = capsys.readouterr().err
+    assert "bounding_box_train: training skips 1 of junk and 1 of distractor (such as -1_c1s1" in err
+    assert "0000 means distractor in Market-1501: if it is an identity, give it another number" in err
     assert data.train.labels == before.train.labels
     assert data.classes == before.classes
 
@@ -99,28 +122,30 @@ def test_a_query_without_a_match_is_named(root):
         path.unlink()
     for path in (root / "query").glob("*_c2*"):
         path.unlink()
-    with pytest.raises(DataError, match="no query has its identity"):
+    with pytest.raises(DataError, match="no query has a match"):
         opened(root)
 
 
 def test_folders_that_are_missing_or_empty_are_named(root):
     for path in (root / "query").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="query: holds no images"):
+    with pytest.raises(DataError, match="query: contains no images"):
         opened(root)
     (root / "query").rmdir()
-    with pytest.raises(DataError, match=r"query: no such folder; .* must hold bounding_box_train/"):
+    with pytest.raises(DataError, match=r"query: no such folder; .* must contain bounding_box_train/"):
         opened(root)
 
 
 def test_a_file_that_is_no_image_is_named(root):
     (root / "query" / "0007_c1s1_000005_01.jpg").write_bytes(b"none")
-    with pytest.raises(DataError, match=r"0007_c1s1_000005_01.jpg: not an image"):
+    with pytest.raises(DataError, match=r"0007_c1s1_000005_01.jpg: not a readable image"):
         opened(root)
 
 
 def test_another_set_is_not_taken_for_market_1501(root):
-    with pytest.raises(DataError, match=r"36 training images of 6 identities, 8 queries and 20 .* take --data marketfolder"):
+    with pytest.raises(
+        DataError, match=r"36 training images of 6 identities, 8 queries and 20 .* use --data marketfolder"
+    ):
         open_data(resolve(data="market1501", data_dir=str(root)))
 
 

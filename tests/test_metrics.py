@@ -32,11 +32,15 @@ def test_against_scikit_learn(num_classes):
     assert ours["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(label, prediction))
     average = "binary" if num_classes == 2 else "macro"
     assert ours["f1"] == pytest.approx(sk.f1_score(label, prediction, average=average))
-    assert ours["loss"] == pytest.approx(sk.log_loss(label, logits.double().softmax(1), labels=range(num_classes)), rel=1e-5)
+    assert ours["loss"] == pytest.approx(
+        sk.log_loss(label, logits.double().softmax(1), labels=range(num_classes)), rel=1e-5
+    )
     assert ours["majority"] == pytest.approx(np.bincount(label).max() / len(label))
     assert ("top5" in ours) == (num_classes > 5)
     if num_classes > 5:
-        assert ours["top5"] == pytest.approx(sk.top_k_accuracy_score(label, logits, k=5, labels=range(num_classes)))
+        assert ours["top5"] == pytest.approx(
+            sk.top_k_accuracy_score(label, logits, k=5, labels=range(num_classes))
+        )
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_the_balance():

@@ -1,4 +1,6 @@
-"""Data sets and networks are called what they are, arms by what differs, and numbers are printed as numbers."""
+"""Data sets and networks are called what they are, arms by what differs, and numbers are printed as
+numbers.
+"""
 
 import dataclasses
 import json
@@ -31,14 +33,21 @@ def test_a_folder_is_called_by_the_part_that_names_something(path, name):
 def test_a_folder_on_this_machine_is_called_by_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "birds" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "birds")
-    assert naming.folder_name("data") == naming.folder_name("./data/train") == naming.folder_name(".") == "birds"
+    assert (
+        naming.folder_name("data") == naming.folder_name("./data/train") == naming.folder_name(".") == "birds"
+    )
     assert naming.folder_name("~nobody-here/birds/data") == "birds"
     assert naming.folder_name(None) is None
 
 
 @pytest.mark.parametrize(
     ("study_", "name"),
-    [("contraction", "elpv"), ("contraction_cifar10", "CIFAR-10"), ("detection_bccd", "BCCD"), ("reid_coil20", "COIL-20")],
+    [
+        ("contraction", "elpv"),
+        ("contraction_cifar10", "CIFAR-10"),
+        ("detection_bccd", "BCCD"),
+        ("reid_coil20", "COIL-20"),
+    ],
 )
 def test_committed_rows_name_their_data(study_, name):
     """In the title of the table, the columns of the paper's tables, the means."""
@@ -52,7 +61,10 @@ def test_committed_rows_name_their_data(study_, name):
 def test_no_column_or_title_says_folder():
     rows = results.load(ROOT / "ablations")
     words = [column for n in (6, 8, 9) for column in tables.paper_table(n, rows).frame.columns]
-    words += [it.which + it.setting() for it in study.settings("contraction", "contraction_cifar10", "detection_bccd")]
+    words += [
+        it.which + it.setting()
+        for it in study.settings("contraction", "contraction_cifar10", "detection_bccd")
+    ]
     words += map(str, results.summary(rows)["data"])
     assert not [word for word in words if "folder" in word]
 
@@ -68,18 +80,40 @@ def test_published_sets_have_their_names():
 
 
 def test_other_images_have_another_name_and_the_same_images_one():
-    """Two folders called `birds` are told apart by their fingerprints; a copy under another name is not another set."""
+    """Two folders called `birds` are told apart by their fingerprints; a copy under another name is not
+    another set.
+    """
     rows = [
         {"data": "imagefolder", "identity": {"images": images}, "folder": folder}
-        for images, folder in (("0" * 10, "birds"), ("1" * 10, "birds"), ("2" * 10, "cats"), ("2" * 10, "copy of cats"))
+        for images, folder in (
+            ("0" * 10, "birds"),
+            ("1" * 10, "birds"),
+            ("2" * 10, "cats"),
+            ("2" * 10, "copy of cats"),
+        )
     ]
     assert naming.data_names(rows) == [f"birds ({'0' * 10})", f"birds ({'1' * 10})", "cats", "cats"]
 
 
 @pytest.mark.slow
 def test_a_run_records_what_its_folder_is_called(tmp_path):
-    """In the row, which the last lines and every table read; never in the key, and no more of the path than the name."""
-    flags = ["--data", "imagefolder", "--width", 0.1, "--resolution", 32, "--epochs", 1, "--batch", 4, "--threads", 1]
+    """In the row, which the last lines and every table read; never in the key, and no more of the path than
+    the name.
+    """
+    flags = [
+        "--data",
+        "imagefolder",
+        "--width",
+        0.1,
+        "--resolution",
+        32,
+        "--epochs",
+        1,
+        "--batch",
+        4,
+        "--threads",
+        1,
+    ]
     keys = set()
     for name in ("birds", "cats"):
         folder = make_folder(tmp_path / name / "data", {"a": 4, "b": 4}, {"a": 2, "b": 2})
@@ -93,7 +127,11 @@ def test_a_run_records_what_its_folder_is_called(tmp_path):
         (tmp_path / f"{name}.csv").write_text(results.to_csv(table))
         pd.testing.assert_frame_equal(results.load(tmp_path / f"{name}.csv"), table, check_dtype=False)
         assert str(tmp_path) not in (tmp_path / f"{name}.csv").read_text()
-        assert study.read("default", source=tmp_path / f"runs_{name}").setting().startswith(f"{name} (8 images")
+        assert (
+            study.read("default", source=tmp_path / f"runs_{name}")
+            .setting()
+            .startswith(f"{name} (8 training")
+        )
     assert len(keys) == 1
 
 
@@ -102,7 +140,10 @@ def test_networks_have_the_papers_names():
         naming.with_net_names("hbonet k=1 against torchvision:resnet50, mobilenetv2")
         == "HBONet k=1 against ResNet-50, MobileNetV2"
     )
-    assert naming.with_net_names("net=hbonet timm:hbonet runs/hbonet hbonets") == "net=hbonet timm:hbonet runs/hbonet hbonets"
+    assert (
+        naming.with_net_names("net=hbonet timm:hbonet runs/hbonet hbonets")
+        == "net=hbonet timm:hbonet runs/hbonet hbonets"
+    )
     for number in (2, 8, 9):
         for row in published.table(number).to_dict("records"):
             name = published.name_of(number, row)
@@ -122,7 +163,11 @@ def test_long_names_say_what_an_arm_changes():
     said = dict(word.split("=") for word in base(it.done).removeprefix("base: ").split())
     for arm, whole in full.items():
         changed = dict(word.split("=") for word in arm.split() if "=" in word)
-        assert {name: changed.get(name, value) for name, value in said.items() if name not in ("eval_resize", "crop_area")} == {
+        assert {
+            name: changed.get(name, value)
+            for name, value in said.items()
+            if name not in ("eval_resize", "crop_area")
+        } == {
             name: value
             for name, value in (word.split("=") for word in whole.split())
             if name not in ("eval_resize", "crop_area")
@@ -130,7 +175,9 @@ def test_long_names_say_what_an_arm_changes():
     assert any(base(it.done) in note for note in it.table().notes)
 
 
-@pytest.mark.parametrize("names", [("contraction",), ("contraction", "mobilenetv2"), ("contraction_uniform",)])
+@pytest.mark.parametrize(
+    "names", [("contraction",), ("contraction", "mobilenetv2"), ("contraction_uniform",)]
+)
 def test_short_names_are_whole(names):
     it = study.read(*names)
     assert base(it.done) == ""
@@ -153,7 +200,9 @@ def test_arms_whose_changes_would_look_alike_stay_apart():
     found = labels(rows)
     assert len(set(found)) == 3 * len(parts)
     assert max(map(len, found)) <= LONG
-    assert [set(group) for _, group in rows.assign(arm=found).groupby("arm")["seed"]] == [set(range(6))] * len(set(found))
+    assert [set(group) for _, group in rows.assign(arm=found).groupby("arm")["seed"]] == [
+        set(range(6))
+    ] * len(set(found))
 
 
 # ------------------------------------------------------------ numbers
@@ -178,7 +227,6 @@ def test_numbers_are_printed_in_one_form():
         "—",
     ]
     assert (numbers.interval(nan, nan), numbers.interval(-0.01, 0.02)) == ("—", "-1.0 to +2.0")
-    assert numbers.share(nan, nan, nan) == "—"
     assert numbers.mean(series(0.5, 0.7, nan)) == "60.0 ± 14.1 (n=2)"
     assert (numbers.mean(series(nan, nan)), numbers.mean(series(0.5)), numbers.mean(series(None, 0.5))) == (
         "—",
@@ -216,7 +264,11 @@ def test_a_run_without_a_number_is_left_out_by_name(tmp_path, capsys, value):
     assert sorted(table.frame["n"]) == [5, 6, 6]
     assert sorted(results.summary(results.load(root))["n"]) == [5, 6, 6]
     assert f"contraction, {key}: its top1 is" in capsys.readouterr().err
-    for text in (table.markdown(), it.differences().markdown(), results.markdown(results.summary(results.load(root)))):
+    for text in (
+        table.markdown(),
+        it.differences().markdown(),
+        results.markdown(results.summary(results.load(root))),
+    ):
         assert "nan" not in text
         assert "inf" not in text
 
@@ -239,7 +291,9 @@ def test_whole_numbers_are_whole_beside_a_run_that_failed_early(tmp_path):
 
 
 COLUMNS = sorted(
-    set(ROWS.columns) - {f.name for f in dataclasses.fields(resolve())} - {"study", "key", "state", "top1", "identity"}
+    set(ROWS.columns)
+    - {f.name for f in dataclasses.fields(resolve())}
+    - {"study", "key", "state", "top1", "identity"}
 )
 
 
@@ -269,7 +323,12 @@ def test_a_field_that_no_row_has_is_said():
 
 def test_a_page_of_bare_rows_is_made(tmp_path):
     """Key, state and a metric beside the fields: what any source can give."""
-    keep = [f.name for f in dataclasses.fields(resolve()) if f.name in ROWS] + ["study", "key", "state", "top1"]
+    keep = [f.name for f in dataclasses.fields(resolve()) if f.name in ROWS] + [
+        "study",
+        "key",
+        "state",
+        "top1",
+    ]
     (tmp_path / "contraction.csv").write_text(results.to_csv(ROWS[list(dict.fromkeys(keep))]))
     page = report.page(study.read("contraction", source=tmp_path))
     assert "nan" not in page.split("<script>")[0].replace("data:image", "").lower().replace("finance", "")

@@ -1,4 +1,6 @@
-"""The networks: parity with the release and with torchvision, any input size, the pyramid, what is refused."""
+"""The networks: parity with the release and with torchvision, any input size, the pyramid, what is
+refused.
+"""
 
 import json
 import math
@@ -91,21 +93,35 @@ def test_pyramid_is_the_expansion_layer_and_the_heads_convolution():
 
 
 @pytest.mark.parametrize(
-    "net", ["torchvision:shufflenet_v2_x1_5", "torchvision:googlenet", "timm:mobilenetv3_small_050", "pytorchcv:igcv3_w1"]
+    "net",
+    [
+        "torchvision:shufflenet_v2_x1_5",
+        "torchvision:googlenet",
+        "timm:mobilenetv3_small_050",
+        "pytorchcv:igcv3_w1",
+    ],
 )
 def test_rivals_through_the_adapter(net):
     model = build(net, num_classes=7).eval()
     x = torch.randn(1, 3, 96, 128)
     assert model(x).shape == (1, 7)
     if "googlenet" not in net:  # it rounds its maps down
-        assert {s: tuple(m.shape[2:]) for s, m in model.pyramid(x).items() if s > 8} == {16: (6, 8), 32: (3, 4)}
+        assert {s: tuple(m.shape[2:]) for s, m in model.pyramid(x).items() if s > 8} == {
+            16: (6, 8),
+            32: (3, 4),
+        }
 
 
 def test_pyramid_of_a_net_that_calls_one_module_at_two_strides():
     """ResNet's blocks share a ReLU among their convolutions, the first of them at the stride before."""
     model = build("torchvision:resnet50", num_classes=2).eval()
     maps = model.pyramid(torch.randn(1, 3, 96, 64))
-    assert {s: tuple(m.shape[2:]) for s, m in maps.items() if s > 2} == {4: (24, 16), 8: (12, 8), 16: (6, 4), 32: (3, 2)}
+    assert {s: tuple(m.shape[2:]) for s, m in maps.items() if s > 2} == {
+        4: (24, 16),
+        8: (12, 8),
+        16: (6, 4),
+        32: (3, 2),
+    }
 
 
 def test_a_rivals_pooling_at_224_is_its_own():
@@ -127,7 +143,9 @@ def test_first_stage_as_printed():
 
 def test_variants_part_the_block_from_the_stage_widths():
     plain, inverted = build("hbonet"), build("hbonet_ir")
-    assert [(b.cin, b.cout, b.stride) for b in plain.built] == [(b.cin, b.cout, b.stride) for b in inverted.built]
+    assert [(b.cin, b.cout, b.stride) for b in plain.built] == [
+        (b.cin, b.cout, b.stride) for b in inverted.built
+    ]
     assert {b.block for b in inverted.built} == {"ir"}
     mixed = build("mobilenetv2_hbo", Block(k=3), width=1.0)
     assert {b.stage for b in mixed.built if b.block == "hb"} == {2, 3, 4, 5, 6}
@@ -170,10 +188,10 @@ def test_fresh_weights_are_spread_as_the_release_spreads_them():
         ({"net": "hbonnet"}, "did you mean hbonet"),
         ({"net": "torchvision:resnet19"}, "resnet18"),
         ({"net": "torchvision:fcn_resnet50"}, "no classification network"),
-        ({"block": Block(k=4)}, "k=3 under another name"),
+        ({"block": Block(k=4)}, "would be that of k=3"),
         ({"net": "mobilenetv2", "block": Block(k=2)}, "would change nothing"),
         ({"net": "hbonet_ir", "block": Block(upsample="bilinear")}, "would change nothing"),
-        ({"net": "torchvision:resnet18", "width": 0.5}, "one width"),
+        ({"net": "torchvision:resnet18", "width": 0.5}, "a fixed width"),
         ({"net": "mobilenetv2", "first_stage": "paper"}, "first_stage"),
         ({"width": 0.0}, "positive"),
     ],

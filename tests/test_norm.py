@@ -37,12 +37,17 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
 
 
 def test_its_gradient_is_the_slope():
-    x, weight, bias = _map(2, 3, 4, 5), *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    x, weight, bias = (
+        _map(2, 3, 4, 5),
+        *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2)),
+    )
     assert gradcheck(lambda *args: _Normalise.apply(*args, 1e-5)[0], (x, weight, bias))
 
 
 def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
-    """Its variance is 0 by rounding only; what is left is multiplied by 1 / sqrt(eps), as in PyTorch's own kernel."""
+    """Its variance is 0 by rounding only; what is left is multiplied by 1 / sqrt(eps), as in PyTorch's own
+    kernel.
+    """
     x = torch.full((4, 8, 6, 6), 1000.0).contiguous(memory_format=torch.channels_last)
     assert BatchNorm(8)(x).abs().max() <= max(nn.BatchNorm2d(8)(x).abs().max(), 0.01)
 

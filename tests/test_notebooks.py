@@ -1,4 +1,6 @@
-"""Every notebook runs on the committed rows and says what the committed one says; and on rows from anywhere else."""
+"""Every notebook runs on the committed rows and says what the committed one says; and on rows from anywhere
+else.
+"""
 
 import os
 import subprocess
@@ -19,13 +21,16 @@ SEEDS = [0, 1]
 
 
 def said(path: Path) -> list[str]:
-    """What the cells printed and the tables that they showed; pictures by their kind, as their bytes are a library's."""
+    """What the cells printed and the tables that they showed; pictures by their kind, as their bytes are a
+    library's.
+    """
     found = []
     for cell in nbformat.read(path, as_version=4).cells:
         for out in cell.get("outputs", []):
             data = out.get("data", {})
             found.append(
-                data.get("text/markdown") or ("picture" if "image/png" in data else out.get("text") or data["text/plain"])
+                data.get("text/markdown")
+                or ("picture" if "image/png" in data else out.get("text") or data["text/plain"])
             )
     return found
 
@@ -34,7 +39,10 @@ def said(path: Path) -> list[str]:
 def all_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks")
     done = subprocess.run(
-        [sys.executable, "-m", "hbo.analysis.notebooks", "--to", str(folder)], capture_output=True, text=True, timeout=900
+        [sys.executable, "-m", "hbo.analysis.notebooks", "--to", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -60,7 +68,9 @@ def test_the_committed_notebook_is_its_scripts(all_run, script):
 
 
 def test_runs_and_wandb_show_the_same_tables(tmp_path):
-    """Rows mirrored in W&B's loopback server, read back through its API, and the folder that they came from."""
+    """Rows mirrored in W&B's loopback server, read back through its API, and the folder that they came
+    from.
+    """
     runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
     mirror = f"""
 import json
@@ -76,11 +86,15 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
     script = ROOT / "ablations" / "contraction.py"
     with wandb_server(tmp_path) as env:
         env = env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run([sys.executable, "-c", mirror], env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "-c", mirror], env=env, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         environment = {name: env.get(name) for name in {*env, *os.environ}}
         for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
-            call("hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment)
+            call(
+                "hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment
+            )
         kept = list((tmp_path / "cache" / "hbo").rglob("*.json"))
         assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
         # What is kept is not asked for again: a row changed there is what is shown.
@@ -97,7 +111,7 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
     runs = make_runs(tmp_path / "runs", "mobilenetv2")
     _, err = call("hbo.analysis.notebooks", script, "--source", runs, "--to", tmp_path, expect=2)
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert line.endswith("holds no rows of contraction_uniform")
+    assert line.endswith("contains no rows of contraction_uniform")
     assert not (tmp_path / "contraction_uniform.ipynb").exists()
     _, err = call("hbo.analysis.notebooks", script, "--source", runs, expect=2)
     assert "needs --to" in err
@@ -108,7 +122,11 @@ def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
     script = ROOT / "ablations" / "contraction.py"
     assert notebooks.named("contraction") == (script, None)
     assert notebooks.named(str(script), "x") == (script, "x")
-    assert notebooks.named(str(runs / "contraction")) == (script, str(runs))  # what lies beside it is there to compare
+    # What lies beside it is there to compare.
+    assert notebooks.named(str(runs / "contraction")) == (
+        script,
+        str(runs),
+    )
     for word in ("nothing", "nothing.py"):
         with pytest.raises(UserError, match=word):
             notebooks.named(word)
@@ -130,7 +148,8 @@ def test_a_study_that_fails_costs_no_other(tmp_path):
             path.write_text(json.dumps(row | {"correct": "!"}))
             continue
         shutil.copytree(path.parent, path.parents[1] / "twice")
-        fields = {name: value for name, value in row.items() if name not in ("git", "identity")}  # one that was edited
+        # One that was edited.
+        fields = {name: value for name, value in row.items() if name not in ("git", "identity")}
         (path.parents[1] / "twice" / "row.json").write_text(json.dumps(fields | {"key": "twice"}))
     _, err = call("hbo.analysis.paper", "--source", runs, "--to", tmp_path / "out", expect=1)
     said = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -147,7 +166,12 @@ def test_a_study_that_fails_costs_no_other(tmp_path):
 
 def test_make_paper_builds_every_table_and_figure(tmp_path):
     out, _ = call("hbo.analysis.paper", "--to", tmp_path)
-    tables = [f"table{n}" for n in range(1, 10)] + ["claims", "contraction", "contraction_differences", "contraction_uniform"]
+    tables = [f"table{n}" for n in range(1, 10)] + [
+        "claims",
+        "contraction",
+        "contraction_differences",
+        "contraction_uniform",
+    ]
     figures = [f"figure{n}" for n in range(1, 5)] + [
         "stages",
         "maps",

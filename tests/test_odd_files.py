@@ -1,4 +1,6 @@
-"""Rows, locks, tables and curves that are damaged, edited or of another program: named, passed over, and nothing else stops."""
+"""Rows, locks, tables and curves that are damaged, edited or of another program: named, passed over, and
+nothing else stops.
+"""
 
 import csv
 import json
@@ -12,16 +14,19 @@ from hbo.analysis.report import page
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.runs import lock, rows
-from hbo.sweep import plan, slurm, timing
+from hbo.sweep import plan, queued, timing
 from hbo.sweep.__main__ import main as sweep
 from hbo.sweep.study import read
 from hbo.tasks.detect import layout
 
 GOOD = {"state": "done", "seconds": 7.0, "top1": 0.5}
 FOREIGN = [
-    b"", b'{"state": "do', b"\0\xff\xfe", b"[]", b"null", b"7", b'{"state": "done"}', b"{}", b'{"name": "package"}', b"[" * 100_000,
-    json.dumps({**GOOD, "top1": None}).encode(), json.dumps({**GOOD, "seconds": "7 s"}).encode(), json.dumps({**GOOD, "state": "finished"}).encode(),
-    json.dumps({**GOOD, "state": ["done"]}).encode(), json.dumps({**GOOD, "task": ["a"]}).encode(), json.dumps({**GOOD, "top1": "50 %"}).encode(),
+    b"",
+    b'{"state": "do', b"\0\xff\xfe", b"[]", b"null", b"7", b'{"state": "done"}', b"{}", b'{"name": "package"}', b"[" * 100_000,
+    json.dumps({**GOOD, "top1": None}).encode(), json.dumps({**GOOD, "seconds": "7 s"}).encode(),
+    json.dumps({**GOOD, "state": "finished"}).encode(),
+    json.dumps({**GOOD, "state": ["done"]}).encode(), json.dumps({**GOOD, "task": ["a"]}).encode(),
+    json.dumps({**GOOD, "top1": "50 %"}).encode(),
     json.dumps({**GOOD, "k": "two"}).encode(), json.dumps({**GOOD, "macs": "many"}).encode(),
 ]  # fmt: skip
 
@@ -31,7 +36,8 @@ def folder(tmp_path) -> tuple[Path, list[Path]]:
     """A study of three runs: the first is finished, of the second there is a file to be spoilt."""
     file = tmp_path / "s.yaml"
     file.write_text(
-        f"method: grid\nparameters: {{data: {{value: digits}}, seed: {{values: [0, 1, 2]}}, out: {{value: {tmp_path}/runs}}}}\n"
+        "method: grid\nparameters:"
+        f" {{data: {{value: digits}}, seed: {{values: [0, 1, 2]}}, out: {{value: {tmp_path}/runs}}}}\n"
     )
     places = [rows.folder(resolve(**row)) for row in read(file).rows]
     for place in places[:2]:
@@ -88,7 +94,13 @@ def test_a_folder_named_replaced_hides_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"[1, 2]", b"\0\xff", b"7", b'{"pid": "me", "host": ["a"], "step": "3", "of": {}}', b'{"pid": -1, "step": true}'],
+    [
+        b"[1, 2]",
+        b"\0\xff",
+        b"7",
+        b'{"pid": "me", "host": ["a"], "step": "3", "of": {}}',
+        b'{"pid": -1, "step": true}',
+    ],
 )
 def test_a_lock_that_is_none_is_a_lock_of_nobody_known(folder, content):
     file, (_, second, _) = folder
@@ -106,7 +118,7 @@ def test_a_job_s_file_that_is_none_stops_no_study(folder, content):
     file, (_, second, _) = folder
     (second / "slurm.json").write_bytes(content)
     found = plan.entries(read(file))
-    slurm.mark_queued(found)
+    queued.mark(found)
     assert [entry.state for entry in found] == ["done", "missing", "missing"]
 
 
@@ -145,11 +157,11 @@ def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
     with pytest.raises(UserError, match=r"separated by ';'.*save it with commas"):
         results.load(save(tmp_path / "semicolons.csv", lines, delimiter=";"))
     strange = [{**line, "git": "é"} for line in lines]
-    with pytest.raises(UserError, match="not text in UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8 text"):
         results.load(save(tmp_path / "latin.csv", strange, encoding="latin-1"))
     assert len(results.load(save(tmp_path / "bom.csv", lines, encoding="utf-8-sig"))) == len(lines)
     commas = [{**line, "top1": line["top1"].replace(".", ",")} for line in lines]
-    with pytest.raises(UserError, match="holds no rows"):
+    with pytest.raises(UserError, match="contains no rows"):
         results.load(save(tmp_path / "commas.csv", commas))
     assert "top1='0," in capsys.readouterr().err
     (tmp_path / "short.csv").write_text("key,state\nabc,done,7,8\n")
@@ -158,7 +170,9 @@ def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
     assert len(results.load(tmp_path)) == len(lines)  # the others are named and passed over
 
 
-@pytest.mark.parametrize("left_out", [["macs"], ["seconds", "f1", "depths"], [*study.READ, "balanced_accuracy"]])
+@pytest.mark.parametrize(
+    "left_out", [["macs"], ["seconds", "f1", "depths"], [*study.READ, "balanced_accuracy"]]
+)
 def test_a_table_without_a_column_is_read_without_it(tmp_path, lines, left_out, capsys):
     for line in lines:
         for name in left_out:
@@ -195,8 +209,18 @@ def test_shadows_of_a_desktop_are_no_images_to_plan_by(tmp_path, capsys, monkeyp
     for name in ("train/a/._0.png", "val/b/._1.png", "._train", "train/._a/0.png"):
         (root / name).write_bytes(b"\0\5\x16\7")
     file = tmp_path / "s.yaml"
-    fields = {"data": "imagefolder", "data_dir": str(root), "batch": 4, "out": str(tmp_path / "runs"), "workers": 0}
-    file.write_text(json.dumps({"method": "grid", "parameters": {name: {"value": value} for name, value in fields.items()}}))
+    fields = {
+        "data": "imagefolder",
+        "data_dir": str(root),
+        "batch": 4,
+        "out": str(tmp_path / "runs"),
+        "workers": 0,
+    }
+    file.write_text(
+        json.dumps(
+            {"method": "grid", "parameters": {name: {"value": value} for name, value in fields.items()}}
+        )
+    )
     with pytest.raises(SystemExit) as stop:
         sweep(["plan", str(file)])
     assert stop.value.code == 0

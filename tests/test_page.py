@@ -1,4 +1,6 @@
-"""A study's page: it stands alone, says what the study says, and works in a browser, in any light and at any width."""
+"""A study's page: it stands alone, says what the study says, and works in a browser, in any light and at any
+width.
+"""
 
 import base64
 import html
@@ -58,7 +60,9 @@ def seen(page: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
-    """No address, no file but itself; the question, the conclusion, every cell of the tables, how it was run."""
+    """No address, no file but itself; the question, the conclusion, every cell of the tables, how it was
+    run.
+    """
     out, _ = call("hbo.analysis.report", *NAMES, "--to", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert out.strip() == f"{tmp_path / 'page.html'}: {IT.conclusion()}"
@@ -94,7 +98,9 @@ def test_a_dot_is_a_run_at_its_place():
     assert len(placed) == len(rows)
     for told, dot, arm in placed:
         row = rows[told["key"]]
-        assert told["said"].startswith(f"{row['arm']}, seed {row['seed']}: top-1 {100 * row['top1']:.2f} %, key {row['key']}")
+        assert told["said"].startswith(
+            f"{row['arm']}, seed {row['seed']}: top-1 {100 * row['top1']:.2f} %, key {row['key']}"
+        )
         assert arm == row["arm"]
         at = left + (100 * row["top1"] - low) / (high - low) * (right - left)
         assert dot["at"] == pytest.approx(at, abs=0.02)
@@ -149,7 +155,9 @@ def test_cells_of_numbers_are_known_as_such():
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["contraction", "detection_bccd", "reid_coil20", "elpv_tuning"])
 def test_it_can_be_read(chromium: Page, pages, name, width, dark):
-    """Nothing reaches past the window, no number breaks, all words stand out from what is behind them, pictures are on white."""
+    """Nothing reaches past the window, no number breaks, all words stand out from what is behind them,
+    pictures are on white.
+    """
     chromium.open(pages[name], width, dark)
     assert chromium.run("innerWidth") == width
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -157,8 +165,12 @@ def test_it_can_be_read(chromium: Page, pages, name, width, dark):
     assert chromium.run(FAINT) == []
     background = chromium.run("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 3 * 60) == dark
-    assert set(chromium.run("[...document.images].map(i => getComputedStyle(i).backgroundColor)")) == {"rgb(255, 255, 255)"}
-    assert chromium.run("[...document.images].every(i => i.complete && i.naturalWidth > 100 && i.clientWidth > 500)")
+    assert set(chromium.run("[...document.images].map(i => getComputedStyle(i).backgroundColor)")) == {
+        "rgb(255, 255, 255)"
+    }
+    assert chromium.run(
+        "[...document.images].every(i => i.complete && i.naturalWidth > 100 && i.clientWidth > 500)"
+    )
 
 
 BROKEN = """[...document.querySelectorAll("td.number")].filter(cell => {
@@ -189,7 +201,9 @@ FAINT = """(() => {
 
 
 def column(chromium: Page, i: int) -> list[str]:
-    return chromium.run(f"[...document.querySelector('table').tBodies[0].rows].map(row => row.cells[{i}].textContent)")
+    return chromium.run(
+        f"[...document.querySelector('table').tBodies[0].rows].map(row => row.cells[{i}].textContent)"
+    )
 
 
 def at(chromium: Page, script: str) -> tuple[float, float]:
@@ -204,12 +218,19 @@ def at(chromium: Page, script: str) -> tuple[float, float]:
 def test_a_click_on_a_head_sorts(chromium: Page, pages, name):
     """Up, down, and as it was; by mean, least p first, dashes last."""
     chromium.open(pages["made"], 1280)
-    i, head = list(MADE).index(name), f"document.querySelectorAll('table')[0].tHead.rows[0].cells[{list(MADE).index(name)}]"
+    i, head = (
+        list(MADE).index(name),
+        f"document.querySelectorAll('table')[0].tHead.rows[0].cells[{list(MADE).index(name)}]",
+    )
     before = column(chromium, i)
     up = [cell for cell in MADE[name] if cell != "—"]
     dashes = ["—"] * (len(before) - len(up))
     assert before == [MADE[name][j] for j in SHUFFLED]
-    for order, said in (([*up, *dashes], "ascending"), ([*up[::-1], *dashes], "descending"), (before, "none")):
+    for order, said in (
+        ([*up, *dashes], "ascending"),
+        ([*up[::-1], *dashes], "descending"),
+        (before, "none"),
+    ):
         chromium.point(*at(chromium, f"{head}.querySelector('button')"), click=True)
         assert column(chromium, i) == order
         assert chromium.run(f"{head}.ariaSort") == said
@@ -242,5 +263,6 @@ def test_a_dot_tells_its_run(chromium: Page, pages, width):
         chromium.press("ArrowRight")
         assert chromium.run("Number(document.activeElement.dataset.run)") == i
         assert chromium.run(told) == runs[i]["said"] + runs[i]["command"]
-    assert chromium.run("document.querySelectorAll('.dot[tabindex=\"0\"]').length") == 1  # one stop of Tab, not one a run
+    # One stop of Tab, not one a run.
+    assert chromium.run("document.querySelectorAll('.dot[tabindex=\"0\"]').length") == 1
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

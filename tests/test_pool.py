@@ -1,4 +1,6 @@
-"""`hbo.sweep run` on this machine: processes killed at random moments, two runners at once, Ctrl-C, rows of other studies."""
+"""`hbo.sweep run` on this machine: processes killed at random moments, two runners at once, Ctrl-C, rows of
+other studies.
+"""
 
 import json
 import os
@@ -17,8 +19,8 @@ from conftest import call, start
 from services import wait_for
 
 pytestmark = pytest.mark.slow
-# At the recipe's 0.05 so narrow a network may lose all its features within an epoch or two; its gradient then overflows, or
-# not, by the last bit of the processor's arithmetic.
+# At the recipe's 0.05 so narrow a network may lose all its features within an epoch or two; its gradient then
+# overflows, or not, by the last bit of the processor's arithmetic.
 LR = 0.01
 BASE = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "epochs": 2, "checkpoint_every": 0.3}
 
@@ -59,7 +61,9 @@ def same(a: Path, b: Path) -> None:
     varies = {"seconds", "started", "git", "resumed_at", "images_per_second", "out", "study", "wandb_mode"}
     for key, row in rows_a.items():
         assert row["state"] == "done"
-        assert {n: v for n, v in row.items() if n not in varies} == {n: v for n, v in rows_b[key].items() if n not in varies}
+        assert {n: v for n, v in row.items() if n not in varies} == {
+            n: v for n, v in rows_b[key].items() if n not in varies
+        }
         (one,), (two,) = a.glob(f"*/{key}"), b.glob(f"*/{key}")
         weights = [torch.load(folder / "last.ckpt", weights_only=True)["state_dict"] for folder in (one, two)]
         assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
@@ -90,7 +94,11 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
     def under_way() -> bool:
         """Whether a run that trains has a checkpoint to be taken up from."""
         rows = study(tmp_path / "runs").items()
-        kept = [tmp_path / "runs" / "eight" / key / "last.ckpt" for key, row in rows if row["state"] == "unfinished"]
+        kept = [
+            tmp_path / "runs" / "eight" / key / "last.ckpt"
+            for key, row in rows
+            if row["state"] == "unfinished"
+        ]
         return bool(fits(tmp_path)) and any(path.exists() for path in kept)
 
     for moment in range(4):  # some while they start, some while they train, on a machine of any speed
@@ -110,7 +118,9 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
     before = {key: (tmp_path / "runs" / "eight" / key / "row.json").stat().st_mtime_ns for key in done}
     call("hbo.sweep", *args)
     same(undisturbed, tmp_path / "runs")
-    assert any(row["resumed_at"] for row in study(tmp_path / "runs").values()), "no kill met a run that had a checkpoint"
+    assert any(row["resumed_at"] for row in study(tmp_path / "runs").values()), (
+        "no kill met a run that had a checkpoint"
+    )
     for key, stamp in before.items():
         assert (tmp_path / "runs" / "eight" / key / "row.json").stat().st_mtime_ns == stamp, "run again"
 
@@ -131,7 +141,11 @@ def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
     assert len(found) == 4
     reference = study(undisturbed)
     for key, row in found.items():
-        assert (row["state"], row["top1"], row["loss"]) == ("done", reference[key]["top1"], reference[key]["loss"])
+        assert (row["state"], row["top1"], row["loss"]) == (
+            "done",
+            reference[key]["top1"],
+            reference[key]["loss"],
+        )
     # Each run was begun once: a second process would have left its words in the log.
     logs = [path.read_text() for path in (tmp_path / "runs").glob("*/*/log.txt")]
     assert sum(log.count("row.json") for log in logs) == 4
@@ -149,7 +163,9 @@ def test_another_studys_rows_are_taken_over_not_run_again(whole, tmp_path):
             original = json.loads((runs / "eight" / row["key"] / "row.json").read_text())
             assert row == original | {"study": "other", "reused_from": "eight"}
             assert (runs / "other" / row["key"] / "outcomes.npz").exists()
-        text, _ = call("hbo.fit", "--config", json.dumps({**BASE, "k": 2, "seed": 3}), "--study", "third", "--out", runs)
+        text, _ = call(
+            "hbo.fit", "--config", json.dumps({**BASE, "k": 2, "seed": 3}), "--study", "third", "--out", runs
+        )
         assert "third" in text
         (third,) = (runs / "third").glob("*/row.json")
         assert json.loads(third.read_text())["reused_from"] == "eight"
@@ -166,13 +182,25 @@ def test_what_fails_is_said_and_the_others_are_done(tmp_path):
     assert "Traceback" not in out + err
     states = [row["state"] for row in study(tmp_path / "runs").values()]
     assert sorted(states) == ["done"] * 3 + ["failed"] * 3
-    assert "take a smaller --lr" in out
+    assert "use an --lr below" in out
     said = call("hbo.sweep", "status", *args[1:4])[0]
     assert said.count("invalid: k=2: mobilenetv2 has no harmonious bottleneck") == 2
     assert said.strip().splitlines()[-1] == "8 runs: 3 done, 3 failed, 2 invalid"
-    _, err = call("hbo.sweep", *args, "--set", "lr=[1e13,1e14,1e15]", "--set", "net=hbonet", "--max_failures", 1, expect=1)
+    _, err = call(
+        "hbo.sweep",
+        *args,
+        "--set",
+        "lr=[1e13,1e14,1e15]",
+        "--set",
+        "net=hbonet",
+        "--max_failures",
+        1,
+        expect=1,
+    )
     assert "stopped after" in err
-    assert len(study(tmp_path / "runs")) <= 8, "more were started than could be under way when the first failed"
+    assert len(study(tmp_path / "runs")) <= 8, (
+        "more were started than could be under way when the first failed"
+    )
 
 
 def test_a_missing_folder_is_the_rows_last_line(tmp_path):

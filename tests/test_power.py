@@ -35,7 +35,8 @@ def test_equivalence_by_simulation(n, sds):
     half = stats.t.isf(0.05, df) * np.sqrt(va + vb)
     d = a.mean(1) - b.mean(1)
     found = power.find_within(difference, [(1, sds[0]), (-1, sds[1])], n, 0.05, margin)
-    tolerance = 0.005 if sds[0] == sds[1] else 0.02  # Satterthwaite's degrees of freedom are estimates in the test
+    # Satterthwaite's degrees of freedom are estimates in the test.
+    tolerance = 0.005 if sds[0] == sds[1] else 0.02
     assert np.mean((d - half > -margin) & (d + half < margin)) == pytest.approx(found, abs=tolerance)
 
 

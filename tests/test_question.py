@@ -14,13 +14,19 @@ def arm(label: str, macs: float, **fields) -> Arm:
 
 NETS = [
     arm("h1", 300e6, net="hbonet"), arm("m1", 305e6, net="mobilenetv2"), arm("h.5", 98e6, width=0.5),
-    arm("m.5", 97e6, net="mobilenetv2", width=0.5), arm("h.25", 37e6, width=0.25), arm("m.25", 37e6, net="mobilenetv2", width=0.2),
+    arm("m.5", 97e6, net="mobilenetv2", width=0.5), arm("h.25", 37e6, width=0.25),
+    arm("m.25", 37e6, net="mobilenetv2", width=0.2),
 ]  # fmt: skip
 KS = [arm(f"k={k}", 44e6 + k, k=k) for k in (1, 2, 3)]
 
 
 def labels(question: Question, arms, baseline=None, kind: str = "each") -> list[str]:
-    return [line.label for family in families(question, arms, baseline) if family.kind == kind for line in family.contrasts]
+    return [
+        line.label
+        for family in families(question, arms, baseline)
+        if family.kind == kind
+        for line in family.contrasts
+    ]
 
 
 def test_without_a_question_every_arm_against_the_baseline():
@@ -32,19 +38,28 @@ def test_without_a_question_every_arm_against_the_baseline():
 
 @pytest.mark.parametrize("versus", ["net", "net=hbonet against net=mobilenetv2", "net=mobilenetv2"])
 def test_arms_are_paired_by_what_they_share_else_by_multiply_adds(versus):
-    """h.5 and m.5 differ in the net alone; h1 and m1 too; h.25 and m.25 in the width as well, and have equal multiply-adds."""
-    assert labels(Question(versus=(versus,)), NETS) == ["h1 against m1", "h.5 against m.5", "h.25 against m.25"]
+    """h.5 and m.5 differ in the net alone; h1 and m1 too; h.25 and m.25 in the width as well, and have equal
+    multiply-adds.
+    """
+    assert labels(Question(versus=(versus,)), NETS) == [
+        "h1 against m1",
+        "h.5 against m.5",
+        "h.25 against m.25",
+    ]
 
 
 def test_an_arm_and_two_arms():
     assert labels(Question(versus=("k=1",)), KS) == ["k=2 against k=1", "k=3 against k=1"]
-    assert labels(Question(versus=("k=2 against k=1", "k=2 against k=3")), KS) == ["k=2 against k=1", "k=2 against k=3"]
+    assert labels(Question(versus=("k=2 against k=1", "k=2 against k=3")), KS) == [
+        "k=2 against k=1",
+        "k=2 against k=3",
+    ]
     assert labels(Question(versus=("k=2 against k=0",)), KS) == []  # it has no runs yet
 
 
 def test_an_arm_without_a_partner_is_refused():
     lone = [*NETS, arm("h.1", 12e6, width=0.1)]
-    with pytest.raises(UserError, match=r"h.1 has no partner of the same multiply-adds; name the pairs"):
+    with pytest.raises(UserError, match=r"h.1 has no partner with the same multiply-adds; name each pair"):
         families(Question(versus=("net",)), lone)
 
 
@@ -53,15 +68,21 @@ def test_means_and_trends_are_contrasts():
     mean, each, trend = families(asked, NETS)
     assert [family.kind for family in (mean, each, trend)] == ["mean", "each", "trend"]
     assert [family.primary for family in (mean, each, trend)] == [True, False, False]
-    assert mean.contrasts[0].weights == pytest.approx({a.label: (1 if a.label[0] == "h" else -1) / 3 for a in NETS})
+    assert mean.contrasts[0].weights == pytest.approx(
+        {a.label: (1 if a.label[0] == "h" else -1) / 3 for a in NETS}
+    )
     # Gains that grow by 2 points with every halving of the multiply-adds have the slope 2.
     gains = {a.label: -2 * math.log2(a.macs) if a.label[0] == "h" else 0.0 for a in NETS}
     same = [arm(a.label, NETS[i - i % 2].macs, **a.identity) for i, a in enumerate(NETS)]
     gains = {a.label: -2 * math.log2(a.macs) if a.label[0] == "h" else 0.0 for a in same}
-    (slope,) = (line for family in families(asked, same) if family.kind == "trend" for line in family.contrasts)
+    (slope,) = (
+        line for family in families(asked, same) if family.kind == "trend" for line in family.contrasts
+    )
     assert math.fsum(w * gains[label] for label, w in slope.weights.items()) == pytest.approx(2)
     assert math.fsum(slope.weights.values()) == pytest.approx(0, abs=1e-12)
-    (over_k,) = (f for f in families(Question(versus=("k=1",), trend="k", judge="trend"), KS) if f.kind == "trend")
+    (over_k,) = (
+        f for f in families(Question(versus=("k=1",), trend="k", judge="trend"), KS) if f.kind == "trend"
+    )
     assert over_k.primary
     assert over_k.contrasts[0].weights == pytest.approx({"k=1": -0.5, "k=3": 0.5})
 
@@ -72,16 +93,16 @@ def test_means_and_trends_are_contrasts():
         ({"versus": "k=2 agains k=1"}, "'agains' must be FIELD=VALUE"),
         ({"versus": "kk=1"}, "no field kk; did you mean k"),
         ({"versus": "k=two"}, "k='two': must be a whole number"),
-        ({"versus": "k=1 against k=2 against k=3"}, "'against' stands twice"),
+        ({"versus": "k=1 against k=2 against k=3"}, "'against' is repeated"),
         ({"versus": []}, "must be text or a list of text"),
         ({"versus": 3}, "must be text or a list of text"),
-        ({"margin": "x"}, "margin='x': must be points of percent"),
-        ({"margin": 0}, "margin=0: must be points of percent"),
-        ({"margin": float("nan")}, "margin=nan: must be points of percent"),
+        ({"margin": "x"}, "margin='x': must be percentage points"),
+        ({"margin": 0}, "margin=0: must be percentage points"),
+        ({"margin": float("nan")}, "margin=nan: must be percentage points"),
         ({"metrik": "top1"}, "metrik: no such key; did you mean metric"),
         ({"metric": "loss"}, "metric='loss': choose from top1"),
         ({"judge": "all"}, "judge='all': choose from each, mean, trend"),
-        ({"judge": "trend"}, "judge=trend: primary.trend has to say of what"),
+        ({"judge": "trend"}, "judge=trend: needs primary.trend"),
         ({"trend": "net"}, "trend='net': choose from"),
         (["k=1"], "must be a mapping of metric, versus"),
         (None, "must be a mapping of metric, versus"),
@@ -93,5 +114,5 @@ def test_what_is_no_question_is_refused(content, said):
 
 
 def test_a_trend_needs_something_to_go_by():
-    with pytest.raises(UserError, match="trend=epochs: it is not a different number"):
+    with pytest.raises(UserError, match="trend=epochs: must be a different number"):
         families(Question(versus=("k=1",), trend="epochs"), KS)

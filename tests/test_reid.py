@@ -28,7 +28,13 @@ def reid(**given):
 def test_market_s_recipe_is_the_papers():
     run = resolve(data="market1501", width=0.5)
     assert (run.task, run.size, run.flip) == ("reid", (256, 128), "horizontal")
-    assert (run.optimizer, run.lr, run.momentum, run.weight_decay, run.batch) == ("amsgrad", 1e-3, 0.9, 5e-4, 32)
+    assert (run.optimizer, run.lr, run.momentum, run.weight_decay, run.batch) == (
+        "amsgrad",
+        1e-3,
+        0.9,
+        5e-4,
+        32,
+    )
     assert (run.epochs, run.schedule, run.drops, run.label_smoothing) == (90, "step", [60], 0.1)
     assert (run.classifier_epochs, run.instances, run.triplet, run.bn_neck) == (0, None, False, False)
     assert resolve(task="reid").data == "market1501"
@@ -54,22 +60,22 @@ def test_the_classifier_is_trained_alone_where_there_is_a_checkpoint():
 
 
 @pytest.mark.parametrize(("given", "word"), [
-    ({"classifier_epochs": 5}, "needs a --backbone_checkpoint"),
-    ({"triplet": True}, "needs --instances 2"),
+    ({"classifier_epochs": 5}, "needs --backbone_checkpoint"),
+    ({"triplet": True}, "needs --instances of at least 2"),
     ({"instances": 1}, "at least 2"),
     ({"instances": 5}, "the 32 images of a batch"),
-    ({"instances": 32}, "of 2 identities or more"),
+    ({"instances": 32}, "of at least 2 identities"),
     ({"instances": 16, "devices": 2}, "the 16 images"),
     ({"aspect": 8.0}, "the width, resolution=64 over it, must be at least 16"),
     ({"aspect": -1.0}, "aspect=-1.0"),
-    ({"nesterov": True}, "is of SGD"),
-    ({"eval_resize": 80}, "takes the whole image"),
-    ({"crop": "pad"}, "crop=pad: task=reid has no use for it"),
-    ({"limit_batches": 2}, "limit_batches=2: task=reid has no use for it"),
-    ({"holdout": 0.2}, "holdout=0.2: task=reid"),
-    ({"data": "digits", "bn_neck": True}, "bn_neck=True: task=classify has no use"),
-    ({"data": "voc", "aspect": 2.0}, "aspect=2.0: task=detect has no use"),
-    ({"data": "digits", "task": "reid"}, "data=digits is for classify; take --data market1501, marketfolder"),
+    ({"nesterov": True}, "is an option of SGD"),
+    ({"eval_resize": 80}, "uses the whole image"),
+    ({"crop": "pad"}, "crop=pad: is not used by task=reid"),
+    ({"limit_batches": 2}, "limit_batches=2: is not used by task=reid"),
+    ({"holdout": 0.2}, "holdout=0.2: is not used by task=reid"),
+    ({"data": "digits", "bn_neck": True}, "bn_neck=True: is not used by task=classify"),
+    ({"data": "voc", "aspect": 2.0}, "aspect=2.0: is not used by task=detect"),
+    ({"data": "digits", "task": "reid"}, "data=digits is for task=classify; use --data market1501, marketfolder"),
 ])  # fmt: skip
 def test_what_re_identification_cannot_obey_is_refused(given, word):
     with pytest.raises(UserError, match=word):
@@ -83,14 +89,19 @@ def test_the_feature_is_what_the_networks_own_classifier_is_given():
     """For each kind of network: its last layer's input, seen in a pass of the whole network."""
     images = torch.randn(2, 3, 64, 64)
     for name, last, channels in (
-        ("hbonet", "classifier", 1600), ("mobilenetv2", "classifier.1", 1280), ("torchvision:resnet50", "net.fc", 2048),
+        ("hbonet", "classifier", 1600), ("mobilenetv2", "classifier.1", 1280),
+        ("torchvision:resnet50", "net.fc", 2048),
         ("timm:convnext_atto", "net.head.fc", 320), ("pytorchcv:mobilenet_w1", "net.output", 1024),
     ):  # fmt: skip
         whole = nets.build(name, num_classes=7).eval()
         given = []
-        whole.get_submodule(last).register_forward_pre_hook(lambda _m, args, given=given: given.append(args[0]))
+        whole.get_submodule(last).register_forward_pre_hook(
+            lambda _m, args, given=given: given.append(args[0])
+        )
         whole(images)
-        parameters = sum(p.numel() for p in whole.parameters()) - sum(p.numel() for p in whole.get_submodule(last).parameters())
+        parameters = sum(p.numel() for p in whole.parameters()) - sum(
+            p.numel() for p in whole.get_submodule(last).parameters()
+        )
         embedding = Embedding(whole).eval()
         assert embedding.channels == channels
         assert torch.equal(embedding(images), given[0])
@@ -107,7 +118,10 @@ def test_costs_are_those_of_the_feature():
     whole = cost.count(nets.build("hbonet", Block(), 0.5), (256, 128))
     assert build.cost(run, 751).macs == whole["total"].macs - whole["classifier"].macs
     assert build.cost(run, 751).params == whole["total"].params - whole["classifier"].params
-    assert build.cost(resolve(data="market1501", width=0.5, aspect=1.0), 751).macs > 1.9 * build.cost(run, 751).macs
+    assert (
+        build.cost(resolve(data="market1501", width=0.5, aspect=1.0), 751).macs
+        > 1.9 * build.cost(run, 751).macs
+    )
     assert "256 x 128, without its classifier" in call("hbo.cost", "--task", "reid", "--width", 0.5)[0]
 
 
@@ -162,7 +176,8 @@ def test_triplets_against_loops():
             losses.append(max(0.0, max(positives) - min(negatives) + 0.3))
         assert triplet(feature, labels).item() == pytest.approx(np.mean(losses), rel=1e-4)
         assert np.mean(losses) > 0
-    twins = torch.zeros(4, 3, requires_grad=True)  # an image beside itself: a distance of 0 has a gradient all the same
+    # An image beside itself: a distance of 0 has a gradient all the same.
+    twins = torch.zeros(4, 3, requires_grad=True)
     triplet(twins, torch.tensor([0, 0, 1, 1])).backward()
     assert twins.grad is not None
     assert twins.grad.isfinite().all()
@@ -198,8 +213,33 @@ def test_the_neck_normalises_what_is_classified_and_retrieved():
     torch.testing.assert_close(neck.retrieved_by(images), expected)
 
 
+@pytest.mark.parametrize("neck", [False, True])
+def test_features_are_averaged_with_the_mirrored_images(neck):
+    plain, both = made(bn_neck=neck).eval(), made(bn_neck=neck, flip_features=True).eval()
+    both.load_state_dict(plain.state_dict())
+    images, *_ = batch_of()
+    images[0] = images[0].flip(-1).maximum(images[0])  # its own mirror image
+    # Untrained features are of some 1e-6.
+    close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-9)
+    mean = (plain.retrieved_by(images) + plain.retrieved_by(images.flip(-1))) / 2
+    close(both.retrieved_by(images), mean)
+    close(both.retrieved_by(images.flip(-1)), mean)  # whichever way it is turned
+    close(mean[0], plain.retrieved_by(images)[0])
+    assert (mean[1:] - plain.retrieved_by(images)[1:]).abs().amax(1).min() > 1e-7
+
+
+def test_switches_of_evaluation_are_no_part_of_the_network():
+    """They can change a result, so that they are in the key; with their defaults the key is what it was."""
+    run = resolve(data="market1501")
+    assert not {"rerank", "flip_features"} & {*run.NETWORK, *run.identity()}
+    assert made(rerank=True).outcomes.rerank
+    assert not made().outcomes.rerank
+
+
 def test_amsgrad_is_the_formula():
-    """Three updates of one weight in plain Python: Reddi et al. 2018 with Adam's bias corrections, weight decay in the gradient."""
+    """Three updates of one weight in plain Python: Reddi et al. 2018 with Adam's bias corrections, weight
+    decay in the gradient.
+    """
     task = made()
     optimizer = task.configure_optimizers()["optimizer"]
     group = optimizer.param_groups[0]

@@ -1,4 +1,6 @@
-"""Re-identification in processes of their own: rows, resuming to the bit, two processes, every switch, ranked lists."""
+"""Re-identification in processes of their own: rows, resuming to the bit, two processes, every switch, ranked
+lists.
+"""
 
 import json
 import time
@@ -17,7 +19,20 @@ from hbo.tasks import build
 from hbo.tasks.build import open_data
 from hbo.tasks.reid.embedding import Embedding
 
-SMALL = ["--data", "marketfolder", "--resolution", 64, "--width", 0.1, "--threads", 1, "--workers", 0, "--accelerator", "cpu"]
+SMALL = [
+    "--data",
+    "marketfolder",
+    "--resolution",
+    64,
+    "--width",
+    0.1,
+    "--threads",
+    1,
+    "--workers",
+    0,
+    "--accelerator",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +44,21 @@ def market(tmp_path_factory):
 def classifier(tmp_path_factory):
     """A classifier's run: the backbone of others."""
     out = tmp_path_factory.mktemp("classifier")
-    call("hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 6, "--width", 0.1, "--threads", 1, "--out", out)
+    call(
+        "hbo.fit",
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--limit_batches",
+        6,
+        "--width",
+        0.1,
+        "--threads",
+        1,
+        "--out",
+        out,
+    )
     return only_row(out)[1]
 
 
@@ -54,6 +83,7 @@ def test_a_run_leaves_its_row_and_files(unbroken, market):
     assert outcomes["query"].tolist() == list(range(10))
     assert outcomes["identity"].tolist() == [who for who in range(7, 12) for _ in range(2)]
     assert outcomes["average_precision"].mean() == pytest.approx(row["map"])
+    assert outcomes["inverse_negative_penalty"].mean() == pytest.approx(row["minp"])
     assert (outcomes["first"] <= 5).mean() == pytest.approx(row["rank5"])
     assert outcomes["top"].shape == (10, 10)
     assert outcomes["top"].min() >= 10  # of the gallery
@@ -69,11 +99,14 @@ def test_a_run_leaves_its_row_and_files(unbroken, market):
 def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path):
     row, folder = only_row(unbroken[0])
     ask = lambda *more: json.loads(call("hbo.evaluate", folder, *more, "--json")[0])
-    metrics = ("map", "rank1", "rank5", "rank10", "rank20")
+    metrics = ("map", "minp", "rank1", "rank5", "rank10", "rank20")
     found = ask()
     assert found["images"] == row["val_images"] == 84
-    assert {name: found[name] for name in metrics} == pytest.approx({name: row[name] for name in metrics}, rel=1e-9)
-    # Half of the images each, 14 at a time: in batches of other sizes a feature's last digit may differ, and who of two is nearer.
+    assert {name: found[name] for name in metrics} == pytest.approx(
+        {name: row[name] for name in metrics}, rel=1e-9
+    )
+    # Half of the images each, 14 at a time: in batches of other sizes a feature's last digit may differ, and
+    # who of two is nearer.
     assert ask("--devices", 2, "--batch", 28) == pytest.approx(ask("--batch", 14), rel=1e-9)
     other = make_market(tmp_path / "other", train=3, test=3)
     text, _ = call("hbo.evaluate", folder, "--data_dir", other)
@@ -81,6 +114,55 @@ def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path)
     assert [line.split() for line in text.splitlines() if "queries" in line] == [["queries", "6"]]
     _, err = call("hbo.evaluate", folder, "--bn_neck", "true", expect=2)
     assert "bn_neck (False saved, True asked)" in err
+
+
+@pytest.mark.slow
+def test_switches_of_evaluation_are_taken_by_evaluate(unbroken, market, tmp_path):
+    """What evaluate says of a network trained without them is the row of the same network trained with
+    them.
+    """
+    row, folder = only_row(unbroken[0])
+    ask = lambda *more, of=folder: json.loads(call("hbo.evaluate", of, *more, "--json")[0])
+    metrics = ("map", "minp", "rank1", "rank5", "rank10", "rank20")
+    switches = ["--rerank", "--flip_features"]
+    for flags in ([], switches[:1], switches[1:]):
+        found = {name: ask(*flags)[name] for name in metrics}
+        assert (found == pytest.approx({name: row[name] for name in metrics}, rel=1e-9)) == (not flags)
+    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", tmp_path, *switches]
+    call("hbo.fit", *args)
+    other, theirs = only_row(tmp_path)
+    assert other["key"] != row["key"]
+    for key, value in weights(folder).items():  # they train nothing
+        assert torch.equal(value, weights(theirs)[key]), key
+    expected = pytest.approx({name: other[name] for name in metrics}, rel=1e-9)
+    assert {name: ask(*switches)[name] for name in metrics} == expected
+    assert {name: ask(of=theirs)[name] for name in metrics} == expected
+    off = ask("--rerank", "false", "--flip_features=false", of=theirs)
+    assert {name: off[name] for name in metrics} == pytest.approx(
+        {name: row[name] for name in metrics}, rel=1e-9
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "parts", [("query", "bounding_box_test"), ("image_query", "image_test"), ("query", "gallery")]
+)
+def test_evaluate_takes_any_gallery_without_a_training_part(parts, unbroken, tmp_path):
+    _, folder = only_row(unbroken[0])
+    other = make_market(tmp_path / "other", train=1, test=3)
+    for before, after in zip(("query", "bounding_box_test"), parts, strict=True):
+        (tmp_path / "gallery" / after).mkdir(parents=True)
+        for path in (other / before).iterdir():
+            name = path.name if parts[0] != "image_query" else path.name.replace("s1_", "_")
+            (tmp_path / "gallery" / after / name).write_bytes(path.read_bytes())
+    flags = ["--data", "marketfolder", "--data_dir", tmp_path / "gallery"]
+    text, err = call("hbo.evaluate", folder, *flags)
+    assert "22 images" in text
+    assert [line.split() for line in text.splitlines() if "queries" in line] == [["queries", "6"]]
+    assert "Traceback" not in err
+    _, err = call("hbo.fit", *SMALL, *flags, "--batch", 4, "--epochs", 1, "--out", tmp_path / "out", expect=2)
+    assert "no such folder" in err
+    assert err.count("\n") == 1
 
 
 def reached(out) -> int:
@@ -91,7 +173,9 @@ def reached(out) -> int:
 
 @pytest.mark.slow
 def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(market, classifier, tmp_path):
-    """With everything that could lose its place: P x K batches, triplets, the neck, AMSGrad, a backbone that waits."""
+    """With everything that could lose its place: P x K batches, triplets, the neck, AMSGrad, a backbone that
+    waits.
+    """
     args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 1, "--classifier_epochs", 2]
     args += ["--backbone_checkpoint", classifier, "--instances", 4, "--triplet", "--bn_neck"]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
@@ -119,7 +203,11 @@ def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(mar
     assert first % steps
     same_run(tmp_path / "whole", cut)
     trained = weights(folder)
-    moved = [key for key, value in backbone.items() if value.is_floating_point() and not torch.equal(value, trained[key])]
+    moved = [
+        key
+        for key, value in backbone.items()
+        if value.is_floating_point() and not torch.equal(value, trained[key])
+    ]
     assert len(moved) > 0.95 * sum(value.is_floating_point() for value in backbone.values())
     assert (row["classifier_epochs"], row["steps_per_epoch"]) == (2, steps)
     assert "hbonet trained on digits" in row["backbone_weights"]
@@ -127,7 +215,19 @@ def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(mar
 
 @pytest.mark.slow
 def test_killed_at_random_it_ends_as_the_unbroken_run(unbroken, market, tmp_path):
-    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", tmp_path, "--checkpoint_every", 0.05]
+    args = [
+        *SMALL,
+        "--data_dir",
+        market,
+        "--batch",
+        16,
+        "--epochs",
+        3,
+        "--out",
+        tmp_path,
+        "--checkpoint_every",
+        0.05,
+    ]
     for _ in range(2):
         before = reached(tmp_path)
         process = start("hbo.fit", *args)
@@ -142,14 +242,35 @@ def test_killed_at_random_it_ends_as_the_unbroken_run(unbroken, market, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_see_what_one_sees(market, tmp_path):
-    """ConvNeXt, whose norm sees one image at a time: the same weights within float error, the classifier's epoch included."""
+    """ConvNeXt, whose norm sees one image at a time: the same weights within float error, the classifier's
+    epoch included.
+    """
     net = ["--net", "timm:convnext_atto"]
     call(
-        "hbo.fit", "--data", "digits", "--epochs", 1, "--limit_batches", 2, *net, "--lr", 0.01, "--out", tmp_path / "classifier"
+        "hbo.fit",
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--limit_batches",
+        2,
+        *net,
+        "--lr",
+        0.01,
+        "--out",
+        tmp_path / "classifier",
     )
     _, backbone = only_row(tmp_path / "classifier")
     args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + ["--data_dir", market, *net]
-    args += ["--optimizer", "sgd", "--lr", 0.01, "--weight_decay", 0.5]  # such a decay would show on a backbone that waits
+    # Such a decay would show on a backbone that waits.
+    args += [
+        "--optimizer",
+        "sgd",
+        "--lr",
+        0.01,
+        "--weight_decay",
+        0.5,
+    ]
     args += ["--batch", 16, "--epochs", 1, "--backbone_checkpoint", backbone, "--classifier_epochs", 1]
     for name, devices in (("one", 1), ("two", 2)):
         call("hbo.fit", *args, "--devices", devices, "--out", tmp_path / name)
@@ -158,7 +279,11 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
     for key, value in weights(folder_one).items():
         torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-5, msg=key)
     before = weights(backbone)
-    moved = max(float((v - before[k.replace("backbone.", "")]).abs().max()) for k, v in theirs.items() if "backbone" in k)
+    moved = max(
+        float((v - before[k.replace("backbone.", "")]).abs().max())
+        for k, v in theirs.items()
+        if "backbone" in k
+    )
     assert moved > 1e-4
     assert one["map"] == pytest.approx(two["map"], abs=0.02)  # places of near-equal distances may change
     assert two["val_images_seen"] == one["val_images_seen"] == 84
@@ -166,8 +291,9 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", [
-    ["--bn_neck"], ["--instances", 4], ["--instances", 4, "--triplet"], ["--distance", "cosine"], ["--optimizer", "sgd", "--lr", 0.01],
-    ["--net", "mobilenetv2"], ["--aspect", 1], ["--label_smoothing", 0],
+    ["--bn_neck"], ["--instances", 4], ["--instances", 4, "--triplet"], ["--distance", "cosine"],
+    ["--optimizer", "sgd", "--lr", 0.01],
+    ["--net", "mobilenetv2"], ["--aspect", 1], ["--rerank"], ["--flip_features"], ["--label_smoothing", 0],
 ], ids=lambda switch: " ".join(map(str, switch)))  # fmt: skip
 def test_every_switch_trains_and_changes_something(switch, unbroken, market, tmp_path):
     args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", tmp_path]
@@ -177,20 +303,35 @@ def test_every_switch_trains_and_changes_something(switch, unbroken, market, tmp
     assert row["key"] != usual["key"]
     a, b = (np.load(where / "outcomes.npz") for where in (folder, before))
     assert not np.array_equal(a["top"], b["top"])
-    if "cosine" not in switch:
+    if not {"cosine", "--rerank", "--flip_features"} & {*switch}:
         theirs = weights(before)
         assert any(
-            k not in theirs or v.shape != theirs[k].shape or not torch.equal(v, theirs[k]) for k, v in weights(folder).items()
+            k not in theirs or v.shape != theirs[k].shape or not torch.equal(v, theirs[k])
+            for k, v in weights(folder).items()
         )
 
 
 @pytest.mark.slow
 def test_a_lost_network_ends_the_run(market, tmp_path):
-    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 2, "--optimizer", "sgd", "--lr", 1e20, "--out", tmp_path]
+    args = [
+        *SMALL,
+        "--data_dir",
+        market,
+        "--batch",
+        16,
+        "--epochs",
+        2,
+        "--optimizer",
+        "sgd",
+        "--lr",
+        1e20,
+        "--out",
+        tmp_path,
+    ]
     call("hbo.fit", *args, expect=1)
     row, _ = only_row(tmp_path)
     assert row["state"] == "failed"
-    assert "take a smaller --lr" in row["error"]
+    assert "use an --lr below" in row["error"]
 
 
 def test_open_data_gives_what_the_task_takes(market):
@@ -224,17 +365,23 @@ def test_ranked_lists_are_the_runs(unbroken, market, tmp_path):
         assert average == outcomes["average_precision"][place]
         assert [who(path) == who(query) for path, _ in top] == [right for _, right in top]
         first = outcomes["first"][place]
-        assert [right for _, right in top].index(True) + 1 == first if first <= 10 else not any(right for _, right in top)
+        assert (
+            [right for _, right in top].index(True) + 1 == first
+            if first <= 10
+            else not any(right for _, right in top)
+        )
         assert all(Path(path).parent.name == "bounding_box_test" and who(path) != "-1" for path, _ in top)
     worst = rankings(folder, queries=3, worst=True)
-    assert [ranking.average_precision for ranking in worst] == sorted(ranking.average_precision for ranking in lists)[:3]
+    assert [ranking.average_precision for ranking in worst] == sorted(
+        ranking.average_precision for ranking in lists
+    )[:3]
     axes = picture(worst).axes
     assert len(axes) == 33
     colours = [to_hex(ax.spines["top"].get_edgecolor()) for ax in axes[1:11]]
     assert colours == [COLOURS["right" if right else "wrong"] for _, right in worst[0].top]
-    with pytest.raises(UserError, match="--data_dir says where"):
+    with pytest.raises(UserError, match="if it has moved, give --data_dir"):
         rankings(folder, data_dir=str(tmp_path))
-    with pytest.raises(UserError, match="not the set that the run reports on"):
+    with pytest.raises(UserError, match="not the run's data set"):
         rankings(folder, data_dir=str(make_market(tmp_path / "other", views=4)))
-    with pytest.raises(UserError, match="no finished re-identifier"):
+    with pytest.raises(UserError, match="no finished run of a re-identifier"):
         rankings(tmp_path)

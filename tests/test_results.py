@@ -13,15 +13,19 @@ from hbo.errors import UserError
 
 ABLATIONS = ROOT / "ablations"
 ODD = [
-    "12e4567890", "1234567890", "True", "null", "nan", "[1]", '{"a": 1}', "a,b", 'say "x"', "two\nlines", "ü", " ", "elpv",
-    1, 0, -3, 2**60, 0.1 + 0.2, 1e-05, 1e300, 5.0, True, False, [], [1, 2.5, "a"], {}, {"torch": "2.6", "n": [1]},
+    "12e4567890", "1234567890", "True", "null", "nan", "[1]", '{"a": 1}', "a,b", 'say "x"', "two\nlines",
+    "ü", " ", "elpv",
+    1, 0, -3, 2**60, 0.1 + 0.2, 1e-05, 1e300, 5.0, True, False, [], [1, 2.5, "a"], {},
+    {"torch": "2.6", "n": [1]},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
 def test_a_cell_is_read_as_it_was_written(tmp_path, value):
     path = tmp_path / "x.csv"
-    path.write_text(results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": ["x"]})), newline="")
+    path.write_text(
+        results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": ["x"]})), newline=""
+    )
     ((cell, _),) = (line.values() for line in results.read_csv(path))
     assert cell == value
     assert type(cell) is type(value)
@@ -29,7 +33,9 @@ def test_a_cell_is_read_as_it_was_written(tmp_path, value):
 
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_nothing_is_an_empty_cell(tmp_path, value):
-    (tmp_path / "x.csv").write_text(results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": [1]})))
+    (tmp_path / "x.csv").write_text(
+        results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": [1]}))
+    )
     assert results.read_csv(tmp_path / "x.csv") == [{"a": None, "b": 1}]
 
 
@@ -37,7 +43,9 @@ def test_runs_and_csv_are_one_table(tmp_path):
     """Same columns, same order, same bits; learning curves too."""
     root = make_runs(tmp_path / "runs", "contraction", "mobilenetv2")
     for studies in (["contraction"], ["mobilenetv2", "contraction"]):
-        pd.testing.assert_frame_equal(results.load(root, *studies), results.load(ABLATIONS, *studies), check_exact=True)
+        pd.testing.assert_frame_equal(
+            results.load(root, *studies), results.load(ABLATIONS, *studies), check_exact=True
+        )
         order = lambda table: table.sort_values(["study", "key", "epoch"], ignore_index=True)
         one, other = (results.curves(source, *studies) for source in (root, ABLATIONS))
         pd.testing.assert_frame_equal(order(one), order(other), check_exact=True)
@@ -50,7 +58,17 @@ def test_unfinished_and_failed_rows_are_there_and_marked(tmp_path):
     root = make_runs(tmp_path / "runs", "contraction", k=[1])
     first, second, *rest = sorted(root.glob("*/*/row.json"))
     row = json.loads(first.read_text())
-    lost = ("state", "top1", "loss", "f1", "balanced_accuracy", "correct", "majority", "val_images_seen", "images_per_second")
+    lost = (
+        "state",
+        "top1",
+        "loss",
+        "f1",
+        "balanced_accuracy",
+        "correct",
+        "majority",
+        "val_images_seen",
+        "images_per_second",
+    )
     started = {name: value for name, value in row.items() if name not in lost}
     first.write_text(json.dumps(started | {"state": "interrupted"}))
     second.write_text(json.dumps({"state": "failed", "error": "lost", "seed": 1, "k": 1}))
@@ -90,7 +108,7 @@ def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
     for k in (1, 3):
         make_runs(tmp_path / str(k), "contraction", k=[k])
         out, _ = call("hbo.analysis.results", "contraction", "--runs", tmp_path / str(k), "--to", tmp_path)
-    assert "6 that were there already" in out
+    assert "6 existing rows kept" in out
     make_runs(tmp_path / "2", "contraction", k=[2])
     call("hbo.analysis.results", "contraction", "--runs", tmp_path / "2", "--to", tmp_path)
     both = (results.load(folder, "contraction") for folder in (tmp_path / "contraction.csv", ABLATIONS))
@@ -106,7 +124,10 @@ def test_the_summary_is_pandas_own():
     found = results.summary(table).set_index("k")
     for k, group in pd.read_csv(ABLATIONS / "contraction.csv").groupby("k"):
         assert found.loc[k, "n"] == len(group)
-        assert found.loc[k, "top1"] == f"{100 * group['top1'].mean():.1f} ± {100 * group['top1'].std(ddof=1):.1f}"
+        assert (
+            found.loc[k, "top1"]
+            == f"{100 * group['top1'].mean():.1f} ± {100 * group['top1'].std(ddof=1):.1f}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -114,8 +135,8 @@ def test_the_summary_is_pandas_own():
     [
         ("nowhere", [], "no such folder"),
         ("nowhere.csv", [], "no such file"),
-        (ABLATIONS / "contraction.csv", ["mobilenetv2"], "holds no rows of mobilenetv2"),
-        (ROOT / "tests", [], "holds no row.json and no CSV"),
+        (ABLATIONS / "contraction.csv", ["mobilenetv2"], "contains no rows of mobilenetv2"),
+        (ROOT / "tests", [], "contains no row.json and no CSV"),
     ],
 )
 def test_no_rows_is_said(source, studies, says):
@@ -133,7 +154,9 @@ def test_wandb_without_a_key_is_said(tmp_path):
 def test_a_network_without_a_width_has_none_from_a_csv_too(tmp_path):
     """An empty cell of a field is None, not the field's default."""
     run = resolve(data="digits", net="torchvision:resnet18")
-    made = results.frame([{**asdict(run), "study": "s", "key": run.key(), "state": "done", "git": "x", "top1": 0.5}])
+    made = results.frame(
+        [{**asdict(run), "study": "s", "key": run.key(), "state": "done", "git": "x", "top1": 0.5}]
+    )
     (tmp_path / "s.csv").write_text(results.to_csv(made))
     (row,) = results.load(tmp_path).to_dict("records")
     assert pd.isna(row["width"])

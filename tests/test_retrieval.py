@@ -1,4 +1,6 @@
-"""CMC and mean average precision: cases worked by hand, a brute-force oracle, ties, two real processes, the real size."""
+"""CMC and mean average precision: cases worked by hand, a brute-force oracle, ties, two real processes, the
+real size.
+"""
 
 import math
 import socket
@@ -9,6 +11,7 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.multiprocessing as mp
+from conftest import PEAK
 from torch import Tensor
 
 from hbo.errors import UserError
@@ -33,7 +36,8 @@ def side(*images: tuple[list[float] | float, int, int]) -> Side:
 CASES = {
     "the first is right": ([(1, 1, 2), (2, 2, 2)], 1.0, 1, 1),
     "the second is right": ([(2, 1, 2), (1, 2, 2)], 1 / 2, 0, 1),
-    # Right at 1 and 3: (1/1 + 2/3) / 2. With Market's first program, trapezoids under the curve, it would be 19/24.
+    # Right at 1 and 3: (1/1 + 2/3) / 2. With Market's first program, trapezoids under the curve, it would be
+    # 19/24.
     "two of them": ([(1, 1, 2), (2, 2, 2), (3, 1, 3)], (1 + 2 / 3) / 2, 1, 1),
     "its own camera is left out": ([(1, 1, 1), (2, 2, 2), (3, 1, 2)], 1 / 2, 0, 1),
     "another's image of that camera is not": ([(1, 2, 1), (3, 1, 2)], 1 / 2, 0, 1),
@@ -41,7 +45,12 @@ CASES = {
     "junk of its own camera too": ([(1, -1, 1), (2, 1, 2)], 1.0, 1, 1),
     "a distractor takes a place": ([(1, 0, 2), (2, 1, 2)], 1 / 2, 0, 1),
     "the sixth": ([(6, 1, 2), *((i, 2, 2) for i in range(1, 6))], 1 / 6, 0, 0),
-    "left out before places are counted": ([(6, 1, 2), (1, 1, 1), (2, -1, 3), *((i, 2, 2) for i in (3, 4, 5))], 1 / 4, 0, 1),
+    "left out before places are counted": (
+        [(6, 1, 2), (1, 1, 1), (2, -1, 3), *((i, 2, 2) for i in (3, 4, 5))],
+        1 / 4,
+        0,
+        1,
+    ),
     "equally far: the gallery's first": ([(1, 1, 2), (-1, 2, 2)], 1.0, 1, 1),
     "and the other way round": ([(1, 2, 2), (-1, 1, 2)], 1 / 2, 0, 1),
 }
@@ -56,11 +65,38 @@ def test_cases_worked_by_hand(case):
     assert (found["queries"], found["unmatched"]) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("places", "minp"), [([1], 1), ([1, 2, 3], 1), ([4], 1 / 4), ([1, 5], 2 / 5), ([2, 3, 10], 3 / 10)]
+)
+def test_the_inverse_negative_penalty_is_of_the_last_match(places, minp):
+    """Ye et al. 2021: matches over the place of the hardest one; here with junk and the own camera's images
+    in between.
+    """
+    right = [(n, 1, 2) for n in places]
+    wrong = [(n, 2, 2) for n in range(1, 12) if n not in places]
+    assert cmc_map(*side((0.0, 1, 1)), *side(*wrong, *right, (0.5, -1, 2), (1.5, 1, 1)))[
+        "minp"
+    ] == pytest.approx(minp, abs=1e-12)
+    # The other's only match is the 12th.
+    two = (
+        side((0.0, 1, 1), (0.0, 9, 1)),
+        side(*wrong, *right, (12, 9, 2)),
+    )
+    assert cmc_map(*two[0], *two[1])["minp"] == pytest.approx((minp + 1 / 12) / 2, abs=1e-12)
+
+
 def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
-    queries = side((0.0, 1, 1), (0.0, 7, 1), (0.0, 3, 1), (0.0, 0, 1), (0.0, -1, 1))  # 7 is in no gallery, 3 in its own camera
+    # 7 is in no gallery, 3 in its own camera.
+    queries = side((0.0, 1, 1), (0.0, 7, 1), (0.0, 3, 1), (0.0, 0, 1), (0.0, -1, 1))
     gallery = side((1, 1, 2), (2, 3, 1), (3, 0, 2), (4, -1, 2))
     found = cmc_map(*queries, *gallery)
-    assert found == {"map": 1.0, **{f"rank{n}": 1.0 for n in RANKS}, "queries": 5, "unmatched": 4}
+    assert found == {
+        "map": 1.0,
+        "minp": 1.0,
+        **{f"rank{n}": 1.0 for n in RANKS},
+        "queries": 5,
+        "unmatched": 4,
+    }
     each = ranked(*queries, *gallery)
     assert each["first"].tolist() == [1, 0, 0, 0, 0]
     assert [math.isnan(a) for a in each["average_precision"].tolist()] == [False, True, True, True, True]
@@ -84,8 +120,8 @@ def test_cosine_looks_at_the_angle_alone():
     ({"metric": "manhattan"}, "metric='manhattan': choose from euclidean, cosine"),
     ({"query_ids": torch.zeros(4, dtype=torch.long)}, "query: .* 4 ids"),
     ({"gallery_cameras": torch.zeros(1, dtype=torch.long)}, "gallery: .* 1 cameras"),
-    ({"gallery_features": torch.zeros(2, 3)}, "1 a query, 3 a gallery image"),
-    ({"query_features": torch.tensor([[math.nan]])}, "infinite or not a number"),
+    ({"gallery_features": torch.zeros(2, 3)}, "1 per query, 3 per gallery image"),
+    ({"query_features": torch.tensor([[math.nan]])}, "infinite or NaN"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(change, word):
     names = [f"{part}_{what}" for part in ("query", "gallery") for what in ("features", "ids", "cameras")]
@@ -100,7 +136,7 @@ def test_what_does_not_fit_is_refused(change, word):
 def brute_force(queries: Side, gallery: Side, metric: str) -> dict[str, float]:
     """One query after the other in plain Python, distances as exact fractions."""
     listed = lambda part: list(zip(*(values.tolist() for values in part), strict=True))
-    averages, firsts, unmatched = [], [], 0
+    averages, penalties, firsts, unmatched = [], [], [], 0
     for feature, identity, camera in listed(queries):
         left = []
         for place, (theirs, who, where) in enumerate(listed(gallery)):
@@ -113,14 +149,23 @@ def brute_force(queries: Side, gallery: Side, metric: str) -> dict[str, float]:
             unmatched += 1
             continue
         averages.append(sum(Fraction(i, n) for i, n in enumerate(places, start=1)) / len(places))
+        penalties.append(Fraction(len(places), places[-1]))
         firsts.append(places[0])
     n = len(firsts)
     shares = {f"rank{r}": sum(first <= r for first in firsts) / n for r in RANKS}
-    return {"map": float(sum(averages) / n), **shares, "queries": n + unmatched, "unmatched": unmatched}
+    return {
+        "map": float(sum(averages) / n),
+        "minp": float(sum(penalties) / n),
+        **shares,
+        "queries": n + unmatched,
+        "unmatched": unmatched,
+    }
 
 
 def far(a: list[float], b: list[float], metric: str) -> Fraction:
-    """Something that ranks as the distance does, exactly: its square, or the negated cosine's square with its sign."""
+    """Something that ranks as the distance does, exactly: its square, or the negated cosine's square with its
+    sign.
+    """
     a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
     if metric == "euclidean":
         return sum(((x - y) ** 2 for x, y in zip(a, b, strict=True)), Fraction(0))
@@ -132,10 +177,15 @@ def random_sides(seed: int, exact: bool) -> tuple[Side, Side]:
     """Identities of -1 to 6 on 3 cameras; `exact`: small whole numbers, so that distances are often equal."""
     draw = torch.Generator().manual_seed(seed)
     parts = []
-    for n in (int(torch.randint(1, 12, (1,), generator=draw)), int(torch.randint(12, 60, (1,), generator=draw))):
+    for n in (
+        int(torch.randint(1, 12, (1,), generator=draw)),
+        int(torch.randint(12, 60, (1,), generator=draw)),
+    ):
         feature = torch.randn(n, 4, generator=draw)
         feature = (2 * feature).round() if exact else feature
-        parts.append((feature, torch.randint(-1, 7, (n,), generator=draw), torch.randint(1, 4, (n,), generator=draw)))
+        parts.append(
+            (feature, torch.randint(-1, 7, (n,), generator=draw), torch.randint(1, 4, (n,), generator=draw))
+        )
     parts[0][1][0], parts[1][1][0], parts[0][2][0], parts[1][2][0] = 1, 1, 1, 2  # one match at least
     return parts[0], parts[1]
 
@@ -144,21 +194,29 @@ def random_sides(seed: int, exact: bool) -> tuple[Side, Side]:
 def test_against_brute_force_on_random_features(metric):
     ties = unmatched = 0
     for seed in range(60):
-        # Cosines of whole numbers are equal at unequal features too, where roundings decide: copies alone are tied then.
+        # Cosines of whole numbers are equal at unequal features too, where roundings decide: copies alone are
+        # tied then.
         queries, gallery = random_sides(seed, exact=metric == "euclidean" and seed % 2 == 0)
-        copies = torch.randint(len(gallery[0]), (len(gallery[0]) // 3,), generator=torch.Generator().manual_seed(seed))
+        copies = torch.randint(
+            len(gallery[0]), (len(gallery[0]) // 3,), generator=torch.Generator().manual_seed(seed)
+        )
         gallery[0][: len(copies)] = gallery[0][copies]
         expected = brute_force(queries, gallery, metric)
         found = cmc_map(*queries, *gallery, metric=metric)
         assert found == pytest.approx(expected, abs=1e-12), seed
         unmatched += found["unmatched"]
-        ties += sum(len(gallery[0]) - len({far(q, g, metric) for g in gallery[0].tolist()}) for q in queries[0].tolist())
+        ties += sum(
+            len(gallery[0]) - len({far(q, g, metric) for g in gallery[0].tolist()})
+            for q in queries[0].tolist()
+        )
     assert ties > 1000
     assert unmatched > 20
 
 
 def test_copies_of_an_image_are_tied_whatever_their_place():
-    """A matrix product alone gives the same columns other last bits at other places; see a size at which it does."""
+    """A matrix product alone gives the same columns other last bits at other places; see a size at which it
+    does.
+    """
     draw = torch.Generator().manual_seed(0)
     n, size = 4003, 1600
     feature = torch.randn(n, size, generator=draw)
@@ -234,13 +292,17 @@ def test_rankings_name_images_by_their_index():
     far = torch.cdist(heap[0], heap[0])
     for q, top in zip(found["query"].tolist(), found["top"].tolist(), strict=True):
         allowed = [
-            i for i in range(70) if not query[i] and heap[1][i] != -1 and (heap[1][i], heap[2][i]) != (heap[1][q], heap[2][q])
+            i
+            for i in range(70)
+            if not query[i] and heap[1][i] != -1 and (heap[1][i], heap[2][i]) != (heap[1][q], heap[2][q])
         ]
         assert top == sorted(allowed, key=lambda i: (far[q, i].item().__round__(5), i))[:TOP]
 
 
 def _part(rank: int, port: int, given: list[int], out: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
     heap, query, _ = shared()
     metric = CMCMeanAveragePrecision()
     feed(metric, heap, query, torch.tensor(given if rank == 0 else sorted({*range(70)} - {*given})))
@@ -260,19 +322,21 @@ def test_two_processes_give_what_one_gives(given, tmp_path):
 
 
 SIZE = """
-import resource, sys, torch
+import torch
 from hbo.metrics import cmc_map
 draw = torch.Generator().manual_seed(0)
 part = lambda n, low: (torch.randn(n, 1600, generator=draw), torch.randint(low, 751, (n,), generator=draw), torch.randint(1, 7, (n,), generator=draw))
 found = cmc_map(*part(3368, 1), *part(19732, -1))
-print(found["map"], found["rank1"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(found["map"], found["rank1"], peak())
 """
 
 
 @pytest.mark.slow
 def test_markets_size_fits_into_4_gb():
-    """3,368 queries, 19,732 gallery images, 1,600 random features; of chance, a gallery image in 750 is right."""
-    done = subprocess.run([sys.executable, "-c", SIZE], capture_output=True, text=True, check=True)
+    """3,368 queries, 19,732 gallery images, 1,600 random features; of chance, a gallery image in 750 is
+    right.
+    """
+    done = subprocess.run([sys.executable, "-c", PEAK + SIZE], capture_output=True, text=True, check=True)
     average, first, peak = map(float, done.stdout.split())
     assert peak < 4e9
     assert 0.001 < average < 0.003
@@ -282,5 +346,10 @@ def test_markets_size_fits_into_4_gb():
 def test_a_feature_that_is_no_number_leaves_no_figure():
     heap, query, _ = shared()
     metric = CMCMeanAveragePrecision()
-    feed(metric, (heap[0].clone().index_fill_(0, torch.tensor([3]), math.nan), *heap[1:]), query, torch.arange(70))
+    feed(
+        metric,
+        (heap[0].clone().index_fill_(0, torch.tensor([3]), math.nan), *heap[1:]),
+        query,
+        torch.arange(70),
+    )
     assert all(math.isnan(metric.compute()[name]) for name in ("map", "rank1", "rank5", "rank10", "rank20"))

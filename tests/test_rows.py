@@ -15,7 +15,9 @@ NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
 def git(folder: Path, *args: str) -> str:
     own = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
     outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(["git", *own, "-C", str(folder), *args], capture_output=True, text=True, check=True, env=outer)
+    done = subprocess.run(
+        ["git", *own, "-C", str(folder), *args], capture_output=True, text=True, check=True, env=outer
+    )
     return done.stdout.strip()
 
 
@@ -32,7 +34,9 @@ def repository(folder: Path) -> str:
 def commit_of(installed: Path, cwd: Path, **env: str) -> str:
     """What a process says that imports hbo from that folder."""
     env = os.environ | {"PYTHONPATH": str(installed)} | env
-    done = subprocess.run([sys.executable, "-c", NAMED], env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", NAMED], env=env, cwd=cwd, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     where, commit = done.stdout.split()
     assert Path(where).is_relative_to(installed)

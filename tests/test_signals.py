@@ -1,4 +1,6 @@
-"""Signals and launchers: a run in a thread and after an interrupt, Ctrl-C twice, and launchers that end in every way."""
+"""Signals and launchers: a run in a thread and after an interrupt, Ctrl-C twice, and launchers that end in
+every way.
+"""
 
 import json
 import os
@@ -18,7 +20,15 @@ from hbo.errors import one_line
 from hbo.runs import signals
 
 pytestmark = pytest.mark.slow
-SHORT = {"data": "digits", "width": 0.1, "epochs": 1, "limit_batches": 6, "threads": 1, "lr": 0.01, "wandb": "disabled"}
+SHORT = {
+    "data": "digits",
+    "width": 0.1,
+    "epochs": 1,
+    "limit_batches": 6,
+    "threads": 1,
+    "lr": 0.01,
+    "wandb": "disabled",
+}
 
 
 def script(code: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -141,7 +151,9 @@ def test_a_hangup_that_nohup_has_ignored_stays_so():
 def launched(tmp_path):
     """`hbo.sweep run` of two endless runs at once, both with a checkpoint."""
     file = write(tmp_path / "two.yaml", **{**BASE, "epochs": 5000}, seed=[0, 1])
-    process = start("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 2, start_new_session=True)
+    process = start(
+        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 2, start_new_session=True
+    )
     wait_for(lambda: len(list(tmp_path.glob("runs/*/*/last.ckpt"))) == 2 or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     yield process
@@ -158,7 +170,8 @@ def saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("numbers", [
-    [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM], [signal.SIGHUP],
+    [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM],
+    [signal.SIGHUP],
 ], ids=lambda numbers: "-".join(n.name for n in numbers))  # fmt: skip
 def test_a_launcher_that_is_told_to_end_ends_its_workers_saved(launched, tmp_path, numbers):
     for number in numbers:
@@ -224,10 +237,14 @@ def test_a_launcher_that_fails_ends_its_workers_saved(tmp_path):
 def test_the_script_of_agents_ends_its_agents(tmp_path, number):
     """sweeps/agents.sh with a stand-in for `wandb agent` that says what it was told."""
     agent = tmp_path / "wandb"
-    agent.write_text('#!/bin/bash\ntrap "touch $0.$$.told; exit" TERM\ntouch $0.$$.up\nwhile :; do read -t 1 <> <(:); done\n')
+    agent.write_text(
+        '#!/bin/bash\ntrap "touch $0.$$.told; exit" TERM\ntouch $0.$$.up\nwhile :; do read -t 1 <> <(:); done\n'
+    )
     agent.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = subprocess.Popen([ROOT / "sweeps" / "agents.sh", "entity/project/sweep", "3"], env=env, cwd=ROOT)
+    process = subprocess.Popen(
+        [ROOT / "sweeps" / "agents.sh", "entity/project/sweep", "3"], env=env, cwd=ROOT
+    )
     try:
         wait_for(lambda: len(list(tmp_path.glob("*.up"))) == 3, 60)
         process.send_signal(number)

@@ -37,7 +37,10 @@ def test_no_width_comes_nearer(net):
 
 
 def test_the_width_does_not_depend_on_the_data_set():
-    widths = {resolve(data=data, match_macs=44.1, net="mobilenetv2").width for data in ("elpv", "cifar10", "imagenet")}
+    widths = {
+        resolve(data=data, match_macs=44.1, net="mobilenetv2").width
+        for data in ("elpv", "cifar10", "imagenet")
+    }
     assert len(widths) == 1
 
 

@@ -1,5 +1,5 @@
-"""`hbo.sweep run --slurm` on a real SLURM of one node: an array of four, one requeued midway, one preempted; two tasks; a signal
-before the first word; a lock that a killed process left.
+"""`hbo.sweep run --slurm` on a real SLURM of one node: an array of four, one requeued midway, one preempted;
+two tasks; a signal before the first word; a lock that a killed process left.
 """
 
 import json
@@ -36,7 +36,9 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[None]:
-    """SLURM's daemons on this machine, as a node of four cores, with partitions `low` (preempted by) `high`."""
+    """SLURM's daemons on this machine, as a node of four cores, with partitions `low` (preempted by)
+    `high`.
+    """
     before = dict(os.environ)
     with slurm(tmp_path_factory.mktemp("slurm")) as environment:
         os.environ |= environment
@@ -63,9 +65,17 @@ def jobs(runs: Path) -> dict[str, Path]:
 
 
 def story(runs: Path) -> str:
-    """What to read where a run did not end well: each row's state and error, and the end of each job's log."""
-    said = [f"{row['key']} {row['state']} at {row.get('resumed_at')}: {row.get('error')}" for row in study(runs).values()]
-    logs = [f"== {path}\n{path.read_text(errors='replace')[-4000:]}" for path in sorted(runs.glob("*/slurm/*_log.*"))]
+    """What to read where a run did not end well: each row's state and error, and the end of each job's
+    log.
+    """
+    said = [
+        f"{row['key']} {row['state']} at {row.get('resumed_at')}: {row.get('error')}"
+        for row in study(runs).values()
+    ]
+    logs = [
+        f"== {path}\n{path.read_text(errors='replace')[-4000:]}"
+        for path in sorted(runs.glob("*/slurm/*_log.*"))
+    ]
     return "\n".join(["", *said, *logs])
 
 
@@ -83,15 +93,21 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     again, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
     assert "nothing is left to submit" in again
     wait_for(lambda: len(running()) == 2, 120, "two are started")
-    text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")  # while they start: it takes some of their time
+    # While they start: it takes some of their time.
+    text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "2 running, 2 queued" in text
     first, second = running()
-    wait_for(lambda: all((jobs(runs)[job] / "last.ckpt").exists() for job in (first, second)), 300, "two train")
+    wait_for(
+        lambda: all((jobs(runs)[job] / "last.ckpt").exists() for job in (first, second)), 300, "two train"
+    )
     said("scontrol", "requeue", first)
     wait_for(lambda: first not in running(), 120, "the first is requeued")
     said("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
     wait_for(lambda: second not in running(), 120, "the second is preempted")
-    assert {study(runs)[jobs(runs)[job].name]["state"] for job in (first, second)} <= {"interrupted", "unfinished"}, story(runs)
+    assert {study(runs)[jobs(runs)[job].name]["state"] for job in (first, second)} <= {
+        "interrupted",
+        "unfinished",
+    }, story(runs)
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "all jobs end")
     found = study(runs)
     assert [row["state"] for row in found.values()] == ["done"] * 4, story(runs)
@@ -160,16 +176,81 @@ def test_a_requeued_run_outwaits_the_lock_of_its_dead(cluster, tmp_path):
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
     logs = "".join(path.read_text() for path in runs.glob("*/slurm/*_log.err"))
-    assert "process 1 on other trains this run" in logs, "the lock was not met"
+    assert "process 1 on other is training this run" in logs, "the lock was not met"
+
+
+def test_more_rows_than_an_array_takes_are_two_arrays(cluster, tmp_path):
+    """Arrays of this SLURM have at most 1,001 tasks, as most clusters' do; at most three of all run at a
+    time.
+    """
+    runs = tmp_path / "runs"
+    over = subprocess.run(["sbatch", "--array=0-1001", "--wrap", "true"], capture_output=True, text=True)
+    assert "Invalid job array" in over.stderr
+    file = write(tmp_path / "many.yaml", **LONG, seed=list(range(1003)))
+    asked = ("run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10", "--max_parallel", 3)
+    try:
+        out, _ = call("hbo.sweep", *asked)
+        assert [line.split()[0] for line in out.splitlines()] == ["1001", "2"]
+        pending = said("squeue", "-h", "-r", "-o", "%i").split()
+        assert sorted(pending) == sorted(jobs(runs))
+        assert len(pending) == 1003
+        again, _ = call("hbo.sweep", *asked)
+        assert again == "nothing is left to submit\n"
+        assert len(running()) <= 3
+    finally:
+        subprocess.run(["scancel", "--user", "root"], check=True)
+        wait_for(lambda: not said("squeue", "-h").strip(), 120, "all are cancelled")
+    text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
+    assert "ended (CANCELLED) before its first row: " in text
+    # Without accounting, SLURM forgets how those tasks ended that never began.
+    assert text.count("ended before its first row: it left no log") >= 900
 
 
 def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     file = write(tmp_path / "one.yaml", **LONG, seed=0)
-    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=none,time=1", expect=2)
+    _, err = call(
+        "hbo.sweep",
+        "run",
+        file,
+        "--set",
+        f"out={tmp_path / 'runs'}",
+        "--slurm",
+        "partition=none,time=1",
+        expect=2,
+    )
     assert err.strip().splitlines()[-1].startswith("error: sbatch: ")  # after sbatch's own words
     assert "invalid partition" in err
     assert "Traceback" not in err
-    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2,time=1", expect=2)
+    _, err = call(
+        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2,time=1", expect=2
+    )
     assert "--devices_per_run 2" in err
-    _, err = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low", expect=2)
+    _, err = call(
+        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low", expect=2
+    )
     assert "add time=HOURS:MINUTES:SECONDS" in err
+
+
+def test_a_look_a_call_until_all_is_decided(cluster, tmp_path):
+    """`--until decided`: each call submits what the next look needs; the verdict is that of one machine, and
+    nothing runs twice.
+    """
+    short = {name: value for name, value in LONG.items() if name != "checkpoint_every"} | {
+        "epochs": 1,
+        "limit_batches": 3,
+    }
+    file = write(tmp_path / "grow.yaml", **short, k=[1, 2], seed=[0, 1])
+    command = ("run", file, "--until", "decided", "--looks", "2,3")
+    queue = ("--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low,time=10")
+    for seeds in (2, 3):
+        out, _ = call("hbo.sweep", *command, *queue)
+        assert len(jobs(tmp_path / "runs")) == 2 * seeds, out
+        wait_for(lambda: not said("squeue", "-h").strip(), 300, f"the look with {seeds} seeds ends")
+        assert [row["state"] for row in study(tmp_path / "runs").values()] == ["done"] * 2 * seeds, story(
+            tmp_path / "runs"
+        )
+    there, _ = call("hbo.sweep", *command, *queue)
+    here, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'here'}", "--workers", 2)
+    assert there.splitlines()[-1] == here.splitlines()[-1]
+    assert there.splitlines()[-1].endswith("6 runs; all seeds of all arms are 6.")
+    same(tmp_path / "here", tmp_path / "runs")

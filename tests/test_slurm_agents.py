@@ -1,4 +1,6 @@
-"""W&B's agents as a SLURM array: one task is preempted midway and requeued, its run goes on, and each row is done once."""
+"""W&B's agents as a SLURM array: one task is preempted midway and requeued, its run goes on, and each row is
+done once.
+"""
 
 import subprocess
 
@@ -16,7 +18,9 @@ def test_an_array_of_agents_one_preempted(tmp_path):
         env = server | {"SLURM_CONF": cluster["SLURM_CONF"]}
 
         def ask(*command: str) -> str:
-            return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            return subprocess.run(
+                command, env=env, cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
 
         def said() -> str:
             return ask("squeue") + "".join(path.read_text() for path in tmp_path.glob("agent-*.log"))
@@ -24,7 +28,9 @@ def test_an_array_of_agents_one_preempted(tmp_path):
         def states() -> list[str]:
             return [row["state"] for row in rows(runs).values()]
 
-        sweep = new_sweep(tmp_path, server, **TINY, epochs=8, checkpoint_every=1.0, out=str(runs), k=[1, 2], seed=[0, 1])
+        sweep = new_sweep(
+            tmp_path, server, **TINY, epochs=8, checkpoint_every=1.0, out=str(runs), k=[1, 2], seed=[0, 1]
+        )
         ask("sbatch", "--array=0-1", "--partition=low", f"--output={log}", "sweeps/slurm/agent.sbatch", sweep)
         wait_for(lambda: len(list(runs.glob("*/*/last.ckpt"))) >= 2, what=said)  # both tasks train
         high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # of four cores: one of them must go

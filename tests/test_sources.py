@@ -32,7 +32,8 @@ def chunk(kind, data):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("name", "how"), [
-    ("a.jpg", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {}), ("b.tif", {"compression": "tiff_lzw"}),
+    ("a.jpg", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {}),
+    ("b.tif", {"compression": "tiff_lzw"}),
 ])  # fmt: skip
 def test_a_photograph_stands_as_its_exif_says(tmp_path, orientation, name, how):
     path = turned(tmp_path / name, orientation, **how)
@@ -54,7 +55,9 @@ def test_a_png_may_say_it_behind_its_pixels(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as sources.py does
-@pytest.mark.parametrize("exif", [b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0"]
+)
 def test_a_broken_exif_leaves_a_photograph_as_it_lies(tmp_path, exif):
     Image.fromarray(SHADES).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").size == size_of(tmp_path / "a.jpg") == (40, 24)
@@ -91,13 +94,17 @@ def test_16_bits_a_colour_are_scaled(tmp_path):
     rows = b"".join(b"\0" + np.repeat(line[:, None], 3, 1).astype(">u2").tobytes() for line in RAMP)
     head = struct.pack(">IIBBBBB", 48, 40, 16, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
     )
     assert np.array_equal(np.asarray(read_image(tmp_path / "a.png"))[..., 0], RAMP >> 8)
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [
-    ("1", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("RGBA", "png"), ("RGBA", "tif"), ("CMYK", "jpg"), ("YCbCr", "tif"), ("PA", "tif"),
+    ("1", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("RGBA", "png"), ("RGBA", "tif"),
+    ("CMYK", "jpg"), ("YCbCr", "tif"), ("PA", "tif"),
 ])  # fmt: skip
 def test_8_bits_of_any_kind_are_read(tmp_path, mode, suffix):
     path = tmp_path / f"a.{suffix}"
@@ -112,7 +119,7 @@ def test_several_images_in_a_file_are_refused(tmp_path, suffix):
     first, *more = (Image.fromarray(SHADES + i) for i in range(3))
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more)
     for look in (read_image, size_of):
-        with pytest.raises(DataError, match="holds 3 images"):
+        with pytest.raises(DataError, match="contains 3 images"):
             look(tmp_path / f"a.{suffix}")
 
 
@@ -156,18 +163,28 @@ def test_a_cache_holds_photographs_as_they_are_looked_at(tmp_path):
     for path in root.rglob("*.png"):
         turned(path, 8)
     given = {"data": "imagefolder", "data_dir": str(root), "batch": 2, "resolution": 32}
-    plain, cached = (open_data(resolve(cache=kind, cache_dir=str(tmp_path / "caches"), **given)) for kind in ("none", "disk"))
+    plain, cached = (
+        open_data(resolve(cache=kind, cache_dir=str(tmp_path / "caches"), **given))
+        for kind in ("none", "disk")
+    )
     assert cached.train.pixels.sizes()[0][0] == (40, 24)
     assert torch.equal(plain.val[0, 1][0], cached.val[0, 1][0])
 
 
-BROKEN = (b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+BROKEN = (
+    b"Exif\0\0not exif",
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01",
+    b"Exif\0\0II*\0\x08\0\0\0\x05\0",
+)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as headers.py does
 @pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
 def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, capsys, data):
-    make = {"imagefolder": lambda root: make_folder(root, {"x": 4, "y": 4}, {"x": 2, "y": 2}), "vocfolder": make_voc}
+    make = {
+        "imagefolder": lambda root: make_folder(root, {"x": 4, "y": 4}, {"x": 2, "y": 2}),
+        "vocfolder": make_voc,
+    }
     root = make.get(data, make_market)(tmp_path / "set")
     paths = sorted(path for path in root.rglob("*.*") if path.suffix in (".jpg", ".png"))
     plain = open_data(resolve(data=data, data_dir=str(root), batch=2))
@@ -185,5 +202,5 @@ def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, c
     found = open_data(resolve(data=data, data_dir=str(root), batch=2))
     assert (found.facts["turned_images"], found.facts["broken_exif"]) == (1, 3)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
-    assert line.startswith("warning: 3 images have EXIF that cannot be read, and are taken as they lie: ")
+    assert line.startswith("warning: 3 images have EXIF that cannot be read, and are used unrotated: ")
     assert all(str(path) in line for path in paths[1:4])

@@ -1,4 +1,6 @@
-"""SSD over any network: its maps, anchors and losses against torchvision's own SSDLite, its costs against torch's counter."""
+"""SSD over any network: its maps, anchors and losses against torchvision's own SSDLite, its costs against
+torch's counter.
+"""
 
 import dataclasses
 import json
@@ -31,7 +33,9 @@ NETS = [
 SIZES = [20, 10, 5, 3, 2, 1]
 
 
-def detector(net: str = "hbonet", classes: int = 3, block: Block | None = None, width: float = 0.1, **kwargs) -> Detector:
+def detector(
+    net: str = "hbonet", classes: int = 3, block: Block | None = None, width: float = 0.1, **kwargs
+) -> Detector:
     torch.manual_seed(0)
     return Detector(build(net, block or Block(), *((width, 4) if ":" not in net else ())), classes, **kwargs)
 
@@ -85,7 +89,9 @@ def test_heads_differ_between_networks_in_the_first_two_maps_channels_alone(net)
 
 
 def test_the_first_map_feeds_the_step_down_to_stride_32():
-    """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280 at the end."""
+    """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280 at
+    the end.
+    """
     model = Detector(build("mobilenetv2", width=1.0), 20).eval()
     reads = {}
     for module in model.net.modules():
@@ -139,7 +145,9 @@ def test_a_network_without_the_two_maps_is_refused():
 
 @pytest.fixture(scope="module")
 def reference():
-    """SSDLite320 of torchvision on MobileNetV3, three classes and the background; it has the same six maps."""
+    """SSDLite320 of torchvision on MobileNetV3, three classes and the background; it has the same six
+    maps.
+    """
     torch.manual_seed(0)
     return ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4).eval()
 
@@ -157,8 +165,11 @@ def test_the_head_is_torchvisions_ssdlite_head(reference):
     ours = detector().head.classification_head
     theirs = reference.head.classification_head
     assert isinstance(ours, SSDLiteClassificationHead)
-    for mine, other in zip(ours.module_list[2:], theirs.module_list[2:], strict=True):  # the extra maps' channels are the same
-        assert {k: v.shape for k, v in mine.state_dict().items()} == {k: v.shape for k, v in other.state_dict().items()}
+    # The extra maps' channels are the same.
+    for mine, other in zip(ours.module_list[2:], theirs.module_list[2:], strict=True):
+        assert {k: v.shape for k, v in mine.state_dict().items()} == {
+            k: v.shape for k, v in other.state_dict().items()
+        }
 
 
 class Fixed(nn.Module):
@@ -186,10 +197,22 @@ def torchvisions(reference, predictions):
     backbone, head = reference.backbone, reference.head
     reference.backbone = Fixed(OrderedDict((str(n), torch.zeros(4, 1, n, n)) for n in SIZES))
     reference.head = Fixed({"cls_logits": logits, "bbox_regression": offsets})
-    settings = reference.score_thresh, reference.nms_thresh, reference.detections_per_img, reference.topk_candidates
-    reference.score_thresh, reference.nms_thresh, reference.detections_per_img, reference.topk_candidates = 0.01, 0.45, 200, 400
+    settings = (
+        reference.score_thresh,
+        reference.nms_thresh,
+        reference.detections_per_img,
+        reference.topk_candidates,
+    )
+    reference.score_thresh, reference.nms_thresh, reference.detections_per_img, reference.topk_candidates = (
+        0.01,
+        0.45,
+        200,
+        400,
+    )
     yield reference
-    reference.score_thresh, reference.nms_thresh, reference.detections_per_img, reference.topk_candidates = settings
+    reference.score_thresh, reference.nms_thresh, reference.detections_per_img, reference.topk_candidates = (
+        settings
+    )
     reference.backbone, reference.head = backbone, head
     reference.eval()
 
@@ -222,7 +245,9 @@ def test_detections_are_torchvisions_on_the_same_predictions(torchvisions, predi
 
 
 def test_predicting_the_encoded_boxes_detects_them():
-    """Encode and decode are inverse: with the offsets of the truth and a sure class, the detections are the truth."""
+    """Encode and decode are inverse: with the offsets of the truth and a sure class, the detections are the
+    truth.
+    """
     model = detector()
     boxes = torch.tensor([[20.0, 30.0, 90.0, 120.0], [150.0, 40.0, 310.0, 300.0], [200.0, 5.0, 230.0, 60.0]])
     labels = torch.tensor([2, 0, 1])
@@ -255,7 +280,8 @@ def test_three_negatives_a_positive_the_hardest_ones():
     base = with_wrong(0)
     assert with_wrong(1) - base == pytest.approx(20 / matched, rel=1e-2)
     assert with_wrong(3 * matched) - base == pytest.approx(60, rel=1e-2)
-    assert with_wrong(3 * matched + 50) == pytest.approx(with_wrong(3 * matched), rel=1e-6)  # no more of them count
+    # No more of them count.
+    assert with_wrong(3 * matched + 50) == pytest.approx(with_wrong(3 * matched), rel=1e-6)
 
 
 def test_no_object_is_no_loss():
@@ -292,7 +318,7 @@ def test_cost_from_the_command_line():
 
     for head in ("separable", "full"):
         out = ask("--head", head)
-        model = Detector(build("hbonet", Block(), 0.25, 2), 20, head=head).eval()
+        model = Detector(build("hbonet", Block(), 0.25, 2), 20, head=head, anchors="ssdlite").eval()
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             model(torch.zeros(1, 3, 320, 320))
         assert (out["resolution"], out["num_classes"], out["macs"]) == (320, 20, flops.get_total_flops() / 2)

@@ -1,4 +1,6 @@
-"""Statistics against textbook numbers, brute force and other libraries; and their error rates in simulated studies."""
+"""Statistics against textbook numbers, brute force and other libraries; and their error rates in simulated
+studies.
+"""
 
 import math
 import subprocess
@@ -20,7 +22,9 @@ T4 = 2.776445105  # 0.975 quantile of t at 4 degrees of freedom, from tables
 
 
 def factorial(rng: np.random.Generator, seeds: int = 3, **shift: float) -> pd.DataFrame:
-    """A 2 x 3 x 2 study of factors of a number, a string and a boolean, each seed a block; `shift`: of k = 2, flag True."""
+    """A 2 x 3 x 2 study of factors of a number, a string and a boolean, each seed a block; `shift`: of k = 2,
+    flag True.
+    """
     cells = list(product((1, 2), ("bilinear", "nearest", "pixelshuffle"), (False, True), range(seeds)))
     rows = pd.DataFrame(cells, columns=["k", "upsample", "flag", "seed"])
     block = rng.normal(0, 0.05, seeds)[rows["seed"]]
@@ -39,7 +43,9 @@ def factorial_rates(studies: int = 240) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(2)
     names = ["k", "upsample", "flag"]
     none = [stats.effects(factorial(rng), names) for _ in range(studies)]
-    some = [stats.effects(factorial(rng, k=0.03), names).set_index("term")["p_holm"] for _ in range(studies // 2)]
+    some = [
+        stats.effects(factorial(rng, k=0.03), names).set_index("term")["p_holm"] for _ in range(studies // 2)
+    ]
     return {
         "effects, A/A: studies with any term": share([(table["p_holm"] <= 0.05).any() for table in none]),
         "effects, A/B: k found": share([p["k"] <= 0.05 for p in some]),
@@ -49,7 +55,9 @@ def factorial_rates(studies: int = 240) -> dict[str, tuple[float, float]]:
 
 def test_importing_is_quick():
     code = "import sys, hbo.analysis.stats; print({'scipy', 'statsmodels', 'torch'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    )
 
 
 def test_a_sample_by_hand():
@@ -63,9 +71,12 @@ def test_a_sample_by_hand():
 
 
 def test_holm_as_published():
-    # Holm's example, as worked in Wikipedia's article on the method, and one in which monotony has to be forced.
+    # Holm's example, as worked in Wikipedia's article on the method, and one in which monotony has to be
+    # forced.
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert stats.holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx(
+        [0.06, math.nan, 0.03, 0.06], nan_ok=True
+    )
     for p in np.random.default_rng(0).uniform(0, 0.3, (2, 6)).round(2):
         assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert stats.holm([0.5, 0.9]) == pytest.approx([1, 1])
@@ -76,7 +87,9 @@ def test_holm_as_published():
 def test_a_two_by_two_study_by_hand():
     # Cell means 10 12 / 14 20, grand mean 14; two runs a cell, one to either side of its mean by 1.
     cells = {(0, "x"): 10, (0, "y"): 12, (1, "x"): 14, (1, "y"): 20}
-    rows = pd.DataFrame([(k, up, mean + e) for (k, up), mean in cells.items() for e in (-1, 1)], columns=["k", "C", "Q"])
+    rows = pd.DataFrame(
+        [(k, up, mean + e) for (k, up), mean in cells.items() for e in (-1, 1)], columns=["k", "C", "Q"]
+    )
     table = stats.effects(rows.assign(seed=0), ["k", "C"], metric="Q").set_index("term")
     # k: 8 * 3^2; C: 8 * 2^2; both: 8 * 1^2; noise: 8 * 1^2 over 4 degrees of freedom.
     assert table["sum_sq"].to_dict() == pytest.approx({"k": 72, "C": 32, "k x C": 8})
@@ -92,13 +105,23 @@ def test_a_balanced_study_splits_up_into_its_terms():
     rows = factorial(np.random.default_rng(4), k=0.02, flag=-0.03)
     y, names = rows["top1"], ["k", "upsample", "flag"]
     table = stats.effects(rows, names, order=3)
-    assert set(table["term"]) == {*names, "seed", "k x upsample", "k x flag", "upsample x flag", "k x upsample x flag"}
+    assert set(table["term"]) == {
+        *names,
+        "seed",
+        "k x upsample",
+        "k x flag",
+        "upsample x flag",
+        "k x upsample x flag",
+    }
     assert table["share"].is_monotonic_decreasing
     df = len(rows) - 1 - table["df"].sum()
     assert df == 22  # of 36 runs: 12 cells, less one, times 3 seeds, less one
     # The noise is what the means of cell and seed leave; with it the shares are the whole.
     rest = (
-        y - y.groupby([rows[name] for name in names]).transform("mean") - y.groupby(rows["seed"]).transform("mean") + y.mean()
+        y
+        - y.groupby([rows[name] for name in names]).transform("mean")
+        - y.groupby(rows["seed"]).transform("mean")
+        + y.mean()
     )
     total = ((y - y.mean()) ** 2).sum()
     assert table["share"].sum() + (rest**2).sum() / total == pytest.approx(1)
@@ -121,7 +144,9 @@ def test_an_unbalanced_study_by_comparing_fits():
 
     def left(*terms: list[str]) -> float:
         """Residual sum of squares of a least-squares fit of indicators of each term's combinations."""
-        columns = [pd.get_dummies(rows[term].astype(str).agg("/".join, axis=1)).to_numpy(float) for term in terms]
+        columns = [
+            pd.get_dummies(rows[term].astype(str).agg("/".join, axis=1)).to_numpy(float) for term in terms
+        ]
         x = np.hstack(columns)
         return float(((rows["top1"] - x @ np.linalg.lstsq(x, rows["top1"])[0]) ** 2).sum())
 
@@ -144,9 +169,9 @@ def test_studies_that_cannot_be_split_up_are_refused():
         stats.effects(rows, ["k", "scheme"])
     with pytest.raises(UserError, match="combinations of k, flag and seed"):
         stats.effects(rows[(rows["k"] == 1) | rows["flag"]], ["k", "flag"])
-    with pytest.raises(UserError, match="no noise"):  # as many terms as runs
+    with pytest.raises(UserError, match="no residual"):  # as many terms as runs
         stats.effects(rows[rows["seed"] == 0], ["k", "upsample", "flag"], order=3)
-    with pytest.raises(UserError, match="no noise"):
+    with pytest.raises(UserError, match="no residual"):
         stats.effects(rows.assign(top1=0.7), ["k", "flag"])
 
 

@@ -1,14 +1,16 @@
 """The sweep files: each row is a run, each table's rows are the published ones and no other."""
 
+import json
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_market, make_voc, published
+from conftest import ROOT, make_folder, make_market, make_voc, published
 
 from hbo import cost
 from hbo.analysis.published import RIVALS
@@ -19,8 +21,14 @@ from hbo.tasks.build import network as build_net
 
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
 TABLES = {"2": "table2", "3": "table3", "4": "table4", "5": "table5", "6": "contraction"}
-DETECTION = ("table8", "detection_bccd")
-REID = ("table9", "reid_coil20")
+BCCD = ("detection_bccd", "detection_bccd_transfer")
+DETECTION = ("table8", *BCCD)
+REID = ("table9", "reid_coil20", "reid_omniglot")
+SEEDS = {
+    **dict.fromkeys(("factorial", "contraction_cifar10", "reid_coil20"), 3), **dict.fromkeys(BCCD, 3),
+    "pairing": 200,
+    **dict.fromkeys(("table2_cifar10", "table6_cifar10", "parts_cifar10", "reid_omniglot", "few_photographs"), 5),
+}  # fmt: skip  # of the others 6, and one of a table and of backbones
 FOLDERS: dict[str, str] = {}
 
 
@@ -28,18 +36,54 @@ FOLDERS: dict[str, str] = {}
 def _voc(tmp_path_factory):
     """Folders in VOC's layout and in Market's: a run's key is of what they hold."""
     FOLDERS["marketfolder"] = str(make_market(tmp_path_factory.mktemp("market") / "set"))
+    resnet = resolve(data="imagenet", net="torchvision:resnet50")
+    FOLDERS["table2"] = str(trained(tmp_path_factory.mktemp("backbones") / "table2", resnet))
+    FOLDERS["backbones_cifar10"] = str(trained(tmp_path_factory.mktemp("backbones") / "backbones_cifar10"))
+    FOLDERS["few_photographs"] = str(few_photographs(tmp_path_factory.mktemp("few") / "few"))
     FOLDERS["vocfolder"] = str(make_voc(tmp_path_factory.mktemp("voc") / "set", train=2, test=1))
 
 
+def trained(root: Path, *others: Run) -> Path:
+    """As much of a study, and of other runs, as a backbone is found by."""
+    rows = read(ROOT / "sweeps" / f"{root.name}.yaml").rows
+    for run in [*(resolve(**row) for row in rows), *others]:
+        where = root / run.key()
+        where.mkdir(parents=True)
+        (where / "row.json").write_text(json.dumps({**asdict(run), "state": "done"}))
+        (where / "last.ckpt").write_text(run.key())
+    return root
+
+
+def started(name: str, weights: Path) -> list[str]:
+    """A file's variants, from weights that are here."""
+    variants = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())["parameters"]["variant"][
+        "values"
+    ]
+    return [re.sub(r"runs/backbones_\w+", str(weights), variant) for variant in variants]
+
+
+def few_photographs(root: Path) -> Path:
+    """As many images as the study trains on: its recipe goes by their number."""
+    return make_folder(root, {"automobile": 120, "truck": 120}, {"automobile": 1, "truck": 1}, size=32)
+
+
 def runs(name: str, **overrides) -> list[Run]:
-    if name in ("detection_bccd", "reid_coil20"):
+    if name in ("reid_omniglot", "few_photographs"):
+        overrides = {"variant": started(name, Path(FOLDERS["backbones_cifar10"])), **overrides}
+    if name == "few_photographs" and overrides.get("data", "imagefolder") == "imagefolder":
+        overrides = {"data_dir": FOLDERS[name], **overrides}
+    if name in (*BCCD, "reid_coil20", "reid_omniglot"):
         overrides = {"data_dir": FOLDERS["vocfolder" if name in DETECTION else "marketfolder"], **overrides}
+    if start := {"table9": "table2", "detection_bccd_transfer": "backbones_cifar10"}.get(name):
+        overrides = {"backbone_checkpoint": FOLDERS[start], **overrides}
     return [resolve(**row) for row in read(ROOT / "sweeps" / f"{name}.yaml", overrides).rows]
 
 
 def test_the_studies_are_there():
     wanted = {"contraction", "contraction_cifar10", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
-              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7", *DETECTION, *REID}  # fmt: skip
+              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7",
+              "backbones_cifar10", "recipe",
+              "table2_cifar10", "table6_cifar10", "parts_cifar10", "pairing", "few_photographs", *DETECTION, *REID}  # fmt: skip
     assert {path.stem for path in FILES} == wanted
 
 
@@ -50,6 +94,8 @@ def test_each_row_is_a_run_of_its_own(path, data):
         data = "voc"
     if path.stem in REID and data:
         data = "market1501"
+    if path.stem == "few_photographs":
+        data = None  # its weights are of a network for photographs
     found = runs(path.stem, **({"data": data} if data else {}))
     assert len({run.key() for run in found}) == len(found)
     assert {run.study for run in found} == {path.stem}
@@ -80,8 +126,7 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
-    few = "factorial", "contraction_cifar10", "detection_bccd", "reid_coil20"
-    seeds = 1 if path.stem.startswith("table") else 3 if path.stem in few else 6
+    seeds = SEEDS.get(path.stem, 1 if path.stem.startswith(("table", "backbones")) else 6)
     assert {run.seed for run in found} == set(range(seeds))
     without = Counter(replace(run, seed=0).key() for run in found)
     assert set(without.values()) == {seeds}  # every row has every seed
@@ -99,24 +144,41 @@ def test_the_rows_of_a_table_are_the_published_ones(table, study):
     for row in published(int(table)):
         net, width = row["model"], float(row["width"])
         divisor = int(row["divisor"]) if row["divisor"] else None
-        wanted[net, width, divisor or resolve(net=net, width=width).divisor, int(row["resolution"]), int(row["k"] or 1)] += 1
-    found = Counter((run.net, run.width, run.divisor, run.resolution, run.k) for run in runs(study, data="imagenet", seed=0))
+        wanted[
+            net,
+            width,
+            divisor or resolve(net=net, width=width).divisor,
+            int(row["resolution"]),
+            int(row["k"] or 1),
+        ] += 1
+    found = Counter(
+        (run.net, run.width, run.divisor, run.resolution, run.k)
+        for run in runs(study, data="imagenet", seed=0)
+    )
     assert found == wanted
-    protocol = {(run.epochs, run.batch, run.lr, run.scheme, run.first_stage) for run in runs(study, data="imagenet", seed=0)}
+    protocol = {
+        (run.epochs, run.batch, run.lr, run.scheme, run.first_stage)
+        for run in runs(study, data="imagenet", seed=0)
+    }
     assert protocol == {(150, 256, 0.05, "release", "release")}
     resize = {run.eval_resize for run in runs(study, data="imagenet", seed=0)}
     assert resize == ({256} if table == "5" else {round(n / 0.875) for _, _, _, n, _ in found})
 
 
 def test_the_rows_of_table_8_are_the_published_ones_under_the_papers_protocol():
-    wanted = Counter((row["backbone"], float(row["width"])) for row in published(8) if row["width"])
+    others = {"fd-mobilenet": ("pytorchcv:fdmobilenet_w1", 320), "mobilenet": ("pytorchcv:mobilenet_w1", 300), "pelee": ("pytorchcv:peleenet", 304)}  # fmt: skip
+    wanted = Counter(
+        (row["backbone"], float(row["width"]), 320)
+        if row["width"]
+        else (others[row["backbone"]][0], None, others[row["backbone"]][1])
+        for row in published(8)
+    )
     found = runs("table8")
-    assert Counter((run.net, run.width) for run in found) == wanted
-    assert len(wanted) == 8
+    assert Counter((run.net, run.width, run.resolution) for run in found) == wanted
+    assert len(wanted) == 11
     names = (
         "task",
         "data",
-        "resolution",
         "epochs",
         "batch",
         "lr",
@@ -125,20 +187,43 @@ def test_the_rows_of_table_8_are_the_published_ones_under_the_papers_protocol():
         "warmup_from",
         "head",
         "min_scale",
+        "anchors",
+        "matching",
+        "strides",
     )
     protocol = {tuple(getattr(run, name) for name in names) for run in found}
-    assert protocol == {("detect", "voc", 320, 560, 32, 1e-3, 5e-4, "360,480", 1e-6, "separable", 0.2)}
+    assert protocol == {
+        (
+            "detect",
+            "voc",
+            560,
+            32,
+            1e-3,
+            5e-4,
+            "360,480",
+            1e-6,
+            "separable",
+            0.2,
+            "ssdlite",
+            "bipartite",
+            "16,32",
+        )
+    }
 
 
-def test_detectors_on_bccd_differ_in_the_backbone_alone():
-    found = runs("detection_bccd", seed=0)
+@pytest.mark.parametrize("study", BCCD)
+def test_detectors_on_bccd_differ_in_the_backbone_alone(study):
+    found = [replace(run, backbone_checkpoint=None) for run in runs(study, seed=0)]
     assert {(run.net, run.width) for run in found} == {("hbonet", 0.25), ("mobilenetv2", 0.25)}
     assert len({replace(run, net="hbonet", divisor=2).key() for run in found}) == 1
 
 
 def test_table_7s_comment_is_what_is_counted_and_published():
     text = (ROOT / "sweeps" / "table7.yaml").read_text()
-    lines = {m[1]: m.groups()[1:] for m in re.finditer(r"# \| (\S.*?) \| ([\d.]+) \| (\d+) \| ([+-][\d.]+) \|", text)}
+    lines = {
+        m[1]: m.groups()[1:]
+        for m in re.finditer(r"# \| (\S.*?) \| ([\d.]+) \| (\d+) \| ([+-][\d.]+) \|", text)
+    }
     assert list(lines) == list(RIVALS) == [row["model"] for row in published(7)]
     found = {run.net: run for run in runs("table7")}
     assert set(found) == set(RIVALS.values())
@@ -149,7 +234,9 @@ def test_table_7s_comment_is_what_is_counted_and_published():
 
 
 def test_every_part_of_a_rival_learns():
-    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/nets/zoo.py gives them their inputs."""
+    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/nets/zoo.py gives them their
+    inputs.
+    """
     for run in runs("table7"):
         net = build_net(run, 10)
         net(torch.randn(2, 3, 64, 64)).square().mean().backward()
@@ -177,11 +264,36 @@ def test_the_factorial_is_whole():
 def test_the_rows_of_table_9_are_the_published_ones_under_the_papers_protocol():
     names = {"resnet50": "torchvision:resnet50"}
     wanted = Counter(
-        (names.get(row["backbone"], row["backbone"]), float(row["width"]) if row["width"] else None) for row in published(9)
+        (names.get(row["backbone"], row["backbone"]), float(row["width"]) if row["width"] else None)
+        for row in published(9)
     )
     found = runs("table9")
     assert Counter((run.net, run.width) for run in found) == wanted
     assert len(wanted) == 9
     for run in found:
-        assert (run.data, run.size, run.batch, run.optimizer, run.lr) == ("market1501", (256, 128), 32, "amsgrad", 1e-3)
+        assert (run.data, run.size, run.batch, run.optimizer, run.lr) == (
+            "market1501",
+            (256, 128),
+            32,
+            "amsgrad",
+            1e-3,
+        )
         assert (run.epochs, run.drops) == ((120 if run.width == 1 else 90), [60])
+        assert (run.all_epochs - run.epochs, run.classifier_epochs) == (10, 10)
+
+
+def test_table_9_starts_from_the_classifiers_of_table_2():
+    """Section 4.3: from ImageNet's weights, each network from its own."""
+    parameters = yaml.safe_load((ROOT / "sweeps" / "table9.yaml").read_text())["parameters"]
+    assert parameters["backbone_checkpoint"] == {"value": "runs/table2"}
+    classifiers = {run.key(): run for run in runs("table2")}
+    found = runs("table9")
+    assert len({run.identity()["backbone"] for run in found}) == 9
+    for run in found:
+        where = Path(run.start_file())
+        of = classifiers.get(where.name)
+        assert where.parent == Path(FOLDERS["table2"])
+        assert (of and (of.net, of.width, of.divisor)) == (
+            (run.net, run.width, run.divisor) if run.width else None
+        )
+    assert {run.classifier_epochs for run in runs("table9", backbone_checkpoint=None)} == {0}

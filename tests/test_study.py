@@ -17,13 +17,22 @@ ABLATIONS = ROOT / "ablations"
 
 
 def test_arms_are_named_by_what_differs():
-    """In one network by its switches, in several by the network too; a network that varies in nothing by its name alone."""
+    """In one network by its switches, in several by the network too; a network that varies in nothing by its
+    name alone.
+    """
     assert study.read("contraction").arms == ["k=1", "k=2", "k=3"]
-    assert study.read("contraction", "mobilenetv2").arms == ["hbonet k=1", "hbonet k=2", "hbonet k=3", "mobilenetv2"]
+    assert study.read("contraction", "mobilenetv2").arms == [
+        "hbonet k=1",
+        "hbonet k=2",
+        "hbonet k=3",
+        "mobilenetv2",
+    ]
     both = study.read("contraction", "contraction_uniform")
     assert both.arms == [
         f"k={k} scheme={s}" for s, ks in (("release", (1, 2, 3)), ("uniform", (0, 1, 2, 3))) for k in ks
-    ] or set(both.arms) == {f"k={k} scheme={s}" for s, ks in (("release", (1, 2, 3)), ("uniform", (0, 1, 2, 3))) for k in ks}
+    ] or set(both.arms) == {
+        f"k={k} scheme={s}" for s, ks in (("release", (1, 2, 3)), ("uniform", (0, 1, 2, 3))) for k in ks
+    }
     assert both.done.groupby("arm")["key"].count().eq(6).all()
 
 
@@ -94,7 +103,16 @@ def crossed() -> study.Study:
         for residual in (True, False):
             for seed in range(3):
                 top1 = 0.7 + 0.04 * (k == 2) + draw.normal(0, 0.003)
-                lines.append(row | {"k": k, "residual": residual, "seed": seed, "top1": top1, "key": f"{k}{residual}{seed}"})
+                lines.append(
+                    row
+                    | {
+                        "k": k,
+                        "residual": residual,
+                        "seed": seed,
+                        "top1": top1,
+                        "key": f"{k}{residual}{seed}",
+                    }
+                )
     rows = pd.DataFrame(lines)
     rows["arm"] = study.labels(rows)
     return study.Study(("factorial",), rows, base.curves, "k=1 residual=True")
@@ -118,8 +136,8 @@ def test_the_conclusion_follows_the_comparisons():
     decided = it.comparisons().set_index("label")["verdict"]
     assert decided["k=1 residual=False against k=1 residual=True"] == "undecided"
     assert it.conclusion() == (
-        "k=2 residual=True against k=1 residual=True: higher; k=2 residual=False against k=1 residual=True: higher on 3 seeds."
-        " Undecided: k=1 residual=False against k=1 residual=True."
+        "k=2 residual=True against k=1 residual=True: higher; k=2 residual=False against k=1 residual=True:"
+        " higher on 3 seeds. Undecided: k=1 residual=False against k=1 residual=True."
     )
     assert study.read("contraction", seed=0).conclusion().startswith("Too few runs to judge")
     assert study.read("mobilenetv2").conclusion().endswith("there is nothing to compare.")
@@ -129,13 +147,15 @@ def test_a_question_says_what_is_primary():
     """One comparison alone is judged at 5 %, the others are exploratory; the interval is Welch's own."""
     it = study.read("contraction", asked=Question(versus=("k=2 against k=3",), margin=5.0))
     found = it.comparisons()
-    assert found["label"].tolist() == ["k=2 against k=3", "k=2 against k=1"][:1] or found["primary"].tolist() == [True, False]
+    assert found["label"].tolist() == ["k=2 against k=3", "k=2 against k=1"][:1] or found[
+        "primary"
+    ].tolist() == [True, False]
     line, runs = found.iloc[0], it.samples()
     test = stats.ttest_ind(list(runs["k=2"].values()), list(runs["k=3"].values()), equal_var=False)
     assert (line["low"], line["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
     assert line["verdict"] == "equivalent"
     assert it.conclusion() == "k=2 against k=3: equivalent."
-    assert "lies within 5 points (two one-sided tests)" in it.findings()[0]
+    assert "is within 5 points (two one-sided tests)" in it.findings()[0]
 
 
 def test_a_run_that_collapsed_is_counted_and_named():
@@ -178,13 +198,23 @@ def test_json_has_every_number_of_the_page():
 
 
 def test_what_was_frozen_is_what_is_judged(tmp_path):
-    """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is refused."""
+    """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is
+    refused.
+    """
     from hbo.analysis.frozen import Frozen
 
     for name in ("contraction.csv", "contraction_curves.csv"):
         (tmp_path / name).write_bytes((ABLATIONS / name).read_bytes())
     asked = Question(metric="top1", versus=("k=2 against k=1",), margin=1.0)
-    plan = Frozen("contraction", asked, [0, 1, 2, 3, 4, 5], [6], [], when="2026-11-01T00:00:00Z", commit="0123456789abcdef")
+    plan = Frozen(
+        "contraction",
+        asked,
+        [0, 1, 2, 3, 4, 5],
+        [6],
+        [],
+        when="2026-11-01T00:00:00Z",
+        commit="0123456789abcdef",
+    )
     path = tmp_path / "contraction_frozen.json"
     path.write_text(plan.text())
     it = study.read("contraction", source=tmp_path)
@@ -197,11 +227,13 @@ def test_what_was_frozen_is_what_is_judged(tmp_path):
     assert "seeds 4, 5 were added to the 4 frozen" in said
     assert "before the plan was frozen" in said
     path.write_text(plan.text().replace('"margin": 1.0', '"margin": 3.0'))
-    with pytest.raises(UserError, match="was edited since it was frozen"):
+    with pytest.raises(UserError, match="was edited after it was frozen"):
         study.read("contraction", source=tmp_path)
 
 
-@pytest.mark.parametrize(("name", "metric"), [("contraction", "top1"), ("detection_bccd", "map"), ("reid_coil20", "map")])
+@pytest.mark.parametrize(
+    ("name", "metric"), [("contraction", "top1"), ("detection_bccd", "map"), ("reid_coil20", "map")]
+)
 def test_a_study_is_judged_by_its_task_s_own_metric(name, metric):
     from hbo.runs.rows import main_metric
     from hbo.tasks.classify.module import Classify

@@ -1,7 +1,6 @@
 """Sweep files: W&B's enumeration, what is wrong in one line, and the plan."""
 
 import json
-import resource
 
 import pytest
 import yaml
@@ -10,6 +9,7 @@ from conftest import REFERENCE, ROOT, call
 from hbo import cost
 from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.nets import counting, size
 from hbo.runs import cluster, lock, rows
 from hbo.sweep import plan, slurm, timing
 from hbo.sweep.__main__ import main
@@ -20,7 +20,10 @@ from hbo.tasks.build import network as build_net
 from hbo.tasks.build import open_data
 
 ORACLE = json.loads((REFERENCE / "sweep_order.json").read_text())
-TINY = {"method": "grid", "parameters": {"data": {"value": "digits"}, "k": {"values": [1, 2]}, "seed": {"values": [0, 1]}}}
+TINY = {
+    "method": "grid",
+    "parameters": {"data": {"value": "digits"}, "k": {"values": [1, 2]}, "seed": {"values": [0, 1]}},
+}
 
 
 @pytest.fixture
@@ -53,7 +56,11 @@ def test_random_draws_are_wandbs():
 
 
 def test_a_random_sweep_is_the_same_each_time_and_as_long_as_asked(write):
-    content = {"method": "random", "run_cap": 5, "parameters": {"lr": {"min": 0.01, "max": 0.5}, "k": {"values": [1, 2, 3]}}}
+    content = {
+        "method": "random",
+        "run_cap": 5,
+        "parameters": {"lr": {"min": 0.01, "max": 0.5}, "k": {"values": [1, 2, 3]}},
+    }
     path = write(content)
     first = read(path).rows
     assert len(first) == 5
@@ -82,11 +89,17 @@ WRONG = [
     ({**TINY, "parameters": {"concat_ratio": {"values": [0.5, 1.5]}}}, "parameters.concat_ratio=1.5"),
     ({**TINY, "parameters": {"k": {"value": 1, "values": [1]}}}, "parameters.k"),
     ({**TINY, "parameters": {"k": {"min": 2, "max": 2}}}, "min=2 must be below"),
-    ({**TINY, "parameters": {"lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}}}, "parameters.lr.q=0"),
-    ({**TINY, "parameters": {"lr": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "parameters.lr.min=0"),
+    (
+        {**TINY, "parameters": {"lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}}},
+        "parameters.lr.q=0",
+    ),
+    (
+        {**TINY, "parameters": {"lr": {"distribution": "log_uniform_values", "min": 0, "max": 1}}},
+        "parameters.lr.min=0",
+    ),
     ({**TINY, "parameters": {"lr": {"distribution": "normal", "sigma": -1}}}, "parameters.lr.sigma=-1"),
     ({**TINY, "parameters": {"lr": {"distribution": "normal", "min": 0}}}, "parameters.lr.min"),
-    ({**TINY, "parameters": {"k": {"values": [1, 2], "probabilities": [0.5, 0.4]}}}, "sum up to 1"),
+    ({**TINY, "parameters": {"k": {"values": [1, 2], "probabilities": [0.5, 0.4]}}}, "add up to 1"),
     ({"method": "random", "parameters": {"k": {"values": [1, 2]}}}, "--count"),
     ({**TINY, "run_cap": 0}, "run_cap=0"),
 ]
@@ -157,13 +170,21 @@ def test_states_are_what_the_folders_say(write, tmp_path, capsys):
     there = tmp_path / "runs" / "another" / other.key()
     there.mkdir(parents=True)
     rows.write(there, {"state": "done", "seconds": 9.0, "top1": 0.5})
-    (rows.folder(running) / "lock.0").write_text(json.dumps({**lock.me(), "step": 3, "of": 4, "seconds": 30.0}))
-    (rows.folder(dead) / "lock.0").write_text(json.dumps({**lock.me(), "began": "long ago", "step": 3, "of": 4}))
+    (rows.folder(running) / "lock.0").write_text(
+        json.dumps({**lock.me(), "step": 3, "of": 4, "seconds": 30.0})
+    )
+    (rows.folder(dead) / "lock.0").write_text(
+        json.dumps({**lock.me(), "began": "long ago", "step": 3, "of": 4})
+    )
     found = plan.entries(study)
     said = [plan.describe(entry) for entry in found]
     (entry,) = [entry for entry in found if entry.state == "stopped"]
     assert said == ["done", "done in another", "failed: the loss", "interrupted", "running 75 %, 10 s left", "unfinished", "stopped in W&B at update 0 of 0", *["missing"] * len(missing)]  # fmt: skip
-    for at, steps, words in ((30, 21, f"30 of {21 * stopped.epochs}"), ("x", None, "0 of 0"), ({}, [1], "0 of 0")):
+    for at, steps, words in (
+        (30, 21, f"30 of {21 * stopped.epochs}"),
+        ("x", None, "0 of 0"),
+        ({}, [1], "0 of 0"),
+    ):
         rows.write(rows.folder(stopped), {"state": "stopped", "stopped_at": at, "steps_per_epoch": steps})
         plan.refresh(entry)
         assert plan.describe(entry) == f"stopped in W&B at update {words}"
@@ -186,26 +207,57 @@ def test_json_is_json_alone_and_complete(write, tmp_path):
         assert not entry["measured"]
 
 
-def test_a_thousand_rows_are_planned_within_ten_seconds(tmp_path):
-    """The factorial's 54 networks with 19 seeds; the process's start, its imports and the calibration included.
-
-    Seconds of one core, as other tests may have the other one: a plan is single-threaded but for the calibration.
+def test_a_thousand_rows_cost_what_their_networks_cost(tmp_path, monkeypatch):
+    """The factorial's 54 networks with 19 seeds: each row is resolved once, and no block is built and counted
+    for a second seed.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seeds = f"seed={list(range(19))}"
-    out, _ = call("hbo.sweep", "plan", ROOT / "sweeps" / "factorial.yaml", "--set", seeds, "--set", f"out={tmp_path}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime - before.ru_utime < 10
-    assert "1026 runs: 1026 missing" in out
-    assert "estimates" in out
+    done = {"rows": 0, "blocks": 0}
+
+    def counted(name, function):
+        def once(*args, **given):
+            done[name] += 1
+            return function(*args, **given)
+
+        return once
+
+    monkeypatch.setattr("hbo.sweep.study.resolve", counted("rows", resolve))
+    monkeypatch.setattr("hbo.nets.counting.pass_through", counted("blocks", counting.pass_through))
+
+    def work(seeds: int) -> tuple[int, int]:
+        for known in (size.total, size._stem, size._block, size._head):
+            known.cache_clear()
+        done.update(rows=0, blocks=0)
+        study = read(ROOT / "sweeps" / "factorial.yaml", {"seed": list(range(seeds)), "out": str(tmp_path)})
+        planned = plan.entries(study)
+        plan.price(planned)
+        assert "1026 runs" in plan.totals(planned, 1, "") or seeds == 1
+        return done["rows"], done["blocks"]
+
+    (rows_of_one, blocks), rows_of_all = work(1), work(19)
+    assert rows_of_one == 54
+    assert rows_of_all == (54 * 19, blocks)
+    assert blocks < 54 * 10  # of 54 networks with 17 blocks each: they share most
 
 
 def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
     study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1]})
     first, second = (resolve(**row) for row in study.rows)
     rows.folder(first).mkdir(parents=True)
-    row = {**rows.keyed(first), "threads": 2, "accelerator": "auto", "devices": 1, "num_nodes": 1, "data_dir": None}
-    row |= {"state": "done", "machine": rows.machine(), "images_per_second": 10.0, "seconds": 77.0, "top1": 0.5}
+    row = {
+        **rows.keyed(first),
+        "threads": 2,
+        "accelerator": "auto",
+        "devices": 1,
+        "num_nodes": 1,
+        "data_dir": None,
+    }
+    row |= {
+        "state": "done",
+        "machine": rows.machine(),
+        "images_per_second": 10.0,
+        "seconds": 77.0,
+        "top1": 0.5,
+    }
     rows.write(rows.folder(first), row)
     found = plan.entries(study)
     plan.price(found)
@@ -230,7 +282,11 @@ def test_sizes_are_the_data_sets(data):
     ("text", "minutes"), [("90", 90), ("30:30", 31), ("24:00:00", 1440), ("1-0", 1440), ("2-03:04:05", 3065)]
 )
 def test_slurms_times(text, minutes):
-    assert slurm.parse(f"partition=gpu,gpus=2,time={text}") == {"partition": "gpu", "gpus": 2, "time": minutes}
+    assert slurm.parse(f"partition=gpu,gpus=2,time={text}") == {
+        "partition": "gpu",
+        "gpus": 2,
+        "time": minutes,
+    }
 
 
 @pytest.mark.parametrize("text", ["time=1:2:3:4", "time=soon", "gpus=0", "partion=x", "partition"])
@@ -249,3 +305,138 @@ def test_gpus_are_shared_out_in_groups(write, monkeypatch, tmp_path):
         places(runs, 3)
     runs = plan.entries(read(write(TINY), {"accelerator": "cpu", "threads": 1, "out": str(tmp_path)}))
     assert places(runs, None) == [{"OMP_NUM_THREADS": "1"}] * cluster.cores()
+
+
+@pytest.mark.slow
+def test_rows_are_judged_by_what_their_own_file_asked(tmp_path):
+    """The sweep file may lie anywhere: `run` leaves its question with the rows."""
+    parameters = {
+        name: {"value": value}
+        for name, value in {
+            "data": "digits",
+            "width": 0.1,
+            "epochs": 1,
+            "limit_batches": 1,
+            "threads": 1,
+        }.items()
+    }
+    content = {
+        "method": "grid",
+        "primary": {"versus": "k=2 against k=1", "margin": 7.0},
+        "parameters": parameters | {"k": {"values": [1, 2]}, "seed": {"values": [0, 1]}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    call("hbo.sweep", "run", "mine.yaml", cwd=tmp_path)
+    out, _ = call("hbo.analysis.study", "runs/mine", cwd=tmp_path)
+    assert "k=2 against" in out
+    assert "within 7 points" in out
+    (tmp_path / "runs" / "mine" / "question.json").write_text("{")
+    _, err = call("hbo.analysis.study", "runs/mine", cwd=tmp_path, expect=2)
+    assert "question.json: not a question" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("threads", [1, 2]), ("workers", [0, 2]), ("accelerator", ["cpu", "auto"]), ("study", ["a", "b"]), ("out", ["x", "y"])],
+)  # fmt: skip
+def test_what_no_key_holds_is_not_swept_over(write, name, values, capsys):
+    """Half of the rows would be left out without a word."""
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(write(TINY)), "--set", f"{name}={json.dumps(values)}"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"parameters.{name}: {values[0]} and {values[1]} are one run" in said
+    assert f"--set {name}={values[1]} --set out=" in said
+
+
+def test_what_is_said_twice_in_other_words_is_one_run(write, tmp_path):
+    """A table's row that stands twice, by its width and by name, is no mistake."""
+    path = write({"method": "grid", "parameters": {"variant": {"values": ["width=0.5", "width=0.5 k=1"]}, "data": {"value": "digits"}}})  # fmt: skip
+    assert len(plan.entries(read(path, {"out": str(tmp_path)}))) == 1
+
+
+def test_one_impossible_draw_is_that_rows_fault_alone(write, tmp_path):
+    """A warm-up as long as the 20 epochs cannot be; a listed value with which no row is valid stays the
+    file's fault.
+    """
+    drawn = {"method": "random", "run_cap": 12, "parameters": {"data": {"value": "digits"}, "epochs": {"value": 20}, "warmup": {"min": 0.0, "max": 40.0}, "out": {"value": str(tmp_path)}}}  # fmt: skip
+    found = plan.entries(read(write(drawn)))
+    invalid = [entry for entry in found if entry.state == "invalid"]
+    assert {entry.fields["warmup"] >= 20 for entry in invalid} == {True}
+    assert 0 < len(invalid) < 12 == len(found)
+    assert all("must be shorter than the 20 epochs" in entry.error for entry in invalid)
+    none = {**drawn, "parameters": {**drawn["parameters"], "warmup": {"min": 30.0, "max": 40.0}}}
+    with pytest.raises(UserError, match=r"parameters\.warmup=3"):
+        plan.entries(read(write(none)))
+    listed = {
+        **drawn,
+        "parameters": {**drawn["parameters"], "warmup": {"value": 0.0}, "k": {"values": [1, 9]}},
+    }
+    with pytest.raises(UserError, match=r"parameters\.k=9"):
+        plan.entries(read(write(listed)))
+
+
+def test_a_number_that_yaml_leaves_as_text_reaches_as_a_number(write):
+    text = "method: grid\nparameters:\n  lr: {values: [1e-2, 0.01, 1e-3]}\n  k: {value: 1}\n"
+    assert [row["lr"] for row in read(write(text)).rows] == [0.01, 0.001]
+    assert [row["lr"] for row in read(write(text), {"lr": ["1e-4"]}).rows] == [1e-4]
+    with pytest.raises(UserError, match="line 4: bad YAML, 'lr' is repeated"):
+        read(write(text.replace("k: {value: 1}", "lr: {value: 1}")))
+
+
+def test_several_runs_share_a_gpu_where_that_is_asked_for(write, monkeypatch, tmp_path):
+    from hbo.sweep.pool import places
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    runs = plan.entries(read(write(TINY), {"out": str(tmp_path)}))
+    found = places(runs, None, 2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in found] == ["0", "3", "0", "3"]
+    assert {place["HBO_RUNS_PER_DEVICE"] for place in found} == {"2"}
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in places(runs, 3, 2)] == ["0", "3", "0"]
+    with pytest.raises(UserError, match="this machine has 2 GPUs; take --runs_per_device 3"):
+        places(runs, 5, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="take --workers N"):
+        places(runs, None, 2)
+
+
+def test_a_plan_divides_its_hours_by_what_rows_of_as_many_a_device_took(write, tmp_path):
+    """Four that share a device took 100 s each where one alone takes 60: 4 runs take 100 s, not 60 and not
+    240.
+    """
+    study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1, 2, 3, 4]})
+    run = resolve(**study.rows[0])
+    row = {
+        **rows.keyed(run),
+        "threads": 2,
+        "accelerator": "auto",
+        "devices": 1,
+        "num_nodes": 1,
+        "data_dir": None,
+    }
+    row |= {
+        "state": "done",
+        "machine": rows.machine(),
+        "images_per_second": 10.0,
+        "seconds": 60.0,
+        "top1": 0.5,
+    }
+    rows.folder(run).mkdir(parents=True)
+    rows.write(rows.folder(run), row)
+
+    def said(together: int) -> str:
+        found = plan.entries(study)
+        plan.price(found)
+        return plan.totals(found, 1, timing.estimate(found, together))
+
+    alone = said(4)
+    assert "5 min left on one device" in alone  # 4 x (60 + 10) s
+    assert "no row was measured with 4 runs on a device" in alone
+    other = tmp_path / "other" / "0123456789"
+    other.mkdir(parents=True)
+    (other / "row.json").write_text(json.dumps(row | {"runs_per_device": 4, "seconds": 100.0}))
+    assert "110 s" in said(4).replace("2 min left", "110 s")
+    assert "measured with as many runs on a device" in said(4)
+    assert said(1) == alone.replace("; " + timing.ALONE.format(4), "").replace(
+        timing.ALONE.format(4) + "; ", ""
+    )

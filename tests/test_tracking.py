@@ -45,7 +45,8 @@ def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
         wandb("login", "--host", url, 40 * "a")
         assert url.split("//")[1] in (here / "netrc").read_text()
         assert mode() == "online"
-        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")  # another server, for which there is no key
+        # Another server, for which there is no key.
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
         assert mode() == "offline"
 
 
@@ -76,8 +77,23 @@ def test_what_was_switched_off_in_the_folder_counts(here, monkeypatch):
 
 def test_settings_that_the_client_cannot_read_are_an_error_in_one_line(here):
     env = {"WANDB_BASE_URL": "garbage", "WANDB_MODE": None}
-    flags = ["--data", "digits", "--width", 0.1, "--epochs", 1, "--limit_batches", 1, "--threads", 1, "--out", here]
+    flags = [
+        "--data",
+        "digits",
+        "--width",
+        0.1,
+        "--epochs",
+        1,
+        "--limit_batches",
+        1,
+        "--threads",
+        1,
+        "--out",
+        here,
+    ]
     _, err = call("hbo.fit", *flags, env=env, expect=2)
-    assert err.splitlines()[-1].startswith("error: W&B's settings (WANDB_... or a settings file): ValidationError: ")
+    assert err.splitlines()[-1].startswith(
+        "error: W&B's settings (WANDB_... or a settings file): ValidationError: "
+    )
     assert err.endswith("mend them, or take --wandb disabled\n")
     assert "Traceback" not in err

@@ -29,7 +29,9 @@ FLAGS = [
 
 def test_a_forced_run_and_one_whose_folder_was_removed(tmp_path):
     with wandb_server(tmp_path) as env:
-        fit = lambda *more: call("hbo.fit", *FLAGS, "--out", tmp_path / "runs", *more, env={**env, "WANDB_MODE": None})
+        fit = lambda *more: call(
+            "hbo.fit", *FLAGS, "--out", tmp_path / "runs", *more, env={**env, "WANDB_MODE": None}
+        )
         fit()
         row, folder = only_row(tmp_path / "runs")
         key = row["key"]

@@ -13,11 +13,25 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_processes_see_what_one_sees(tmp_path):
-    """The same global batch on one process and on two: the same images, and the same weights within float error where no
-    batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm the halves have their own
-    statistics, so HBONet's weights differ; its evaluation still counts each image once.
+    """The same global batch on one process and on two: the same images, and the same weights within float
+    error where no batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm
+    the halves have their own statistics, so HBONet's weights differ; its evaluation still counts each image
+    once.
     """
-    args = ["--data", "digits", "--epochs", 1, "--batch", 32, "--limit_batches", 12, "--lr", 0.01, "--threads", 1]
+    args = [
+        "--data",
+        "digits",
+        "--epochs",
+        1,
+        "--batch",
+        32,
+        "--limit_batches",
+        12,
+        "--lr",
+        0.01,
+        "--threads",
+        1,
+    ]
     two = ["--devices", 2, "--strategy", "ddp", "--accelerator", "cpu"]
     for net in ("timm:convnext_atto", "hbonet"):
         for name, extra in (("one", ["--accelerator", "cpu"]), ("two", two)):

@@ -1,4 +1,6 @@
-"""Seeds until decided: only open comparisons get more, a kill changes no verdict, and what was frozen is kept to."""
+"""Seeds until decided: only open comparisons get more, a kill changes no verdict, and what was frozen is kept
+to.
+"""
 
 import json
 import os
@@ -18,14 +20,26 @@ from hbo.runs import rows
 from hbo.sweep import plan, until
 from hbo.sweep.study import read
 
-FIELDS = {"data": "digits", "width": 0.1, "threads": 1, "wandb": "disabled", "epochs": 1, "limit_batches": 3, "lr": 0.01}
+FIELDS = {
+    "data": "digits",
+    "width": 0.1,
+    "threads": 1,
+    "wandb": "disabled",
+    "epochs": 1,
+    "limit_batches": 3,
+    "lr": 0.01,
+}
 GAIN = {1: 0.0, 2: 0.05, 3: 0.001}  # of k over k = 1; seeds move top-1 by a point
 
 
 @pytest.fixture
 def file(tmp_path) -> Path:
     parameters = {name: {"value": value} for name, value in FIELDS.items()}
-    parameters |= {"out": {"value": str(tmp_path / "runs")}, "k": {"values": [1, 2, 3]}, "seed": {"values": [0, 1]}}
+    parameters |= {
+        "out": {"value": str(tmp_path / "runs")},
+        "k": {"values": [1, 2, 3]},
+        "seed": {"values": [0, 1]},
+    }
     content = {"method": "grid", "primary": {"versus": "k=1"}, "parameters": parameters}
     (tmp_path / "grow.yaml").write_text(yaml.safe_dump(content))
     return tmp_path / "grow.yaml"
@@ -40,8 +54,19 @@ def pretend(runs: list[plan.Entry]) -> int:
     """What training would leave: rows whose top-1 goes by k and the seed."""
     for entry in runs:
         assert entry.run is not None
-        top1 = 0.7 + GAIN[entry.run.k] + float(np.random.default_rng([entry.run.k, entry.run.seed]).normal(0, 0.01))
-        row = entry.fields | {"state": "done", "top1": top1, "seconds": 1.0, "key": entry.key, "macs": 10**6, "params": 10**5}
+        top1 = (
+            0.7
+            + GAIN[entry.run.k]
+            + float(np.random.default_rng([entry.run.k, entry.run.seed]).normal(0, 0.01))
+        )
+        row = entry.fields | {
+            "state": "done",
+            "top1": top1,
+            "seconds": 1.0,
+            "key": entry.key,
+            "macs": 10**6,
+            "params": 10**5,
+        }
         entry.home.mkdir(parents=True, exist_ok=True)
         write_atomically(entry.home / "row.json", json.dumps(row))
     return 0
@@ -109,7 +134,12 @@ def test_what_was_frozen_is_kept_to(file, tmp_path):
 
 @pytest.mark.parametrize(
     ("looks", "most", "said"),
-    [([1, 4], None, "2 on"), ([6, 4], None, "each larger"), ([4, 8], 6, "the last look"), ([1], None, "has 2 seeds already")],
+    [
+        ([1, 4], None, "2 on"),
+        ([6, 4], None, "each larger"),
+        ([4, 8], 6, "the last look"),
+        ([1], None, "already has 2 seeds"),
+    ],
 )
 def test_looks_that_cannot_be_are_refused(file, looks, most, said):
     with pytest.raises(UserError, match=said):
@@ -122,18 +152,27 @@ def test_a_run_without_a_number_stops_the_look(file):
         (runs[0].home / "row.json").unlink()
         return 0
 
-    with pytest.raises(UserError, match=r"has no top1 \(missing\), so that the look with 4 seeds cannot be taken"):
+    with pytest.raises(
+        UserError, match=r"has no top1 \(missing\), so that the look with 4 seeds cannot be taken"
+    ):
         until.run(opened(file, [4, 8]), lost)
 
 
 @pytest.mark.slow
 def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
-    """The real thing, by SIGKILL in the middle of the second look; its runs save themselves, and the same call ends it."""
+    """The real thing, by SIGKILL in the middle of the second look; its runs save themselves, and the same
+    call ends it.
+    """
     command = ("run", file, "--set", "k=[1,2]", "--until", "decided", "--looks", "2,3", "--workers", "2")
     whole, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'whole'}")
     process = start("hbo.sweep", *command)
     for _ in range(3000):
-        if sum(json.loads(p.read_text())["state"] == "done" for p in (tmp_path / "runs").glob("*/*/row.json")) >= 4:
+        if (
+            sum(
+                json.loads(p.read_text())["state"] == "done" for p in (tmp_path / "runs").glob("*/*/row.json")
+            )
+            >= 4
+        ):
             break
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
@@ -159,5 +198,7 @@ def test_what_is_submitted_is_not_waited_for(file):
     for look, seeds in enumerate((6, 9)):
         assert until.run(opened(file, [6, 9, 12]), submit, submitted=True) == 0
         assert len(asked) == look + 1
-        assert {entry.run.seed for entry in asked[-1] if entry.run} == set(range(seeds)) - set(range(6 * look))
+        assert {entry.run.seed for entry in asked[-1] if entry.run} == set(range(seeds)) - set(
+            range(6 * look)
+        )
         pretend(asked[-1])

@@ -1,4 +1,6 @@
-"""One rule for values: a flag, --config, a sweep, a variant and Python take and refuse the same, in one line."""
+"""One rule for values: a flag, --config, a sweep, a variant and Python take and refuse the same, in one
+line.
+"""
 
 import dataclasses
 import json
@@ -49,8 +51,10 @@ WAYS = [by_flag, by_config, by_json, by_sweep, by_variant, by_python]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "text", "value"), [
-    ("epochs", "30", 30), ("epochs", "30.0", 30), ("epochs", "3e1", 30), ("lr", "1e-3", 1e-3), ("lr", "1", 1.0), ("workers", "null", None),
-    ("workers", "2", 2), ("residual", "false", False), ("residual", "no", False), ("upsample", "bilinear", "bilinear"), ("width", "1", 1.0),
+    ("epochs", "30", 30), ("epochs", "30.0", 30), ("epochs", "3e1", 30), ("lr", "1e-3", 1e-3),
+    ("lr", "1", 1.0), ("workers", "null", None),
+    ("workers", "2", 2), ("residual", "false", False), ("residual", "no", False),
+    ("upsample", "bilinear", "bilinear"), ("width", "1", 1.0),
 ])  # fmt: skip
 def test_what_is_taken_is_taken_everywhere(way, name, text, value, tmp_path):
     found = way(tmp_path, name, text)
@@ -59,12 +63,18 @@ def test_what_is_taken_is_taken_everywhere(way, name, text, value, tmp_path):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "text"), [
-    ("epochs", "010"), ("epochs", "-010"), ("epochs", "0x10"), ("epochs", "1:30"), ("epochs", "1.5"), ("epochs", "true"), ("epochs", "null"),
-    ("epochs", "[1]"), ("epochs", "{1,2}"), ("epochs", "two"), ("epochs", "2024-05-01"), ("epochs", "9" * 5000), ("epochs", "9" * 30),
-    ("lr", "010"), ("lr", "null"), ("lr", ".nan"), ("lr", ".inf"), ("lr", "nan"), ("lr", "1e400"), ("lr", "9" * 400), ("lr", "yes"), ("lr", "{a: 1}"),
-    ("residual", "1"), ("residual", "null"), ("residual", "maybe"), ("upsample", "1"), ("upsample", "no"), ("upsample", "null"),
-    ("kernel", "9" * 21 ), ("resolution", "9" * 12), ("width", "1e300"), ("divisor", "9" * 30), ("threads", "9" * 12),
-    ("out", "~nobody-of-that-name/x"), ("data_dir", "~nobody-of-that-name/x"), ("cache_dir", "~nobody-of-that-name/x"),
+    ("epochs", "010"), ("epochs", "-010"), ("epochs", "0x10"), ("epochs", "1:30"), ("epochs", "1.5"),
+    ("epochs", "true"), ("epochs", "null"),
+    ("epochs", "[1]"), ("epochs", "{1,2}"), ("epochs", "two"), ("epochs", "2024-05-01"),
+    ("epochs", "9" * 5000), ("epochs", "9" * 30),
+    ("lr", "010"), ("lr", "null"), ("lr", ".nan"), ("lr", ".inf"), ("lr", "nan"), ("lr", "1e400"),
+    ("lr", "9" * 400), ("lr", "yes"), ("lr", "{a: 1}"),
+    ("residual", "1"), ("residual", "null"), ("residual", "maybe"), ("upsample", "1"), ("upsample", "no"),
+    ("upsample", "null"),
+    ("kernel", "9" * 21 ), ("resolution", "9" * 12), ("width", "1e300"), ("divisor", "9" * 30),
+    ("threads", "9" * 12),
+    ("out", "~nobody-of-that-name/x"), ("data_dir", "~nobody-of-that-name/x"),
+    ("cache_dir", "~nobody-of-that-name/x"),
 ])  # fmt: skip
 def test_what_is_refused_is_refused_everywhere(way, name, text, tmp_path):
     with pytest.raises(UserError) as refused:
@@ -79,9 +89,9 @@ def test_what_is_refused_is_refused_everywhere(way, name, text, tmp_path):
     ("k", {1, 2}, "must be a whole number"),
     ("lr", None, "lr=None: must be a number"),
     ("net", 7, "net=7: must be text; put it in quotes"),
-    ("net", False, "YAML takes yes, no, on and off"),
+    ("net", False, "YAML reads yes, no, on and off"),
     ("wandb", False, "put the word in quotes"),
-    ("study", date(2024, 5, 1), "YAML takes it for a date"),
+    ("study", date(2024, 5, 1), "YAML reads it as a date"),
     ("out", "a\0b", "must be text"),
     ("epochs", "010", "without the leading zero"),
     ("threads", None, "must be a whole number"),
@@ -101,33 +111,37 @@ def test_a_number_is_one_value_in_a_run_made_from_another():
 
 WRONG = [
     (HEAD + "  k: {1, 2, 3}\n", "parameters.k.1"),
-    (HEAD + "  study: {value: 2024-05-01}\n", "takes it for a date"),
+    (HEAD + "  study: {value: 2024-05-01}\n", "reads it as a date"),
     (HEAD + "  study: {value: 2024-13-45}\n", "month"),
-    (HEAD + "  epochs: {value: 010}\n", "line 4: bad YAML, 010 is 8 to YAML"),
+    (HEAD + "  epochs: {value: 010}\n", "line 4: bad YAML, YAML reads 010 as 8"),
     (HEAD + "  k: {values: [1, 2], probabilities: 0.5}\n", "probabilities=0.5: must be a list"),
     (HEAD + "  k: {values: [1, 2], probabilities: [a, b]}\n", "probabilities"),
     (HEAD + "  k: {values: [1, 2], probabilities: [2, -1]}\n", "in [0, 1]"),
     (HEAD + "  k: {values: {1, 2}}\n", "must be a list"),
     (HEAD + "  k: {values: [[1], [2]]}\n", "parameters.k=[1]"),
-    (HEAD + "  k: {value: 1}\n  k: {value: 2}\n", "'k' stands twice"),
-    ('{"method": "grid", "method": "grid"}', "'method' stands twice"),
+    (HEAD + "  k: {value: 1}\n  k: {value: 2}\n", "'k' is repeated"),
+    ('{"method": "grid", "method": "grid"}', "'method' is repeated"),
     (HEAD + "  k: {distribution: [a]}\n", "no such distribution"),
     (HEAD + "  lr: {distribution: log_uniform, min: 1, max: 1000}\n", "log_uniform_values"),
     (HEAD + "  lr: {distribution: uniform, min: true, max: 2}\n", "min=True: must be a number"),
     (HEAD + "  lr: {distribution: uniform, min: .nan, max: 2}\n", "min=nan: must be a number"),
     (HEAD + "  seed: {distribution: int_uniform, min: 1.5, max: 3}\n", "whole numbers"),
-    (HEAD + "  out: {value: ~nobody-of-that-name/x}\n", "is not known here"),
+    (HEAD + "  out: {value: ~nobody-of-that-name/x}\n", "of an unknown user"),
     (HEAD + "  k: {value: " + "{" * 2000 + "}" * 2000 + "}\n", "nested too deeply"),
     (HEAD + "  k: &a {values: [*a]}\n", "must be a whole number"),
     (HEAD + "  1: {value: 2}\n", "parameters.1: no such field"),
     (HEAD + "command:\n", "command: must end with"),
     (HEAD + "command: 5\n", "command: must end with"),
     (HEAD + "run_cap: yes\n", "run_cap=True"),
-    (HEAD + "run_cap: 010\n", "010 is 8"),
+    (HEAD + "run_cap: 010\n", "reads 010 as 8"),
     (HEAD + "  seed: {min: 0, max: 3000000}\n", "more than 100000 runs"),
-    (HEAD.replace("grid", "random") + "  lr: {distribution: log_normal, mu: 1000}\nrun_cap: 2\n", "out of range"),
     (
-        HEAD.replace("grid", "random") + "  lr: {distribution: q_uniform, min: 0, max: 1, q: 1.0e-320}\nrun_cap: 2\n",
+        HEAD.replace("grid", "random") + "  lr: {distribution: log_normal, mu: 1000}\nrun_cap: 2\n",
+        "out of range",
+    ),
+    (
+        HEAD.replace("grid", "random")
+        + "  lr: {distribution: q_uniform, min: 0, max: 1, q: 1.0e-320}\nrun_cap: 2\n",
         "out of range",
     ),
     (HEAD.replace("grid", "random") + "run_cap: 3000000\n", "more than 100000"),
@@ -164,7 +178,11 @@ def test_a_cap_is_looked_at_before_the_grid_is_listed(tmp_path):
 
 def test_set_reads_as_a_flag_does(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(HEAD)
-    for text, word in (("seed=010", "010 is 8"), ("k={a: 1}", "must be a whole number"), ("seed=[]", "at least one")):
+    for text, word in (
+        ("seed=010", "reads 010 as 8"),
+        ("k={a: 1}", "must be a whole number"),
+        ("seed=[]", "at least one"),
+    ):
         with pytest.raises(SystemExit):
             sweep(["status", str(tmp_path / "s.yaml"), "--set", text])
         assert word in capsys.readouterr().err
@@ -174,7 +192,11 @@ def test_set_reads_as_a_flag_does(tmp_path, capsys):
 
 
 def test_a_network_too_large_for_any_counter_is_refused(capsys):
-    for argv in (["--width", "1e300"], ["--kernel", "99999999999999999999999"], ["--task", "reid", "--aspect", "1e-300"]):
+    for argv in (
+        ["--width", "1e300"],
+        ["--kernel", "99999999999999999999999"],
+        ["--task", "reid", "--aspect", "1e-300"],
+    ):
         with pytest.raises(SystemExit) as stop:
             cost.main(argv)
         assert stop.value.code == 2

@@ -70,8 +70,12 @@ def test_a_box_that_reaches_outside_is_clipped_counted_and_named(folder):
     assert data.facts["left_out_boxes"] == 0
     assert data.facts["faults"][0] == "0001: b (0, 21, 50, 60) reaches outside 100 x 80: clipped"
     scale = torch.tensor([0.64, 0.8, 0.64, 0.8])
-    torch.testing.assert_close(data.train.targets[1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]]))
-    torch.testing.assert_close(data.train[(0, 1)][1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]]) * scale)
+    torch.testing.assert_close(
+        data.train.targets[1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]])
+    )
+    torch.testing.assert_close(
+        data.train[(0, 1)][1]["boxes"], torch.tensor([[0.0, 20, 50, 60], [59, 49, 100, 80]]) * scale
+    )
 
 
 def test_the_whole_photograph_is_no_fault(folder):
@@ -82,7 +86,15 @@ def test_the_whole_photograph_is_no_fault(folder):
 
 
 @pytest.mark.parametrize(
-    "box", [(50, 40, 50, 40), (50, 40, 50, 60), (50, 40, 60, 30), (120, 10, 140, 30), (10, 90, 30, 95), (-9, 5, 0, 9)]
+    "box",
+    [
+        (50, 40, 50, 40),
+        (50, 40, 50, 60),
+        (50, 40, 60, 30),
+        (120, 10, 140, 30),
+        (10, 90, 30, 95),
+        (-9, 5, 0, 9),
+    ],
 )
 @pytest.mark.parametrize("name", ["0001", "0007"])
 def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, name, box):
@@ -96,7 +108,7 @@ def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, 
 
 
 @pytest.mark.parametrize(("size", "word"), [
-    ((200, 160), "annotated at 200 x 160, where 0001.jpg is 100 x 80"),
+    ((200, 160), "annotated at 200 x 160, but 0001.jpg is 100 x 80"),
     ((80, 100), "it is transposed"),
     ((100, 81), "annotated at 100 x 81"),
     ((0, 160), "annotated at 0 x 160"),
@@ -120,10 +132,12 @@ def test_of_the_published_set_it_is_counted_and_named(tmp_path, capsys):
         annotate(root / "Annotations" / f"{name}.xml", [("dog", 11, 21, 50, 60)], size)
     data = opened(tmp_path, data="voc")
     assert data.facts["other_sizes"] == 2
-    assert [name in fault for name, fault in zip(("0001.xml", "0002.xml"), data.facts["faults"], strict=True)] == [True, True]
+    assert [
+        name in fault for name, fault in zip(("0001.xml", "0002.xml"), data.facts["faults"], strict=True)
+    ] == [True, True]
     assert data.train.targets[1]["boxes"].tolist() == [[10, 20, 50, 60]]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "another size" in line]
-    assert line.startswith("warning: 2 annotations name another size than their image's (")
+    assert line.startswith("warning: 2 annotations have another size than their image (")
 
 
 @pytest.mark.parametrize("size", [(0, 0), (100, 0), ("100.0", " 80 "), ("", "")])
@@ -143,7 +157,9 @@ def test_the_size_is_of_the_photograph_as_it_is_looked_at(folder):
     with Image.open(path) as image:
         image.load()
         image.save(path, exif=exif)
-    with pytest.raises(DataError, match=r"100 x 80, where 0001\.jpg is 80 x 100 as its EXIF turns it; it is transposed"):
+    with pytest.raises(
+        DataError, match=r"100 x 80, but 0001\.jpg is 80 x 100 after its EXIF rotation; it is transposed"
+    ):
         opened(folder)
     annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], (80, 100))
     assert opened(folder).facts["faults"] == []
@@ -184,22 +200,22 @@ def edit(folder, name, old, new):
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda f: _remove(f / "JPEGImages" / "0001.jpg"), "0001.jpg: no such image"),
     (lambda f: _remove(f / "Annotations" / "0007.xml"), "0007.xml: no such annotation"),
-    (lambda f: _remove(f / "ImageSets" / "Main" / "test.txt"), "test.txt: not there"),
+    (lambda f: _remove(f / "ImageSets" / "Main" / "test.txt"), "test.txt: missing"),
     (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("\n"), "test.txt: an empty list"),
-    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0007\n0007\n"), "names 0007 more than once"),
-    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0006\n0001\n"), "both name 0001"),
-    (lambda f: (f / "Annotations" / "0001.xml").write_text("<annotation><object>"), "0001.xml: not XML"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0007\n0007\n"), "lists 0007 more than once"),
+    (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_text("0006\n0001\n"), "both contain 0001"),
+    (lambda f: (f / "Annotations" / "0001.xml").write_text("<annotation><object>"), "0001.xml: not valid XML"),
     (lambda f: (f / "JPEGImages" / "0001.jpg").write_bytes(b"no image"), "0001.jpg"),
-    (lambda f: write(f, "0007", ("c", 11, 21, 50, 60)), "0007.jpg: annotated with 'c', a class that is none of trainval.txt: a, b"),
+    (lambda f: write(f, "0007", ("c", 11, 21, 50, 60)), "0007.jpg: annotated with 'c', which is not a class of trainval.txt: a, b"),
     (lambda f: write(f, "0001", ("b", "left", 21, 50, 60)), "0001.xml: a box of b with corners"),
     (lambda f: write(f, "0001", ("b", "nan", 21, 50, 60)), "0001.xml: a box of b with corners ['nan', '21', '50', '60']"),
-    (lambda f: write(f, "0001", ("", 11, 21, 50, 60)), "0001.xml: an object without a name"),
-    (lambda f: edit(f, "0007", "<difficult>0", "<difficult>false"), "0007.xml: a b that is difficult='false'; must be 0 or 1"),
-    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="GBK"?><annotation>'), "0001.xml: not XML"),
-    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="foo"?><annotation>'), "0001.xml: not XML"),
-    (lambda f: (f / "JPEGImages" / "0001.png").write_bytes((f / "JPEGImages" / "0001.jpg").read_bytes()), "0001.jpg lies beside it"),
+    (lambda f: write(f, "0001", ("", 11, 21, 50, 60)), "0001.xml: an object has no name"),
+    (lambda f: edit(f, "0007", "<difficult>0", "<difficult>false"), "0007.xml: a b has difficult='false'; must be 0 or 1"),
+    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="GBK"?><annotation>'), "0001.xml: not valid XML"),
+    (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="foo"?><annotation>'), "0001.xml: not valid XML"),
+    (lambda f: (f / "JPEGImages" / "0001.png").write_bytes((f / "JPEGImages" / "0001.jpg").read_bytes()), "0001.jpg is beside it"),
     (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_bytes(b"caf\xe9\n"), "test.txt: a list must be text in UTF-8"),
-    (lambda f: [write(f, f"000{i}") for i in range(8)], "no box in any image"),
+    (lambda f: [write(f, f"000{i}") for i in range(8)], "no boxes in the images"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_refused_and_named(folder, spoil, words):
     spoil(folder)
@@ -243,7 +259,7 @@ def test_voc_trains_on_both_years_and_reports_2007(tmp_path):
         assert names(data.train) == ["cat", "dog", "aeroplane", "sofa", "cow"]
         assert names(data.val) == ["person", "tvmonitor", "cat"]
     write(tmp_path / "VOCdevkit" / "VOC2012", "0101", ("unicorn", 11, 21, 50, 60))
-    with pytest.raises(DataError, match="'unicorn', a class that is none VOC's"):
+    with pytest.raises(DataError, match="'unicorn', which is not a class of VOC"):
         opened(tmp_path, data="voc")
 
 

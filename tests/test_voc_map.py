@@ -1,4 +1,6 @@
-"""VOC's mean average precision: cases worked by hand, a brute-force oracle on random boxes, two real processes."""
+"""VOC's mean average precision: cases worked by hand, a brute-force oracle on random boxes, two real
+processes.
+"""
 
 import math
 from fractions import Fraction
@@ -33,7 +35,9 @@ def truth(*boxes: tuple[list[float], int, bool]) -> dict[str, Tensor]:
     }
 
 
-def judge(preds, target, num_classes: int = 1, interpolation: str = "11point", threshold: float = 0.5) -> dict[str, Tensor]:
+def judge(
+    preds, target, num_classes: int = 1, interpolation: str = "11point", threshold: float = 0.5
+) -> dict[str, Tensor]:
     metric = VOCMeanAveragePrecision(num_classes, interpolation, threshold)
     metric.update(preds, target)
     return metric.compute()
@@ -62,7 +66,8 @@ CASES = {
     "and the other way round": ([(WHOLE, 0.9, 0), (FAR, 0.9, 0)], [(WHOLE, 0, False)], 1.0, 1.0),
     # 6 levels (0 to 0.5) at precision 1.
     "one of two": ([(WHOLE, 0.9, 0)], [(WHOLE, 0, False), (FAR, 0, False)], 6 / 11, 0.5),
-    # The likelier one overlaps the first by half and takes it; the exact one overlaps that most, and is a second.
+    # The likelier one overlaps the first by half and takes it; the exact one overlaps that most, and is a
+    # second.
     "each goes to what it overlaps most, taken or not": (
         [(HALF, 0.9, 0), (WHOLE, 0.8, 0)], [(WHOLE, 0, False), ([0, 8.0, 10, 18], 0, False)], 6 / 11, 0.5,
     ),
@@ -101,7 +106,8 @@ def test_every_recall_of_whole_tenths_reaches_its_level():
     for total in (10, 20, 30, 70, 110):
         for n in range(total + 1):
             out = judge(
-                [found(*((at(0, i), 0.5, 0) for i in range(n)))], [truth(*((at(0, i), 0, False) for i in range(total)))]
+                [found(*((at(0, i), 0.5, 0) for i in range(n)))],
+                [truth(*((at(0, i), 0, False) for i in range(total)))],
             )
             reached = sum(Fraction(t, 10) <= Fraction(n, total) for t in range(11)) if n else 0
             assert float(out["map"]) == pytest.approx(reached / 11, abs=1e-12), (n, total)
@@ -120,7 +126,9 @@ def reference_ap(hits: list[bool], positives: int) -> float:
 
 
 def test_numpys_levels_are_those_of_the_code_that_others_use():
-    """All that 10 objects can give, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the definition gives more."""
+    """All that 10 objects can give, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the definition
+    gives more.
+    """
     draw, differ = np.random.RandomState(0), set()
     for total in (10, 20, 7):
         for n in range(1, total + 1):
@@ -166,15 +174,15 @@ def test_classes_and_images_do_not_mix():
 
 @pytest.mark.parametrize(("preds", "target", "word"), [
     ([found()], [], "1 and 0 images"),
-    ([found((WHOLE, 0.9, 2))], [truth()], "label 2, where classes are 0 to 1"),
+    ([found((WHOLE, 0.9, 2))], [truth()], "label 2; must be from 0 to 1"),
     ([found()], [truth((WHOLE, -1, False))], "label -1"),
-    ([found((WHOLE, 0.9, 0)) | {"scores": torch.zeros(2)}], [truth()], "equally many"),
+    ([found((WHOLE, 0.9, 0)) | {"scores": torch.zeros(2)}], [truth()], "the same length"),
     ([found((WHOLE, math.nan, 0), (FAR, 0.5, 0))], [truth((WHOLE, 0, False))], "preds: a score is not a number"),
     ([found(([0.0, 0.0, math.nan, 5.0], 0.9, 0), (WHOLE, 0.5, 0))], [truth((WHOLE, 0, False))], r"preds: box .*nan.* not a finite"),
     ([found()], [truth(([0.0, 0.0, math.inf, 5.0], 0, False))], r"target: box .*inf.* not a finite"),
-    ([found(([10.0, 0.0, 0.0, 10.0], 0.9, 0))], [truth()], r"preds: box \[10.0, 0.0, 0.0, 10.0\] has its corners swapped"),
+    ([found(([10.0, 0.0, 0.0, 10.0], 0.9, 0))], [truth()], r"preds: box \[10.0, 0.0, 0.0, 10.0\] has swapped corners"),
     ([found()], [truth(([0.0, 9.0, 5.0, 3.0], 0, True))], "target: box .* swapped"),
-    ([found((WHOLE, 0.9, 0)) | {"labels": torch.tensor([0.5])}], [truth()], "preds: label 0.5, where classes are whole numbers"),
+    ([found((WHOLE, 0.9, 0)) | {"labels": torch.tensor([0.5])}], [truth()], "preds: label 0.5; must be a whole number"),
     ([found()], [truth((WHOLE, 0, False)) | {"labels": torch.tensor([math.nan])}], "target: label nan"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(preds, target, word):
@@ -190,7 +198,8 @@ def test_what_is_odd_and_means_something_is_taken():
 
 
 @pytest.mark.parametrize("kwargs", [
-    {"interpolation": "12point"}, {"iou_threshold": 0}, {"iou_threshold": math.nan}, {"num_classes": 0}, {"num_classes": math.nan},
+    {"interpolation": "12point"}, {"iou_threshold": 0}, {"iou_threshold": math.nan}, {"num_classes": 0},
+    {"num_classes": math.nan},
     {"num_classes": 2.5}, {"levels": "matlab"},
 ])  # fmt: skip
 def test_arguments_out_of_range_are_refused(kwargs):
@@ -202,7 +211,9 @@ def test_arguments_out_of_range_are_refused(kwargs):
 
 
 def brute_force(preds, target, num_classes: int, interpolation: str, threshold: float) -> list[float | None]:
-    """The devkit's loop in plain Python, with exact fractions: one detection after the other over all images."""
+    """The devkit's loop in plain Python, with exact fractions: one detection after the other over all
+    images.
+    """
     averages: list[float | None] = []
     for c in range(num_classes):
         boxes = [
@@ -212,7 +223,9 @@ def brute_force(preds, target, num_classes: int, interpolation: str, threshold: 
         positives = sum(not hard for image in boxes for _, hard in image)
         detections = []
         for image, p in enumerate(preds):
-            for box, score, label in zip(p["boxes"].tolist(), p["scores"].tolist(), p["labels"].tolist(), strict=True):
+            for box, score, label in zip(
+                p["boxes"].tolist(), p["scores"].tolist(), p["labels"].tolist(), strict=True
+            ):
                 if label == c:
                     detections.append((score, image, list(map(Fraction, box))))
         detections.sort(key=lambda d: -d[0])  # stable
@@ -235,11 +248,15 @@ def brute_force(preds, target, num_classes: int, interpolation: str, threshold: 
                     true += 1
             else:
                 false += 1
-            points.append((Fraction(true, positives) if positives else Fraction(0), Fraction(true, true + false)))
+            points.append(
+                (Fraction(true, positives) if positives else Fraction(0), Fraction(true, true + false))
+            )
         if not positives:
             averages.append(None)
         elif interpolation == "11point":
-            levels = [max((p for r, p in points if r >= Fraction(t, 10)), default=Fraction(0)) for t in range(11)]
+            levels = [
+                max((p for r, p in points if r >= Fraction(t, 10)), default=Fraction(0)) for t in range(11)
+            ]
             averages.append(float(sum(levels) / 11))
         else:
             area, before = Fraction(0), Fraction(0)
@@ -250,8 +267,12 @@ def brute_force(preds, target, num_classes: int, interpolation: str, threshold: 
     return averages
 
 
-def random_set(seed: int, images: int = 6, classes: int = 3) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    """Whole-numbered boxes on a small canvas, so that overlaps meet the threshold exactly; scores with ties; some difficult."""
+def random_set(
+    seed: int, images: int = 6, classes: int = 3
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Whole-numbered boxes on a small canvas, so that overlaps meet the threshold exactly; scores with ties;
+    some difficult.
+    """
     draw = torch.Generator().manual_seed(seed)
     rand = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw)
 
@@ -286,7 +307,10 @@ def test_against_brute_force_on_random_boxes(interpolation):
         assert float(out["map"]) == pytest.approx(sum(countable) / len(countable), abs=1e-12)
         from torchvision.ops import box_iou
 
-        exact += sum(int((box_iou(p["boxes"], t["boxes"]) == threshold).sum()) for p, t in zip(preds, target, strict=True))
+        exact += sum(
+            int((box_iou(p["boxes"], t["boxes"]) == threshold).sum())
+            for p, t in zip(preds, target, strict=True)
+        )
     assert exact > 50  # the threshold was met exactly, often
 
 
@@ -304,7 +328,9 @@ def test_reset_forgets():
 
 
 def _part(rank: int, port: int, given: list[int], out: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
     preds, target = random_set(0)
     mine = given if rank == 0 else [i for i in range(len(preds)) if i not in given]
     metric = VOCMeanAveragePrecision(3)

@@ -1,4 +1,6 @@
-"""What other programs call a flag, a value or a network is answered by its name here, or by what is done in its place."""
+"""What other programs call a flag, a value or a network is answered by its name here, or by what is done in
+its place.
+"""
 
 import csv
 
@@ -9,7 +11,6 @@ from hbo import flags
 from hbo.analysis import claims, detections, figures, notebooks, paper, ranks, report, results, study, tables
 from hbo.analysis.report import page
 from hbo.config import Run, resolve
-from hbo.delegation import main as delegation
 from hbo.errors import UserError
 from hbo.nets import build
 from hbo.sweep import study as sweep_file
@@ -29,13 +30,18 @@ def said(main, argv, capsys) -> str:
 
 
 @pytest.mark.parametrize(("argv", "word"), [
-    (["--batch_size", "3"], "it is --batch here"), (["--batch-size=3"], "it is --batch here"), (["--learning_rate", "1"], "it is --lr here"),
-    (["--model", "x"], "it is --net here"), (["--arch", "x"], "it is --net here"), (["--gpus", "2"], "it is --devices here"),
+    (["--batch_size", "3"], "it is --batch here"), (["--batch-size=3"], "it is --batch here"),
+    (["--learning_rate", "1"], "it is --lr here"),
+    (["--model", "x"], "it is --net here"), (["--arch", "x"], "it is --net here"),
+    (["--gpus", "2"], "it is --devices here"),
     (["--resume"], "the same command resumes"), (["--pretrained"], "it is --backbone_checkpoint here"),
-    (["--num_classes", "3"], "it comes from the data"), (["--lr_scheduler", "cosine"], "it is --schedule here"),
-    (["--weight-decay", "0"], "it is --weight_decay here"), (["--wandb", "none"], "it is disabled here"), (["--wandb", "off"], "it is disabled here"),
+    (["--num_classes", "3"], "it comes from the data"),
+    (["--lr_scheduler", "cosine"], "it is --schedule here"),
+    (["--weight-decay", "0"], "it is --weight_decay here"), (["--wandb", "none"], "it is disabled here"),
+    (["--wandb", "off"], "it is disabled here"),
     (["--accelerator", "cuda"], "it is gpu here"), (["--data", "folder"], "it is imagefolder here"),
-    (["--net", "resnet18"], "it is torchvision:resnet18 here"), (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
+    (["--net", "resnet18"], "it is torchvision:resnet18 here"),
+    (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
 ])  # fmt: skip
 def test_what_people_type_is_answered(argv, word, capsys):
@@ -64,8 +70,10 @@ def test_the_table_names_what_there_is():
 
 
 @pytest.mark.parametrize(("main", "before"), [
-    (claims.main, []), (detections.main, ["x"]), (figures.main, ["x"]), (notebooks.main, ["x"]), (paper.main, []), (ranks.main, ["x"]),
-    (report.main, ["x"]), (results.main, ["x"]), (study.main, ["x"]), (tables.main, ["6"]), (delegation, []), (sweep, ["plan", "x"]),
+    (claims.main, []), (detections.main, ["x"]), (figures.main, ["x"]), (notebooks.main, ["x"]),
+    (paper.main, []), (ranks.main, ["x"]),
+    (report.main, ["x"]), (results.main, ["x"]), (study.main, ["x"]), (tables.main, ["6"]),
+    (sweep, ["plan", "x"]),
 ])  # fmt: skip
 def test_every_command_answers_a_wrong_flag_in_one_line(main, before, capsys):
     assert "--no_such_flag: no such flag" in said(main, [*before, "--no_such_flag"], capsys)
@@ -86,7 +94,10 @@ def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path
     """All arms at 50.00 %: a difference of zero, no spread, and nothing that could have been found."""
     for name in ("contraction", "contraction_uniform"):
         with open(ROOT / "ablations" / f"{name}.csv", newline="") as file:
-            lines = [{**line, "top1": "0.5", "balanced_accuracy": "0.5", "f1": "0.0"} for line in csv.DictReader(file)]
+            lines = [
+                {**line, "top1": "0.5", "balanced_accuracy": "0.5", "f1": "0.0"}
+                for line in csv.DictReader(file)
+            ]
         with open(tmp_path / f"{name}.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, list(lines[0]))
             writer.writeheader()
@@ -94,4 +105,4 @@ def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path
         for it in study.settings(name, source=tmp_path / f"{name}.csv"):
             text = page(it)
             assert "0.00 points would have been found" not in text
-            assert "do not say what could have been found" in text
+            assert "the detectable difference is unknown" in text

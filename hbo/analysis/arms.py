@@ -1,6 +1,7 @@
-"""The arms of runs, asked of their identities alone: their names, the one that the others are compared with, what they share.
+"""The arms of runs, from their identities alone: names, the baseline, and what they share.
 
-Rows have identities (`results.identities`), and so has a sweep file before its runs: `grouping` and `hbo.sweep` both ask here.
+Rows have identities (`results.identities`), and so has a sweep file before its runs: `grouping` and
+`hbo.sweep` both use this file.
 """
 
 from collections import Counter
@@ -12,9 +13,10 @@ from hbo.block import Block
 from hbo.config import Run
 from hbo.runs import identity
 from hbo.runs.identity import Identity
+from hbo.tasks.classify import named
 
-LONG = 40  # characters of an arm's name up to which it says all that the arms differ in
-# A field -> the one that it goes by unless it is given: a short name leaves it out where it does so throughout.
+LONG = 40  # longest arm name, in characters, that lists all differences
+# A field -> the field that sets its default: a short name omits it if all arms have that default.
 FOLLOWS = {
     "eval_resize": "resolution",
     "crop_area": "crop",
@@ -22,32 +24,37 @@ FOLLOWS = {
     "milestones": "epochs",
     "warmup_from": "warmup",
 }
-BASE = "base"  # the arm that has each field's commonest value, where names are short
+BASE = "base"  # the arm with each field's most common value, in short names
 
 
 def names(every: list[Identity], without: Collection[str] = ()) -> list[str]:
-    """An arm's name for each identity: what those of its network differ in, but for the seed, and what tells networks apart.
+    """An arm's name for each identity: the fields in which its network's identities differ, except the seed,
+    and the network.
 
-    Identities have one name where they differ in the seed alone, and only then. Where names would be long, fields at their
-    commonest values are left out (`base` says which those are).
+    Identities share a name if and only if they differ only in the seed. Long names omit fields at their most
+    common values (`base` lists these).
 
     Args:
-        every: of finished rows, or of a sweep file's runs.
-        without: fields that make no difference, such as the one of a figure's axis.
+        every: identities of finished rows, or of a sweep file's runs.
+        without: fields to ignore, such as the one on a figure's axis.
     """
-    long, short = ([_label(net, said) for net, said in _words(every, without, brief)] for brief in (False, True))
+    long, short = (
+        [_label(net, said) for net, said in _words(every, without, brief)] for brief in (False, True)
+    )
     if max(map(len, long), default=0) <= LONG or len(set(short)) < len(set(long)):
         return long
     return short
 
 
 def full_names(every: list[Identity]) -> list[str]:
-    """The same, with all that the arms differ in."""
+    """The same, with all differences."""
     return [_label(net, said) for net, said in _words(every, (), brief=False)]
 
 
 def base(every: list[Identity]) -> str:
-    """What short names leave out: the commonest value of each field, network by network; nothing where names are whole."""
+    """What short names omit: the most common value of each field, per
+    network; empty if names are complete.
+    """
     if names(every) == full_names(every):
         return ""
     nets = dict.fromkeys(identity.value(one, "net") for one in every)
@@ -61,18 +68,24 @@ def base(every: list[Identity]) -> str:
 
 
 def protocol(one: Identity) -> str:
-    """Equal for two runs on the same data that are trained alike, whatever their networks and seeds; weights to start from are the network's."""
+    """Equal for two runs with the same data and training, whatever their networks and seeds; initial weights
+    count as the network's.
+    """
     return identity.group(one, {*Run.BACKBONE, "seed", "backbone"}) + " pretrained" * ("backbone" in one)
 
 
 def usual(every: Sequence[Identity]) -> int:
-    """The place of the arm that others are compared with unless one is named: k = 0, else the published switches, changed least."""
+    """The position of the default baseline: k = 0, else the arm with the fewest
+    changes to the published switches.
+    """
     k = [identity.value(one, "k") for one in every]
     if len(set(k)) > 1 and 0 in k:
         return k.index(0)
     switches = {f.name for f in fields(Block)} | {"net"}
-    published = [i for i, one in enumerate(every) if all(identity.value(one, n) == getattr(Run, n) for n in switches)]
-    return min(published, key=lambda i: len(every[i]), default=0)  # names that are not at their defaults
+    published = [
+        i for i, one in enumerate(every) if all(identity.value(one, n) == getattr(Run, n) for n in switches)
+    ]
+    return min(published, key=lambda i: len(every[i]), default=0)  # names with values other than the default
 
 
 def _label(net: str, words: list[str]) -> str:
@@ -80,7 +93,7 @@ def _label(net: str, words: list[str]) -> str:
 
 
 def _words(every: list[Identity], without: Collection[str], brief: bool) -> list[tuple[str, list[str]]]:
-    """Of each identity: its network where that has to be said, and its fields' values."""
+    """For each identity: its network if needed, and its fields' values."""
     several = len({identity.value(one, "net") for one in every}) > 1
     found: list[tuple[str, list[str]]] = [("", [])] * len(every)
     for net in dict.fromkeys(identity.value(one, "net") for one in every):
@@ -90,19 +103,46 @@ def _words(every: list[Identity], without: Collection[str], brief: bool) -> list
         common = _commonest(ones, names) if brief else {}
         names = [n for n in names if not (brief and follows(n, names, ones))]
         for i, one in zip(own, ones, strict=True):
-            said = [identity.say(n, identity.value(one, n)) for n in names if not brief or identity.value(one, n) != common[n]]
+            said = [
+                identity.say(n, identity.value(one, n))
+                for n in names
+                if not brief or identity.value(one, n) != common[n]
+            ]
             found[i] = (net if several or not names else "", said)
     return found
 
 
 def _differ(every: list[Identity], ones: list[Identity]) -> list[str]:
-    """In what the arms of one network differ, and those of all networks in how they were trained."""
+    """The fields in which the arms of one network differ, and those of training in which any arms differ."""
     beside = [name for name in identity.varying(every) if name not in Run.BACKBONE]
-    return [name for name in dict.fromkeys([*identity.varying(ones), *beside]) if name != "net"]
+    return by_recipe(
+        [name for name in dict.fromkeys([*identity.varying(ones), *beside]) if name != "net"], ones
+    )
+
+
+def by_recipe(names: list[str], ones: Sequence[Identity]) -> list[str]:
+    """Names in which identities differ; if each has a named recipe and these differ, `recipe` replaces the
+    fields that it sets.
+    """
+    found = {identity.value(one, "recipe") for one in ones}
+    if len(found) < 2 or None in found:
+        return names
+    rest = [name for name in names if name not in named.FIELDS]
+    gone = [name for name in names if name in named.FIELDS and decided(name, ["recipe", *rest], ones)]
+    return ["recipe", *(name for name in names if name not in gone)]
+
+
+def decided(name: str, by: Sequence[str], ones: Sequence[Identity]) -> bool:
+    """Whether a field's value follows from other fields', in all these runs."""
+    values = {
+        (tuple(repr(identity.value(one, other)) for other in by), repr(identity.value(one, name)))
+        for one in ones
+    }
+    return len(values) == len({key for key, _ in values})
 
 
 def _commonest(ones: list[Identity], names: Sequence[str]) -> dict[str, Any]:
-    """The value of each field that most arms have; of several the field's default, else the first."""
+    """Each field's most common value; of several the field's default, else the first."""
     arms = list({identity.group(one): one for one in ones}.values())
     common = {}
     for name in names:
@@ -115,7 +155,6 @@ def _commonest(ones: list[Identity], names: Sequence[str]) -> dict[str, Any]:
 
 
 def follows(name: str, names: Sequence[str], ones: list[Identity]) -> bool:
-    """Whether a field goes by another one of the names, in all these runs."""
+    """Whether a field is determined by another of the names, in all these runs."""
     leader = FOLLOWS.get(name)
-    pairs = {(repr(identity.value(one, str(leader))), repr(identity.value(one, name))) for one in ones}
-    return leader in names and len({first for first, _ in pairs}) == len(pairs)
+    return leader in names and decided(name, [str(leader)], ones)

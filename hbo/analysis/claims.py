@@ -1,10 +1,12 @@
-"""Each claim of the paper, a line with a word: met, missed (by how much), undecided (a trend alone) or not run.
+"""Each claim of the paper in one line with a verdict: met, missed (by how much),
+undecided (trends only) or not run.
 
     python -m hbo.analysis.claims                     # against the rows in ablations/
     python -m hbo.analysis.claims --source runs
 
-The claims are data (papers/hbonet/claims.yaml): cells of tables 2 to 9 with a tolerance, comparisons, and a trend. Costs are
-counted each time. An accuracy is judged by rows of the paper's own protocol alone; what other data sets say stands beside.
+The claims are data (papers/hbonet/claims.yaml): cells of tables 2 to 9 with a tolerance, comparisons, and a
+trend. Costs are counted each time. An accuracy is judged only by rows with the paper's own protocol; results
+on other data sets are mentioned.
 """
 
 import json
@@ -29,7 +31,7 @@ NAMES = stats.SHOWN | {"mmacs": "M multiply-adds"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what became of it."""
+    """A claim and its verdict."""
 
     kind: str
     """cost, accuracy, comparison or trend."""
@@ -39,13 +41,17 @@ class Verdict:
     """met, missed, undecided or not run."""
     published: float
     found: float | None
-    """What was counted or measured, in the published unit."""
+    """The counted or measured value, in the published unit."""
     note: str = ""
-    """By how much it was missed, of how many seeds, and what other data say."""
+    """By how much it was missed, the number of seeds, and results on other data."""
 
     def line(self) -> str:
         """As the command prints it."""
-        found = "" if self.found is None else f", {self.found:.1f} {'counted' if self.kind == 'cost' else 'measured'}"
+        found = (
+            ""
+            if self.found is None
+            else f", {self.found:.1f} {'counted' if self.kind == 'cost' else 'measured'}"
+        )
         note = f"; {self.note}" if self.note else ""
         said = f"{self.published:{FORMATS[self.kind]}}"
         return f"{self.word:<8} table {self.table}  {self.claim}: {said} published{found}{note}"
@@ -55,22 +61,22 @@ def read(path: Path | None = None) -> dict[str, Any]:
     """The claims' file.
 
     Raises:
-        UserError: it is not there, or a key is missing.
+        UserError: no such file, or a key is missing.
     """
     path = path or published.PAPER / "claims.yaml"
     if not path.exists():
-        raise UserError(f"{path}: not there; it lies in a checkout, so install with `pip install -e .`")
+        raise UserError(f"{path}: missing; it is part of a checkout, so install with `pip install -e .`")
     claims = yaml.safe_load(path.read_text())
-    if missing := {"cells", "comparisons", "trends", "disagreements", "tolerance"} - claims.keys():
+    if missing := {"cells", "comparisons", "trends", "here", "disagreements", "tolerance"} - claims.keys():
         raise UserError(f"{path}: lacks {', '.join(sorted(missing))}")
     return claims
 
 
 def check(rows: pd.DataFrame | None = None, claims: dict[str, Any] | None = None) -> list[Verdict]:
-    """Every claim judged: the cells table by table, then the comparisons and the trends.
+    """Judge every claim: the cells table by table, then comparisons and trends.
 
     Raises:
-        UserError: a comparison or a trend that the published cells do not say.
+        UserError: a comparison or a trend that contradicts the published cells.
     """
     claims = claims or read()
     evidence = Evidence(rows)
@@ -85,7 +91,7 @@ def check(rows: pd.DataFrame | None = None, claims: dict[str, Any] | None = None
 
 
 class Evidence:
-    """What the rows say of each table, read once for all its claims."""
+    """The rows of each table, read once for all its claims."""
 
     def __init__(self, rows: pd.DataFrame | None) -> None:
         self.rows = rows
@@ -100,18 +106,35 @@ class Evidence:
         return {where: lines[line] for where, lines in self.known[number, metric].items() if line in lines}
 
 
-def _cell(number: int, i: int, row: dict[str, Any], column: str, tolerance: float, evidence: Evidence) -> Verdict:
+def _cell(
+    number: int, i: int, row: dict[str, Any], column: str, tolerance: float, evidence: Evidence
+) -> Verdict:
     claim = f"{published.name_of(number, row)}, {NAMES[column]}"
     said = float(row[column])
     if column == "mmacs":
         run = published.run_of(number, row)
-        assert run is not None
         cost = published.cost_of(run)
         if cost is None:
-            return Verdict("cost", number, claim, "not run", said, None, "pytorchcv is not installed (pip install -e '.[zoo]')")
+            return Verdict(
+                "cost",
+                number,
+                claim,
+                "not run",
+                said,
+                None,
+                "pytorchcv is not installed (pip install -e '.[zoo]')",
+            )
         macs = cost.macs / 1e6
         missed = bool(abs(macs - said) > tolerance)
-        return Verdict("cost", number, claim, "missed" if missed else "met", said, macs, f"by {macs - said:+.1f} M" * missed)
+        return Verdict(
+            "cost",
+            number,
+            claim,
+            "missed" if missed else "met",
+            said,
+            macs,
+            f"by {macs - said:+.1f} M" * missed,
+        )
     column = tables.COLUMN.get(column, column)
     groups = evidence.of(number, column, i)
     notes = [f"{tables.said(group[column])} {where}" for where, group in groups.items() if where]
@@ -139,11 +162,15 @@ def _comparison(claim: dict[str, Any], tolerance: float, evidence: Evidence) -> 
     points = 100 * found[""].value
     missed = bool(points < said - tolerance)
     notes = [str(found[""])] + [f"by {said - points:.1f} points"] * missed + notes
-    return Verdict("comparison", number, claim["says"], "missed" if missed else "met", said, points, "; ".join(notes))
+    return Verdict(
+        "comparison", number, claim["says"], "missed" if missed else "met", said, points, "; ".join(notes)
+    )
 
 
 def _trend(claim: dict[str, Any], evidence: Evidence) -> Verdict:
-    """Whether the gain grows with each halving of the budget: decided where the slope's interval leaves out zero."""
+    """Whether the gain grows with each halving of the budget: decided if
+    the slope's interval excludes zero.
+    """
     number, column = claim["table"], claim["column"]
     table, pairs = published.table(number), published.pairs(number)
     costs = [math.sqrt(table["mmacs"][i] * table["mmacs"][j]) for i, j in pairs]
@@ -157,8 +184,15 @@ def _trend(claim: dict[str, Any], evidence: Evidence) -> Verdict:
         for where in (where for where in a if where in b):
             if (cost := math.sqrt(_macs(a[where]) * _macs(b[where]))) > 0:
                 budgets.setdefault(where, []).append((cost, a[where][column], b[where][column]))
-    found = {where: gains.trend(lines) for where, lines in budgets.items() if len({cost for cost, _, _ in lines}) > 1}
-    words = {where: f"{slope}, {len(budgets[where])} budgets{f' {where}' * bool(where)}" for where, slope in found.items()}
+    found = {
+        where: gains.trend(lines)
+        for where, lines in budgets.items()
+        if len({cost for cost, _, _ in lines}) > 1
+    }
+    words = {
+        where: f"{slope}, {len(budgets[where])} budgets{f' {where}' * bool(where)}"
+        for where, slope in found.items()
+    }
     notes = "; ".join([words[where] for where in sorted(words)])
     if "" not in found:
         return Verdict("trend", number, claim["says"], "not run", said, None, notes)
@@ -168,25 +202,28 @@ def _trend(claim: dict[str, Any], evidence: Evidence) -> Verdict:
 
 
 def _macs(rows: Any) -> float:
-    """A line's multiply-adds; nan where its rows have none."""
+    """A line's multiply-adds; nan if its rows have none."""
     return float(rows["macs"].mean()) if "macs" in rows else math.nan
 
 
 def _row(number: int, wanted: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The one line of a table that has these values, and its place."""
+    """The only line of a table with these values, and its position."""
     rows = published.table(number).to_dict("records")
-    found = [(i, row) for i, row in enumerate(rows) if all(row[name] == value for name, value in wanted.items())]
+    found = [
+        (i, row) for i, row in enumerate(rows) if all(row[name] == value for name, value in wanted.items())
+    ]
     if len(found) != 1:
         raise UserError(f"claims.yaml: {wanted} names {len(found)} rows of table {number}, not one")
     return found[0]
 
 
 def table(verdicts: list[Verdict]) -> tables.Table:
-    """The verdicts to be read, a claim a line."""
+    """The verdicts as a table, one line per claim."""
     lines = [
         {
             "table": v.table, "claim": v.claim, "published": f"{v.published:.1f}",
-            "counted or measured": tables.ABSENT if v.found is None else f"{v.found:.1f}", "verdict": v.word, "": v.note,
+            "counted or measured": tables.ABSENT if v.found is None else f"{v.found:.1f}", "verdict": v.word,
+            "": v.note,
         }
         for v in verdicts
     ]  # fmt: skip
@@ -194,7 +231,7 @@ def table(verdicts: list[Verdict]) -> tables.Table:
 
 
 def disagreements(claims: dict[str, Any] | None = None) -> str:
-    """Where paper, release and count disagree, with what is counted here and now."""
+    """Disagreements of paper, release and count, with a fresh count."""
     lines = []
     for entry in (claims or read())["disagreements"]:
         lines.append(f"{entry['what']}: {entry['says']}")
@@ -203,7 +240,7 @@ def disagreements(claims: dict[str, Any] | None = None) -> str:
 
 
 def _counted(network: dict[str, Any]) -> str:
-    """A network's multiply-adds, with the terms of `rivals` that its authors add to them."""
+    """A network's multiply-adds, with the terms of `rivals` that its authors include."""
     also = network.pop("also", [])
     run = resolve(**{"data": "imagenet", **network})
     own = "" if ":" in run.net else f", first_stage={run.first_stage}"
@@ -218,7 +255,7 @@ def _counted(network: dict[str, Any]) -> str:
 
 
 def totals(verdicts: list[Verdict]) -> str:
-    """How many of each word: the costs of tables 2 to 6, those of table 7's rivals, accuracies, comparisons, trends."""
+    """Number of each verdict: costs of tables 2 to 6, costs of table 7, accuracies, comparisons, trends."""
     groups = {
         "costs of tables 2 to 6": [v for v in verdicts if v.kind == "cost" and v.table < 7],
         "costs of table 7": [v for v in verdicts if v.kind == "cost" and v.table == 7],
@@ -234,8 +271,10 @@ def totals(verdicts: list[Verdict]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The command line. Exit status 0 whatever the verdicts are."""
     parser = Parser(prog="python -m hbo.analysis.claims", description="Each claim: met, missed or not run.")
-    parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
-    parser.add_argument("--json", action="store_true", help="Print an object a claim instead.")
+    parser.add_argument(
+        "--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON, one object per claim.")
     args = parser.parse_args(argv)
     with one_line():
         verdicts = check(results.load(args.source))

@@ -1,9 +1,10 @@
-"""Contrasts of arms and what they show: higher, lower, equivalent, undecided or too few.
+"""Contrasts of arms and their verdicts: higher, lower, equivalent, undecided or too few.
 
-A contrast is a weighted sum of arms' means: a difference of two, a mean of differences, a trend. Each arm keeps a deviation of
-its own (Welch's t, degrees of freedom by Satterthwaite), as noise that is pooled over unequal arms gives up to 15 % false
-alarms, and so does noise that is shrunk towards the study's (both simulated; tests/test_contrasts.py). Arms are paired by seed only where
-seeds explain the runs' variance. Metrics are fractions in [0, 1], and so are levels and p. Tests are two-sided.
+A contrast is a weighted sum of arms' means: a difference of two, a mean of differences, a trend. Each arm
+keeps its own standard deviation (Welch's t, degrees of freedom by Satterthwaite): variances pooled over
+unequal arms give up to 15 % false positives, and so do variances shrunk towards the study's (both simulated;
+tests/test_contrasts.py). Arms are paired by seed only if seeds explain the runs' variance. Metrics, levels
+and p are fractions in [0, 1]. Tests are two-sided.
 """
 
 import math
@@ -14,42 +15,56 @@ import numpy as np
 
 from hbo.analysis import power
 
-LEVEL = 0.95  # of a family
+LEVEL = 0.95  # confidence level of a family
 Samples = Mapping[str, Mapping[int, float]]  # arm -> seed -> its metric
-ROUNDING = 1e-12  # a deviation below this is floating point's and not the runs'
-DRAWS = 10_000  # studies drawn for a family's level
-AIM = 0.9  # share of the family's level that the draws aim at, as the deviations that they are drawn with are estimates
-PAIRING = 0.01  # p of seeds' share in the variance, at or below which arms are paired
+ROUNDING = 1e-12  # smaller deviations are rounding errors
+NEAR = 0.1  # relative to the larger
+DRAWS = 10_000  # simulated studies for a family's level
+# Share of the family's level that the simulation aims at, as its standard deviations are estimates.
+AIM = 0.9
+PAIRING = 0.01  # arms are paired if the seeds' share of the variance has at most this p
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What is compared, as the weights of arms, which add up to 0."""
+    """A comparison, as weights of arms that add up to 0."""
 
     label: str
     """`k=2 against k=1`."""
     weights: Mapping[str, float]
 
 
+def slope(x: Sequence[float]) -> np.ndarray:
+    """Weights that give the least-squares slope of values over x."""
+    away = np.asarray(x, float) - np.mean(x)
+    return away / (away @ away)
+
+
+def same_budget(a: float, b: float) -> bool:
+    """Whether two counts of multiply-adds are the same budget: within 10 % of the larger."""
+    return abs(a - b) <= NEAR * max(a, b)
+
+
 @dataclass(frozen=True)
 class Levels:
-    """The probabilities of error that a line is given."""
+    """Error probabilities of a line."""
 
     difference: float
-    """Of a difference where there is none, two-sided."""
+    """Of a false difference, two-sided."""
     within: float
-    """Of an equivalence where the difference is as large as the margin: of each of two one-sided tests."""
+    """Of a false equivalence, with a difference as large as the margin: of each of two one-sided tests."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """What seeds explain of the runs' variance, over the seeds that all arms have."""
+    """The seeds' share of the runs' variance, over the seeds that all arms have."""
 
     seeds: int
     correlation: float
-    """Of two arms over the seeds, the same for all: (MS of seeds - MS left) / (MS of seeds + (arms - 1) MS left); nan below 3 seeds."""
+    """Intraclass correlation of the arms over the seeds: (MS of seeds - residual MS) / (MS of seeds + (arms -
+    1) residual MS); nan below 3 seeds."""
     p: float
-    """Of no such share (F test); nan where nothing is left to test against."""
+    """p of no such share (F test); nan without residual degrees of freedom."""
     used: bool
 
 
@@ -57,14 +72,15 @@ class Pairing:
 class Judged:
     """A contrast judged.
 
-    n: the fewest and the most runs of its arms; of pairs where `paired`.
-    verdict: higher or lower than zero, `equivalent` within the margin (even where zero is excluded), undecided, or too few.
-    difference, se, df, [low, high]: the estimate, its standard error and degrees of freedom, and the interval at the line's level.
-    p, p_adjusted: of no difference, alone and over the lines of its family.
-    within_low, within_high, p_within: the interval that has to lie inside the margin (90 % where the level is 5 %), and the
+    n: the fewest and the most runs of its arms; pairs if `paired`.
+    verdict: higher or lower than zero, `equivalent` within the margin (even if zero is excluded),
+    undecided, or too few. difference, se, df, [low, high]: the estimate, its standard error and degrees of
+    freedom, and the interval at the line's level. p, p_adjusted: of no difference, alone and over the lines
+    of its family. within_low, within_high, p_within: the interval that must be inside the margin (90 % if
+    the level is 5 %), and the
         larger p of two one-sided tests.
-    arms: (weight, sample deviation, runs) of each arm; of the seeds' own contrasts where paired.
-    each, margin: what it was judged by.
+    arms: (weight, sample standard deviation, runs) of each arm; of the per-seed contrasts if paired.
+    each, margin: the levels and the margin used.
     """
 
     label: str
@@ -87,12 +103,16 @@ class Judged:
 
     @property
     def sd(self) -> tuple[float, float, float]:
-        """The standard deviation of a run (of a seed's own contrast, where paired), pooled over the arms, and its interval of 95 %."""
+        """The standard deviation of a run (of a per-seed contrast if paired), pooled over the arms, and its
+        95 % interval.
+        """
         return pooled([(sd, many) for _, sd, many in self.arms])
 
     @property
     def detectable(self) -> tuple[float, float, float]:
-        """The least true difference found 4 times in 5 with as many seeds, and what the deviation's interval makes of it; nan where nothing varies."""
+        """The smallest true difference detected with 80 % power at this number of seeds, and its range over
+        the standard deviation's interval; nan without variance.
+        """
         sd, low, high = self.sd
         if not self.arms or not sd:
             return math.nan, math.nan, math.nan
@@ -101,13 +121,17 @@ class Judged:
 
     @property
     def needed(self) -> int | None:
-        """Seeds an arm that would decide it 4 times in 5, were the difference and the deviations as they are; None: more than 1,000."""
+        """Seeds per arm for 80 % power if the difference and the standard deviations stay as they are; None:
+        more than 1,000.
+        """
         parts, d, each, margin = self._parts(), self.difference, self.each, self.margin
         if not parts or not self.se:
             return None
         ways = [power.seeds(lambda n: power.find(d, parts, n, each.difference, self.paired))] if d else []
         if margin is not None and abs(d) < margin:
-            ways.append(power.seeds(lambda n: power.find_within(d, parts, n, each.within, margin, self.paired)))
+            ways.append(
+                power.seeds(lambda n: power.find_within(d, parts, n, each.within, margin, self.paired))
+            )
         return min((n for n in ways if n is not None), default=None)
 
     def _parts(self) -> list[tuple[float, float]]:
@@ -115,7 +139,9 @@ class Judged:
 
 
 def pooled(arms: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
-    """The standard deviation of a run, pooled over arms, each (sample deviation, runs), and its interval of 95 %; nan without any."""
+    """The standard deviation of a run, pooled over arms, each (sample standard deviation, runs), and its 95 %
+    interval; nan without any.
+    """
     from scipy.stats import chi2
 
     kept = sum(many - 1 for _, many in arms)
@@ -126,8 +152,10 @@ def pooled(arms: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
     return sd, low, high
 
 
-def levels(lines: int, level: float = 0.95) -> Levels:
-    """Those of each of a family's lines, so that a false alarm anywhere among them has at most 1 - level (Sidak)."""
+def levels(lines: int, level: float = LEVEL) -> Levels:
+    """Levels of each of a family's lines, so that the probability of any false positive
+    is at most 1 - level (Sidak).
+    """
     each = 1 - level ** (1 / max(1, lines))
     return Levels(each, each)
 
@@ -135,23 +163,29 @@ def levels(lines: int, level: float = 0.95) -> Levels:
 def judge(
     samples: Samples, contrasts: Sequence[Contrast], margin: float | None = None, each: Levels | None = None
 ) -> list[Judged]:
-    """Judge a family of contrasts; a sample's order changes nothing.
+    """Judge a family of contrasts; the order of samples does not matter.
 
     Args:
-        samples: of all arms of the study, by seed; those that no contrast weighs say what seeds explain, too.
+        samples: of all arms of the study, by seed; arms outside the contrasts also count for the seeds'
+            share.
         contrasts: of one family.
-        margin: a difference that does not matter, as a fraction; None: nothing is called equivalent.
-        each: a line's levels; left out: `levels` of so many lines.
+        margin: the largest difference that does not matter, as a fraction; None: no verdict of equivalence.
+        each: a line's levels; None: `levels` for this number of lines.
     """
     paired = pairing(samples).used
-    found = [_judge(samples, one, paired, margin, each or levels(len(contrasts)), len(contrasts)) for one in contrasts]
+    found = [
+        _judge(samples, one, paired, margin, each or levels(len(contrasts)), len(contrasts))
+        for one in contrasts
+    ]
     if each is not None or paired or len(contrasts) < 2:
         return found
     least = drawn(samples, [one for one, line in zip(contrasts, found, strict=True) if line.se > 0])
     if not len(least):
         return found
     usual = levels(len(contrasts))
-    together = replace(usual, difference=max(usual.difference, float(least[int(AIM * (1 - LEVEL) * len(least)) - 1])))
+    together = replace(
+        usual, difference=max(usual.difference, float(least[int(AIM * (1 - LEVEL) * len(least)) - 1]))
+    )
     again = [_judge(samples, one, False, margin, together, len(contrasts)) for one in contrasts]
     shares = [float(np.searchsorted(least, line.p, side="right")) / len(least) / AIM for line in again]
     return [
@@ -161,15 +195,16 @@ def judge(
 
 
 def drawn(samples: Samples, contrasts: Sequence[Contrast], draws: int | None = None) -> np.ndarray:
-    """The least p of a family in drawn studies in which no arm differs, each arm as noisy as its runs; sorted.
+    """The smallest p of a family in each of many simulated studies without any difference, each arm with its
+    runs' standard deviation; sorted.
 
-    Lines that share an arm go together, and Welch's test of few runs is cautious: Sidak's level for each line, which is that
-    of independent lines, leaves power unused.
+    Lines that share an arm are correlated, and Welch's test is conservative with few runs: Sidak's level,
+    which assumes independent lines, would lose power.
 
     Args:
-        samples: of the arms; 2 runs each at least of those that are weighed.
+        samples: of the arms; at least 2 runs for each arm in a contrast.
         contrasts: of one family.
-        draws: of studies; left out: 10,000, with a seed of their own.
+        draws: random numbers of the studies; None: 10,000 studies with a fixed seed.
     """
     from scipy.special import stdtr
 
@@ -177,7 +212,8 @@ def drawn(samples: Samples, contrasts: Sequence[Contrast], draws: int | None = N
     if not named:
         return np.empty(0)
     rng, many = np.random.default_rng(0), np.array([len(samples[arm]) for arm in named], float)
-    of_mean = np.array([np.var(sorted(samples[arm].values()), ddof=1) for arm in named]) / many  # a mean's variance
+    # A mean's variance.
+    of_mean = np.array([np.var(sorted(samples[arm].values()), ddof=1) for arm in named]) / many
     weights = np.array([[one.weights.get(arm, 0.0) for arm in named] for one in contrasts])
     size = (draws or DRAWS, len(named))
     means = rng.normal(size=size) * np.sqrt(of_mean)
@@ -188,10 +224,11 @@ def drawn(samples: Samples, contrasts: Sequence[Contrast], draws: int | None = N
 
 
 def pairing(samples: Samples) -> Pairing:
-    """What seeds explain, by an analysis of variance of arms and seeds; pairing pays where that is beyond doubt.
+    """The seeds' share of the variance, by an analysis of variance of arms and seeds;
+    pairing helps if it is certain.
 
-    With normal noise the choice depends on the runs' deviations and not on the arms' means, so that it makes no false alarms
-    worth naming (simulated in the tests).
+    With normal noise the choice depends on the runs' standard deviations and not on the arms' means, so that
+    it adds no relevant false positives (simulated in the tests).
     """
     from scipy.stats import f
 
@@ -212,7 +249,9 @@ def pairing(samples: Samples) -> Pairing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A contrast's value from its runs: `parts` are (weight, mean, sample deviation, n) of each arm, or of the seeds' own contrasts."""
+    """A contrast's estimate from its runs: `parts` are (weight, mean, sample standard deviation, n) of each
+    arm, or of the per-seed contrasts.
+    """
 
     parts: list[tuple[float, float, float, int]]
     paired: bool
@@ -223,7 +262,7 @@ class Estimate:
 
 
 def estimate(samples: Samples, contrast: Contrast, paired: bool) -> Estimate:
-    """The value, its standard error, Satterthwaite's degrees of freedom, and p; from 2 runs an arm on."""
+    """The estimate, its standard error, Satterthwaite's degrees of freedom, and p; needs 2 runs per arm."""
     from scipy.stats import t
 
     runs = {arm: samples[arm] for arm, weight in contrast.weights.items() if weight}
@@ -233,7 +272,9 @@ def estimate(samples: Samples, contrast: Contrast, paired: bool) -> Estimate:
     se = math.sqrt(math.fsum(variances))
     if se <= ROUNDING:
         return Estimate(parts, paired, difference, 0.0, math.nan, math.nan)
-    df = math.fsum(variances) ** 2 / math.fsum(v**2 / (many - 1) for v, (*_, many) in zip(variances, parts, strict=True))
+    df = math.fsum(variances) ** 2 / math.fsum(
+        v**2 / (many - 1) for v, (*_, many) in zip(variances, parts, strict=True)
+    )
     return Estimate(parts, paired, difference, se, df, float(2 * t.sf(abs(difference) / se, df)))
 
 
@@ -241,8 +282,10 @@ def _shared(runs: Samples) -> set[int]:
     return set.intersection(*map(set, runs.values())) if runs else set()
 
 
-def _judge(samples: Samples, contrast: Contrast, paired: bool, margin: float | None, each: Levels, lines: int) -> Judged:
-    """One contrast, from each arm's own runs, or from the seeds that its arms share."""
+def _judge(
+    samples: Samples, contrast: Contrast, paired: bool, margin: float | None, each: Levels, lines: int
+) -> Judged:
+    """One contrast, from each arm's runs, or from the seeds that its arms share."""
     from scipy.stats import t
 
     runs = {arm: samples.get(arm, {}) for arm, weight in contrast.weights.items() if weight}
@@ -253,7 +296,7 @@ def _judge(samples: Samples, contrast: Contrast, paired: bool, margin: float | N
     if n[0] < 2:
         return Judged(contrast.label, n, paired, "too few", _plain(runs, contrast))
     it = estimate(samples, contrast, paired)
-    if it.se == 0:  # runs that all stayed at the largest class say nothing of other seeds
+    if it.se == 0:  # runs that all predict the largest class say nothing about other seeds
         return Judged(contrast.label, n, paired, "undecided", it.difference, 0.0)
     half, half_within = (float(t.isf(a, it.df)) * it.se for a in (each.difference / 2, each.within))
     p_within = float(t.sf((margin - abs(it.difference)) / it.se, it.df)) if margin is not None else math.nan
@@ -262,24 +305,33 @@ def _judge(samples: Samples, contrast: Contrast, paired: bool, margin: float | N
     if margin is not None and abs(it.difference) + half_within < margin:
         verdict = "equivalent"
     return Judged(
-        contrast.label, n, paired, verdict, it.difference, it.se, it.df, low, high, it.p, 1 - (1 - it.p) ** lines,
+        contrast.label, n, paired, verdict, it.difference, it.se, it.df, low, high, it.p,
+        1 - (1 - it.p) ** lines,
         it.difference - half_within, it.difference + half_within, p_within,
         tuple((weight, sd, many) for weight, _, sd, many in it.parts), each, margin,
     )  # fmt: skip
 
 
 def _plain(runs: Samples, contrast: Contrast) -> float:
-    """The difference of the means where there are any, of too few runs to say more."""
+    """The difference of the means, if any, with too few runs for an interval."""
     if not runs or not all(runs.values()):
         return math.nan
-    return math.fsum(contrast.weights[arm] * float(np.mean(sorted(of_arm.values()))) for arm, of_arm in runs.items())
+    return math.fsum(
+        contrast.weights[arm] * float(np.mean(sorted(of_arm.values()))) for arm, of_arm in runs.items()
+    )
 
 
-def _parts(runs: Samples, contrast: Contrast, shared: list[int] | None) -> list[tuple[float, float, float, int]]:
-    """(weight, mean, sample deviation, n) of each arm; with shared seeds of the seeds' own contrasts alone."""
+def _parts(
+    runs: Samples, contrast: Contrast, shared: list[int] | None
+) -> list[tuple[float, float, float, int]]:
+    """(weight, mean, sample standard deviation, n) of each arm, or with shared seeds
+    only of the per-seed contrasts.
+    """
     if shared is None:
         weighed = [(contrast.weights[arm], np.sort(list(of_arm.values()))) for arm, of_arm in runs.items()]
     else:
-        values = [math.fsum(contrast.weights[arm] * of_arm[seed] for arm, of_arm in runs.items()) for seed in shared]
+        values = [
+            math.fsum(contrast.weights[arm] * of_arm[seed] for arm, of_arm in runs.items()) for seed in shared
+        ]
         weighed = [(1.0, np.sort(values))]
     return [(weight, float(x.mean()), float(x.std(ddof=1)), len(x)) for weight, x in weighed]

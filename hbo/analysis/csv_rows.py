@@ -14,38 +14,55 @@ import pandas as pd
 from hbo.config import Run
 from hbo.errors import UserError, first_line
 
-WORDS = {"key", "study", "state", "git", "error", "reused_from", "backbone_weights", "started", "folder"} | {
+WORDS = {
+    "key",
+    "study",
+    "state",
+    "git",
+    "error",
+    "reused_from",
+    "backbone_weights",
+    "backbone_arm",
+    "teacher",
+    "started",
+    "folder",
+} | {
     f.name for f in fields(Run) if f.type in (str, str | None)
-}  # columns of text, whatever a cell looks like: 31246e1835 is a key, 60 a milestone
+}  # text columns, even if a cell looks like a number: 31246e1835 is a key, 60 a milestone
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """Lines of a CSV file as they were written: numbers to the last bit, lists and dicts from JSON, None for an empty cell.
+    """Lines of a CSV file as they were written: exact numbers, lists and dicts from
+    JSON, None for an empty cell.
 
     Raises:
-        UserError: no text in UTF-8, or a line with more cells than there are columns.
+        UserError: not UTF-8 text, or a line with more cells than columns.
     """
     return parsed(path, lines_of(path))
 
 
 def parsed(path: Path, cells: list[list[str]]) -> list[dict[str, Any]]:
-    """The same, of a file's cells (`lines_of`)."""
+    """The same for a file's cells (`lines_of`)."""
     head, *lines = cells
     for number, line in enumerate(lines, 2):
         if len(line) > len(head):
             raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")
-    return [{name: _value(cell, name in WORDS) for name, cell in zip_longest(head, line)} for line in lines if line]
+    return [
+        {name: _value(cell, name in WORDS) for name, cell in zip_longest(head, line)}
+        for line in lines
+        if line
+    ]
 
 
 def lines_of(path: Path) -> list[list[str]]:
-    """The cells of each line; a head at least."""
+    """The cells of each line; at least a header."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return list(csv.reader(file)) or [[]]
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not text in UTF-8; save it as CSV in UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from None
     except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: no CSV file ({first_line(error)})") from None
+        raise UserError(f"{path}: not a CSV file ({first_line(error)})") from None
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -53,7 +70,9 @@ def to_csv(table: pd.DataFrame) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows([_cell(value) for value in line] for line in table.astype(object).itertuples(index=False))
+    writer.writerows(
+        [_cell(value) for value in line] for line in table.astype(object).itertuples(index=False)
+    )
     return text.getvalue()
 
 
@@ -61,7 +80,8 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
-        return value if value and isinstance(_value(value), str) else json.dumps(value)  # a key may look like a number
+        # A key may look like a number.
+        return value if value and isinstance(_value(value), str) else json.dumps(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return repr(value)
     return str(value) if isinstance(value, bool) else json.dumps(value)

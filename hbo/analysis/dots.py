@@ -1,4 +1,4 @@
-"""A study's runs as dots on one axis, an arm a line: what the page places, and what it says of each."""
+"""A study's runs as dots on one axis, one line per arm: positions and texts for the page."""
 
 import math
 from typing import Any
@@ -9,16 +9,17 @@ from hbo.analysis.numbers import plain
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study import Study
 
-APART, LANE = 2.5, 14  # percent of the axis below which two dots would touch; pixels between lanes
+APART, LANE = 2.5, 14  # dots closer than this percentage of the axis would touch; pixels between lanes
 TICKS = 6  # at most
 
 
 def dots(study: Study, colours: dict[str, str]) -> dict[str, Any]:
-    """Places in percent of the axis, and pixels from the top; `told` has key, identity and command of each run.
+    """Positions in percent of the axis, and pixels from the top; `told` has key,
+    identity and command of each run.
 
     Args:
         study: with finished runs.
-        colours: arm -> the colour that it has in the figures.
+        colours: arm -> its colour in the figures.
     """
     done, metric = study.done, study.metric
     low, high = _ends(100 * done[metric])
@@ -26,7 +27,7 @@ def dots(study: Study, colours: dict[str, str]) -> dict[str, Any]:
     full, told, arms = full_labels(done), [], []
     for arm in study.arms:
         rows = done[done["arm"] == arm].sort_values([metric, "seed"])
-        lanes: list[float] = []  # where each lane's last dot stands
+        lanes: list[float] = []  # position of each lane's last dot
         points = []
         for row in rows.to_dict("records"):
             at = place(row[metric])
@@ -35,7 +36,8 @@ def dots(study: Study, colours: dict[str, str]) -> dict[str, Any]:
             points.append({"at": at, "top": 6 + LANE * lane, "run": len(told)})
             told.append(_told(row, arm, metric))
         arms.append(
-            {"name": arm, "full": full[arm], "dots": points, "colour": colours[arm], "height": 12 + LANE * len(lanes),
+            {"name": arm, "full": full[arm], "dots": points, "colour": colours[arm],
+             "height": 12 + LANE * len(lanes),
              "mean": place(rows[metric].mean()) if len(rows) > 1 else None}
         )  # fmt: skip
     ticks = [{"at": round(100 * (t - low) / (high - low), 2), "said": f"{t:g}"} for t in _ticks(low, high)]
@@ -55,7 +57,7 @@ def _told(row: dict[str, Any], arm: str, metric: str) -> dict[str, Any]:
 
 
 def _ends(values: Any) -> tuple[float, float]:
-    """The axis: what all values lie in, with some room."""
+    """Limits of the axis: all values, with a margin."""
     low, high = float(values.min()), float(values.max())
     room = 0.06 * (high - low) or 1.0
     return low - room, high + room

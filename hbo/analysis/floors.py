@@ -1,11 +1,11 @@
-"""What a re-identifier has to beat: features that were never trained.
+"""Baselines for re-identification: untrained features.
 
-    python -m hbo.analysis.floors --data marketfolder --data_dir DIR --resolution 64 --aspect 1 --to floors.csv
-    python -m hbo.analysis.floors --data market1501 --data_dir DIR --nets hbonet:0.5 torchvision:resnet50 --seeds 0
+    python -m hbo.analysis.floors --data marketfolder --data_dir DIR --aspect 1 --to floors.csv
+        python -m hbo.analysis.floors --data market1501 --data_dir DIR --nets hbonet:0.5 --seeds 0
 
-Each network with its first weights, as `hbo.fit` would start from with that seed, and the colours of an image: a joint histogram
-of red, green and blue (8 bins each, so that grey images have 8), and one of each by itself (64 bins each). The flags are those of
-`hbo.fit`; the queries are ranked as a run ranks them.
+Each network with the initial weights of `hbo.fit` for that seed, and the colours of an image: a joint
+histogram of red, green and blue (8 bins each, so that grey images use 8), and one histogram per channel (64
+bins each). The flags are those of `hbo.fit`; queries are ranked as in a run.
 """
 
 import sys
@@ -29,13 +29,13 @@ NETS = ["hbonet:0.25", "mobilenetv2:0.25", "torchvision:resnet50"]
 
 
 def joint_histogram(images: Tensor, bins: int = 8) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, bins^3): the share of the pixels of each colour."""
+    """(B, 3, H, W) uint8 -> (B, bins^3): the share of pixels of each colour."""
     red, green, blue = (images.long() * bins // 256).flatten(2).unbind(1)
     return _shares((red * bins + green) * bins + blue, bins**3)
 
 
 def channel_histograms(images: Tensor, bins: int = 64) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 3 * bins): the share of the pixels of each level, channel by channel."""
+    """(B, 3, H, W) uint8 -> (B, 3 * bins): the share of pixels of each level, per channel."""
     levels = (images.long() * bins // 256).flatten(2)  # (B, 3, H * W)
     return torch.cat([_shares(channel, bins) for channel in levels.unbind(1)], 1)
 
@@ -47,20 +47,22 @@ def _shares(values: Tensor, bins: int) -> Tensor:
 
 
 def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
-    """A row each: its features, seed and dimensions, and the metrics.
+    """One row each: features, seed, dimensions and metrics.
 
     Args:
-        run: a re-identification, for its data, input and distance.
-        nets: names of networks, a width after the last colon where they take one.
-        seeds: of the first weights.
+        run: a re-identification run, for its data, input and distance.
+        nets: names of networks, with a width after the last colon if they have one.
+        seeds: of the initial weights.
 
     Raises:
-        UserError: another task; a network that there is not.
+        UserError: another task; an unknown network.
     """
     import pytorch_lightning as pl
 
     if run.task != "reid":
-        raise UserError(f"data={run.data}: floors are of re-identification; take --data market1501 or marketfolder")
+        raise UserError(
+            f"data={run.data}: floors are for re-identification; use --data market1501 or marketfolder"
+        )
     data = build.open_data(run)
     rows: list[dict[str, Any]] = []
     for name, function in (("joint histogram", joint_histogram), ("histogram a channel", channel_histograms)):
@@ -68,7 +70,9 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
     for net in nets:
         for seed in seeds:
             rest = {
-                f.name: getattr(run, f.name) for f in fields(Run) if f.name not in ("net", "width", "divisor", "match_macs")
+                f.name: getattr(run, f.name)
+                for f in fields(Run)
+                if f.name not in ("net", "width", "divisor", "match_macs")
             }
             own = config.resolve(**rest | {"seed": seed} | _named(net))
             pl.seed_everything(seed, verbose=False)
@@ -80,10 +84,10 @@ def floors(run: Run, nets: list[str], seeds: list[int]) -> list[dict[str, Any]]:
 
 
 def table(found: Any) -> Any:
-    """To be read: mean and deviation over the seeds, features a line.
+    """As a table: mean and standard deviation over the seeds, one line per feature.
 
     Args:
-        found: rows of `floors`, or the CSV file that holds them.
+        found: rows of `floors`, or their CSV file.
     """
     import pandas as pd
 
@@ -95,7 +99,7 @@ def table(found: Any) -> Any:
     ]
     first = found.iloc[0]
     if len(found[["data", "resolution", "aspect"]].drop_duplicates()) > 1:
-        raise UserError("floors: of several data sets or sizes of input in one table; give the rows of one")
+        raise UserError("floors: rows with several data sets or input sizes; give the rows of one")
     one = {"data": first["data"]} | ({"images": ""} if SETS[first["data"]].by_folder else {})
     data = naming.data_name(one, first.get("folder"))
     where = f"{data}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
@@ -117,8 +121,10 @@ def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
 
     from hbo.metrics import CMCMeanAveragePrecision
 
-    metric, size = CMCMeanAveragePrecision(run.distance), 0
-    batches = loader(data.val, EvalBatches(len(data.val), run.batch), cluster.data_workers(run, data.val.in_memory))
+    metric, size = CMCMeanAveragePrecision(run.distance, run.rerank), 0
+    batches = loader(
+        data.val, EvalBatches(len(data.val), run.batch), cluster.data_workers(run, data.val.in_memory)
+    )
     for images, shown, index in tqdm(batches, run.net, unit="batch", delay=3, leave=False):
         feature = features(images)
         size = feature.shape[1]
@@ -128,19 +134,27 @@ def _judge(run: Run, data: Any, features: Any) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: the flags of `hbo.fit`, the networks, the seeds, and where the CSV goes."""
+    """The command line: the flags of `hbo.fit`, networks, seeds, and the CSV file."""
     from hbo.runs.trainer import prepare_process
 
-    parser = flags.make_parser("hbo.analysis.floors", "Untrained and colour features on a re-identification set.")
-    parser.add_argument("--nets", nargs="+", default=NETS, help=f"Networks, a width after a colon. [{' '.join(NETS)}]")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="Seeds of their weights. [0 1 2]")
-    parser.add_argument("--to", help="Write the rows there too, as CSV.")
+    parser = flags.make_parser(
+        "hbo.analysis.floors", "Untrained and colour features on a re-identification set."
+    )
+    parser.add_argument(
+        "--nets", nargs="+", default=NETS, help=f"Networks, a width after a colon. [{' '.join(NETS)}]"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="Seeds of their weights. [0 1 2]"
+    )
+    parser.add_argument("--to", help="Also write the rows to this CSV file.")
     with one_line():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         nets, seeds, to = given.pop("nets", NETS), given.pop("seeds", [0, 1, 2]), given.pop("to", None)
         for name in ("net", "width", "divisor", "match_macs", "variant", "seed", "backbone_checkpoint"):
             if name in given:
-                raise UserError(f"{name}={given[name]}: floors are untrained networks; name them with --nets and --seeds")
+                raise UserError(
+                    f"{name}={given[name]}: floors are untrained networks; name them with --nets and --seeds"
+                )
         run = config.resolve(**{"data": "marketfolder"} | given)
         prepare_process(run)
         import pandas as pd

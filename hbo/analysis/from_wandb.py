@@ -1,12 +1,13 @@
 """Rows and learning curves from Weights & Biases, where each run mirrors a row (see hbo/runs/tracking.py).
 
-What was read stays in ~/.cache/hbo/wandb, a file a run, and is read again only where the server says that the run has
-changed; removing the folder forgets it.
+Downloaded runs are cached in ~/.cache/hbo/wandb, one file per run, and are downloaded again only if they have
+changed on the server; to clear the cache, remove the folder.
 """
 
 import contextlib
 import json
 import os
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +16,10 @@ from hbo import files
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import write_atomically
-from hbo.runs.tracking import has_key
+from hbo.runs.client import has_key
 
 ASKED = frozenset(field.name for field in fields(Run))
-# What W&B says of a run that left no row.
+# W&B's state of a run without a row -> ours.
 STATES = {
     "running": "unfinished",
     "pending": "queued",
@@ -36,7 +37,8 @@ class Found(NamedTuple):
 
 
 def read(path: str) -> list[Found]:
-    """All runs of ENTITY/PROJECT, the oldest first; a key that several runs mirror in one study comes once, finished if any is.
+    """All runs of ENTITY/PROJECT, the oldest first; several runs of one key in one study give one row,
+    finished if any is.
 
     Raises:
         UserError: no key for the server, no such project, or no answer.
@@ -44,11 +46,11 @@ def read(path: str) -> list[Found]:
     import wandb
 
     if not has_key():
-        raise UserError(f"wandb:{path}: no key for the W&B server; type `wandb login`, or set WANDB_API_KEY")
+        raise UserError(f"wandb:{path}: no key for the W&B server; run `wandb login`, or set WANDB_API_KEY")
     try:
         api = wandb.Api()
         listed = list(api.runs(path, order="+created_at", per_page=200))
-    except Exception as error:  # whatever the client raises: the network, the key, the project
+    except Exception as error:  # the client raises many types: network, key, project
         raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
     host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_").replace(":", "_")
     folder = files.expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hbo" / "wandb" / host / path
@@ -63,15 +65,20 @@ def read(path: str) -> list[Found]:
 
 def _read(run: Any, cached: Path) -> Found:
     stamp = [run.state, run.heartbeatAt]
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or damaged: it is asked for again
+    # Missing or damaged: download it again.
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         kept = json.loads(cached.read_text())
         if kept["stamp"] == stamp:
             return Found(kept["row"], kept["curve"])
     summary = dict(run.summary)
     config = {name: value for name, value in run.config.items() if name in ASKED}
-    # The summary also has the last point of the curve, its `lr` in the place of the field's, and W&B's own.
-    rest = {n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED}
-    if "state" not in rest:
+    # The summary also has the curve's last point, whose `lr` hides the field's, and W&B's own entries.
+    rest = {
+        n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED
+    }
+    if rest.get("state") == "invalid":  # a row of a sweep that no run can be
+        rest = {"key": run.id.partition("-")[0], "state": "invalid", "error": str(rest.get("error", ""))}
+    elif "state" not in rest:
         rest = {
             "key": run.id.partition("-")[0],
             "state": STATES.get(run.state, "failed"),
@@ -79,12 +86,26 @@ def _read(run: Any, cached: Path) -> Found:
         }
     else:
         rest = {name: value for name, value in rest.items() if name not in ("epoch", "step", "error")}
+        config, rest = _file(run) or (config, rest)
     curve = [{n: v for n, v in point.items() if n[0] != "_"} for point in run.scan_history()]
-    curve = [point for point in curve if "epoch" in point]
+    curve = [{n: v for n, v in point.items() if "update/" not in n} for point in curve if "epoch" in point]
     found = Found(config | rest, curve)
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(cached, json.dumps({"stamp": stamp, "row": found.row, "curve": found.curve}))
     return found
+
+
+def _file(run: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The row as the run's folder has it, where W&B keeps the file: fields, and the rest. None of a run
+    from before rows were sent so; its summary has the row, but for what W&B cuts short there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with run.file("row.json").download(root=folder, replace=True) as file:
+                row = json.load(file)
+            return {n: row[n] for n in row if n in ASKED}, {n: row[n] for n in row if n not in ASKED}
+        except Exception:  # whatever the client raises for a file that is not there
+            return None
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""A question that was frozen before its runs (`python -m hbo.sweep plan FILE --freeze`), and whether it is the one that is judged."""
+"""A question frozen before its runs (`python -m hbo.sweep plan FILE --freeze`), and whether the study is
+judged by it.
+"""
 
 import hashlib
 import json
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbo import files
+from hbo.analysis.contrasts import LEVEL
 from hbo.analysis.question import Question, as_dict, parse
 from hbo.errors import UserError, first_line
 
@@ -15,28 +18,30 @@ NAME = "frozen"  # runs/STUDY/frozen.json; beside a committed NAME.csv it is NAM
 
 @dataclass(frozen=True)
 class Frozen:
-    """What was to be judged, as it was written before the first run."""
+    """The plan, written before the first run."""
 
     study: str
     question: Question
     seeds: list[int]
-    """Of every arm, in the order in which they are run."""
+    """Seeds of every arm, in the order of running."""
     looks: list[int]
-    """Numbers of seeds at which verdicts may be read; one, where the number is fixed."""
+    """Numbers of seeds at which verdicts may be read; a single one if the number is fixed."""
     keys: list[str]
-    """Of the runs of the file, its own seeds."""
-    level: float = 0.95
+    """Keys of the file's runs with its own seeds."""
+    level: float = LEVEL
     expected: dict[str, Any] = field(default_factory=dict)
-    """The deviation that was expected, and what the seeds were to find, where it was asked."""
+    """The expected standard deviation, and the difference that the seeds should detect, if given."""
     finished: int = 0
-    """How many of the file's runs had finished by then."""
+    """Number of the file's runs that had already finished."""
     commit: str | None = None
     when: str = ""
 
     @property
     def hash(self) -> str:
-        """Of all that it says but for the day and the commit."""
-        said = {name: value for name, value in self.content().items() if name not in ("when", "commit", "hash")}
+        """Hash of everything except the date and the commit."""
+        said = {
+            name: value for name, value in self.content().items() if name not in ("when", "commit", "hash")
+        }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def content(self) -> dict[str, Any]:
@@ -49,7 +54,7 @@ class Frozen:
 
 
 def path_of(source: str | Path, study: str) -> Path:
-    """Where the plan of a study lies: in a folder of runs, in a study's own folder, or beside a CSV."""
+    """The path of a study's plan: in a folder of runs, in a study's own folder, or beside a CSV."""
     path = files.expanded(source)
     if path.suffix == ".csv":
         return path.with_name(f"{study}_{NAME}.json")
@@ -59,10 +64,10 @@ def path_of(source: str | Path, study: str) -> Path:
 
 
 def read(source: str | Path, study: str) -> Frozen | None:
-    """The plan of a study, None where none was frozen.
+    """The plan of a study; None if none was frozen.
 
     Raises:
-        UserError: the file cannot be read, or was edited since.
+        UserError: the file cannot be read, or was edited.
     """
     if str(source).startswith("wandb:"):
         return None
@@ -75,43 +80,56 @@ def read(source: str | Path, study: str) -> Frozen | None:
         given = {name: value for name, value in content["question"].items() if value not in (None, [])}
         found = Frozen(**content | {"question": parse(given)})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a frozen plan ({first_line(error)}); remove it to judge without one") from None
+        raise UserError(
+            f"{path}: not a frozen plan ({first_line(error)}); remove it to judge without one"
+        ) from None
     if found.hash != said:
-        raise UserError(f"{path}: was edited since it was frozen; take the file as it was, or remove it to judge without one")
+        raise UserError(
+            f"{path}: was edited after it was frozen; restore the file, or remove it to judge without one"
+        )
     return found
 
 
 def copy(source: str | Path, study: str, csv: Path) -> Path | None:
-    """Put the plan of a study beside its CSV, where it has one; the copy.
+    """Copy a study's plan beside its CSV, if it has one; returns the copy.
 
     Raises:
-        UserError: another plan lies there.
+        UserError: another plan is already there.
     """
     plan, target = read(source, study), path_of(csv, study)
     if plan is None:
         return None
     there = read(csv, study)
     if there is not None and there.hash != plan.hash:
-        raise UserError(f"{target}: is another plan than {path_of(source, study)}; remove the one that was not followed")
+        raise UserError(
+            f"{target}: differs from {path_of(source, study)}; remove the plan that was not followed"
+        )
     if there is None:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(target, plan.text())
     return target
 
 
-def differences(plan: Frozen, question: Question, metric: str, seeds: list[int], started: str | None) -> list[str]:
-    """In what the study that is judged is not the one that was frozen; none where it is.
+def differences(
+    plan: Frozen, question: Question, metric: str, seeds: list[int], started: str | None
+) -> list[str]:
+    """How the judged study differs from the frozen plan; empty if it does not.
 
     Args:
-        plan: frozen.
-        question: judged now.
-        metric: judged now.
-        seeds: that the finished runs have.
+        plan: the frozen plan.
+        question: the question judged now.
+        metric: the metric judged now.
+        seeds: seeds of the finished runs.
         started: the first run's start, ISO, UTC.
     """
     found = []
-    was, now = as_dict(plan.question) | {"metric": plan.question.metric or metric}, as_dict(question) | {"metric": metric}
-    found += [f"{name}: {was[name]!r} was frozen, {now[name]!r} is judged" for name in was if was[name] != now[name]]
+    was, now = (
+        as_dict(plan.question) | {"metric": plan.question.metric or metric},
+        as_dict(question) | {"metric": metric},
+    )
+    found += [
+        f"{name}: {was[name]!r} was frozen, {now[name]!r} is judged" for name in was if was[name] != now[name]
+    ]
     if more := sorted(set(seeds) - set(plan.seeds)):
         found.append(f"seeds {', '.join(map(str, more))} were added to the {len(plan.seeds)} frozen")
     if plan.finished:

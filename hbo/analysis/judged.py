@@ -1,4 +1,4 @@
-"""The rows of a study with the question that they answer: its arms, its lines judged, and what may be concluded."""
+"""A study's rows with the question that they answer: arms, judged lines, and conclusions."""
 
 import math
 import re
@@ -15,7 +15,11 @@ from hbo.analysis.printed import Markdown, Table
 from hbo.analysis.question import Arm, Family, Question
 from hbo.analysis.study_tables import LEVEL
 
-SWEEPS, ABLATIONS = (Path(__file__).parents[2] / name for name in ("sweeps", "ablations"))
+CHECKOUT = Path(__file__).parents[2]
+# Without a checkout, the folder in which the command is started.
+SWEEPS, ABLATIONS = (
+    CHECKOUT / name if (CHECKOUT / name).is_dir() else Path(name) for name in ("sweeps", "ablations")
+)
 
 
 @dataclass
@@ -24,15 +28,15 @@ class Study:
 
     names: tuple[str, ...]
     rows: pd.DataFrame
-    """All of them, with the column `arm`."""
+    """All rows, with the column `arm`."""
     curves: pd.DataFrame
     baseline: str
-    """The arm that the others are compared with, where the question names none."""
+    """The baseline, if the question names none."""
     metric: str = "top1"
     which: str = ""
-    """What sets its runs apart from those of the same studies on other data, or trained otherwise."""
+    """How its runs differ from those of the same studies with other data or training."""
     asked: Question = field(default_factory=Question)
-    """What is judged."""
+    """The judged metric."""
     plan: Frozen | None = None
     """The question as it was frozen before the runs."""
 
@@ -48,36 +52,42 @@ class Study:
 
     @property
     def stem(self) -> str:
-        """What its setting adds to the name of a file: nothing where there is one setting."""
+        """What its setting adds to a file name; empty if there is one setting."""
         return "_" + re.sub(r"[^\w.+]+", "-", self.which).strip("-") if self.which else ""
 
     def question(self) -> str:
-        """What the study's sweep file asks."""
+        """The question in the study's sweep file."""
         path = SWEEPS / f"{self.names[0]}.yaml"
         if not path.exists():
             return f"Study {self.names[0]}."
         lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
-        until = next((i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines))
+        until = next(
+            (i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines)
+        )
         return " ".join(lines[:until])
 
     # ------------------------------------------------------------ judged
 
     def samples(self, metric: str | None = None) -> dict[str, dict[int, float]]:
-        """Arm -> seed -> the metric, a fraction; finished runs without a finite one are named and left out.
+        """Arm -> seed -> the metric, a fraction; finished runs without a finite value are named and skipped.
 
         Raises:
-            UserError: an arm has a seed twice.
+            UserError: an arm repeats a seed.
         """
         metric, done = metric or self.metric, self.done
         found: dict[str, dict[int, float]] = {arm: {} for arm in self.arms}
         for arm, group in done.groupby("arm", sort=False):
             results.check_seeds(group)
             values: Any = pd.to_numeric(group[metric], errors="coerce") if metric in group else []
-            found[arm] = {int(s): float(v) for s, v in zip(group["seed"], values, strict=False) if math.isfinite(v)}
+            found[arm] = {
+                int(s): float(v) for s, v in zip(group["seed"], values, strict=False) if math.isfinite(v)
+            }
         return found
 
     def families(self) -> list[Family]:
-        """What is compared, the primary family first; arms that the question leaves out are compared with the baseline, exploratory."""
+        """The comparisons, the primary family first; arms outside the question are compared with the baseline
+        as exploratory.
+        """
         first = self.done.drop_duplicates("arm")
         arms = [
             Arm(arm, one, float(macs) if pd.notna(macs) else math.nan)
@@ -87,38 +97,50 @@ class Study:
         named = {arm for family in found for one in family.contrasts for arm in one.weights}
         if self.asked.versus and (rest := [arm for arm in arms if arm.label not in named | {self.baseline}]):
             base = next(arm for arm in arms if arm.label == self.baseline)
-            found += [replace(f, primary=False) for f in question.families(Question(), [base, *rest], self.baseline)]
+            found += [
+                replace(f, primary=False) for f in question.families(Question(), [base, *rest], self.baseline)
+            ]
         return found
 
     def judged(self, metric: str | None = None) -> list[tuple[Family, list[Judged]]]:
-        """Each family with its lines judged. At looks that were frozen, by the levels that they spend."""
+        """Each family with its judged lines, at the levels that the frozen looks spend."""
         samples, found = self.samples(metric), []
-        sequential = self.plan if self.plan is not None and len(self.plan.looks) > 1 and metric in (None, self.metric) else None
+        sequential = (
+            self.plan
+            if self.plan is not None and len(self.plan.looks) > 1 and metric in (None, self.metric)
+            else None
+        )
         for family in self.families():
-            share = None if family.kind == "trend" else self.asked.share  # a margin is of a difference
+            share = None if family.kind == "trend" else self.asked.share  # a margin is for differences
             if family.primary and sequential:
                 each = contrasts.levels(len(family.contrasts), LEVEL)
-                at = looks.judge_at_looks(samples, family.contrasts, share, sequential.looks, sequential.seeds, each)
+                at = looks.judge_at_looks(
+                    samples, family.contrasts, share, sequential.looks, sequential.seeds, each
+                )
                 found.append((family, [line for line, _ in at]))
             else:
                 found.append((family, contrasts.judge(samples, family.contrasts, share)))
         return found
 
     def comparisons(self, metric: str | None = None) -> pd.DataFrame:
-        """Every line that is judged: `family`, `primary`, and the fields of `contrasts.Judged`."""
+        """Every judged line: `family`, `primary`, and the fields of `contrasts.Judged`."""
         lines = [
             {"family": family.kind, "primary": family.primary and metric in (None, self.metric)} | vars(line)
             for family, judged in self.judged(metric)
             for line in judged
         ]
-        return pd.DataFrame(lines, columns=None if lines else pd.Index(["family", "primary", *Judged.__dataclass_fields__]))
+        return pd.DataFrame(
+            lines, columns=None if lines else pd.Index(["family", "primary", *Judged.__dataclass_fields__])
+        )
 
     def findings(self) -> list[str]:
-        """What may be concluded from the primary lines, a sentence each."""
+        """Conclusions from the primary lines, one sentence each."""
         return self._sentences(primary=True)
 
     def explored(self) -> list[str]:
-        """What the other lines say: each family is judged at 5 % of its own, so that they suggest and do not decide."""
+        """Sentences about the other lines. Each family has its own 5 % level, so they
+        suggest and do not decide.
+        """
         return self._sentences(primary=False)
 
     def _sentences(self, primary: bool) -> list[str]:
@@ -138,15 +160,25 @@ class Study:
         if all(line.verdict == "too few" for line in found):
             return "Too few runs to judge: each arm needs two seeds, and six are better."
         few = min(line.n[0] for line in found if line.verdict != "too few")
-        decided = [f"{line.label}: {line.verdict}" for line in found if line.verdict in ("higher", "lower", "equivalent")]
+        decided = [
+            f"{line.label}: {line.verdict}"
+            for line in found
+            if line.verdict in ("higher", "lower", "equivalent")
+        ]
         still = [line.label for line in found if line.verdict in ("undecided", "too few")]
-        said = "; ".join(decided) + f" on {few} seeds" * bool(decided and few < sentences.FEW) + "." * bool(decided)
+        said = (
+            "; ".join(decided)
+            + f" on {few} seeds" * bool(decided and few < sentences.FEW)
+            + "." * bool(decided)
+        )
         if still:
             said += " " * bool(decided) + f"Undecided: {'; '.join(still)}."
         return said
 
     def is_firm(self) -> bool:
-        """Whether each primary line rests on six runs an arm or more; a conclusion on fewer is not set in bold."""
+        """Whether each primary line has at least six runs per arm; conclusions from
+        fewer are not set in bold.
+        """
         found = [line.n[0] for family, lines in self.judged() if family.primary for line in lines]
         return bool(found) and min(found) >= sentences.FEW
 
@@ -155,48 +187,60 @@ class Study:
         if self.plan is None:
             return "No plan was frozen before the runs."
         started = self.done["started"].dropna().map(str).min() if self.done["started"].notna().any() else None
-        differ = frozen.differences(self.plan, self.asked, self.metric, sorted(map(int, self.done["seed"])), started)
+        differ = frozen.differences(
+            self.plan, self.asked, self.metric, sorted(map(int, self.done["seed"])), started
+        )
         if not differ:
             commit = f", commit {self.plan.commit[:10]}" if self.plan.commit else ""
             return (
-                f"As frozen on {self.plan.when[:10]}{commit}: question, margin, level, looks and seeds (hash {self.plan.hash})."
+                f"As frozen on {self.plan.when[:10]}{commit}: question, margin, level, looks and seeds (hash"
+                f" {self.plan.hash})."
             )
         return f"Not as frozen on {self.plan.when[:10]}: {'; '.join(differ)}."
 
-    # ------------------------------------------------------------ to be read
+    # ------------------------------------------------------------ tables and text
 
     def table(self) -> Table:
-        """An arm a line: mean ± deviation, n and the mean's interval, costs and time."""
+        """One line per arm: mean ± standard deviation, n and the mean's interval, costs and time."""
         return study_tables.arms(self)
 
     def differences(self, metric: str | None = None) -> Table:
-        """The comparisons to be read, in points of percent."""
+        """The comparisons as a table, in percentage points."""
         return study_tables.differences(self, metric)
 
     def images(self) -> Table | None:
-        """Each pair of arms over new seeds and new images; None where the source lacks outcomes."""
+        """Each pair of arms over new seeds and new images; None if the source lacks outcomes."""
         return study_tables.images(self)
 
     def effects(self) -> Table | None:
-        """Main effects and interactions, where at least two switches are crossed, and nothing else differs."""
+        """Main effects and interactions, if at least two switches are crossed and nothing else differs."""
         return study_tables.effects(self)
 
     def provenance(self) -> Table:
-        """How it was run: a line a study."""
+        """Protocol and machine, one line per study."""
         return study_tables.provenance(self)
 
     def setting(self) -> str:
-        """Data and protocol, as far as all runs share them."""
+        """Data and protocol that all runs share."""
         return study_tables.setting(self)
 
     def verdict(self) -> Markdown:
-        """Findings and conclusion, and what else the runs suggest."""
+        """Findings and conclusion, then exploratory results."""
         mark = "**" * self.is_firm()
-        lines = [*(f"- {line}" for line in self.findings()), "", f"{mark}{self.conclusion()}{mark} {self.provision()}"]
+        lines = [
+            *(f"- {line}" for line in self.findings()),
+            "",
+            f"{mark}{self.conclusion()}{mark} {self.provision()}",
+        ]
         if more := self.explored():
-            lines += ["", "Exploratory, each family of lines at 5 % of its own:", "", *(f"- {line}" for line in more)]
+            lines += [
+                "",
+                "Exploratory, each family of lines at its own 5 % level:",
+                "",
+                *(f"- {line}" for line in more),
+            ]
         return Markdown("\n".join([*lines, "", self.pairing()]))
 
     def pairing(self) -> str:
-        """What seeds explain, and so whether runs are paired by them."""
+        """The seeds' share of the variance, which decides whether runs are paired."""
         return sentences.pairing(contrasts.pairing(self.samples()))

@@ -1,8 +1,8 @@
-r"""A table as LaTeX to paste into a paper: booktabs alone, a label, the notes in the float, the paper's names.
+r"""A table as LaTeX for a paper: only booktabs, a label, notes inside the float, the paper's names.
 
-A float has at most 8 columns and 40 lines, and fits the text; `table` where it fits a column of two, else `table*`. Of a wider
-table the columns without any number go first, then those that are the same in every line (a note says both); what is
-still too wide is continued in further floats, each with the first column.
+A float has at most 8 columns and 40 lines, and fits the text: `table` if it fits one of two columns, else
+`table*`. A wider table first drops columns without numbers, then columns with the same value in every line (a
+note lists both); if still too wide, it continues in further floats, each with the first column.
 """
 
 import re
@@ -15,34 +15,47 @@ from hbo.runs.naming import with_net_names
 if TYPE_CHECKING:
     from hbo.analysis.printed import Table
 
-COLUMNS, LINES = 8, 52  # of a float
-COLUMN, TEXT = 235.0, 490.0  # points: a column, and the text, of a journal's two-column page (3.25 in, 6.8 in)
+COLUMNS, LINES = 8, 52  # per float
+# Points: a column and the text of a two-column page (3.25 in, 6.8 in).
+COLUMN, TEXT = (
+    235.0,
+    490.0,
+)
+# Letters per line of words, and of a header; columns of a float that continues another.
 WORDS, HEADS, LEAST = (
     32,
     (16, 12, 8),
     4,
-)  # letters a line of words, and of a head; columns of a float that goes on with another's
+)
 GAP, USUAL = 12.0, 4.25  # points of \footnotesize: between columns, a digit
-POINTS = dict.fromkeys(" .,:;'()[]|!ijlt", 2.7) | dict.fromkeys("mwMW±+=", 7.0) | dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ", 6.2)
+POINTS = (
+    dict.fromkeys(" .,:;'()[]|!ijlt", 2.7)
+    | dict.fromkeys("mwMW±+=", 7.0)
+    | dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ", 6.2)
+)
 SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", '"': "''",
-    "±": r"$\pm$", "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{MINUS SIGN}": "$-$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "±": r"$\pm$", "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{MINUS SIGN}": "$-$", "≤": r"$\leq$",
+    "≥": r"$\geq$",
     "\N{EN DASH}": "--", "—": "--", "…": r"\ldots{}",
 }  # fmt: skip
 Cells = list[list[str]]  # a line a list; the head is the first
 
 
 def latex(table: "Table", label: str | None = None) -> str:
-    r"""The floats of a table, one after the other; `\usepackage{booktabs}` is all that they need.
+    r"""The floats of a table, one after another; they only need `\usepackage{booktabs}`.
 
     Args:
         table: any.
-        label: of its first float, as `tab:label`; left out: made of the title. Further floats get `-2`, `-3`.
+        label: of its first float, as `tab:label`; None: made from the title. Further floats get `-2`, `-3`.
     """
     caption, number = _caption(table.title)
     label = label or (
-        f"hbonet-table{number}" if number else re.sub(r"[^a-z0-9]+", "-", table.title.lower().split(":")[0]).strip("-")
+        f"hbonet-table{number}"
+        if number
+        else re.sub(r"[^a-z0-9]+", "-", table.title.lower().split(":")[0]).strip("-")
     )
     cells = [
         [str(name) for name in table.frame.columns],
@@ -51,7 +64,8 @@ def latex(table: "Table", label: str | None = None) -> str:
     if table.frame.empty:
         return f"% {caption}: no lines\n"
     cells, notes = _narrowed(cells, list(table.notes))
-    parts = min((_parts(cells, letters) for letters in HEADS), key=len)  # heads in more lines where that saves a float
+    # Headers with more lines, if that saves a float.
+    parts = min((_parts(cells, letters) for letters in HEADS), key=len)
     floats = []
     for i, part in enumerate(parts):
         own = f"tab:{label}" + f"-{i + 1}" * (i > 0)
@@ -61,11 +75,15 @@ def latex(table: "Table", label: str | None = None) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it; `code` between backticks in typewriter's letters, the paper's names for networks outside of them."""
+    """Text escaped for LaTeX; `code` in backticks as typewriter text, outside it
+    the paper's names of networks.
+    """
     pieces = text.split("`")
-    if len(pieces) % 2 == 0:  # one that has no other
+    if len(pieces) % 2 == 0:  # an unmatched backtick
         pieces = [text.replace("`", "'")]
-    return "".join(rf"\texttt{{{_signs(p)}}}" if i % 2 else _signs(with_net_names(p)) for i, p in enumerate(pieces))
+    return "".join(
+        rf"\texttt{{{_signs(p)}}}" if i % 2 else _signs(with_net_names(p)) for i, p in enumerate(pieces)
+    )
 
 
 def _signs(text: str) -> str:
@@ -73,7 +91,7 @@ def _signs(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell; the minus of a number is one, and no bracket is taken for an option of the line before."""
+    """A cell, with real minus signs, and without a leading bracket that LaTeX would read as an option."""
     if is_number(text):
         return "--" if text == ABSENT else re.sub(r"(?<![\w.])-(?=[\d.])", "$-$", _signs(text))
     if len(text) > WORDS:
@@ -82,13 +100,19 @@ def _cell(text: str) -> str:
 
 
 def _caption(title: str) -> tuple[str, str]:
-    """A title as a caption, and its number among the paper's tables: LaTeX numbers tables itself."""
+    """A title as a caption, with the table's number in the paper as text: LaTeX numbers tables itself."""
     found = re.match(r"Table (\d+)\. (.*)", title)
-    return (rf"{escaped(found[2])} (table {found[1]} of the HBONet paper)", found[1]) if found else (escaped(title), "")
+    return (
+        (rf"{escaped(found[2])} (table {found[1]} of the HBONet paper)", found[1])
+        if found
+        else (escaped(title), "")
+    )
 
 
 def _narrowed(cells: Cells, notes: list[str]) -> tuple[Cells, list[str]]:
-    """A table that is too wide without what says nothing, or the same in every line; a note says what that was."""
+    """Drop columns without numbers, or with the same value in every line, from a table that is too wide; a
+    note lists them.
+    """
     for same in (True, False):
         width, body = len(cells[0]), cells[1:]
         if width <= COLUMNS:
@@ -97,19 +121,24 @@ def _narrowed(cells: Cells, notes: list[str]) -> tuple[Cells, list[str]]:
         out = [i for i, found in columns.items() if len(found) == 1 and (found == {ABSENT}) == same]
         if out:
             said = ", ".join(cells[0][i] if same else f"{cells[0][i]} {body[0][i]}" for i in out)
-            notes = [*notes, f"Columns without a number are left out: {said}." if same else f"The same in every line: {said}."]
+            notes = [
+                *notes,
+                f"Columns without a number are left out: {said}."
+                if same
+                else f"The same in every line: {said}.",
+            ]
         cells = [[cell for i, cell in enumerate(line) if i not in out] for line in cells]
     return cells, notes
 
 
 def _parts(cells: Cells, letters: int) -> list[Cells]:
-    """What each float has, the heads in lines of so many letters."""
+    """The cells of each float, with headers in lines of this many letters."""
     head = ["\n".join(_stacked(name, letters)) for name in cells[0]]
     return [part for lines in _by_lines([head, *cells[1:]]) for part in _by_columns(lines)]
 
 
 def _by_lines(cells: Cells) -> list[Cells]:
-    """Parts that fit a page, each with the head."""
+    """Parts that fit a page, each with the header."""
     head, *body = cells
     parts, room = [[head]], LINES
     for line in body:
@@ -123,7 +152,9 @@ def _by_lines(cells: Cells) -> list[Cells]:
 
 
 def _by_columns(cells: Cells) -> list[Cells]:
-    """Parts, each with the first column, of few enough columns to fit the text; the last two are evened out if the last is small."""
+    """Parts that fit the text's width, each with the first column; the last two are
+    balanced if the last is small.
+    """
     first, *rest = zip(*cells, strict=True)
     parts: list[list[Sequence[str]]] = [[]]
     for column in rest:
@@ -137,15 +168,15 @@ def _by_columns(cells: Cells) -> list[Cells]:
 
 
 def _width(columns: Sequence[Sequence[str]]) -> float:
-    """Of a float, in points: the longest line of each column, and what stands between them."""
+    """Width of a float in points: the longest line of each column, and the gaps."""
     points = lambda text: sum(POINTS.get(sign, USUAL) for sign in text[:WORDS])
     return sum(max(map(points, [*head.split("\n"), *column])) + GAP for head, *column in columns)
 
 
 def _stacked(head: str, letters: int) -> list[str]:
-    """A column's head in lines of so many letters, or of one word."""
+    """A column's header in lines of at most this many letters, or of one word."""
     lines = [""]
-    for word in re.split(r" (?!px|epochs|\|)", head):  # a unit stays with its number
+    for word in re.split(r" (?!px|epochs|\|)", head):  # keep a unit with its number
         if lines[-1] and len(lines[-1]) + len(word) > letters:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()

@@ -1,7 +1,8 @@
-"""Looks at a study while it grows, and the level of each: alpha spent as O'Brien and Fleming's boundary would (Lan and DeMets 1983).
+"""Looks at a growing study, and the level of each: alpha spending after O'Brien and
+Fleming (Lan and DeMets 1983).
 
-The boundary of a standard Brownian motion, seen at shares of its time, by recursive integration (Armitage, McPherson and Rowe
-1969). A t test takes a look's nominal level as its own.
+The boundary of a standard Brownian motion, observed at shares of its time, by recursive integration
+(Armitage, McPherson and Rowe 1969). A t test uses a look's nominal level.
 """
 
 import math
@@ -13,11 +14,13 @@ import numpy as np
 
 from hbo.analysis.contrasts import Contrast, Judged, Levels, Samples, judge
 
-GRID = 2001  # points on which a density is kept
+GRID = 2001  # grid points of a density
 
 
 def spent(share: float, alpha: float) -> float:
-    """Of a two-sided alpha, what may be spent at a share of the runs: on each side 2 - 2 Phi(z / sqrt(share)), z of alpha / 4."""
+    """The part of a two-sided alpha that may be spent at a share of the runs: on each side
+    2 - 2 Phi(z / sqrt(share)), with z for alpha / 4.
+    """
     from scipy.stats import norm
 
     return float(4 * norm.sf(norm.isf(alpha / 4) / math.sqrt(share)))
@@ -27,18 +30,24 @@ def spent(share: float, alpha: float) -> float:
 def nominal(
     shares: tuple[float, ...], alpha: float = 0.05, spending: Callable[[float, float], float] = spent
 ) -> tuple[float, ...]:
-    """The two-sided level of each look, so that all of them together make a false alarm with probability alpha.
+    """The two-sided level of each look, so that all together have a false-positive probability of alpha.
 
     Args:
-        shares: of the most runs, rising to 1.
+        shares: of the largest number of runs, increasing to 1.
         alpha: of all looks together.
-        spending: (share, alpha) -> what may be spent up to there.
+        spending: (share, alpha) -> alpha that may be spent up to this share.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
 
     found: list[float] = []
-    before, gone, density, points = 0.0, 0.0, None, None  # of the motion's value where no boundary was crossed
+    # Density of the motion where no boundary was crossed.
+    before, gone, density, points = (
+        0.0,
+        0.0,
+        None,
+        None,
+    )
     for share in shares:
         to_spend = max(0.0, spending(share, alpha) - gone)
         step = math.sqrt(share - before)
@@ -49,7 +58,8 @@ def nominal(
             outside = lambda edge, step=step, held=held, at=at: float(
                 np.trapezoid(held * (norm.sf((edge - at) / step) + norm.cdf((-edge - at) / step)), at)
             )
-        edge: Any = brentq(lambda e: outside(e) - to_spend, 0.0, 12 * math.sqrt(share), xtol=1e-10)  # noqa: B023
+        most = 12 * math.sqrt(share)
+        edge: Any = brentq(lambda e: outside(e) - to_spend, 0.0, most, xtol=1e-10)  # noqa: B023
         new = np.linspace(-edge, edge, GRID)
         if density is None or points is None:
             density = norm.pdf(new / step) / step
@@ -61,9 +71,10 @@ def nominal(
 
 
 def levels_at(look: int, looks: Sequence[int], each: Levels) -> Levels:
-    """A line's levels at one of the looks (0 the first), which are numbers of seeds; `each` are those of all looks together.
+    """A line's levels at one of the looks (0 is the first), which are numbers of seeds; `each` are the levels
+    of all looks together.
 
-    An equivalence is two one-sided tests, each of which spends its level as a two-sided test of twice that level does.
+    Equivalence is two one-sided tests; each spends its level like a two-sided test of twice that level.
     """
     shares = tuple(n / looks[-1] for n in looks)
     return Levels(nominal(shares, each.difference)[look], nominal(shares, 2 * each.within)[look] / 2)
@@ -77,26 +88,31 @@ def judge_at_looks(
     seeds: Sequence[int],
     each: Levels,
 ) -> list[tuple[Judged, int]]:
-    """Each contrast at the first look that decides it, else at the last look that its runs have reached; and that look.
+    """Each contrast at the first look that decides it, else at the last look that its runs
+    have reached; with that look.
 
-    It goes by the runs alone: whoever stops in the middle and goes on comes to the same verdicts. What a look decided stays,
+    It depends only on the runs: stopping and resuming a sweep leads to the same verdicts. A decision stays,
     whatever seeds follow.
 
     Args:
         samples: arm -> seed -> its metric.
         contrasts: of one family.
-        margin: a difference that does not matter, as a fraction; None: nothing is called equivalent.
-        looks: numbers of seeds, rising.
-        seeds: the seeds in their order, as many as the last look.
-        each: a line's levels, all looks together.
+        margin: the largest difference that does not matter, as a fraction; None: no verdict of equivalence.
+        looks: numbers of seeds, increasing.
+        seeds: the seeds in order, as many as the last look.
+        each: a line's levels, for all looks together.
 
     Returns:
-        a line and the place of its look; -1 before the first, where the line has no verdict but "too few".
+        a line and the index of its look; -1 before the first, with the verdict "too few".
     """
     found = [(Judged(one.label, (0, 0), False, "too few"), -1) for one in contrasts]
     for look, n in enumerate(looks):
         there = set(seeds[:n])
-        reached = {arm: {s: v for s, v in runs.items() if s in there} for arm, runs in samples.items() if there <= runs.keys()}
+        reached = {
+            arm: {s: v for s, v in runs.items() if s in there}
+            for arm, runs in samples.items()
+            if there <= runs.keys()
+        }
         for i, one in enumerate(contrasts):
             named = {arm for arm, weight in one.weights.items() if weight}
             if found[i][0].verdict in ("undecided", "too few") and named <= reached.keys():

@@ -1,8 +1,9 @@
-"""The notebooks, run from their scripts: NAME.py, in percent format, is what is written; NAME.ipynb is what came out.
+"""Run notebooks from their scripts: NAME.py, in percent format, is the source; NAME.ipynb is the result.
 
 python -m hbo.analysis.notebooks                                       # all, on the rows in ablations/
 python -m hbo.analysis.notebooks contraction --source wandb:ENTITY/PROJECT --to out
-python -m hbo.analysis.notebooks runs/contraction --to out             # the study's notebook, on the rows in runs/
+python -m hbo.analysis.notebooks runs/contraction --to out             # the study's notebook, on the rows in
+                                                                       runs/
 """
 
 import logging
@@ -17,7 +18,7 @@ from hbo.analysis.study import ABLATIONS
 from hbo.errors import UserError, one_line
 from hbo.words import Parser
 
-QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel warns of its own sockets, here on this machine
+QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel warns about its own local sockets
 
 
 def scripts() -> list[Path]:
@@ -26,7 +27,8 @@ def scripts() -> list[Path]:
 
 
 def named(word: str, source: str | None = None) -> tuple[Path, str | None]:
-    """The script that a word names, and the source of its rows: ablations/contraction.py, contraction, or runs/contraction.
+    """The script for an argument, and the source of its rows: ablations/contraction.py, contraction, or
+    runs/contraction.
 
     Raises:
         UserError: no such script; or a study without a notebook.
@@ -43,15 +45,16 @@ def named(word: str, source: str | None = None) -> tuple[Path, str | None]:
 
 
 def run(script: Path, source: str | None = None, to: Path | None = None) -> Path:
-    """Run a notebook in its own folder, as Jupyter would, and write it with its outputs.
+    """Run a notebook in its own folder, as in Jupyter, and write it with its outputs.
 
     Args:
         script: in percent format, with a cell of parameters.
-        source: of the rows; left out: the script's own. A folder or file is meant from here.
-        to: folder of the notebook; left out: the script's.
+        source: of the rows; None: the script's own. Relative to the current folder.
+        to: folder of the notebook; None: the script's.
 
     Raises:
-        UserError: a package of the extra `notebooks` is not installed; a cell fails, which one and why.
+        UserError: a package of the extra `notebooks` is not installed; a cell fails (the
+        message says which and why).
     """
     try:
         import jupytext
@@ -64,18 +67,24 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     parameters = {}
     if source is not None:
-        parameters["source"] = source if source.startswith("wandb:") else str(files.expanded(source).resolve())
+        parameters["source"] = (
+            source if source.startswith("wandb:") else str(files.expanded(source).resolve())
+        )
     book: Any = jupytext.read(script)
-    book.metadata.setdefault("kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"})
+    book.metadata.setdefault(
+        "kernelspec", {"name": "python3", "display_name": "Python 3", "language": "python"}
+    )
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.ipynb", Path(folder) / "after.ipynb"
         nbformat.write(book, before)
         try:
-            papermill.execute_notebook(before, after, parameters, cwd=script.parent, progress_bar=False, **QUIET)
+            papermill.execute_notebook(
+                before, after, parameters, cwd=script.parent, progress_bar=False, **QUIET
+            )
         except papermill.PapermillExecutionError as error:
             raise UserError(f"{script}, cell {error.cell_index}: {error.ename}: {error.evalue}") from None
         book = nbformat.read(after, as_version=4)
-    for n, cell in enumerate(book.cells):  # what differs from run to run and says nothing
+    for n, cell in enumerate(book.cells):  # values that change with every run
         cell.id = f"cell-{n}"
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
@@ -92,16 +101,26 @@ def run(script: Path, source: str | None = None, to: Path | None = None) -> Path
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(prog="python -m hbo.analysis.notebooks", description="Run notebooks from their scripts.")
-    parser.add_argument("script", nargs="*", help="Scripts, studies, or where a study's rows lie, such as runs/STUDY. [all]")
-    parser.add_argument("--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to.")
-    parser.add_argument("--to", type=Path, help="Folder of the notebooks; left out: beside their scripts.")
+    parser.add_argument(
+        "script", nargs="*", help="Scripts, studies, or folders of a study's rows, such as runs/STUDY. [all]"
+    )
+    parser.add_argument(
+        "--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to."
+    )
+    parser.add_argument("--to", type=Path, help="Folder of the notebooks. [beside their scripts]")
     args = parser.parse_args(argv)
     with one_line():
         from tqdm import tqdm
 
         chosen = [named(word, args.source) for word in args.script or map(str, scripts())]
+        if not chosen:
+            raise UserError(
+                "no notebooks here: they are in HBO's checkout, so install with `pip install -e .`"
+            )
         if (source := next((source for _, source in chosen if source), None)) and not args.to:
-            raise UserError(f"--source {source}: needs --to, so that the notebooks of the committed rows stay")
+            raise UserError(
+                f"--source {source}: needs --to, so that the committed notebooks are not overwritten"
+            )
         for script, source in (bar := tqdm(chosen, unit="notebook")):
             bar.set_postfix_str(script.stem)
             tqdm.write(str(run(script, source, args.to)))

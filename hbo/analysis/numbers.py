@@ -1,4 +1,4 @@
-"""How numbers are printed in tables, notes and pages: one form each, and a dash where there is none."""
+"""Formats of numbers in tables, notes and pages: one each, and a dash for a missing number."""
 
 import math
 import re
@@ -6,14 +6,13 @@ from typing import Any
 
 ABSENT = "—"
 _NUMBER = r"[-+\N{MINUS SIGN}]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?: ?%)?"
-_BETWEEN = (
-    r"(?: ± | to |\N{EN DASH}| ?\[|, |\] \(n=|\] ?| \(n=|\) ?| and )"  # 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
-)
+# 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
+_BETWEEN = r"(?: ± | to |\N{EN DASH}| ?\[|, |\] \(n=|\] ?| \(n=|\) ?| and )"
 _CELL = re.compile(rf"[<>]?{_NUMBER}(?:{_BETWEEN}{_NUMBER})*[\])]?")
 
 
 def mean(values: Any, scale: float = 100) -> str:
-    """`71.2 ± 0.4`; without a deviation where there is one value; of those that are there, with their n where some are not."""
+    """`71.2 ± 0.4`; without a standard deviation for one value; with n if some values are missing."""
     there = values.dropna().astype(float)
     if there.empty:
         return ABSENT
@@ -22,12 +21,14 @@ def mean(values: Any, scale: float = 100) -> str:
 
 
 def p_value(p: float) -> str:
-    """`0.034`, and `<0.001` where it is smaller: no p is 0."""
+    """`0.034`, or `<0.001`: never 0."""
     return ABSENT if _absent(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def points(fraction: float, sign: str = "+") -> str:
-    """A fraction as points of percent: `+1.2`, with two decimals below 0.1, so that an end that leaves out zero shows it; no zero has a sign."""
+    """A fraction in percentage points: `+1.2`, with two decimals below 0.1, so that an interval's end that
+    excludes zero does not print as zero; zero has no sign.
+    """
     if _absent(fraction):
         return ABSENT
     digits = 2 if 0 < abs(round(100 * fraction, 2)) < 0.1 else 1
@@ -35,24 +36,23 @@ def points(fraction: float, sign: str = "+") -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Two fractions as points of percent: `-0.8 to +2.4`."""
+    """Two fractions in percentage points: `-0.8 to +2.4`."""
     return ABSENT if _absent(low) or _absent(high) else f"{points(low)} to {points(high)}"
 
 
-def share(middle: float, low: float, high: float) -> str:
-    """A share with its interval: `0.42 [0.04, 0.88]`."""
-    return ABSENT if _absent(middle) else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
 def plain(value: Any) -> str:
-    """A value of a field or a cell: whole numbers without a point, a dash for nothing."""
+    """A value of a field or a cell: whole numbers without a decimal point, a dash for None."""
     if _absent(value):
         return ABSENT
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+    return (
+        str(int(value))
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+        else str(value)
+    )
 
 
 def is_number(cell: Any) -> bool:
-    """Whether a cell holds a number, an interval or a mean with its deviation, as printed here."""
+    """Whether a cell is a number, an interval or a mean with standard deviation, as printed here."""
     text = str(cell).strip()
     return text == ABSENT or _CELL.fullmatch(text) is not None
 

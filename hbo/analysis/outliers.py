@@ -1,4 +1,4 @@
-"""Runs that are counted and have to be looked at: far from their arm, or of one answer for all images."""
+"""Runs that count but need a look: far from their arm's median, or with one class for all images."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ FAR = 5.0  # median absolute deviations from an arm's median
 
 
 def odd(done: Any, metric: str) -> dict[str, str]:
-    """Key -> what is odd about a finished run.
+    """Key -> why a finished run is odd.
 
-    The deviations of a few seeds are an accident, so that the median is taken over the study: of each run from its arm's median,
-    but for the runs that are the median themselves.
+    The deviations of a few seeds vary by chance, so their median is taken over the whole study: of each run
+    from its arm's median, without the runs that are the median.
 
     Args:
-        done: finished rows with `arm`, `seed`, `key`, the metric, and `balanced_accuracy` where they have it.
-        metric: the column that is judged.
+        done: finished rows with `arm`, `seed`, `key`, the metric, and `balanced_accuracy` if present.
+        metric: the judged column.
     """
     values: Any = pd.to_numeric(done[metric], errors="coerce")
     away: Any = (values - values.groupby(done["arm"]).transform("median")).abs()
@@ -26,25 +26,30 @@ def odd(done: Any, metric: str) -> dict[str, str]:
         if one_class(row):
             found[row["key"]] = "gives one class to every image"
         elif typical and far > FAR * typical:
-            found[row["key"]] = f"{100 * far:.1f} points from its arm's median, {far / typical:.0f} median deviations"
+            found[row["key"]] = (
+                f"{100 * far:.1f} points from its arm's median, {far / typical:.0f} median deviations"
+            )
     return found
 
 
 def one_class(row: dict[str, Any]) -> bool:
-    """Whether a classifier gave one class to all images, so that its balanced accuracy is one over the classes that there are."""
+    """Whether a classifier gave one class to all images, so that its balanced
+    accuracy is 1 / number of classes.
+    """
     balanced, names = row.get("balanced_accuracy"), row.get("class_names")
     largest, top1 = row.get("majority"), row.get("top1")
-    if pd.isna([balanced, top1]).any() or not balanced:  # pyright: ignore[reportArgumentType]
+    if pd.isna([balanced, top1]).any() or not balanced:  # pyright: ignore
         return False
     share = 1 / float(balanced)
     whole = abs(share - round(share)) < 1e-9 and round(share) > 1
     counted = len(names) == round(share) if isinstance(names, list) and names else True
-    at_largest = largest is None or pd.isna(largest) or abs(float(top1) - float(largest)) < 1e-9  # pyright: ignore[reportArgumentType]
+    unknown = largest is None or pd.isna(largest)
+    at_largest = unknown or abs(float(top1) - float(largest)) < 1e-9  # pyright: ignore
     return bool(whole and counted and at_largest)
 
 
 def sentence(done: Any, metric: str) -> str | None:
-    """The odd runs by arm, seed and key, in one sentence; None where there are none."""
+    """The odd runs by arm, seed and key, in one sentence; None if there are none."""
     found = odd(done, metric)
     if not found:
         return None
@@ -53,4 +58,4 @@ def sentence(done: Any, metric: str) -> str | None:
         for row in done.to_dict("records")
         if row["key"] in found
     ]
-    return f"Counted, and to be looked at: {'; '.join(named)}."
+    return f"Counted, but check these runs: {'; '.join(named)}."

@@ -1,8 +1,8 @@
-"""Every table and figure of the paper, and of each study that has rows, into papers/hbonet/out/.
+"""Write every table and figure of the paper, and of each study with rows, into papers/hbonet/out/.
 
 python -m hbo.analysis.paper --source ablations --to papers/hbonet/out
 
-One study that fails costs no other: it is named with its reason, and the exit status is 1.
+A study that fails does not stop the others: it is named with its reason, and the exit status is 1.
 """
 
 import sys
@@ -25,23 +25,23 @@ from hbo.words import Parser
 
 @dataclass
 class Built:
-    """What was written, and what failed: the name of a piece or a study -> why."""
+    """Files written, and failures: the name of a piece or a study -> reason."""
 
     written: list[Path] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def piece(self, name: str, make: Callable[[], list[Path]]) -> None:
-        """Write a piece; what fails is kept by name, and the others go on."""
+        """Write a piece; a failure is recorded, and the others continue."""
         try:
             self.written += make()
         except UserError as error:
             self.failed[name] = str(error)
-        except Exception as error:  # of one study's rows, which must not cost the others
+        except Exception as error:  # an error in one study's rows must not stop the others
             self.failed[name] = f"{type(error).__name__}: {error}"
 
 
 def build(source: str | Path, to: Path) -> Built:
-    """Write them all; a study whose rows cannot be read together is left out of the tables, too.
+    """Write them all; a study whose rows cannot be combined is also excluded from the tables.
 
     Raises:
         UserError: as `results.load`.
@@ -54,10 +54,14 @@ def build(source: str | Path, to: Path) -> Built:
     rows = rows[~rows["study"].isin(list(built.failed))]
     names = [name for name in _studies(rows) if (SWEEPS / f"{name}.yaml").exists()]
     tasks: dict[str, Callable[[], list[Path]]] = {
-        f"table {n}": lambda n=n: _table(tables.paper_table(n, rows), to / f"table{n}") for n in published.TITLES
+        f"table {n}": lambda n=n: _table(tables.paper_table(n, rows), to / f"table{n}")
+        for n in published.TITLES
     }
     tasks["claims"] = lambda: _claims(rows, to)
-    tasks |= {name: lambda name=name, draw=draw: figures.save(draw(), to / name) for name, draw in _drawn(rows).items()}
+    tasks |= {
+        name: lambda name=name, draw=draw: figures.save(draw(), to / name)
+        for name, draw in _drawn(rows).items()
+    }
     tasks |= {name: lambda name=name: _study(name, source, to) for name in names}
     for name, make in tqdm(tasks.items(), unit="piece"):
         built.piece(name, make)
@@ -65,7 +69,7 @@ def build(source: str | Path, to: Path) -> Built:
 
 
 def _checked(rows: Any) -> list[Path]:
-    """Nothing; refuses rows of a study that no mean can be taken of."""
+    """Raise if no means can be computed from a study's rows."""
     results.arms(results.finished(rows))
     return []
 
@@ -76,7 +80,7 @@ def _claims(rows: Any, to: Path) -> list[Path]:
 
 
 def _drawn(rows: Any) -> dict[str, Callable[[], Any]]:
-    """The paper's figures, and where its networks spend."""
+    """The paper's figures, and its networks' costs by stage."""
     v2 = {"MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)}
     return {
         "figure1": lambda: figures.figure1(rows),
@@ -114,12 +118,22 @@ def _table(table: Table, stem: Path) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. Exit status: 0, 1 where a study or a piece failed, which is named, 2 for a wrong flag or source."""
+    """The command line. Exit status: 0; 1 if a study or a piece failed, which is named;
+    2 for a wrong flag or source.
+    """
     parser = Parser(prog="python -m hbo.analysis.paper", description="Every table and figure of the paper.")
-    parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
-    parser.add_argument("--to", type=Path, default=published.PAPER / "out", help="Folder. [papers/hbonet/out]")
+    parser.add_argument(
+        "--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]"
+    )
+    parser.add_argument(
+        "--to", type=Path, default=published.PAPER / "out", help="Folder. [papers/hbonet/out]"
+    )
     args = parser.parse_args(argv)
     with one_line():
+        if not published.PAPER.is_dir():
+            raise UserError(
+                "the paper's figures and claims are in HBO's checkout, so install with `pip install -e .`"
+            )
         built = build(args.source, args.to)
     print(f"{args.to}: {len(built.written)} files, {len({path.stem for path in built.written})} pieces")
     for name, why in built.failed.items():

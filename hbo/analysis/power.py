@@ -1,6 +1,7 @@
-"""What a number of seeds can show, and how many a difference takes: of Welch's t and of two one-sided tests.
+"""Power of a number of seeds, and seeds needed for a difference: for Welch's t and for two one-sided tests.
 
-Differences, deviations and margins are in one unit, whichever; levels, powers and shares are fractions in [0, 1].
+Differences, standard deviations and margins have the same unit; levels, powers and
+shares are fractions in [0, 1].
 """
 
 import math
@@ -9,19 +10,22 @@ from typing import Any
 
 import numpy as np
 
-MOST = 1000  # seeds beyond which nothing is looked for
-DRAWS = 2000  # points of the deviation's distribution over which a power is taken
+MOST = 1000  # largest number of seeds considered
+DRAWS = 2000  # points of the standard deviation's distribution over which a power is averaged
 
 
-def find(difference: float, parts: Sequence[tuple[float, float]], n: int, alpha: float, pairs: bool = False) -> float:
-    """The power to tell a true difference from zero, two-sided at `alpha`.
+def find(
+    difference: float, parts: Sequence[tuple[float, float]], n: int, alpha: float, pairs: bool = False
+) -> float:
+    """The power to detect a true difference, two-sided at `alpha`.
 
     Args:
         difference: of the contrast, not zero.
-        parts: (weight, standard deviation) of each arm in it; or of the seeds' own contrasts, (1, deviation), with `pairs`.
-        n: seeds of each arm, at least 2.
+        parts: (weight, standard deviation) of each arm in it; with `pairs`, (1, standard deviation) of the
+            per-seed contrasts.
+        n: seeds per arm, at least 2.
         alpha: the test's level.
-        pairs: whether the contrast is taken seed by seed.
+        pairs: whether the contrast is computed per seed.
     """
     se, df = error(parts, n, pairs)
     if se == 0:
@@ -31,9 +35,16 @@ def find(difference: float, parts: Sequence[tuple[float, float]], n: int, alpha:
 
 
 def find_within(
-    difference: float, parts: Sequence[tuple[float, float]], n: int, alpha: float, margin: float, pairs: bool = False
+    difference: float,
+    parts: Sequence[tuple[float, float]],
+    n: int,
+    alpha: float,
+    margin: float,
+    pairs: bool = False,
 ) -> float:
-    """The power of two one-sided tests, each at `alpha`, to show that a true difference lies within the margin."""
+    """The power of two one-sided tests, each at `alpha`, to show that a
+    true difference is within the margin.
+    """
     se, df = error(parts, n, pairs)
     if se == 0:
         return math.nan
@@ -43,9 +54,11 @@ def find_within(
 
 
 def _edges(alpha: float, df: float) -> Any:
-    """A one-sided t test's critical estimate, in true standard errors, over the distribution of the sample deviation.
+    """A one-sided t test's critical estimate, in true standard errors, over the distribution of the sample
+    standard deviation.
 
-    Given that deviation the estimate is normal, so that a power is a mean over these. (scipy's noncentral t is nan for large df.)
+    Given the standard deviation the estimate is normal, so a power is a mean over these values. (scipy's
+    noncentral t is nan for large df.)
     """
     from scipy.stats import chi2, t
 
@@ -60,7 +73,7 @@ def _phi(x: Any) -> Any:
 
 
 def error(parts: Sequence[tuple[float, float]], n: int, pairs: bool = False) -> tuple[float, float]:
-    """A contrast's standard error with n seeds an arm, and its degrees of freedom by Satterthwaite."""
+    """A contrast's standard error with n seeds per arm, and its degrees of freedom by Satterthwaite."""
     shares = [weight**2 * sd**2 / n for weight, sd in parts]
     total = sum(shares)
     if total == 0:
@@ -69,7 +82,9 @@ def error(parts: Sequence[tuple[float, float]], n: int, pairs: bool = False) -> 
 
 
 def seeds(power_of: Callable[[int], float], power: float = 0.8, most: int = MOST) -> int | None:
-    """The least number of seeds from 2 on with this power; None where `most` have less. The power must rise with n."""
+    """The smallest number of seeds, at least 2, with this power; None if `most` seeds have less. The power
+    must increase with n.
+    """
     if not power_of(most) >= power:
         return None
     low, high = 1, most
@@ -79,8 +94,10 @@ def seeds(power_of: Callable[[int], float], power: float = 0.8, most: int = MOST
     return high
 
 
-def detectable(parts: Sequence[tuple[float, float]], n: int, alpha: float, power: float = 0.8, pairs: bool = False) -> float:
-    """The least true difference that n seeds an arm find with this power; nan where nothing varies."""
+def detectable(
+    parts: Sequence[tuple[float, float]], n: int, alpha: float, power: float = 0.8, pairs: bool = False
+) -> float:
+    """The smallest true difference that n seeds per arm detect with this power; nan without variance."""
     from scipy.optimize import brentq
 
     se, _ = error(parts, n, pairs)

@@ -1,4 +1,4 @@
-"""A table with its title and notes, as it is printed: Markdown, LaTeX (booktabs), CSV."""
+"""A table with its title and notes, printed as Markdown, LaTeX (booktabs) or CSV."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
 
 
 class Markdown(str):
-    """Text that notebooks set as Markdown."""
+    """Text that notebooks display as Markdown."""
 
     def _repr_markdown_(self) -> str:
         return str(self)
@@ -21,19 +21,19 @@ class Markdown(str):
 
 @dataclass(repr=False)
 class Table:
-    """A table with its title and what must be said about it."""
+    """A table with its title and notes."""
 
     title: str
     frame: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """For code hosts and notebooks."""
+        """Markdown, for code hosts and notebooks."""
         notes = "".join(f"\n\n{note}" for note in self.notes)
         return f"**{self.title}**\n\n{results.markdown(self.frame)}{notes}"
 
     def latex(self, label: str | None = None) -> str:
-        """Floats for a paper (`hbo.analysis.latex`)."""
+        """LaTeX floats for a paper (`hbo.analysis.latex`)."""
         return latex(self, label)
 
     def __repr__(self) -> str:
@@ -43,7 +43,7 @@ class Table:
 
 
 def write(table: Table, stem: Path, kind: str) -> Path:
-    """STEM.md, .tex or .csv of a table; its label in LaTeX is the stem's name."""
+    """Write STEM.md, .tex or .csv of a table; its LaTeX label is the stem's name."""
     path = stem.with_name(f"{stem.name}.{SUFFIXES[kind]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text(table, kind, stem.name))

@@ -19,8 +19,14 @@ SO, NOT_SO, UNDECIDED = 0, 1, 3
 
 
 def as_json(settings: Sequence[Study]) -> str:
-    """An object: the study, and each of its settings; fractions where the page has percent, null where there is no number."""
-    found = {"study": list(settings[0].names), "asks": settings[0].question(), "settings": [_setting(it) for it in settings]}
+    """A JSON object with the study and its settings; fractions instead of the page's
+    percent, null for missing numbers.
+    """
+    found = {
+        "study": list(settings[0].names),
+        "asks": settings[0].question(),
+        "settings": [_setting(it) for it in settings],
+    }
     return json.dumps(_plain(found), indent=1)
 
 
@@ -32,11 +38,13 @@ def _setting(study: Study) -> dict[str, Any]:
         values: Any = pd.to_numeric(group[study.metric], errors="coerce")
         about = stats.describe(values.dropna()) if values.notna().any() else None
         runs = [
-            {"key": k, "seed": int(s), study.metric: v} for k, s, v in zip(group["key"], group["seed"], values, strict=True)
+            {"key": k, "seed": int(s), study.metric: v}
+            for k, s, v in zip(group["key"], group["seed"], values, strict=True)
         ]
         arms.append(
             {
-                "arm": arm, "identity": results.identities(group)[0] | {"seed": None}, **(asdict(about) if about else {"n": 0}),
+                "arm": arm, "identity": results.identities(group)[0] | {"seed": None},
+                **(asdict(about) if about else {"n": 0}),
                 "macs": group["macs"].iloc[0], "params": group["params"].iloc[0], "runs": runs,
                 "odd": {key: why for key, why in odd.items() if key in set(group["key"])},
             }
@@ -44,10 +52,11 @@ def _setting(study: Study) -> dict[str, Any]:
     judged = study.judged()
     return {
         "which": study.which, "setting": study.setting(), "metric": study.metric, "baseline": study.baseline,
-        "question": question.as_dict(study.asked), "arms": arms, "pairing": asdict(contrasts.pairing(study.samples())),
+        "question": question.as_dict(study.asked), "arms": arms,
+        "pairing": asdict(contrasts.pairing(study.samples())),
         "families": [
             {"family": family.kind, "primary": family.primary,
-             "lines": [asdict(line) | {"weights": dict(one.weights), "sd": line.sd, "detectable": line.detectable, "needed": line.needed} for one, line in zip(family.contrasts, lines, strict=True)]}
+             "lines": [_line(one, line) for one, line in zip(family.contrasts, lines, strict=True)]}
             for family, lines in judged
         ],
         "conclusion": study.conclusion(), "provision": study.provision(),
@@ -55,8 +64,14 @@ def _setting(study: Study) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _line(one: contrasts.Contrast, line: contrasts.Judged) -> dict[str, Any]:
+    """A judged line with its weights."""
+    own = {"weights": dict(one.weights), "sd": line.sd, "detectable": line.detectable, "needed": line.needed}
+    return asdict(line) | own
+
+
 def _plain(value: Any) -> Any:
-    """JSON's values: no NaN, no NumPy."""
+    """Values that JSON allows: no NaN, no NumPy."""
     if isinstance(value, dict):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -71,11 +86,12 @@ def _plain(value: Any) -> Any:
 
 
 def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
-    """Whether a line has a verdict: the exit status, and the line's sentence.
+    """Check a line's verdict; returns the exit status and the line's sentence.
 
     Args:
-        settings: of `study.settings`.
-        wanted: a line and a verdict, `k=2 higher` or `k=2 against k=1 higher`; an arm alone means its one primary line.
+        settings: from `study.settings`.
+        wanted: a line and a verdict, such as `k=2 against k=1 higher`; an arm alone means its only primary
+            line.
 
     Raises:
         UserError: no such line or verdict, or several lines.
@@ -83,7 +99,8 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
     name, _, verdict = wanted.strip().rpartition(" ")
     if verdict not in VERDICTS or not name:
         raise UserError(
-            f"gate={wanted!r}: must be a line and a verdict, such as 'k=2 higher'{did_you_mean(verdict, list(VERDICTS))}"
+            f"gate={wanted!r}: must be a line and a verdict, such as 'k=2 against k=1"
+            f" higher'{did_you_mean(verdict, list(VERDICTS))}"
         )
     lines = [(it, line, family) for it in settings for family, found in it.judged() for line in found]
     exact = [one for one in lines if one[1].label == name]

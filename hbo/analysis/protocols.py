@@ -1,6 +1,6 @@
-"""Which rows stand on which line of a table: by their network, and in a column for each protocol.
+"""Assign rows to the lines of a table by their network, with one column per protocol.
 
-A protocol is all of a run's identity but its network and seed. The paper's has the column "".
+A protocol is a run's identity without network and seed. The paper's protocol has the column "".
 """
 
 import json
@@ -13,34 +13,40 @@ from hbo.runs import identity, naming
 from hbo.runs.identity import Identity
 
 
-def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, dict[int, Any]]:
-    """Finished rows of the lines' networks: a column's title -> the line's place -> its rows, one a seed.
+def measured(rows: Any, runs: Sequence[Run], metric: str) -> dict[str, dict[int, Any]]:
+    """Finished rows of the lines' networks: a column's title -> the line's index -> its rows, one per seed.
 
-    A row stands on a line if it has the line's network, switch by switch, and the line's resolution where the lines differ in it.
-    A column is a protocol: its rows' identities differ from their lines' in the same way. The column "" has the paper's protocol;
-    the title of any other names the data set and whatever distinguishes it from the other columns. Rows that report held-out
-    training images tuned a recipe and are left out.
+    A row belongs to a line with the same network and switches, and with the same resolution if the network
+    has lines at several. A column is a protocol: its rows' identities differ from their lines' in the same
+    way. The column "" has the paper's protocol; other titles name the data set and what distinguishes it from
+    the other columns. Excluded are rows with --holdout, which tuned a recipe, and data sets whose columns all
+    have one line, if another data set compares lines.
 
     Args:
-        rows: of `results.load`.
-        runs: what a table's lines published, None for a line without a network.
-        metric: the column that must be there.
+        rows: from `results.load`.
+        runs: the published runs of a table's lines.
+        metric: the required column.
 
     Raises:
-        UserError: two rows are one run with one seed.
+        UserError: two rows are the same run with the same seed.
     """
     if metric not in rows:
         return {}
-    done = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)].drop_duplicates("key")
+    done = rows[(rows["state"] == "done") & rows[metric].notna() & (rows["holdout"] == 0)].drop_duplicates(
+        "key"
+    )
     every = results.identities(done)
     said_by_line = [*Run.BACKBONE, "task"]
-    if len({run.resolution for run in runs if run}) > 1:
+    of_each: dict[str, set[int]] = {}
+    for run in runs:
+        of_each.setdefault(run.net, set()).add(run.resolution)
+    if max(map(len, of_each.values())) > 1:
         said_by_line.append("resolution")
     columns: dict[str, dict[int, list[int]]] = {}
     for i, run in enumerate(runs):
-        line = content(vars(run)) if run else None
+        line = content(vars(run))
         for j, one in enumerate(every):
-            if line is None or any(identity.value(one, n) != identity.value(line, n) for n in said_by_line):
+            if any(identity.value(one, n) != identity.value(line, n) for n in said_by_line):
                 continue
             apart = _apart(one, line, said_by_line)
             if apart.keys() <= {"resolution", "eval_resize", "cached_side"} and "resolution" in apart:
@@ -52,28 +58,48 @@ def measured(rows: Any, runs: Sequence[Run | None], metric: str) -> dict[str, di
     for title, lines in zip(titles, columns.values(), strict=True):
         for i, places in lines.items():
             for more, group in _by_backbone([every[j] for j in places], done.iloc[places]):
-                cell = found.setdefault(f"{title[:-1] or 'by the paper (its protocol'}{more})" if more else title, {})
+                cell = found.setdefault(
+                    f"{title[:-1] or 'by the paper (its protocol'}{more})" if more else title, {}
+                )
                 assert i not in cell, f"{title}: two protocols under one title"
                 cell[i] = results.check_seeds(group)
-    return found
+    data_of = lambda title: title.partition(" (")[0]
+    compare = {data_of(title) for title, lines in found.items() if title and len(lines) > 1}
+    return {
+        title: lines
+        for title, lines in found.items()
+        if not title or not compare or data_of(title) in compare
+    }
 
 
 def _apart(one: Identity, line: Identity, said_by_line: Sequence[str]) -> dict[str, Any]:
-    """In what a row's protocol is not its line's; what goes by the resolution is compared as such."""
+    """How a row's protocol differs from its line's; values that depend on the resolution are compared
+    relative to it.
+    """
     one, line = _relative(one, said_by_line), _relative(line, said_by_line)
-    if line.get("task", "classify") != "classify":  # the paper's start from ImageNet's weights
+    if line.get("task", "classify") != "classify":  # the paper's runs start from ImageNet's weights
         line["backbone"] = one.get("backbone", "a checkpoint")
-    return {n: identity.value(one, n) for n in one.keys() | line.keys() if identity.value(one, n) != identity.value(line, n)}
+    return {
+        n: identity.value(one, n)
+        for n in one.keys() | line.keys()
+        if identity.value(one, n) != identity.value(line, n)
+    }
 
 
 def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
     size, resize = identity.value(one, "resolution"), identity.value(one, "eval_resize")
     share = {size: "the whole image", round(size / 0.875): "the middle 0.875"}.get(resize, resize)
-    one = {name: what for name, what in one.items() if name not in {*said_by_line, "seed"} or name in ("task", "resolution")}
+    one = {
+        name: what
+        for name, what in one.items()
+        if name not in {*said_by_line, "seed"} or name in ("task", "resolution")
+    }
     if "resolution" in said_by_line:
         one.pop("resolution", None)
     side = (
-        {"cached_side": "eval_resize" if one["cached_side"] == resize else one["cached_side"]} if "cached_side" in one else {}
+        {"cached_side": "eval_resize" if one["cached_side"] == resize else one["cached_side"]}
+        if "cached_side" in one
+        else {}
     )
     return one | {"eval_resize": share} | side
 
@@ -81,13 +107,19 @@ def _relative(one: Identity, said_by_line: Sequence[str]) -> Identity:
 def _titles(
     aparts: list[dict[str, Any]], lines: list[dict[int, list[int]]], every: list[Identity], names: list[str]
 ) -> list[str]:
-    """A title a column: the images, their size, the epochs; and of columns that share images and epochs, what else differs."""
+    """A title for each column: data set, image size, epochs; and for columns that share
+    these, the other differences.
+    """
     rows = [[every[j] for places in found.values() for j in places] for found in lines]
     data = [next(names[j] for places in found.values() for j in places) for found in lines]
     sets, heads = [], []
     for apart, ones, name in zip(aparts, rows, data, strict=True):
-        shared = {n: identity.value(ones[0], n) for n in ("resolution", "epochs") if n not in identity.varying(ones)}
-        size = [f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared]
+        shared = {
+            n: identity.value(ones[0], n) for n in ("resolution", "epochs") if n not in identity.varying(ones)
+        }
+        size = [
+            f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared
+        ]
         weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
         sets.append((name, shared.get("epochs"), *weights))
         heads.append([*size, *weights])
@@ -97,18 +129,21 @@ def _titles(
         differ = [
             n
             for n in [*identity.FIELDS, *identity.EXTRAS]
-            if n not in ("data", "images")  # which the name says
+            if n not in ("data", "images")  # the name says these
             and len({str(other.get(n)) for other in same}) > 1
             and not (n == "resolution" and f"{identity.value(ones[0], n)} px" in head)
         ]
-        # What goes by the resolution is said as such where a column has several.
-        more = [identity.say(n, apart.get(n) if n in identity.varying(ones) else identity.value(ones[0], n)) for n in differ]
+        # Values that depend on the resolution are shown relative to it if a column has several.
+        more = [
+            identity.say(n, apart.get(n) if n in identity.varying(ones) else identity.value(ones[0], n))
+            for n in differ
+        ]
         titles.append(f"on {one_set[0]} ({', '.join([*head, *more])})" if apart else "")
     return titles
 
 
 def _by_backbone(ones: list[Identity], group: Any) -> list[tuple[str, Any]]:
-    """The rows of a cell, split by the checkpoint that they started from."""
+    """The rows of a cell, split by their initial checkpoint."""
     digests = [one.get("backbone") for one in ones]
     if len(set(digests)) < 2:
         return [("", group)]

@@ -21,11 +21,11 @@ TITLES = {
     4: "Five resolutions at some 60 M multiply-adds, ImageNet",
     5: "Width against resolution at some 100 M multiply-adds, ImageNet",
     6: "Contraction units: 2x, 4x and 8x are k = 1, 2 and 3, ImageNet",
-    7: "HBONet and its rivals at some 300 M multiply-adds, ImageNet",
+    7: "HBONet and other networks at some 300 M multiply-adds, ImageNet",
     8: "Detection, SSD on PASCAL VOC 2007",
     9: "Person re-identification on Market-1501",
 }
-RIVALS = {  # the name in table 7, and the network's here
+RIVALS = {  # the name in table 7 -> the network here
     "MobileNetV1 (0.75)": "pytorchcv:mobilenet_w3d4",
     "CondenseNet (G=C=8)": "pytorchcv:condensenet74_c8_g8",
     "ShuffleNetV1 (g=3)": "pytorchcv:shufflenet_g3_w3d2",
@@ -33,6 +33,11 @@ RIVALS = {  # the name in table 7, and the network's here
     "IGCV3-D": "pytorchcv:igcv3_w1",
     "ShuffleNetV2": "torchvision:shufflenet_v2_x1_5",
     "HBONet (1.0)": "hbonet",
+}
+DETECTED = {  # the name in table 8 -> the network below SSD, with its resolution
+    "fd-mobilenet": {"net": "pytorchcv:fdmobilenet_w1"},
+    "mobilenet": {"net": "pytorchcv:mobilenet_w1", "resolution": 300},
+    "pelee": {"net": "pytorchcv:peleenet", "resolution": 304},
 }
 GAINS = (2, 3, 4, 8, 9)  # tables with a column of gains
 
@@ -45,40 +50,54 @@ def table(number: int) -> pd.DataFrame:
     """
     path = PAPER / "published" / f"table{number}.csv"
     if not path.exists():
-        raise UserError(f"{path}: not there; the published figures lie in a checkout, so install with `pip install -e .`")
+        raise UserError(
+            f"{path}: missing; the published figures are in a checkout, so install with `pip install -e .`"
+        )
     return pd.read_csv(path)
 
 
-def run_of(number: int, row: dict[str, Any]) -> Run | None:
-    """The training run that a row of tables 2 to 9 published; None for table 8's rivals."""
+def run_of(number: int, row: dict[str, Any]) -> Run:
+    """The published training run of a row of tables 2 to 9."""
     if number == 7:
         net = RIVALS[row["model"]]
         return resolve(data="imagenet", net=net, **({"width": 1.0} if ":" not in net else {}))
-    if number == 8 and row["backbone"] in nets.TABLES:
-        return resolve(data="voc", net=row["backbone"], width=float(row["width"]))
+    if number == 8:
+        ours = row["backbone"] in nets.TABLES
+        return resolve(
+            data="voc",
+            **({"net": row["backbone"], "width": float(row["width"])} if ours else DETECTED[row["backbone"]]),
+        )
     if number == 9:
         ours = row["backbone"] in nets.TABLES
-        net = {"net": row["backbone"], "width": float(row["width"])} if ours else {"net": f"torchvision:{row['backbone']}"}
-        # The paper's start from ImageNet's weights, so that their classifier is trained alone for 10 epochs in advance.
+        net = (
+            {"net": row["backbone"], "width": float(row["width"])}
+            if ours
+            else {"net": f"torchvision:{row['backbone']}"}
+        )
+        # The paper's runs start from ImageNet's weights, and first train only the classifier for 10 epochs.
         return resolve(data="market1501", backbone_checkpoint="ImageNet's", **net)
-    if number > 7:
-        return None
     given = {name: int(row[name]) for name in ("divisor", "k") if not pd.isna(row[name])}
     resize = {"eval_resize": 256} if number == 5 else {}
     return resolve(
-        data="imagenet", net=row["model"], width=float(row["width"]), resolution=int(row["resolution"]), **given, **resize
+        data="imagenet",
+        net=row["model"],
+        width=float(row["width"]),
+        resolution=int(row["resolution"]),
+        **given,
+        **resize,
     )
 
 
-def runs(number: int) -> list[Run | None]:
+def runs(number: int) -> list[Run]:
     """The training run of each row of a table."""
     return [run_of(number, row) for row in table(number).to_dict("records")]
 
 
 def pairs(number: int) -> list[tuple[int, int]]:
-    """Places of HBONet's line and of MobileNetV2's at its budget, where the table has a column of gains; none elsewhere.
+    """Indices of HBONet's line and of MobileNetV2's at its budget, if the table has a
+    column of gains, else empty.
 
-    Both networks' lines stand in one order in each of these tables.
+    Both networks' lines have the same order in these tables.
     """
     if number not in GAINS:
         return []
@@ -88,7 +107,7 @@ def pairs(number: int) -> list[tuple[int, int]]:
 
 
 def name_of(number: int, row: dict[str, Any]) -> str:
-    """A row as people call it: `hbonet 0.25 at 224, k=1`."""
+    """A row's name: `hbonet 0.25 at 224, k=1`."""
     if number == 7:
         return row["model"]
     head = row["backbone"] if "backbone" in row else row["model"]
@@ -100,7 +119,7 @@ def name_of(number: int, row: dict[str, Any]) -> str:
 
 
 def cost_of(run: Run) -> Cost | None:
-    """Multiply-adds and parameters as the paper counts; None where the rival's package is not installed."""
+    """Multiply-adds and parameters as the paper counts; None if the network's package is not installed."""
     try:
         return build.cost(run, SETS[run.data].classes or 1000)
     except UserError as error:

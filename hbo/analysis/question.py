@@ -1,56 +1,61 @@
-"""What a study judges: which arms against which, what difference does not matter, and which of its lines is the primary one.
+"""A study's question: which arms are compared, which difference does not matter, and which lines are primary.
 
-A sweep file says it under a key of its own, which W&B passes over:
+A sweep file has it under a key of its own, which W&B ignores:
 
     primary: {metric: top1, versus: "net=hbonet against net=mobilenetv2", margin: 1.0, judge: mean}
 
-and `python -m hbo.analysis.study` takes the same words as flags. `versus` is one of these, or a list of them:
+and `python -m hbo.analysis.study` has the same words as flags. `versus` is one of these, or a list:
 
     "k=1"                                  every other arm against this one
-    "k=2 against k=1"                      two arms; where a side names several, each with its partner: the arm that differs in
-                                           the named fields alone, else the one of nearest multiply-adds, within 10 %
+    "k=2 against k=1"                      two arms; if a side matches several, each with its partner: the
+               arm that differs only in the named fields, else the one with the
+               nearest multiply-adds, within 10 %
     "net"                                  a field that pairs arms: its default against its other values
 
-With `judge: effects` it names fields alone, and each is asked for its main effect: the mean over all arms of each value against
-that of the field's default. Where a factorial is run in part, arms have no partners, and this is what it can say.
+With `judge: effects` it names fields, and each line is a main effect: the mean over all arms of each value
+against that of the field's default; "net x recipe" is an interaction. In a fractional factorial arms have no
+partners, so this is the question to ask.
 """
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from hbo.analysis import contrasts, effects
 from hbo.analysis.contrasts import Contrast
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.runs import identity
 from hbo.runs.identity import Identity
 from hbo.tasks import COLUMNS
+from hbo.tasks.classify import named
 from hbo.values import field_types, number, shown, typed
 from hbo.words import did_you_mean, other_name
 
-NEAR = 0.1  # of multiply-adds, within which two arms have one budget
 AGAINST = re.compile(r"\s+against\s+")
 MACS = "macs"
+FILE = "question.json"  # in a study's folder, written by `hbo.sweep run`
 JUDGES = ("each", "mean", "trend", "effects")
 
 
 @dataclass(frozen=True)
 class Question:
-    """The question of a study; what is left out has its usual."""
+    """A study's question; unset entries have defaults."""
 
     metric: str | None = None
-    """The column that is judged; left out: the task's."""
+    """The judged column. Default: the task's."""
     versus: tuple[str, ...] = ()
-    """Who is compared; left out: every arm against the usual baseline."""
+    """The comparisons. Default: every arm against the default baseline."""
     margin: float | None = None
-    """Points of percent below which a difference does not matter; left out: nothing is called equivalent."""
+    """Percentage points below which a difference does not matter. Default: no verdict of equivalence."""
     judge: Literal["each", "mean", "trend", "effects"] = "each"
-    """The primary lines: each comparison, their mean, their trend, or the fields' main effects. The others are exploratory."""
+    """The primary lines: each comparison, their mean, their trend, or the fields' main effects. The others
+    are exploratory."""
     trend: str | None = None
-    """What the comparisons are ordered by: a field that is a number, or `macs` (by halvings of multiply-adds: positive where it grows as the budget shrinks)."""
+    """The axis of the trend: a numeric field, or `macs` (per halving of multiply-adds: positive if the
+    difference grows as the budget shrinks)."""
 
     @property
     def share(self) -> float | None:
@@ -60,7 +65,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in the seed alone."""
+    """Runs that differ only in the seed."""
 
     label: str
     identity: Identity
@@ -69,7 +74,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Family:
-    """Contrasts that are judged together: a false alarm anywhere among them has at most 5 %."""
+    """Contrasts that are judged together, with a probability of any false positive of at most 5 %."""
 
     kind: str
     """each, mean, trend or effects."""
@@ -81,7 +86,7 @@ def parse(content: Any) -> Question:
     """The question under a sweep file's `primary`.
 
     Raises:
-        UserError: an unknown key, or a value that none can have.
+        UserError: an unknown key, or a value out of range.
     """
     if not isinstance(content, Mapping):
         raise UserError(f"primary={shown(content)}: must be a mapping of {', '.join(_names())}")
@@ -90,15 +95,22 @@ def parse(content: Any) -> Question:
         raise UserError(f"primary.{unknown[0]}: no such key{did_you_mean(unknown[0], _names())}")
     if "versus" in given:
         versus = [given["versus"]] if isinstance(given["versus"], str) else given["versus"]
-        if not isinstance(versus, list) or not versus or not all(isinstance(one, str) and one.strip() for one in versus):
+        if (
+            not isinstance(versus, list)
+            or not versus
+            or not all(isinstance(one, str) and one.strip() for one in versus)
+        ):
             raise UserError(
-                f"primary.versus={shown(given['versus'])}: must be text or a list of text, such as 'k=2 against k=1'"
+                f"primary.versus={shown(given['versus'])}: must be text or a list of text, such as 'k=2"
+                " against k=1'"
             )
         given["versus"] = tuple(versus)
     if given.get("margin") is not None:
         margin = number(given["margin"])
         if margin is None or not 0 < margin < 100:
-            raise UserError(f"primary.margin={shown(given['margin'])}: must be points of percent, above 0 and below 100")
+            raise UserError(
+                f"primary.margin={shown(given['margin'])}: must be percentage points, above 0 and below 100"
+            )
         given["margin"] = margin
     found = Question(**given)
     _check(found)
@@ -110,7 +122,7 @@ def _names() -> list[str]:
 
 
 def _check(question: Question) -> None:
-    """Words that are none, whoever wrote them.
+    """Check the question's words.
 
     Raises:
         UserError: a metric, field, value or trend that does not exist.
@@ -120,19 +132,26 @@ def _check(question: Question) -> None:
         value = getattr(question, name)
         if value not in known:
             words = [word for word in known if word]
-            raise UserError(f"primary.{name}={shown(value)}: choose from {', '.join(words)}{did_you_mean(str(value), words)}")
+            raise UserError(
+                f"primary.{name}={shown(value)}: choose from"
+                f" {', '.join(words)}{did_you_mean(str(value), words)}"
+            )
     if question.judge == "trend" and question.trend is None:
-        raise UserError(f"primary.judge=trend: primary.trend has to say of what: {MACS}, or a field that is a number")
-    if question.judge == "effects" and not (question.versus and set(question.versus) <= field_types(Run).keys()):
-        raise UserError(
-            f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as [k, residual]"
-        )
+        raise UserError(f"primary.judge=trend: needs primary.trend, {MACS} or a numeric field")
+    if question.judge == "effects":
+        fields_ = [name for term in question.versus for name in effects.factors(term)]
+        if not fields_ or not set(fields_) <= field_types(Run).keys():
+            raise UserError(
+                f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as"
+                " [k, residual, k x residual]"
+            )
+        return
     for one in question.versus:
         for side in AGAINST.split(one):
             if side.strip() not in field_types(Run):
                 _sides(side)
         if len(AGAINST.split(one)) > 2:
-            raise UserError(f"primary.versus={one!r}: 'against' stands twice; write a line for each pair")
+            raise UserError(f"primary.versus={one!r}: 'against' is repeated; write one line per pair")
 
 
 def _numeric() -> list[str]:
@@ -143,53 +162,63 @@ def _sides(text: str) -> dict[str, Any]:
     """`net=hbonet width=0.25` as fields of their types.
 
     Raises:
-        UserError: not so written, an unknown field, or a value that it cannot have.
+        UserError: another form, an unknown field, or a value out of range.
     """
     found = {}
     for word in text.split():
         name, equals, value = word.partition("=")
         if not equals:
             raise UserError(
-                f"primary.versus={text!r}: {word!r} must be FIELD=VALUE{did_you_mean(word, list(field_types(Run)))}"
+                f"primary.versus={text!r}: {word!r} must be"
+                f" FIELD=VALUE{did_you_mean(word, list(field_types(Run)))}"
             )
         if name not in field_types(Run):
-            raise UserError(f"primary.versus={text!r}: no field {name}{other_name(name, list(field_types(Run)))}")
+            raise UserError(
+                f"primary.versus={text!r}: no field {name}{other_name(name, list(field_types(Run)))}"
+            )
         found[name] = typed(name, field_types(Run)[name], value)
     return found
 
 
-# ------------------------------------------------------------ the arms that it names
+# ------------------------------------------------------------ the arms of a question
 
 
 def families(question: Question, arms: Sequence[Arm], baseline: str | None = None) -> list[Family]:
     """The study's lines, the primary family first.
 
     Args:
-        question: what is asked.
-        arms: of the study; a side that names none of them gives no line.
-        baseline: the arm to compare with where `versus` names none; None: the first.
+        question: the question.
+        arms: of the study; a side without a matching arm gives no line.
+        baseline: the arm to compare with if `versus` names none; None: the first.
 
     Raises:
-        UserError: a side names several arms of which one has no partner, or two; a trend over what does not vary.
+        UserError: a side matches several arms, and one has no partner, or two; a trend over a constant.
     """
     if question.judge == "effects":
-        return [Family("effects", True, [line for name in question.versus for line in _effects(name, arms)])]
+        return [
+            Family("effects", True, [line for term in question.versus for line in effects.of(term, arms)])
+        ]
     pairs = _pairs(question, arms, baseline)
     by_label = {arm.label: arm for arm in arms}
     each = [Contrast(f"{a} against {b}", {a: 1.0, b: -1.0}) for a, b in pairs]
     found = {"each": each}
-    several = len({b for _, b in pairs}) > 1 and len(question.versus) == 1  # of one kind, so that a mean says something
+    # Of one kind, so that their mean is meaningful.
+    several = len({b for _, b in pairs}) > 1 and len(question.versus) == 1
     if len(pairs) > 1 and (several or question.judge == "mean"):
-        weights = [(label, sign / len(pairs)) for pair in pairs for label, sign in zip(pair, (1, -1), strict=True)]
+        weights = [
+            (label, sign / len(pairs)) for pair in pairs for label, sign in zip(pair, (1, -1), strict=True)
+        ]
         found["mean"] = [Contrast(f"mean of {len(pairs)} differences", _summed(weights))]
     if question.trend is not None and len(pairs) > 1:
         found["trend"] = [_trend(question.trend, pairs, by_label)]
-    primary = question.judge if question.judge in found else "each"  # of a single pair there is no mean and no trend
-    return [Family(kind, kind == primary, found[kind]) for kind in sorted(found, key=lambda kind: kind != primary)]
+    primary = question.judge if question.judge in found else "each"  # a single pair has no mean and no trend
+    return [
+        Family(kind, kind == primary, found[kind]) for kind in sorted(found, key=lambda kind: kind != primary)
+    ]
 
 
 def _pairs(question: Question, arms: Sequence[Arm], baseline: str | None) -> list[tuple[str, str]]:
-    """(arm, what it is compared with), each pair once."""
+    """(arm, baseline), each pair once."""
     if not question.versus:
         base = baseline or (arms[0].label if arms else "")
         return [(arm.label, base) for arm in arms if arm.label != base]
@@ -211,15 +240,23 @@ def _pairs(question: Question, arms: Sequence[Arm], baseline: str | None) -> lis
 
 
 def _named(wanted: Mapping[str, Any], arms: Sequence[Arm]) -> list[Arm]:
-    return [arm for arm in arms if all(identity.value(arm.identity, name) == value for name, value in wanted.items())]
+    return [
+        arm
+        for arm in arms
+        if all(identity.value(arm.identity, name) == value for name, value in wanted.items())
+    ]
 
 
-def _partners(left: dict[str, Any], right: dict[str, Any], arms: Sequence[Arm], said: str) -> list[tuple[str, str]]:
+def _partners(
+    left: dict[str, Any], right: dict[str, Any], arms: Sequence[Arm], said: str
+) -> list[tuple[str, str]]:
     return _matched(_named(left, arms), _named(right, arms), [*left, *right], said)
 
 
-def _matched(left: Sequence[Arm], right: Sequence[Arm], names: Sequence[str], said: str) -> list[tuple[str, str]]:
-    """Each arm of the left with its partner.
+def _matched(
+    left: Sequence[Arm], right: Sequence[Arm], names: Sequence[str], said: str
+) -> list[tuple[str, str]]:
+    """Each arm on the left with its partner.
 
     Raises:
         UserError: an arm has no partner, or two.
@@ -228,74 +265,66 @@ def _matched(left: Sequence[Arm], right: Sequence[Arm], names: Sequence[str], sa
         return [(arm.label, base.label) for base in right for arm in left if arm is not base]
     found = []
     for arm in left:
-        rest = lambda one: identity.group(one.identity, {"seed", *names})
+        rest = lambda one: identity.group(
+            one.identity, {"seed", *names, *(named.FIELDS if "recipe" in names else ())}
+        )
         same = [other for other in right if rest(other) == rest(arm) and other is not arm]
         if not same:
             off = {
-                other.label: abs(math.log(other.macs / arm.macs)) if other.macs and arm.macs else math.inf for other in right
+                other.label: abs(math.log(other.macs / arm.macs)) if other.macs and arm.macs else math.inf
+                for other in right
             }
             near = sorted(right, key=lambda other: off[other.label])
-            same = [near[0]] if off[near[0].label] <= math.log(1 + NEAR) and off[near[1].label] > off[near[0].label] else []
+            alone = off[near[1].label] > off[near[0].label]
+            same = [near[0]] if alone and contrasts.same_budget(near[0].macs, arm.macs) else []
         if len(same) != 1:
-            what = "several partners" if same else "no partner of the same multiply-adds"
-            raise UserError(f"primary.versus={said!r}: {arm.label} has {what}; name the pairs, 'A against B', one by one")
+            what = "several partners" if same else "no partner with the same multiply-adds"
+            raise UserError(f"primary.versus={said!r}: {arm.label} has {what}; name each pair, 'A against B'")
         found.append((arm.label, same[0].label))
     return found
 
 
-def _effects(name: str, arms: Sequence[Arm]) -> list[Contrast]:
-    """A field's main effects: the mean over the arms of each value against that of the default, else of the first.
-
-    None where the arms of its values differ in other fields too, on the whole: runs are missing, or the design confounds them.
-    """
-    ones = [arm.identity for arm in arms]
-    values = list({repr(value): value for value in (identity.value(one, name) for one in ones)}.values())
-    others = [other for other in identity.varying(ones) if other != name]
-    of_value = [[one for one in ones if identity.value(one, name) == value] for value in values]
-    mixes = [[Counter(repr(identity.value(one, other)) for one in part) for other in others] for part in of_value]
-    if any(mix != mixes[0] for mix in mixes):
-        return []
-    usual = getattr(Run, name) if getattr(Run, name) in values else values[0]
-    share = len(values) / len(arms)
-    weight = lambda arm, value: (
-        share * ((identity.value(arm.identity, name) == value) - (identity.value(arm.identity, name) == usual))
-    )
-    return [
-        Contrast(
-            f"{identity.say(name, value)} against {identity.say(name, usual)}",
-            {arm.label: weight(arm, value) for arm in arms if weight(arm, value)},
-        )
-        for value in values
-        if value != usual
-    ]
-
-
 def check_arms(question: Question, arms: Sequence[Arm]) -> None:
-    """Refuse a question that the arms of a sweep file do not answer, a word that is wrong before all.
+    """Check that the arms of a sweep file answer the question; wrong words first.
 
     Raises:
-        UserError: a side names no arm, a field does not vary, its main effect is confounded with others; or as `families`.
+        UserError: a side matches no arm, a field does not vary, its main effect is confounded with others; or
+        as `families`.
     """
     there = ", ".join(arm.label for arm in arms)
     for one in question.versus:
-        if one.strip() in field_types(Run):
-            values = {repr(identity.value(arm.identity, one.strip())) for arm in arms}
+        by_effects = question.judge == "effects"
+        named_fields = (
+            effects.factors(one) if by_effects else [one.strip()] * (one.strip() in field_types(Run))
+        )
+        for name in named_fields:
+            values = {repr(identity.value(arm.identity, name)) for arm in arms}
             if len(values) < 2:
-                raise UserError(f"primary.versus={one!r}: all arms have {one.strip()}={', '.join(values)}; there are: {there}")
-            if question.judge != "effects" and repr(usual := getattr(Run, one.strip())) not in values:
                 raise UserError(
-                    f"primary.versus={one!r}: no arm has the default, {identity.say(one.strip(), usual)}; name the sides, 'A against B'"
+                    f"primary.versus={one!r}: all arms have {name}={', '.join(values)}; the arms are: {there}"
                 )
-            if question.judge == "effects" and not _effects(one.strip(), arms):
+            if not by_effects and repr(usual := getattr(Run, name)) not in values:
                 raise UserError(
-                    f"primary.versus={one!r}: the arms of its values differ in other fields too, so that it has no main effect of"
-                    " its own; run every combination, or `python -m hbo.sweep design fraction`"
+                    f"primary.versus={one!r}: no arm has the default, {identity.say(name, usual)}; name both"
+                    " sides, 'A against B'"
                 )
+        if by_effects and not effects.of(one, arms):
+            raise UserError(
+                f"primary.versus={one!r}: the arms of its values also differ in other fields, so its main"
+                " effect is confounded; run every combination, or use `python -m hbo.sweep design fraction`"
+            )
+        if named_fields:
             continue
         for side in AGAINST.split(one.strip()):
             if not _named(_sides(side), arms):
-                raise UserError(f"primary.versus={one!r}: no arm of the file has {side}; there are: {there}")
-    families(question, arms)
+                raise UserError(
+                    f"primary.versus={one!r}: no arm of the file has {side}; the arms are: {there}"
+                )
+    if question.judge not in (kinds := [family.kind for family in families(question, arms)]):
+        raise UserError(
+            f"primary.judge={question.judge}: a single comparison has no {question.judge}; use judge:"
+            f" {kinds[0]}"
+        )
 
 
 def _summed(weights: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -306,22 +335,25 @@ def _summed(weights: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def _trend(over: str, pairs: Sequence[tuple[str, str]], arms: Mapping[str, Arm]) -> Contrast:
-    """The slope of the differences over what orders them, by least squares; of the arms themselves where all have one baseline.
+    """The least-squares slope of the differences over the trend's axis; of the arms themselves if all have
+    the same baseline.
 
     Raises:
-        UserError: it is not a positive number, or the same everywhere.
+        UserError: the axis is not a positive number, or is constant.
     """
     one_baseline = len({b for _, b in pairs}) == 1
-    lines = [(a, None) for a in dict.fromkeys([pairs[0][1], *(a for a, _ in pairs)])] if one_baseline else list(pairs)
+    lines = (
+        [(a, None) for a in dict.fromkeys([pairs[0][1], *(a for a, _ in pairs)])]
+        if one_baseline
+        else list(pairs)
+    )
     x = []
     for a, b in lines:
         values = [_place(over, arms[label]) for label in (a, b) if label is not None]
         x.append(sum(values) / len(values))
-    middle = sum(x) / len(x)
-    spread = sum((value - middle) ** 2 for value in x)
-    if not math.isfinite(spread) or spread == 0:
-        raise UserError(f"primary.trend={over}: it is not a different number in each of the arms compared")
-    slope = [(value - middle) / spread for value in x]
+    if not all(map(math.isfinite, x)) or len(set(x)) < 2:
+        raise UserError(f"primary.trend={over}: must be a different number in each of the compared arms")
+    slope = contrasts.slope(x).tolist()
     weights = [(a, w) for (a, _), w in zip(lines, slope, strict=True)]
     weights += [(b, -w) for (_, b), w in zip(lines, slope, strict=True) if b is not None]
     step = "halving of multiply-adds" if over == MACS else f"step of {over}"
@@ -330,7 +362,7 @@ def _trend(over: str, pairs: Sequence[tuple[str, str]], arms: Mapping[str, Arm])
 
 
 def _place(over: str, arm: Arm) -> float:
-    """Where an arm lies on the axis of a trend."""
+    """An arm's position on the axis of a trend."""
     if over == MACS:
         return -math.log2(arm.macs) if arm.macs and arm.macs > 0 else math.nan
     value = identity.value(arm.identity, over)
@@ -338,5 +370,7 @@ def _place(over: str, arm: Arm) -> float:
 
 
 def as_dict(question: Question) -> dict[str, Any]:
-    """The question for JSON, as a sweep file has it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(question).items()}
+    """The question for JSON, as in a sweep file."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(question).items()
+    }

@@ -1,9 +1,10 @@
-"""One self-contained HTML page of a study: its question, verdict, every run, tables, figures, and how it was run.
+"""One self-contained HTML page of a study: question, verdict, every run, tables, figures, and how it was run.
 
-python -m hbo.analysis.report contraction                       # contraction.html, from the rows in ablations/
+python -m hbo.analysis.report contraction                       # contraction.html, from the rows in
+                                                                ablations/
 python -m hbo.analysis.report runs/contraction runs/mobilenetv2 --to report.html
 
-The page loads nothing from anywhere; `page/` has its template, its style and its script.
+The page loads no other files; `page/` has its template, style and script.
 """
 
 import base64
@@ -23,7 +24,7 @@ PAGE = Path(__file__).parent / "page"
 
 
 def page(*settings: Study) -> str:
-    """The page's HTML, a section a setting."""
+    """The page's HTML, one section per setting."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
@@ -32,27 +33,33 @@ def page(*settings: Study) -> str:
     first = settings[0]
     own = {name: Markup((PAGE / f"page.{name}").read_text()) for name in ("css", "js")}
     parts = [_part(study) for study in settings]
-    return world.get_template("page.html").render(title=", ".join(first.names), question=first.question(), parts=parts, **own)
+    return world.get_template("page.html").render(
+        title=", ".join(first.names), question=first.question(), parts=parts, **own
+    )
 
 
 def _code(text: str) -> Any:
-    """Text whose `commands` stand in a typewriter's letters, and whose % stay with their numbers."""
+    """Text with `commands` in typewriter font, and no line break before %."""
     from markupsafe import Markup, escape
 
     pieces = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
     if len(pieces) % 2 == 0:
         pieces = [text]
-    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(pieces))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(pieces)
+    )
 
 
 def _part(study: Study) -> dict[str, Any]:
-    """What a section shows."""
+    """The contents of a section."""
     from hbo.analysis import figures
 
     names = {arm: full for arm, full in full_labels(study.done).items() if arm != full}
     optional: list[Any] = [study.images(), study.effects()]
     tables = [study.table(), study.differences(), *(table for table in optional if table is not None)]
-    drawn = [(_said(name, figure), figures.as_bytes(figure, "svg")) for name, figure in figures.of(study).items()]
+    drawn = [
+        (_said(name, figure), figures.as_bytes(figure, "svg")) for name, figure in figures.of(study).items()
+    ]
     return {
         "which": study.which,
         "conclusion": study.conclusion(),
@@ -69,15 +76,20 @@ def _part(study: Study) -> dict[str, Any]:
 
 
 def _table(table: Table, names: dict[str, str]) -> dict[str, Any]:
-    """A table for the template; a column of numbers stands to the right, an arm's short name has its full one.
+    """A table for the template; numbers are aligned right, and an arm's short name
+    has its full name as tooltip.
 
     Args:
-        table: any; without names of columns it has no head.
-        names: an arm's name -> its full one, where that is another.
+        table: any; without column names it has no header.
+        names: an arm's name -> its full name, if different.
     """
     columns = [table.frame.iloc[:, i] for i in range(table.frame.shape[1])]
     right = [all(map(numbers.is_number, column)) for column in columns]
-    cell = lambda value, number: {"text": numbers.plain(value), "number": number, "full": names.get(str(value))}
+    cell = lambda value, number: {
+        "text": numbers.plain(value),
+        "number": number,
+        "full": names.get(str(value)),
+    }
     return {
         "title": table.title,
         "notes": table.notes,
@@ -87,7 +99,8 @@ def _table(table: Table, names: dict[str, str]) -> dict[str, Any]:
             for c, number in zip(columns, right, strict=True)
         ],
         "lines": [
-            [cell(v, n) for v, n in zip(line, right, strict=True)] for line in table.frame.astype(object).values.tolist()
+            [cell(v, n) for v, n in zip(line, right, strict=True)]
+            for line in table.frame.astype(object).values.tolist()
         ],
     }
 
@@ -100,16 +113,20 @@ def _colours(study: Study) -> dict[str, str]:
 
 
 def _said(name: str, figure: Any) -> str:
-    """What a picture shows, for who does not see it."""
+    """A picture's alternative text."""
     axes = figure.axes[0] if figure.axes else None
-    return f"{axes.get_ylabel()} against {axes.get_xlabel()}" if axes and axes.get_xlabel() and axes.get_ylabel() else name
+    return (
+        f"{axes.get_ylabel()} against {axes.get_xlabel()}"
+        if axes and axes.get_xlabel() and axes.get_ylabel()
+        else name
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(prog="python -m hbo.analysis.report", description="One HTML page of a study.")
     studies.add_arguments(parser)
-    parser.add_argument("--to", type=Path, help="The page. [STUDY.html]")
+    parser.add_argument("--to", type=Path, help="File of the page. [STUDY.html]")
     args = parser.parse_args(argv)
     with one_line():
         found = studies.from_arguments(args)

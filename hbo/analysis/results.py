@@ -1,7 +1,8 @@
-"""Rows as one table, from wherever they lie.
+"""Rows as one table, from any source.
 
-python -m hbo.analysis.results contraction            # rows of runs/contraction -> ablations/contraction.csv, and their means
-python -m hbo.analysis.results runs/default           # mean, deviation and n over the seeds
+python -m hbo.analysis.results contraction            # rows of runs/contraction -> ablations/contraction.csv,
+                                                      and their means
+python -m hbo.analysis.results runs/default           # mean, standard deviation and n
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from hbo import files
 from hbo.analysis import frozen
+from hbo.analysis.arms import by_recipe
 from hbo.analysis.csv_rows import read_csv, to_csv
 from hbo.analysis.numbers import mean, plain
 from hbo.analysis.sources import CURVES, is_place
@@ -26,38 +28,42 @@ from hbo.tasks import COLUMNS, MORE
 from hbo.words import Parser
 
 METRICS = (*COLUMNS, *MORE, "seconds")
-PLACES = {"out", "data_dir"}  # where a run and its data lay on the machine; not part of what it is
+PLACES = {"out", "data_dir"}  # paths of a run and its data on a machine; not part of its identity
 FIRST = ("study", "key", "state")
 
 
 def load(source: str | Path, *studies: str) -> pd.DataFrame:
-    """A row a run, unfinished and failed ones included (column `state`); the same columns whatever the source.
+    """One row per run, including unfinished and failed ones (column `state`); the
+    same columns for every source.
 
     Args:
-        source: a folder of runs, of one study or of all; a CSV file or a folder of them; or wandb:ENTITY/PROJECT.
-        studies: only these, by name; or places of rows beside the source, such as runs/contraction. All, where none is named.
+        source: a folder of runs, of one study or of all; a CSV file or a folder of them; or
+            wandb:ENTITY/PROJECT.
+        studies: only these, by name; or other folders of rows, such as runs/contraction. Default: all.
 
     Raises:
         UserError: no such source, or no rows of those studies in it.
     """
     found = [row for row, _ in _read(str(source), studies)]
     if not found:
-        raise UserError(f"{source}: holds no rows" + f" of {', '.join(studies)}" * bool(studies))
+        raise UserError(f"{source}: contains no rows" + f" of {', '.join(studies)}" * bool(studies))
     return frame(found)
 
 
 def curves(source: str | Path, *studies: str) -> pd.DataFrame:
-    """Learning curves: a line an epoch of a run, with study and key. None where the source has rows alone."""
+    """Learning curves: one line per epoch of a run, with study and key. None if the source has only rows."""
     lines = [
-        {"study": row["study"], "key": row["key"], **point} for row, curve in _read(str(source), studies) for point in curve
+        {"study": row["study"], "key": row["key"], **point}
+        for row, curve in _read(str(source), studies)
+        for point in curve
     ]
     return pd.DataFrame(lines, columns=None if lines else pd.Index(["study", "key"]))
 
 
 def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table: study, key and state, the fields asked for, then what came of it by name.
+    """Rows as a table: study, key and state, then the fields, then results by name.
 
-    A field that is newer than a row was at its default then; a row that failed before it was one stays without.
+    A field newer than a row gets its default; a row that failed before it had fields has none.
     """
     asked = [f.name for f in fields(Run) if f.name not in {*PLACES, *FIRST}]
     floats = {f.name for f in fields(Run) if f.type in (float, float | None)}
@@ -66,8 +72,8 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
         usual = {name: getattr(Run, name) for name in asked} if "git" in row else {}
         line = usual | {name: value for name, value in row.items() if name not in {*PLACES, "folder"}}
         if folder := row.get("folder") or naming.last_name(str(row.get("data_dir") or "")):
-            line["folder"] = folder  # only its name: the images are one set wherever they lie
-        if row.get("net") is not None:  # else it failed before it was a run
+            line["folder"] = folder  # only its name: the path does not change the images
+        if row.get("net") is not None:  # else it failed before it had fields
             line["identity"] = identity.of_row(row)
         lines.append({n: float(v) if n in floats and isinstance(v, int) else v for n, v in line.items()})
     rest = sorted({name for line in lines for name in line} - {*asked, *FIRST})
@@ -78,7 +84,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by their size, then words."""
+    """Sort numbers by value, then words."""
     number = isinstance(value, (int, float)) and not math.isnan(value)
     return (not number, float(value) if number else 0.0, "" if number else str(value))
 
@@ -87,17 +93,17 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def identities(table: pd.DataFrame) -> list[identity.Identity]:
-    """Of each row, by its fields as they stand in the table."""
-    return [identity.of_row(row) for row in table.to_dict("records")]
+    """The identity of each row, from its fields in the table, for naming its arm."""
+    return [identity.arm_of(row) for row in table.to_dict("records")]
 
 
 def varying(table: pd.DataFrame) -> list[str]:
-    """The names, of fields but for the seed and of what folders and files hold, in which the runs differ."""
+    """The fields (except the seed) and contents of folders and files in which the runs differ."""
     return identity.varying(identities(table))
 
 
 def arms(table: pd.DataFrame) -> list[tuple[identity.Identity, pd.DataFrame]]:
-    """Runs that differ in the seed alone, and the identity that they share; a run that two studies have counts once.
+    """Runs that differ only in the seed, with their shared identity; a run in two studies counts once.
 
     Raises:
         UserError: as `check_seeds`.
@@ -111,54 +117,64 @@ def arms(table: pd.DataFrame) -> list[tuple[identity.Identity, pd.DataFrame]]:
 
 
 def check_seeds(arm: Any) -> Any:
-    """The rows of an arm, a seed each.
+    """The rows of an arm, one per seed.
 
     Raises:
-        UserError: two of them have one seed; names their keys.
+        UserError: two of them have the same seed; names their keys.
     """
     twice = arm[arm["seed"].duplicated(keep=False)]
     if len(twice):
         first, second, *_ = twice[twice["seed"] == twice["seed"].iloc[0]]["key"]
         raise UserError(
-            f"keys {first} and {second}: the same run with the same seed, {twice['seed'].iloc[0]}, under two keys; one of the rows"
-            " was edited or damaged: remove it"
+            f"keys {first} and {second}: the same run with the same seed, {twice['seed'].iloc[0]}, has two"
+            " keys; one of the rows was edited or damaged: remove it"
         )
     return arm
 
 
 def finished(table: pd.DataFrame) -> Any:
-    """The rows that are done; whole numbers are whole, also where a run that failed early has none.
+    """The finished rows; whole numbers stay integers even if a failed run has none.
 
     Raises:
-        UserError: none is.
+        UserError: none is finished.
     """
     done: Any = table[table["state"] == "done"]
     if done.empty:
-        raise UserError(f"none of the {len(table)} runs is finished: {', '.join(map(str, table['state'].unique()))}")
-    whole = [f.name for f in fields(Run) if f.type is int and f.name in done and done[f.name].dtype.kind == "f"]
+        raise UserError(
+            f"none of the {len(table)} runs is finished: {', '.join(map(str, table['state'].unique()))}"
+        )
+    whole = [
+        f.name for f in fields(Run) if f.type is int and f.name in done and done[f.name].dtype.kind == "f"
+    ]
     return done.astype({name: int for name in whole if (done[name] % 1 == 0).all()})
 
 
 def numbered(table: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """The rows, those of them that are done and have no finite metric in a state of their own; a warning names each.
+    """The rows; finished ones without a finite metric get a state of their own, and a warning names each.
 
     Args:
-        table: of `load`.
-        metric: a column; left out: the one that tells most of a row's task.
+        table: from `load`.
+        metric: a column; None: the main metric of a row's task.
     """
     states = []
     for row in table.to_dict("records"):
         name = metric or rows.main_metric(row)
         value = row.get(name)
-        lost = row["state"] == "done" and name in table and not (isinstance(value, (int, float)) and math.isfinite(value))
+        lost = (
+            row["state"] == "done"
+            and name in table
+            and not (isinstance(value, (int, float)) and math.isfinite(value))
+        )
         if lost:
-            rows.pass_over(f"{row['study']}, {row['key']}: its {name} is {plain(value)}, no number; left out")
+            rows.pass_over(
+                f"{row['study']}, {row['key']}: its {name} is {plain(value)}, not a number; skipped"
+            )
         states.append(f"without {COLUMNS.get(name, name)}" if lost else row["state"])
     return table.assign(state=states)
 
 
 def not_counted(table: pd.DataFrame) -> list[str]:
-    """A note where runs are not done: how many of each state, and which."""
+    """A note on unfinished runs: how many in each state, and their keys."""
     lines = []
     for state, group in table[table["state"] != "done"].groupby("state", sort=False):
         keys = ", ".join(map(str, group["key"][:5])) + f" and {len(group) - 5} more" * (len(group) > 5)
@@ -167,11 +183,14 @@ def not_counted(table: pd.DataFrame) -> list[str]:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, sample deviation and n of each metric over the seeds of the finished runs, in percent and seconds."""
+    """Mean, sample standard deviation and n of each metric over the seeds of the finished
+    runs, in percent and seconds.
+    """
     done = finished(numbered(table))
     groups = arms(done)
     called = dict(zip(done["key"], naming.data_names(done.to_dict("records")), strict=True))
-    by = identity.varying([one for one, _ in groups]) or ["net"]
+    ones = [one for one, _ in groups]
+    by = by_recipe(identity.varying(ones), ones) or ["net"]
     by = list(dict.fromkeys("data" if name == "images" else name for name in by))
     lines = []
     for one, group in groups:
@@ -183,11 +202,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             if name in group and group[name].notna().any():
                 line[name] = mean(group[name], 1 if name == "seconds" else 100)
         lines.append(line)
-    return pd.DataFrame(lines, dtype=object)  # an absent number is None, and makes no floats of the others
+    # Missing numbers are None, so that the others do not become floats.
+    return pd.DataFrame(lines, dtype=object)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table as Markdown, without a package for it."""
+    """The table as Markdown, without a further package."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).values.tolist()]
     return "\n".join(f"| {' | '.join(map(plain, line))} |" for line in lines)
 
@@ -196,7 +216,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
-    """Write NAME.csv and NAME_curves.csv; rows that are there already and not in the table stay. How many those are."""
+    """Write NAME.csv and NAME_curves.csv, and keep existing rows that are not in the
+    table. Returns their number.
+    """
     kept = 0
     for new, where in ((table, path), (points, path.with_name(f"{path.stem}{CURVES}.csv"))):
         if where.exists():
@@ -215,12 +237,21 @@ def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(
         prog="python -m hbo.analysis.results",
-        description="Rows as one table: mean ± deviation over the seeds. A study's bare name also writes TO/STUDY.csv.",
+        description="Rows as one table: mean ± standard deviation over the seeds. For a study's name, also"
+        " write TO/STUDY.csv.",
     )
-    parser.add_argument("source", help="A study's name; or a folder of runs, a CSV file, wandb:ENTITY/PROJECT.")
-    parser.add_argument("--study", action="append", default=[], help="Only this study of the source; may be repeated.")
-    parser.add_argument("--runs", default="runs", help="Where a study given by its name lies: as a source. [runs]")
-    parser.add_argument("--to", default="ablations", help="Where the CSV of a study given by its name goes. [ablations]")
+    parser.add_argument(
+        "source", help="A study's name, a folder of runs, a CSV file, or wandb:ENTITY/PROJECT."
+    )
+    parser.add_argument(
+        "--study", action="append", default=[], help="Only this study of the source; can be repeated."
+    )
+    parser.add_argument(
+        "--runs", default="runs", help="Folder (or other source) of a study given by name. [runs]"
+    )
+    parser.add_argument(
+        "--to", default="ablations", help="Folder for the CSV of a study given by name. [ablations]"
+    )
     parser.add_argument("--csv", action="store_true", help="Print the rows as CSV instead.")
     args = parser.parse_args(argv)
     with one_line():
@@ -232,8 +263,15 @@ def main(argv: list[str] | None = None) -> None:
             plan = frozen.copy(source, args.source, path)
             kept = save(table, curves(source, *studies), path)
             states = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
-            print(f"{path}: {states}" + f"; {kept} that were there already" * bool(kept) + f"; {plan}" * bool(plan), end="\n\n")
-        print(to_csv(table).rstrip() if args.csv else "\n\n".join([markdown(summary(table)), *not_counted(numbered(table))]))
+            print(
+                f"{path}: {states}" + f"; {kept} existing rows kept" * bool(kept) + f"; {plan}" * bool(plan),
+                end="\n\n",
+            )
+        print(
+            to_csv(table).rstrip()
+            if args.csv
+            else "\n\n".join([markdown(summary(table)), *not_counted(numbered(table))])
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What the authors of table 7's rivals count beside convolutions and linear layers, and what they build otherwise.
+"""Differences of table 7's other networks: what their authors count besides convolutions and linear layers,
+and what they build differently.
 
-Read in their published code. Each term is counted on the network itself, so that a published cost can be put together.
+Taken from their published code. Each term is counted on the network itself, so that a
+published cost can be reproduced.
 """
 
 import math
@@ -13,18 +15,18 @@ from hbo.config import Run
 from hbo.tasks import build
 
 TERMS = {
-    "relu": "one operation for each number that a ReLU or ReLU6 takes",
-    "pooling": "one for each number that an average pool takes",
+    "relu": "one operation for each input of a ReLU or ReLU6",
+    "pooling": "one for each input of an average pool",
     "bias": "one for each bias of a linear layer",
     "first_units": "the authors' first unit of a stage, which is wider than torchvision's",
 }
 
 
 def terms(run: Run) -> dict[str, int]:
-    """Term -> operations of one image, beyond `hbo.cost.macs`.
+    """Term -> operations of one image, in addition to `hbo.cost.macs`.
 
     Raises:
-        UserError: the rival's package is not installed.
+        UserError: the network's package is not installed.
     """
     net = build.network(run, 1000).eval()
     found = dict.fromkeys(TERMS, 0)
@@ -59,9 +61,11 @@ def _is_first_unit(module: nn.Module) -> bool:
 
 
 def _operations(module: Any, x: torch.Tensor, out: torch.Tensor) -> int:
-    """Of one call. A first unit's two branches make h channels each here, of c; its authors' make c and 2h - c of them.
+    """Extra operations of one call. Here the two branches of a first unit turn c channels into h each; the
+    authors' make c and 2h - c.
 
-    Their last pointwise convolutions so cost c * c + h * (2h - c) a pixel, where torchvision's cost c * h + h * h.
+    Their last pointwise convolutions therefore cost c * c + h * (2h - c) per pixel, torchvision's
+    c * h + h * h.
     """
     if isinstance(module, nn.Linear):
         return 0 if module.bias is None else module.bias.numel()

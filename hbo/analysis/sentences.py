@@ -1,33 +1,40 @@
-"""Judged contrasts in plain sentences, in points of percent."""
+"""Judged contrasts in plain sentences, in percentage points."""
 
 import math
 
+from hbo.analysis import numbers
 from hbo.analysis.contrasts import Judged, Pairing
+from hbo.analysis.numbers import points
 from hbo.analysis.stats import SHOWN
 
-FEW = 6  # runs an arm below which a verdict says on how many it rests
+FEW = 6  # with fewer runs per arm, a verdict says how many there are
 
 
 def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
-    """A line's difference, interval, p and verdict, and what it leaves open.
+    """A line's difference, interval, p and verdict, and what remains open.
 
     Args:
         line: judged.
         metric: its column.
-        margin: a difference that does not matter, as a fraction.
+        margin: the largest difference that does not matter, as a fraction.
     """
     name, runs = SHOWN.get(metric, metric.replace("_", " ")), seeds(line)
     if line.verdict == "too few":
-        return f"{line.label}: {runs}, too few to judge; 2 of each arm are needed."
+        return f"{line.label}: {runs}, too few to judge; each arm needs at least 2."
     if line.se == 0:
-        return f"{line.label}: {points(line.difference)} points of {name} on {runs}; nothing varies, so that these runs do not say what could have been found."
-    start = f"{line.label}: {points(line.difference)} points [{points(line.low)}, {points(line.high)}] of {name}"
+        return (
+            f"{line.label}: {points(line.difference)} points of {name} on {runs}; all runs are equal, so the"
+            " detectable difference is unknown."
+        )
+    start = (
+        f"{line.label}: {points(line.difference)} points [{points(line.low)}, {points(line.high)}] of {name}"
+    )
     start += f", {p_value(line.p_adjusted)}"
     verdict = f"{line.verdict} on {runs}" if line.n[0] < FEW else line.verdict
     if line.verdict == "equivalent":
         assert margin is not None
         aside = "; the difference is not zero, but too small to matter" * (line.low > 0 or line.high < 0)
-        within = f"[{points(line.within_low)}, {points(line.within_high)}] lies within {many(margin)}"
+        within = f"[{points(line.within_low)}, {points(line.within_high)}] is within {many(margin)}"
         return f"{start}: {verdict}, as {within} (two one-sided tests){aside}."
     if line.verdict != "undecided":
         return f"{start}: {verdict}."
@@ -35,24 +42,27 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
 
 
 def excluded(line: Judged) -> str:
-    """What an undecided line excludes all the same."""
+    """Differences that an undecided line excludes."""
     return f"Differences above {points(line.high)} and below {points(line.low)} are excluded."
 
 
 def needed(line: Judged) -> str:
-    """How many seeds would decide it."""
+    """The number of seeds that would decide it."""
     if line.needed is None:
-        return "More than 1,000 seeds of each arm would be needed if the difference and the deviation stay as they are."
-    return f"Some {line.needed} seeds of each arm would decide it if the difference and the deviation stay as they are."
+        return "More than 1,000 seeds per arm would be needed at this difference and standard deviation."
+    return f"About {line.needed} seeds per arm would decide it at this difference and standard deviation."
 
 
 def detectable(line: Judged) -> str:
-    """What so many seeds find 4 times in 5; nothing where nothing varies."""
+    """The difference that the line's seeds detect with 80 % power; empty without variance."""
     found = line.detectable
     if math.isnan(found[0]):
         return ""
     middle, least, most = (f"{100 * x:.1f}" for x in found)
-    return f" With so many a true difference of {middle} points ({least} to {most}) is found 4 times in 5."
+    return (
+        f" With the present {seeds(line)}, a true difference of {middle} points ({least} to {most}) is"
+        " detected with 80 % power."
+    )
 
 
 def seeds(line: Judged) -> str:
@@ -64,29 +74,28 @@ def seeds(line: Judged) -> str:
 
 
 def pairing(found: Pairing) -> str:
-    """What pairing by seed is worth, and whether it was used."""
+    """The benefit of pairing by seed, and whether it was used."""
     if math.isnan(found.correlation):
-        return "Whether pairing by seed pays cannot be said from so few seeds: arms are compared by all of their runs."
-    start = f"Two arms correlate by {found.correlation:+.2f} over the {found.seeds} seeds that all have ({p_value(found.p)})"
+        return "Too few seeds to decide on pairing by seed: arms are compared by all of their runs."
+    start = (
+        f"The correlation of arms over the {found.seeds} seeds that all have is"
+        f" {found.correlation:+.2f} ({p_value(found.p)})"
+    )
     if not found.used:
-        return f"{start}: too little to pair runs by seed, so that arms are compared by all of their runs, each with its own deviation."
+        return (
+            f"{start}: too little to pair runs by seed, so arms are compared by all of their runs, each with"
+            " its own standard deviation."
+        )
     worth = 1 / (1 - found.correlation) if found.correlation < 1 else math.inf
     return f"{start}: runs are paired by seed, and a pair is worth {worth:.1f} unpaired runs of each arm."
 
 
 def p_value(p: float) -> str:
-    """`p = 0.02`, and never zero."""
-    return "no p" if math.isnan(p) else "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    """`p = 0.023`, and never zero."""
+    shown = numbers.p_value(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def many(fraction: float) -> str:
     """`1 point`, `2.5 points`."""
     return f"{100 * fraction:g} point{'s' * (round(100 * fraction, 9) != 1)}"
-
-
-def points(fraction: float) -> str:
-    """A fraction in points of percent with its sign; one decimal, or two below 0.1."""
-    if math.isnan(fraction):
-        return "—"
-    digits = 1 if abs(100 * fraction) >= 0.1 else 2
-    return f"{round(100 * fraction, digits) + 0.0:+.{digits}f}"  # + 0.0 makes -0.0 zero

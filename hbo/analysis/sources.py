@@ -1,4 +1,6 @@
-"""Where rows lie: folders of runs, CSV files, W&B. Each source gives rows with their learning curves; `results` makes tables of them."""
+"""Sources of rows: folders of runs, CSV files, W&B. Each gives rows with their learning curves; `results`
+makes tables of them.
+"""
 
 import contextlib
 import re
@@ -14,15 +16,17 @@ from hbo import files
 from hbo.analysis.csv_rows import lines_of, parsed, read_csv
 from hbo.config import Run
 from hbo.errors import UserError, first_line
-from hbo.runs import rows
+from hbo.runs import deployed, rows
 
-ROWS = {"key", "state"}  # columns of a table of runs: latencies and floors have none
-CURVES = "_curves"  # NAME_curves.csv lies beside NAME.csv
+ROWS = {"key", "state"}  # columns of every table of runs, which latencies and floors lack
+CURVES = "_curves"  # NAME_curves.csv is beside NAME.csv
 Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 
 def is_place(word: str) -> bool:
-    """Whether a word says where rows lie, such as runs/contraction or a CSV file; else it is a study's name."""
+    """Whether an argument is a path of rows, such as runs/contraction or a CSV
+    file; else it is a study's name.
+    """
     return word.startswith("wandb:") or "/" in word or Path(word).exists()
 
 
@@ -30,63 +34,86 @@ def read(source: str, studies: tuple[str, ...]) -> Read:
     """Each row with its learning curve.
 
     Args:
-        source: a folder of runs, of one study or of all; a CSV file or a folder of them; or wandb:ENTITY/PROJECT.
-        studies: by name, only these of the source; by place, such as runs/contraction, all that lies there. None: all.
+        source: a folder of runs, of one study or of all; a CSV file or a folder of them; or
+            wandb:ENTITY/PROJECT.
+        studies: names select studies of the source; paths, such as runs/contraction, add all rows there.
+            Empty: all.
 
     Raises:
-        UserError: no such source, or it holds no rows.
+        UserError: no such source, or no rows in it.
     """
     places = [word for word in studies if is_place(word)]
     names = tuple(word for word in studies if word not in places)
-    return chain(*([_read(source, names)] if names or not places else []), *(_read(place, ()) for place in places))
+    return chain(
+        *([_read(source, names)] if names or not places else []), *(_read(place, ()) for place in places)
+    )
 
 
 def _read(source: str, studies: tuple[str, ...]) -> Read:
     if source.startswith("wandb:"):
         from hbo.analysis import from_wandb
 
-        return ((row, curve) for row, curve in from_wandb.read(source[6:]) if not studies or row.get("study") in studies)
+        return (
+            (row, curve)
+            for row, curve in from_wandb.read(source[6:])
+            if not studies or row.get("study") in studies
+        )
     path = files.expanded(source)
     if path.suffix == ".csv":
         if not path.is_file():
             raise UserError(f"{source}: no such file")
         cells = lines_of(path)
         if not set(cells[0]) >= ROWS:
-            raise UserError(f"{source}: holds no rows of runs; their columns key and state are missing{_separated(cells[0])}")
+            raise UserError(
+                f"{source}: contains no rows of runs; the columns key and state are"
+                f" missing{_separated(cells[0])}"
+            )
         return _from_csv(path, parsed(path, cells), studies)
     if not path.is_dir():
-        raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT")
+        hint = (
+            "; the committed rows are in HBO's checkout; for your own use --source runs"
+            if path.name == "ablations"
+            else ""
+        )
+        raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT{hint}")
     found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
     if found:
         return _from_runs([p for p in found if not studies or p.parent.name in studies])
-    paths = [p for p in sorted(path.glob("*.csv")) if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)]
+    paths = [
+        p
+        for p in sorted(path.glob("*.csv"))
+        if not p.stem.endswith(CURVES) and (not studies or p.stem in studies)
+    ]
     tables = [(p, lines) for p in paths if (lines := _lines(p, ROWS)) is not None]
     if not tables:
-        raise UserError(f"{source}: holds no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies))
+        raise UserError(
+            f"{source}: contains no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies)
+        )
     return (pair for table, lines in tables for pair in _from_csv(table, lines, studies))
 
 
 def _set_aside(folder: Path) -> bool:
-    """Whether a run was moved out of the way (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
+    """Whether a run was set aside (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
     return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
 
 
 def _lines(path: Path, columns: set[str]) -> list[dict[str, Any]] | None:
-    """The lines of a CSV file; None where it lacks these columns, and, with a warning, where it cannot be read."""
+    """The lines of a CSV file; None if it lacks these columns, or, with a warning, if it cannot be read."""
     try:
         cells = lines_of(path)
         lines = parsed(path, cells)
     except UserError as error:
-        rows.pass_over(f"{error}; passed over")
+        rows.pass_over(f"{error}; skipped")
         return None
     return lines if columns <= set(cells[0]) else None
 
 
 def _separated(head: list[str]) -> str:
-    """What to say of a table that a spreadsheet saved with other separators."""
+    """A hint for a table that a spreadsheet saved with other separators."""
     other = next((mark for mark in (";", "\t") if len(head) == 1 and mark in head[0]), None)
-    return f"; its columns are separated by {other!r}, and its numbers may have commas: save it with commas and points" * bool(
-        other
+    return (
+        f"; its columns are separated by {other!r}, and its numbers may have decimal commas: save it with"
+        f" commas between columns and decimal points" * bool(other)
     )
 
 
@@ -99,8 +126,10 @@ def _from_runs(folders: list[Path]) -> Read:
         classified = row.get("task", "classify") == "classify" and row.get("state") == "done"
         outcomes, curve = folder / "outcomes.npz", folder / "metrics.csv"
         if "correct" not in row and classified and outcomes.exists():
-            with contextlib.suppress(_Unread):  # of a run older than that column
+            with contextlib.suppress(_Unread):  # a run older than that column
                 row["correct"] = _else_passed_over(outcomes, rows.read_correct)
+        with contextlib.suppress(_Unread):
+            row |= _else_passed_over(folder / deployed.FILE, lambda path: deployed.read(path.parent))
         points = []
         if curve.exists():
             with contextlib.suppress(_Unread):
@@ -109,23 +138,23 @@ def _from_runs(folders: list[Path]) -> Read:
 
 
 class _Unread(Exception):
-    """A file that was passed over."""
+    """A skipped file."""
 
 
 def _else_passed_over(path: Path, reading: Callable[[Path], Any]) -> Any:
     try:
         return reading(path)
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        rows.pass_over(f"{path}: cannot be read ({first_line(error)}); passed over")
+        rows.pass_over(f"{path}: cannot be read ({first_line(error)}); skipped")
         raise _Unread from None
 
 
 def _curve(path: Path) -> list[dict[str, Any]]:
-    """The points of a metrics.csv: numbers alone."""
+    """The points of a metrics.csv, which must be numbers."""
     points = read_csv(path)
     for point in points:
         if bad := [value for value in point.values() if not isinstance(value, (int, float, NoneType))]:
-            raise ValueError(f"{bad[0]!r} is no number")
+            raise ValueError(f"{bad[0]!r} is not a number")
     return points
 
 
@@ -136,10 +165,15 @@ def _from_csv(path: Path, lines: list[dict[str, Any]], studies: tuple[str, ...])
         points.setdefault((point.pop("study", None), point.pop("key", None)), []).append(point)
     asked = {f.name for f in fields(Run)}
     for number, row in enumerate(lines, 2):
-        # A field's empty cell is None, as the width of a network that comes in one; a field without a column is at its default.
-        kept = {name: value for name, value in row.items() if value is not None or (name in asked and name != "study")}
+        # A field's empty cell is None, such as the width of a network with a fixed width; a field without a
+        # column has its default.
+        kept = {
+            name: value
+            for name, value in row.items()
+            if value is not None or (name in asked and name != "study")
+        }
         row = {"study": path.stem} | kept
         if reason := rows.problem(row):
-            rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); passed over")
+            rows.pass_over(f"{path}, line {number}, {row.get('key')}: not a row ({reason}); skipped")
         elif not studies or row["study"] in studies:
             yield row, points.get((row["study"], row.get("key")), [])

@@ -1,7 +1,8 @@
-"""A sample described, factorial studies, and p adjusted for a family; contrasts of arms are in `contrasts`.
+"""Descriptive statistics, factorial studies, and p adjusted for a family;
+contrasts of arms are in `contrasts`.
 
-Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided. scipy and statsmodels take a
-second to import: only the functions that need them do.
+Metrics are fractions in [0, 1], and so are levels, powers, shares and p. Tests are two-sided. scipy and
+statsmodels take a second to import: only the functions that need them do.
 """
 
 import math
@@ -15,13 +16,15 @@ import pandas as pd
 from hbo.errors import UserError
 from hbo.tasks import COLUMNS
 
-ROUNDING = 1e-12  # share of the largest value below which a difference is floating point's and not the runs'
-SHOWN = COLUMNS  # a metric's column, and how it is read
+ROUNDING = 1e-12  # relative to the largest value; smaller differences are rounding errors
+SHOWN = COLUMNS  # a metric's column -> its title
 
 
 @dataclass(frozen=True)
 class Described:
-    """A sample: its mean, sample deviation `sd`, and the t interval [low, high] of the mean; nan where n is 1."""
+    """A sample: mean, sample standard deviation `sd`, and the t interval [low, high]
+    of the mean; nan if n is 1.
+    """
 
     n: int
     mean: float
@@ -31,7 +34,7 @@ class Described:
 
 
 def describe(values: Any, level: float = 0.95) -> Described:
-    """Mean, deviation and t interval of a sample (n,); `UserError` where it is empty or not all finite."""
+    """Mean, standard deviation and t interval of a sample (n,); `UserError` if it is empty or not finite."""
     from scipy import stats
 
     x = _numbers(values)
@@ -46,28 +49,35 @@ def describe(values: Any, level: float = 0.95) -> Described:
 def holm(p: Any) -> np.ndarray:
     """Holm's adjusted p of a family p (n,); nan stays nan and does not count in the family."""
     adjusted = np.array(p, float)
-    order = np.argsort(adjusted)[: (~np.isnan(adjusted)).sum()]  # nan stands last
-    # Not statsmodels' multipletests, each call of which collects garbage, 60 ms and more.
+    order = np.argsort(adjusted)[: (~np.isnan(adjusted)).sum()]  # nan is last
+    # Not statsmodels' multipletests: each call collects garbage, which takes at least 60 ms.
     adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * adjusted[order]), 1)
     return adjusted
 
 
-def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: str = "seed", order: int = 2) -> pd.DataFrame:
-    """Analysis of variance (type 2) of a factorial study, with the seed (column `pair`) as a block where there are several.
+def effects(
+    rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: str = "seed", order: int = 2
+) -> pd.DataFrame:
+    """Analysis of variance (type 2) of a factorial study, with the seed (column `pair`) as
+    a block if there are several.
 
-    A run without a factor, a pair or a finite metric is left out. Interactions above `order` count as noise.
+    Runs without a factor, a pair or a finite metric are excluded. Interactions above `order` count as noise.
 
-    A line a term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq, share (of the total
-    sum of squares; in a balanced study these and the noise's add up to 1), f, p, p_holm (over all but the block).
-    `UserError`: a column is missing, a factor has a single value, combinations were not run, or no noise is left.
+    One line per term, largest share first: term ("k", "k x upsample", the block by its name), df, sum_sq,
+    share (of the total sum of squares; in a balanced study shares and noise add up to 1), f, p, p_holm (over
+    all terms except the block).
+    `UserError`: a column is missing, a factor has a single value, combinations were not run, or no residual
+    degrees of freedom are left.
     """
     import statsmodels.formula.api as smf
     from statsmodels.stats.anova import anova_lm
 
     counted = _counted(rows, [*factors, pair], metric)
     if single := [name for name in factors if counted[name].nunique() < 2]:
-        raise UserError(f"fewer than two values of {', '.join(single)} among the {len(counted)} runs counted; leave it out")
-    # Under names of their own: one called C, Q or Sum would stand in the way of the formula's.
+        raise UserError(
+            f"fewer than two values of {', '.join(single)} among the {len(counted)} runs; remove it"
+        )
+    # Renamed: columns called C, Q or Sum would clash with the formula's.
     own = {name: f"x{i}" for i, name in enumerate([*factors, pair])}
     terms = {f"C({own[pair]}, Sum)": pair} if counted[pair].nunique() > 1 else {}
     for names in (names for size in range(1, order + 1) for names in combinations(factors, size)):
@@ -75,10 +85,14 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
     data = pd.DataFrame({"y": counted[metric]} | {x: counted[name] for name, x in own.items()})
     model: Any = smf.ols(f"y ~ {' + '.join(terms)}", data)
     if np.linalg.matrix_rank(model.exog) < model.exog.shape[1]:
-        raise UserError(f"combinations of {', '.join(factors)} and {pair} were not run; run them, or lower order")
+        raise UserError(
+            f"combinations of {', '.join(factors)} and {pair} were not run; run them, or lower order"
+        )
     fit = model.fit()
     if fit.df_resid < 1 or fit.ssr <= ROUNDING**2 * fit.uncentered_tss:
-        raise UserError(f"no noise is left in the {len(counted)} runs to test {metric} against; lower order, or add seeds")
+        raise UserError(
+            f"the {len(counted)} runs leave no residual to test {metric} against; lower order, or add seeds"
+        )
     table = anova_lm(fit, typ=2).loc[list(terms), ["df", "sum_sq", "F", "PR(>F)"]].astype({"df": int})
     table.columns = ["df", "sum_sq", "f", "p"]
     table.insert(0, "term", list(terms.values()))
@@ -88,17 +102,19 @@ def effects(rows: pd.DataFrame, factors: list[str], metric: str = "top1", pair: 
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """Values (n,) as floats, refused where there are none or one is not finite."""
+    """Values (n,) as floats; an error if there are none or one is not finite."""
     x = np.asarray(values, float)
     if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
-        raise UserError(f"finite numbers in one row are needed, at least one; got {x.tolist()!r:.80}")
+        raise UserError(f"needs at least one finite number, in one dimension; got {x.tolist()!r:.80}")
     return x
 
 
 def _counted(rows: pd.DataFrame, names: list[str], metric: str) -> pd.DataFrame:
     """The rows with a finite metric, as floats, and a value in each named column."""
     if missing := [name for name in (*names, metric) if name not in rows]:
-        raise UserError(f"the rows have no column {', '.join(missing)}; there are {', '.join(map(str, rows))}")
+        raise UserError(
+            f"the rows have no column {', '.join(missing)}; there are {', '.join(map(str, rows))}"
+        )
     number = np.array(pd.to_numeric(rows[metric], errors="coerce"), float)
     there = np.isfinite(number) & np.array(rows[names].notna().all(axis=1))
     return rows[there].assign(**{metric: number[there]})

@@ -1,11 +1,11 @@
-"""A study read: its question, its arms, what they reached, how they differ, and what may be concluded.
+"""Read a study: its question, arms, results, differences and conclusion.
 
     python -m hbo.analysis.study contraction mobilenetv2              # the same as Markdown
-    python -m hbo.analysis.study contraction --versus "k=2 against k=1" --margin 1 --gate "k=2 higher"
-    study = read("contraction", "mobilenetv2", source="ablations")
+    python -m hbo.analysis.study contraction --versus "k=2 against k=1" --margin 1 --gate "k=2 against k=1
+    higher" study = read("contraction", "mobilenetv2", source="ablations")
     study.table(); study.differences(); print(study.verdict())
 
-An arm is all runs that differ in nothing but the seed. Notebooks and the report call this and hold no logic.
+An arm is a set of runs that differ only in the seed. Notebooks and the report call this and contain no logic.
 """
 
 import argparse
@@ -22,13 +22,14 @@ from hbo.analysis.sources import is_place
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study_tables import right
 from hbo.errors import UserError, one_line
-from hbo.runs.rows import main_metric
+from hbo.runs.rows import main_metric, task_of
 from hbo.values import load
 from hbo.words import Parser
 
 __all__ = ["Study", "labels", "read", "right", "settings"]
-READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "val_images_seen", "versions", "git", "machine", "device",
-        "resumed_at", "started")  # fmt: skip  # what it says of its runs, where its source has it
+# Columns about its runs, if its source has them.
+READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "val_images_seen", "versions",
+        "git", "machine", "device", "resumed_at", "started")  # fmt: skip
 
 
 def read(
@@ -39,26 +40,28 @@ def read(
     asked: Question | None = None,
     **where: Any,
 ) -> Study:
-    """The study of these names; of several, their arms beside each other.
+    """The study with this name; for several names, one study with the arms of all.
 
     Args:
-        names: of studies, the first giving the question; or places of their rows, such as runs/contraction.
+        names: of studies, the first of which gives the question; or paths of rows, such as runs/contraction.
         source: as in `results.load`; latencies come from ablations/latency.csv, whatever the source.
-        baseline: the arm to compare with; left out: what the question names, else k = 0, which contracts nothing, else the
-            arm of the published switches, else the first.
-        metric: the one that is judged, chosen before looking; the others are shown. Left out: the question's, else the task's.
-        asked: the question; left out: as it was frozen, else as the sweep file of the first name has it under `primary`.
-        where: fields that a row must have, such as scheme="release".
+        baseline: the arm to compare with; None: the question's, else k = 0, which contracts nothing, else the
+            arm with the published switches, else the first.
+        metric: the judged one, chosen before looking; the others are shown. None: the question's, else the
+            task's.
+        asked: the question; None: the frozen one, else the one that `hbo.sweep run` stored with the rows,
+            else the one under `primary` in the sweep file of the first name.
+        where: values of fields that a row must have, such as scheme="release".
 
     Raises:
-        UserError: no such rows, no such arm, or runs of several settings, which `settings` reads one by one.
+        UserError: no such rows, no such arm, or runs with several settings (use `settings`).
     """
     found = settings(*names, source=source, baseline=baseline, metric=metric, asked=asked, **where)
     if len(found) > 1:
         which = "; ".join(it.which for it in found)
         raise UserError(
-            f"{', '.join(names)}: of several settings, which are not judged against each other: {which}; name studies of one, or give"
-            " a field that picks it"
+            f"{', '.join(names)}: runs with several settings, which cannot be compared: {which}; name"
+            " studies with one setting, or give a field that selects it"
         )
     return found[0]
 
@@ -71,10 +74,10 @@ def settings(
     asked: Question | None = None,
     **where: Any,
 ) -> list[Study]:
-    """The same, a study for each data set, task and protocol: their arms are not compared with each other.
+    """The same, one study per data set, task and protocol, whose arms are not compared with each other.
 
     Raises:
-        UserError: no such rows; or an arm that no setting has.
+        UserError: no such rows; or an arm that is in no setting.
     """
     if metric not in (None, *SHOWN):
         raise UserError(f"metric={metric!r}: choose from {', '.join(SHOWN)}")
@@ -92,7 +95,7 @@ def settings(
     if any(map(is_place, names)):
         source, names = names[0], tuple(dict.fromkeys(map(str, rows["study"])))
     plan = frozen.read(source, names[0]) if len(names) == 1 else None
-    asked = asked or (plan.question if plan else None) or of_file(names[0])
+    asked = asked or (plan.question if plan else None) or of_runs(source, names[0]) or of_file(names[0])
     if baseline is not None:
         asked = replace(asked, versus=())
     parts = by_setting(rows)
@@ -103,24 +106,49 @@ def settings(
     return found
 
 
+def of_runs(source: str | Path, name: str) -> Question | None:
+    """The question that `hbo.sweep run` stored with the study's rows; None for other rows, a CSV or W&B.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    if str(source).startswith("wandb:"):
+        return None
+    folder = next((path for path in (Path(source), Path(source) / name) if path.name == name), Path(source))
+    file = folder / question.FILE
+    if not file.is_file():
+        return None
+    try:
+        return question.parse(load(file.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not a question ({error}); remove it to use the sweep file's") from None
+
+
 def of_file(name: str) -> Question:
-    """The question of a study's sweep file; the usual one where there is none."""
+    """The question in a study's sweep file, else the default one."""
     path = SWEEPS / f"{name}.yaml"
     content = load(path.read_text()) if path.exists() else {}
-    return question.parse(content["primary"]) if isinstance(content, dict) and "primary" in content else Question()
+    return (
+        question.parse(content["primary"])
+        if isinstance(content, dict) and "primary" in content
+        else Question()
+    )
 
 
 def _study(
-    names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline: str | None, metric: str | None, asked: Question, plan: Frozen | None
+    names: tuple[str, ...], rows: Any, curves: Any, which: str, baseline: str | None, metric: str | None,
+        asked: Question, plan: Frozen | None
 ) -> Study:  # fmt: skip
-    """The study of one setting; a baseline that is another setting's leaves this one its usual."""
+    """The study of one setting; a baseline from another setting is replaced by the default."""
     done = rows["state"] == "done"
     has = lambda name: name in rows and rows.loc[done, name].notna().any()
-    if metric is None:  # a study that stands beside may be of another task, which the question does not know
-        metric = asked.metric if asked.metric and has(asked.metric) else main_metric(rows[done].iloc[0])
+    if metric is None:  # the question's, unless these runs' task does not have it
+        first = rows[done].iloc[0]
+        reported = asked.metric and asked.metric in task_of(first).columns
+        metric = asked.metric if asked.metric and reported else main_metric(first)
     if not has(metric):
-        raise UserError(f"metric={metric!r}: the runs of {', '.join(names)} have none")
-    results.arms(rows[done])  # refuses a seed twice
+        raise UserError(f"metric={metric!r}: not in the runs of {', '.join(names)}")
+    results.arms(rows[done])  # raises for a repeated seed
     rows = results.numbered(rows, metric).assign(arm="").reset_index(drop=True)
     done = rows["state"] == "done"
     rows.loc[done, "arm"] = labels(rows[done])
@@ -133,43 +161,64 @@ def _study(
 
 
 def add_arguments(parser: Parser) -> None:
-    """What the commands that read a study share; `from_arguments` reads it."""
+    """Flags of all commands that read a study, for `from_arguments`."""
     parser.add_argument(
-        "study", nargs="+", help="The study, by name or where its rows lie, such as runs/STUDY; further ones beside it."
+        "study",
+        nargs="+",
+        help="A study's name, or the folder or CSV of its rows, such as runs/STUDY. Several are compared.",
     )
-    parser.add_argument("--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]")
     parser.add_argument(
-        "--baseline", help="The arm to compare with. [the question's; k = 0 where it is, else the published switches]"
+        "--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]"
     )
-    parser.add_argument("--metric", help="What is judged. [the question's; top1; map where the runs detect or retrieve]")
+    parser.add_argument(
+        "--baseline",
+        help="The arm to compare with. [the question's, else k = 0, else the published switches]",
+    )
+    parser.add_argument(
+        "--metric", help="The judged metric. [the question's; else top1, or map for detect and reid]"
+    )
     parser.add_argument(
         "--versus", action="append", metavar="WHO",
-        help="Who is compared: 'k=1', 'k=2 against k=1', or a field such as net. May be repeated. [the sweep file's primary]",
+        help="Comparison: 'k=1', 'k=2 against k=1', or a field; can be repeated. [the sweep file's]",
     )  # fmt: skip
-    parser.add_argument("--margin", help="Points of percent below which a difference does not matter. [the sweep file's]")
-    parser.add_argument("--judge", help="The primary lines: each, mean, trend or effects. [the sweep file's, else each]")
-    parser.add_argument("--trend", help="What the comparisons are ordered by: a field, or macs. [the sweep file's]")
+    parser.add_argument(
+        "--margin", help="Percentage points below which a difference does not matter. [the sweep file's]"
+    )
+    parser.add_argument(
+        "--judge", help="The primary lines: each, mean, trend or effects. [the sweep file's, else each]"
+    )
+    parser.add_argument("--trend", help="Axis of the trend: a field, or macs. [the sweep file's]")
 
 
 def from_arguments(args: argparse.Namespace) -> list[Study]:
-    """The study that a command line names: one for each data set, task and protocol."""
-    given = {name: getattr(args, name) for name in ("versus", "margin", "judge", "trend") if getattr(args, name) is not None}
+    """The studies of a command line: one for each data set, task and protocol."""
+    given = {
+        name: getattr(args, name)
+        for name in ("versus", "margin", "judge", "trend")
+        if getattr(args, name) is not None
+    }
     found = settings(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
     for study in found if given else []:
         asked = question.as_dict(study.asked) | given
-        study.asked = question.parse({name: value for name, value in asked.items() if value not in (None, [])})
+        study.asked = question.parse(
+            {name: value for name, value in asked.items() if value not in (None, [])}
+        )
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. Exit status: 0; with --gate 0 where it is so, 1 where not, 3 where it is undecided."""
+    """The command line. Exit status: 0; with --gate 0 if the verdict
+    holds, 1 if not, 3 if it is undecided.
+    """
     from hbo.analysis import programs
 
     parser = Parser(prog="python -m hbo.analysis.study", description="A study's tables and verdict.")
     add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="Print every number of the page as JSON instead.")
+    parser.add_argument("--json", action="store_true", help="Print every number of the page as JSON.")
     parser.add_argument(
-        "--gate", metavar="'ARM VERDICT'", help="Exit status 0 where it is so, 1 where not, 3 where undecided: 'k=2 higher'."
+        "--gate",
+        metavar="'LINE VERDICT'",
+        help="Exit status 0 if the verdict holds, 1 if not, 3 if undecided: 'k=2 against k=1 higher'.",
     )
     args = parser.parse_args(argv)
     status, said = 0, ""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hbo.analysis import numbers, outliers, results, sentences, stats
+from hbo.analysis.contrasts import LEVEL
 from hbo.analysis.crossed import crossed as over_seeds_and_images
 from hbo.analysis.grouping import balanced, base, crossed
 from hbo.analysis.numbers import ABSENT
@@ -19,16 +20,14 @@ from hbo.analysis.stats import SHOWN
 from hbo.analysis.tables import unknown_images
 from hbo.block import Block
 from hbo.errors import UserError
-from hbo.runs import identity, naming
+from hbo.runs import deployed, identity, naming
 
 if TYPE_CHECKING:
     from hbo.analysis.judged import Study
 
-LEVEL = 0.95
-
 
 def arms(study: Study) -> Table:
-    """An arm a line: mean ± deviation, n and the mean's interval, costs and time."""
+    """One line per arm: mean ± standard deviation, n and the mean's interval, costs and time."""
     done = study.done
     metrics = [m for m in SHOWN if m in done and done[m].notna().any()]
     odd = outliers.odd(done, study.metric)
@@ -47,19 +46,35 @@ def arms(study: Study) -> Table:
         costs = {name: group[name].iloc[0] for name in ("macs", "params")}
         line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
         line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT
+        line |= _deployed(group)
         line["seconds a run"] = numbers.mean(group["seconds"], 1)
         lines.append(line)
-    notes = ["Mean ± sample deviation over n seeds, in percent, of the last epoch."]
+    notes = ["Mean ± sample standard deviation over n seeds, in percent, of the last epoch."]
     if common := base(done):
-        notes.append(f"An arm's name says what it changes of the commonest values; {common}.")
+        notes.append(f"An arm's name lists its differences from the most common values; {common}.")
     notes += results.not_counted(study.rows)
     if said := outliers.sentence(done, study.metric):
         notes.append(said)
-    return Table(f"{', '.join(study.names)}: {setting(study)}", pd.DataFrame(lines), notes + unknown_images(done))
+    return Table(
+        f"{', '.join(study.names)}: {setting(study)}", pd.DataFrame(lines), notes + unknown_images(done)
+    )
+
+
+def _deployed(group: Any) -> dict[str, str]:
+    """What was measured of its runs' deployed files: int8's top-1, and milliseconds an image, by runtime."""
+    line = {}
+    for name in group:
+        if name.startswith(deployed.TOP1):
+            line[f"int8 top-1, {name.removeprefix(deployed.TOP1)}"] = numbers.mean(group[name])
+        elif name.startswith(deployed.LATENCY):
+            runtime = name.removeprefix(deployed.LATENCY).replace(deployed.INT8, ", int8")
+            median = group[name].median()
+            line[f"ms, {runtime}"] = f"{median:.2f}" if pd.notna(median) else ABSENT
+    return line
 
 
 def differences(study: Study, metric: str | None = None) -> Table:
-    """Every line that is judged, in points of percent: the primary ones first."""
+    """Every judged line, in percentage points, the primary ones first."""
     judged = study.judged(metric)
     exploring = metric not in (None, study.metric)
     metric = metric or study.metric
@@ -74,30 +89,37 @@ def differences(study: Study, metric: str | None = None) -> Table:
                 f"{LEVEL:.0%} interval": numbers.interval(line.low, line.high),
             }
             if share is not None:
-                within = ABSENT if family.kind == "trend" else numbers.interval(line.within_low, line.within_high)
+                within = (
+                    ABSENT if family.kind == "trend" else numbers.interval(line.within_low, line.within_high)
+                )
                 shown[f"{2 * LEVEL - 1:.0%} interval"] = within
             shown |= {
-                "p": numbers.p_value(line.p_adjusted), "detectable": numbers.points(line.detectable[0], ""), "verdict": line.verdict,
+                "p": numbers.p_value(line.p_adjusted), "detectable": numbers.points(line.detectable[0], ""),
+                "verdict": line.verdict,
             }  # fmt: skip
             lines.append(shown)
     one = "pairs of runs" if any(line.paired for _, found in judged for line in found) else "runs"
     notes = [
-        f"Points of percent, by Welch's t over {one}; intervals and p hold for all lines of a family together, so that a line is"
-        " higher or lower where its interval leaves out zero. Detectable: the least true difference found 4 times in 5."
+        f"Percentage points, by Welch's t over {one}; intervals and p hold for all lines of a family"
+        " together; a"
+        " line is higher or lower if its interval excludes zero. Detectable: the smallest true difference"
+        " detected with 80 % power."
     ]
     if share is not None:
         notes.append(
-            f"Equivalent: the {2 * LEVEL - 1:.0%} interval lies within {sentences.many(share)} (two one-sided tests at 5 %)."
+            f"Equivalent: the {2 * LEVEL - 1:.0%} interval is within {sentences.many(share)} (two one-sided"
+            " tests at 5 %)."
         )
     if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
         notes.append(
-            f"Looked at with {', '.join(map(str, study.plan.looks))} seeds; primary intervals are repeated ones, at the level that a line's look spends."
+            f"Looks at {', '.join(map(str, study.plan.looks))} seeds; primary intervals are repeated"
+            " confidence intervals, at the level that the line's look spends."
         )
     return Table("Differences", pd.DataFrame(lines), notes)
 
 
 def images(study: Study) -> Table | None:
-    """Each pair of arms over new seeds and new images; None where the source lacks outcomes."""
+    """Each pair of arms over new seeds and new images; None if the source lacks outcomes."""
     done = study.done
     if "correct" not in done:
         return None
@@ -121,15 +143,21 @@ def images(study: Study) -> Table | None:
                 "": f"{a} against {b}", "n": f"{both.n[0]} and {both.n[1]} seeds, {both.images} images",
                 "difference": numbers.points(both.difference),
                 f"{LEVEL:.0%} over new seeds and images": numbers.interval(both.low, both.high),
-                "standard error, seeds": f"{100 * both.se_seeds:.2f}", "standard error, images": f"{100 * both.se_images:.2f}",
+                "standard error, seeds": f"{100 * both.se_seeds:.2f}",
+                "standard error, images": f"{100 * both.se_images:.2f}",
             }
         )  # fmt: skip
-    note = "Top-1, in points of percent. What new seeds and new photographs of the same kind would give; a line by itself, not adjusted for the others. Exploratory."
+    note = (
+        "Top-1, in percentage points. The interval covers new seeds and new photographs of the same kind."
+        " Exploratory: lines are not adjusted for each other."
+    )
     return Table("Over new seeds and new images", pd.DataFrame(lines), [note])
 
 
 def effects(study: Study) -> Table | None:
-    """Main effects and interactions, where at least two switches are crossed, and nothing else differs; of a fraction the main effects."""
+    """Main effects and interactions, if at least two switches are crossed and nothing else differs; for a
+    fraction only main effects.
+    """
     factors = results.varying(study.done)
     switches = {f.name for f in fields(Block)}
     if len(factors) < 2 or not switches.issuperset(factors) or len(study.done) < 2 * len(study.arms):
@@ -139,23 +167,24 @@ def effects(study: Study) -> Table | None:
         return None
     try:
         table = stats.effects(study.done, factors, study.metric, order=2 if whole else 1)
-    except UserError:  # runs without any spread: nothing moves
+    except UserError:  # runs without variance: no effects
         return None
     shown = table.assign(
         share=[f"{100 * x:.1f} %" for x in table["share"]],
         **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
         **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
     )
-    notes = ["Share: of all variation between runs."]
+    notes = ["Share: of the total variance between runs."]
     if not whole:
         notes.append(
-            "A fraction of all combinations: interactions count as noise, and one that is aliased with a main effect as that effect."
+            "A fraction of all combinations: interactions count as noise, and one that is aliased with a"
+            " main effect counts as that effect."
         )
     return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
 
 
 def provenance(study: Study) -> Table:
-    """How it was run: a line a study."""
+    """Protocol and machine, one line per study."""
     lines = []
     for name, group in study.done.groupby("study", sort=False):
         several = lambda column, group=group: ", ".join(dict.fromkeys(map(numbers.plain, group[column])))
@@ -171,20 +200,26 @@ def provenance(study: Study) -> Table:
                 "device": several("device"),
                 "threads": several("threads"),
                 "torch": versions.get("torch", ABSENT),
-                "hours in all": f"{group['seconds'].sum() / 3600:.1f}" if group["seconds"].notna().any() else ABSENT,
-                "taken up again": int(sum(bool(steps) for steps in group["resumed_at"])),
-                "first to last start": " to ".join(f(group["started"].dropna().map(str), default=ABSENT) for f in (min, max)),
+                "total hours": f"{group['seconds'].sum() / 3600:.1f}"
+                if group["seconds"].notna().any()
+                else ABSENT,
+                "resumed runs": int(sum(bool(steps) for steps in group["resumed_at"])),
+                "first to last start": " to ".join(
+                    f(group["started"].dropna().map(str), default=ABSENT) for f in (min, max)
+                ),
             }
         )
-    return Table("How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1))
+    return Table(
+        "How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1)
+    )
 
 
 def setting(study: Study) -> str:
-    """Data and protocol, as far as all runs share them."""
+    """Data and protocol that all runs share."""
     every = results.identities(study.done)
     differ = identity.varying(every)
     train, val = (_range(study.done[f"{part}_images"].dropna()) for part in ("train", "val"))
-    images = f"{train} images to train on, {val} reported"
+    images = f"{train} training and {val} validation images"
     size = "".join(
         f", {identity.value(every[0], name)} {unit}"
         for name, unit in (("resolution", "px"), ("epochs", "epochs"))
@@ -195,21 +230,25 @@ def setting(study: Study) -> str:
 
 
 def right(row: dict[str, Any]) -> np.ndarray:
-    """(N,) bool: which images the row's model classified rightly.
+    """(N,) bool: which images the row's model classified correctly.
 
     Raises:
-        UserError: the outcomes are of fewer images than the row reports.
+        UserError: there are outcomes for fewer images than the row reports.
     """
-    bits, seen = np.unpackbits(np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)), int(row["val_images_seen"])
+    bits, seen = (
+        np.unpackbits(np.frombuffer(base64.b64decode(row["correct"]), dtype=np.uint8)),
+        int(row["val_images_seen"]),
+    )
     if len(bits) < seen:
         raise UserError(
-            f"{row['key']}: its outcomes (correct) are of {len(bits)} images, its report of {seen}; the row was damaged: remove it"
+            f"{row['key']}: its outcomes (correct) have {len(bits)} images, its metrics {seen}; the row is"
+            " damaged: remove it"
         )
     return bits[:seen].astype(bool)
 
 
 def _range(numbers: Any) -> str:
-    """`120`, or `60 to 120` where arms differ."""
+    """`120`, or `60 to 120` if arms differ."""
     if not len(numbers):
         return ABSENT
     return " to ".join(f"{n:.0f}" for n in sorted({numbers.min(), numbers.max()}))

@@ -1,4 +1,5 @@
-"""The paper's tables 1 to 9: published, computed and measured side by side, as Markdown, LaTeX (booktabs) and DataFrame.
+"""The paper's tables 1 to 9: published, computed and measured side by side, as Markdown,
+LaTeX (booktabs) and DataFrame.
 
 python -m hbo.analysis.tables 6                    # beside the rows in ablations/
 python -m hbo.analysis.tables 2 3 --source runs --format latex --to DIR       # DIR/table2.tex, DIR/table3.tex
@@ -25,17 +26,18 @@ from hbo.tasks import build
 from hbo.words import Parser
 
 ACCURACIES = ("top1", "top5", "voc07_map", "map", "rank1")  # the paper's columns
-GAINED = ("top1", "voc07_map", "map", "rank1")  # those whose gains are shown
-COLUMN = {"voc07_map": "map"}  # the rows' name, where it is another
+GAINED = ("top1", "voc07_map", "map", "rank1")  # metrics whose gains are shown
+COLUMN = {"voc07_map": "map"}  # the rows' name, if different
 
 
 def paper_table(number: int, rows: pd.DataFrame | None = None) -> Table:
-    """One of the paper's tables beside what the networks cost and what the rows have.
+    """One of the paper's tables beside the networks' counted costs and the rows' metrics.
 
     Args:
         number: 1 to 9.
-        rows: of `results.load`; a finished row counts for a line where its network is the line's, on whatever data set,
-            in a column that names it. Only rows of ImageNet at the paper's resolution and epochs stand under "measured".
+        rows: from `results.load`; a finished row counts for the line with its network, on any data set, in a
+            column that names the data set. Only rows of ImageNet at the paper's resolution and epochs are
+            under "measured".
 
     Raises:
         UserError: no such table.
@@ -62,49 +64,69 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
         elsewhere |= dict.fromkeys(f"{title} {where}" for where in groups if where)
         if name in GAINED:
             elsewhere |= _add_gains(
-                lines, number, name, {where: {i: g[column] for i, g in f.items()} for where, f in groups.items()}
+                lines,
+                number,
+                name,
+                {where: {i: g[column] for i, g in f.items()} for where, f in groups.items()},
             )
     absent = []
     for line, row, run in zip(lines, published_rows, runs, strict=True):
-        if run is not None:
-            cost = published.cost_of(run)
-            counted = f"{cost.macs / 1e6:.1f}" if cost else ABSENT
-            if "mmacs" in row:
-                line["M multiply-adds published"] = f"{row['mmacs']:.0f}"
-                line["counted"] = counted
-                line["difference"] = f"{cost.macs / 1e6 - row['mmacs']:+.1f}" if cost else ABSENT
-            else:
-                line["M multiply-adds counted"] = counted
-            line["M parameters counted"] = f"{cost.params / 1e6:.2f}" if cost else ABSENT
-            absent += [] if cost else [line[""]]
+        cost = published.cost_of(run)
+        counted = f"{cost.macs / 1e6:.1f}" if cost else ABSENT
+        if "mmacs" in row:
+            line["M multiply-adds published"] = f"{row['mmacs']:.0f}"
+            line["counted"] = counted
+            line["difference"] = f"{cost.macs / 1e6 - row['mmacs']:+.1f}" if cost else ABSENT
+        else:
+            line["M multiply-adds counted"] = counted
+        line["M parameters counted"] = f"{cost.params / 1e6:.2f}" if cost else ABSENT
+        absent += [] if cost else [line[""]]
     frame: Any = pd.DataFrame(lines).fillna(ABSENT)
     frame = frame[[*(c for c in frame.columns if c not in elsewhere), *elsewhere]]
-    notes = ["Accuracies in percent; mean ± sample deviation (n seeds) of the last epoch where measured."]
+    notes = [
+        "Accuracies in percent; measured ones are mean ± sample standard deviation (n seeds) of the last"
+        " epoch."
+    ]
     if number in published.GAINS:
         notes.append(
-            "Gain: HBONet less the MobileNetV2 that the paper sets beside it, in points; measured with Welch's 95 % interval."
+            "Gain: HBONet minus MobileNetV2 at the paper's same budget, in points; measured gains have"
+            " Welch's 95 % interval."
         )
     if number == 7:
-        notes.append("Three authors count otherwise, or build otherwise: `python -m hbo.analysis.claims` says how.")
+        notes.append("Three authors count or build differently: see `python -m hbo.analysis.claims`.")
     if number == 8:
-        notes.append("Counted: the whole detector, with separable heads and VOC's 20 classes; the paper prints no costs here.")
+        notes.append(
+            "Counted: the whole detector, with separable heads and VOC's 20 classes; the paper prints no"
+            " costs here."
+        )
+        notes.append(
+            "The last three were published with other heads; here they are backbones of the same SSD, at"
+            " their resolution."
+        )
     if number == 9:
-        notes.append("Counted: what makes a feature, at 256 x 128, without the classifier; the paper prints no costs here.")
-        notes.append("The mAP gain at width 0.1 is 4.0 by the cells; the paper prints 3.9.")
+        notes.append(
+            "Counted: the feature extractor, at 256 x 128, without the classifier; the paper prints no costs"
+            " here."
+        )
+        notes.append("The mAP gain at width 0.1 is 4.0 according to the cells; the paper prints 3.9.")
     notes += unknown_images(rows)
     if absent:
-        notes.append(f"Not counted, as pytorchcv is not installed (`pip install -e '.[zoo]'`): {', '.join(absent)}.")
+        notes.append(
+            f"Not counted, as pytorchcv is not installed (`pip install -e '.[zoo]'`): {', '.join(absent)}."
+        )
     return Table(f"Table {number}. {published.TITLES[number]}", frame, notes)
 
 
-def _add_gains(lines: list[dict[str, Any]], number: int, name: str, groups: dict[str, dict[int, Any]]) -> dict[str, None]:
-    """The gains over MobileNetV2 into HBONet's lines; the columns of other protocols than the paper's.
+def _add_gains(
+    lines: list[dict[str, Any]], number: int, name: str, groups: dict[str, dict[int, Any]]
+) -> dict[str, None]:
+    """Add the gains over MobileNetV2 to HBONet's lines. Returns the columns of other protocols.
 
     Args:
         lines: of the table, which get the columns.
         number: the table's.
-        name: the metric, by its name in the published table.
-        groups: a column's title -> the line's place -> the metric of its runs.
+        name: the metric's name in the published table.
+        groups: a column's title -> the line's index -> the metric of its runs.
     """
     values, title, pairs = published.table(number)[name], f"{SHOWN[name]} gain", published.pairs(number)
     elsewhere: dict[str, None] = {}
@@ -120,10 +142,10 @@ def _add_gains(lines: list[dict[str, Any]], number: int, name: str, groups: dict
 
 
 def unknown_images(rows: Any) -> list[str]:
-    """A note where rows do not say which folder of images they are of: written before it was recorded."""
+    """A note on older rows that do not record their folder of images."""
     found = [] if rows is None else results.identities(rows[rows["state"] == "done"])
     words = {str(one["images"]) for one in found if str(one.get("images")).startswith(identity.UNKNOWN)}
-    said = "Which images some rows are of was not recorded when they were written; they are averaged with no other folder's: "
+    said = "Some older rows do not record their images, and are not averaged with other folders: "
     return [said + ", ".join(sorted(words)) + "."] if words else []
 
 
@@ -133,15 +155,18 @@ def said(values: Any) -> str:
 
 
 def stage_table(run: Run) -> Table:
-    """Table 1 from the network itself: each stage's input as it arrives there, and what its modules are made of."""
+    """Table 1 from the network itself: each stage's input size and operators."""
     net = build.network(run, 1000)
     if not isinstance(net, nets.Net):
-        raise UserError(f"net={run.net}: no table of stages; take hbonet, hbonet_ir or mobilenetv2_hbo")
+        raise UserError(f"net={run.net}: no stage table; use hbonet, hbonet_ir or mobilenetv2_hbo")
     assert run.width is not None
     assert run.divisor is not None
     table = nets.table_of(run.net, run.first_stage)
     shapes: list[tuple[int, ...]] = []
-    hooks = [m.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[1:]))) for m in net.features]
+    hooks = [
+        m.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[1:])))
+        for m in net.features
+    ]
     hooks.append(net.head.register_forward_pre_hook(lambda _m, args: shapes.append(tuple(args[0].shape[1:]))))
     costs = cost.count(net, run.resolution)
     for hook in hooks:
@@ -159,7 +184,8 @@ def stage_table(run: Run) -> Table:
             lines[label] = {"stage": label.removeprefix("stage ")} | line
     whole = costs["classifier"]
     lines["classifier"] = {
-        "stage": "classifier", "input": f"1x1x{net.classifier.in_features}", "operator": "mean, linear", "t": ABSENT,
+        "stage": "classifier", "input": f"1x1x{net.classifier.in_features}", "operator": "mean, linear",
+        "t": ABSENT,
         "c": net.classifier.out_features, "n": 1, "s": ABSENT, "M multiply-adds": f"{whole.macs / 1e6:.1f}",
         "parameters": f"{whole.params:,}",
     }  # fmt: skip
@@ -170,20 +196,24 @@ def stage_table(run: Run) -> Table:
     }
     notes = [
         "t: hidden channels over input channels; c: output channels; n: blocks; s: stride of the first.",
-        f"In all {costs['total'].macs / 1e6:.1f} M multiply-adds, {costs['total'].params:,} parameters.",
+        f"Total: {costs['total'].macs / 1e6:.1f} M multiply-adds, {costs['total'].params:,} parameters.",
     ]
     if rounded:
         notes.append(f"Channels are multiples of {run.divisor}: {', '.join(rounded)}.")
     if run.net == "hbonet" and run.first_stage == "release":
         notes.append(
-            "The paper prints stage 1 as a harmonious bottleneck; its release has an inverted residual, and table 6's"
-            " published cost is that one's (`--first_stage paper` builds the other)."
+            "The paper prints stage 1 as a harmonious bottleneck; its release has an inverted residual,"
+            " which also has table 6's published cost (`--first_stage paper` builds the other)."
         )
-    return Table(f"Table 1. {published.TITLES[1]}: {run.net}, width {run.width:g}", pd.DataFrame(list(lines.values())), notes)
+    return Table(
+        f"Table 1. {published.TITLES[1]}: {run.net}, width {run.width:g}",
+        pd.DataFrame(list(lines.values())),
+        notes,
+    )
 
 
 def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
-    """A stage's first block, read off its modules; `shape` is its input's (C, H, W)."""
+    """A stage's first block, from its modules; `shape` is its input's (C, H, W)."""
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     channels, height, width = shape
     hidden, stride = ABSENT, convolutions[0].stride[0]
@@ -200,22 +230,37 @@ def _line(module: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
         kernel = convolutions[0].kernel_size[0]
         operator, out = f"conv {kernel}x{kernel}", convolutions[0].out_channels
         operator += "" if any(isinstance(m, nn.ReLU6) for m in module.modules()) else ", linear"
-    return {"input": f"{height}x{width}x{channels}", "operator": operator, "t": hidden, "c": out, "n": 1, "s": stride}
+    return {
+        "input": f"{height}x{width}x{channels}",
+        "operator": operator,
+        "t": hidden,
+        "c": out,
+        "n": 1,
+        "s": stride,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(prog="python -m hbo.analysis.tables", description="The paper's tables.")
     parser.add_argument("number", type=int, nargs="+", choices=range(1, 10), metavar="1..9")
-    parser.add_argument("--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT.")
+    parser.add_argument(
+        "--source", default="ablations", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT."
+    )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="markdown")
-    parser.add_argument("--to", type=Path, help="Folder: a file a table, tableN.tex. Left out: print them.")
+    parser.add_argument(
+        "--to", type=Path, help="Folder for one file per table, such as tableN.tex. [print them]"
+    )
     args = parser.parse_args(argv)
     with one_line():
         rows = results.load(args.source) if set(args.number) != {1} else None
         for number in args.number:
             table = paper_table(number, rows)
-            print(write(table, args.to / f"table{number}", args.format) if args.to else text(table, args.format).rstrip())
+            print(
+                write(table, args.to / f"table{number}", args.format)
+                if args.to
+                else text(table, args.format).rstrip()
+            )
 
 
 if __name__ == "__main__":

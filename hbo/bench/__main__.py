@@ -1,8 +1,10 @@
-"""python -m hbo.bench train|infer|data: a table with ratios to a named baseline, measured in turns in one run.
+"""python -m hbo.bench train|infer|data|gpu: a table with ratios to a named baseline,
+measured in turns in one run.
 
 python -m hbo.bench train --data imagenet --batch 32 --k 2     # images/s of training
 python -m hbo.bench infer --k 2                                # milliseconds an image, deployed
 python -m hbo.bench data --data imagefolder --data_dir DIR     # images/s of loading, on one core
+python -m hbo.bench gpu --to gpu.json                          # what a GPU makes of training
 
 Each takes --json too, every turn in it, and --help.
 """
@@ -13,7 +15,7 @@ import sys
 from hbo.errors import UserError, one_line
 from hbo.words import did_you_mean
 
-COMMANDS = ("train", "infer", "data")
+COMMANDS = ("train", "infer", "data", "gpu")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +26,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     with one_line():
         if command not in COMMANDS:
-            raise UserError(f"bench {command}: choose from {', '.join(COMMANDS)}{did_you_mean(command, list(COMMANDS))}")
+            raise UserError(
+                f"bench {command}: choose from {', '.join(COMMANDS)}{did_you_mean(command, list(COMMANDS))}"
+            )
         importlib.import_module(f"hbo.bench.{command}").main(rest)
 
 

@@ -3,40 +3,54 @@
     python -m hbo.bench data --data imagefolder --data_dir DIR
     python -m hbo.bench data --json                                # elpv
 
-All make batches of the recipe's training part, to normalised floats, in this process on one thread; the first turn
-warms up and builds what a cache needs. What of a cache was not there before is deleted again. The rivals:
+All make batches of the recipe's training part, to normalised floats, in this process on one thread; the first
+turn warms up and builds what a cache needs. What of a cache was not there before is deleted again. The
+rivals:
 
-    reference   a file decoded by PIL and torchvision's first transforms, image by image: crop, flip, ToTensor, Normalize; the baseline
+    reference   a file decoded by PIL and torchvision's first transforms, image by image: crop, flip,
+                ToTensor, Normalize; the baseline
     uncached    what `hbo.fit` loads without a cache; a set in memory is decoded beforehand
+    tar, parquet   the same images in two shards a part, without a cache: of a folder of train/ and val/ of at
+                most 4 GiB, which is packed for it; parquet where pyarrow is installed
     disk, ram   with --cache disk and --cache ram
-    ram, bytes  the last without normalising: what a loader's process does for a device, which normalises by itself
+    jpeg        with --cache jpeg, where random-resized crops are cut from photographs
+    ram, bytes  the last without normalising: what a loader's process does for a device, which normalises by
+                itself
 """
 
+import importlib.util
 import json
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from hbo import config, flags
-from hbo.bench import turns
-from hbo.data import cache
+from hbo import config, files, flags
+from hbo.bench import packing, turns
+from hbo.data import cache, jpeg
 from hbo.data.sampling import TrainBatches, loader
+from hbo.tasks import SETS
 from hbo.tasks.build import open_data
+from hbo.tasks.classify import layout
 
 TURNS, SECONDS = 7, 1.0  # turns measured, after one of warm-up; of loading in a turn, at least
+PACKED = 4 << 30  # bytes of a folder that is packed for a comparison, at most
 COMPARED = 256  # crops that are compared with and without the cache
 
 
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    parser = flags.make_parser("hbo.bench data", "Images/s of loading on one core beside the reference pipeline, in one run.")
+    parser = flags.make_parser(
+        "hbo.bench data", "Images/s of loading on one core beside the reference pipeline, in one run."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
     given = flags.given(parser, argv)
     as_json = given.pop("json", False)
@@ -46,38 +60,66 @@ def main(argv: list[str]) -> None:
         print(json.dumps(found, indent=1))
         return
     base = found["baseline"]
-    print(f"{run.data}, {found['images']} images, {run.resolution} x {run.resolution}, crop {run.crop}, batch {run.batch}")
-    print(f"{found['machine']}, torch {found['torch']}; {TURNS} turns of {SECONDS:g} s; ratios to {base}, turn by turn\n")
+    print(
+        f"{run.data}, {found['images']} images, {run.resolution} x {run.resolution}, crop {run.crop}, batch"
+        f" {run.batch}"
+    )
+    print(
+        f"{found['machine']}, torch {found['torch']}; {TURNS} turns of {SECONDS:g} s; ratios to {base}, turn"
+        " by turn\n"
+    )
     print(turns.table("images/s", found["images_per_second"], base))
     if found["cached_side"]:
-        levels = found["difference"]
         print(
-            f"\nshort side {found['cached_side']} in the cache: {100 * found['cache_upsampled']:.0f} % of the crops have fewer"
-            f" pixels than {run.resolution} on a side, {100 * found['uncached_upsampled']:.0f} % without the cache;"
-            f"\nthe same crops differ by {levels['mean']:.1f} of 255 levels on average ({levels['median']:.1f} in the median"
-            f" crop, {levels['most']:.1f} in the one that differs most)"
+            f"\nshort side {found['cached_side']} in the cache: {100 * found['cache_upsampled']:.0f} % of"
+            " the crops have fewer"
+            f" pixels than {run.resolution} on a side, {100 * found['uncached_upsampled']:.0f} % without the"
+            " cache"
         )
+        for name, levels in (("disk", found["difference"]), ("jpeg", found["difference_jpeg"])):
+            print(
+                f"{name}: the same crops differ by {levels['mean']:.1f} of 255 levels on average"
+                f" ({levels['median']:.1f}"
+                f" in the median crop, {levels['most']:.1f} in the one that differs most), a pixel by"
+                f" {levels['pixel']} at most"
+            )
 
 
 def data(run: config.Run) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, and what the cache changes of the crops."""
-    from hbo.tasks.base import MEAN, STD
+    """Images/s of each rival, a value a turn, their ratios to the first, and what the cache changes of the
+    crops.
+    """
+    from hbo.data.preprocess import MEAN, STD
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
-    runs = {name: replace(run, cache=kind) for name, kind in (("disk", "disk"), ("ram", "ram"))}
+    kinds = ["disk", "ram", *(["jpeg"] if replace(run, cache="disk").cached_side else [])]
+    runs = {kind: replace(run, cache=kind) for kind in kinds}
     there = {name: set(cache.root(fields).glob("*/pixels")) for name, fields in runs.items()}
+    indexed = set(files.cache_root().glob("archives/*"))
     threads = torch.get_num_threads()
+    folder = tempfile.TemporaryDirectory()
     try:
         sets: dict[str, Any] = {name: open_data(fields).train for name, fields in runs.items()}
-        plain = open_data(replace(run, cache="none", cache_size=None)).train
-        sets = {"reference": reference(run, sets["disk"]), "uncached": plain} | sets
+        bare = replace(run, cache="none", cache_size=None)
+        plain = open_data(bare).train
+        packed = {
+            form: open_data(replace(bare, data_dir=str(path))).train
+            for form, path in archives(run, Path(folder.name)).items()
+        }
+        sets = {"reference": reference(run, sets["disk"]), "uncached": plain} | packed | sets
         torch.set_num_threads(1)
         batches = {name: endless(images, run, TrainBatches, loader) for name, images in sets.items()}
         rivals = {name: partial(rate, made, mean, std) for name, made in batches.items()}
         found = turns.take_turns(rivals | {"ram, bytes": partial(rate, batches["ram"])}, TURNS)
         changes = changed(plain, sets["disk"])
+        if "jpeg" in sets:
+            changes["difference_jpeg"] = changed(plain, sets["jpeg"])["difference"]
+        changes["bytes"] = {name: sets[name].pixels.path.stat().st_size for name in kinds}
     finally:
         torch.set_num_threads(threads)
+        folder.cleanup()
+        for path in set(files.cache_root().glob("archives/*")) - indexed:
+            path.unlink()
         for name, fields in runs.items():
             for path in set(cache.root(fields).glob("*/pixels")) - there[name]:
                 shutil.rmtree(path.parent)
@@ -90,10 +132,25 @@ def data(run: config.Run) -> dict[str, Any]:
         "batch": run.batch,
         "cached_side": runs["disk"].cached_side,
         **changes,
+        "jpeg_decoder": jpeg.DECODER,
         "baseline": base,
         "images_per_second": found,
         "ratio": turns.ratios(found, base),
     }
+
+
+def archives(run: config.Run, to: Path) -> dict[str, Path]:
+    """The run's folder packed anew, by format; none where it is no folder of parts, or a large one."""
+    one = SETS[run.data]
+    if not one.photographs or run.data_dir is None or run.val_split:
+        return {}
+    root = one.root(run.data, run.data_dir) / one.inner
+    parts = {part: layout.part_folder(root, part) for part in layout.PARTS}
+    every = [path for folder in parts.values() for path in folder.glob("*/*")]
+    if layout.kind(root) != "parts" or sum(path.stat().st_size for path in every) > PACKED:
+        return {}
+    forms = ["tar", *(["parquet"] if importlib.util.find_spec("pyarrow") else [])]
+    return {form: packing.pack(parts, to / form, form) for form in forms}
 
 
 def reference(run: config.Run, images: Any) -> Any:
@@ -105,16 +162,22 @@ def reference(run: config.Run, images: Any) -> Any:
     """
     from torchvision import transforms as v1
 
+    from hbo.data.preprocess import MEAN, STD
     from hbo.data.sources import Files, Part
-    from hbo.tasks.base import MEAN, STD
 
     size = run.resolution
     parts: list[Any] = {
         "random": [v1.RandomResizedCrop(size, scale=(run.crop_area, 1.0))],
-        "pad": [v1.Resize(size), v1.CenterCrop(size), v1.RandomCrop(size, padding=size // 8, padding_mode="reflect")],
+        "pad": [
+            v1.Resize(size),
+            v1.CenterCrop(size),
+            v1.RandomCrop(size, padding=size // 8, padding_mode="reflect"),
+        ],
         "none": [v1.Resize(size), v1.CenterCrop(size)],
     }[run.crop]
-    parts += [v1.RandomHorizontalFlip()] * (run.flip != "none") + [v1.RandomVerticalFlip()] * (run.flip == "both")
+    parts += [v1.RandomHorizontalFlip()] * (run.flip != "none") + [v1.RandomVerticalFlip()] * (
+        run.flip == "both"
+    )
     parts += [v1.ColorJitter(run.jitter, run.jitter)] * bool(run.jitter)
     transform = v1.Compose([*parts, v1.ToTensor(), v1.Normalize(MEAN, STD)])
     pil = v1.ToPILImage()
@@ -138,7 +201,9 @@ def endless(images: Any, run: config.Run, batches: Any, loader: Any) -> Iterator
     """Training's batches, epoch after epoch, made in this process."""
     done = 0
     while True:
-        for batch, _, _ in loader(images, batches(len(images), run.batch, run.seed, progress=lambda done=done: done), 0):
+        for batch, _, _ in loader(
+            images, batches(len(images), run.batch, run.seed, progress=lambda done=done: done), 0
+        ):
             done += 1
             yield batch
 
@@ -155,17 +220,21 @@ def rate(batches: Iterator[Any], mean: Any = None, std: Any = None) -> float:
 
 
 def changed(plain: Any, cached: Any) -> dict[str, Any]:
-    """What the cache changes of the crops: shares that are enlarged, and the difference of the same crops in levels of 255."""
+    """What the cache changes of the crops: shares that are enlarged, and the difference of the same crops in
+    levels of 255: means of crops, and of the pixel that differs most.
+    """
     shares = cached.upsampled()
     if not shares:
         return {}
     items = [(0, i) for i in range(min(COMPARED, len(plain)))]
-    levels = [float((plain[item][0].float() - cached[item][0].float()).abs().mean()) for item in items]
+    found = [(plain[item][0].float() - cached[item][0].float()).abs() for item in items]
+    levels = [float(difference.mean()) for difference in found]
     return shares | {
         "difference": {
             "crops": len(levels),
             "mean": statistics.mean(levels),
             "median": statistics.median(levels),
             "most": max(levels),
+            "pixel": int(max(difference.max() for difference in found)),
         }
     }

@@ -3,18 +3,24 @@
     python -m hbo.bench train --data imagenet --batch 32 --k 2
     HBO_REFERENCE=DIR python -m hbo.bench train --data imagenet --batch 32 --compile --json
 
-Each rival is a process of its own, so that its peak of memory is its own; all train in turns (forward, backward, SGD) on the
-same random images, so that a machine that slows down slows all of them; the first turn warms up. A figure on its own says
-little: the ratio to the baseline does. What the quick paths of a CPU are worth is told by the CPU time of the processes, which other
-work on the machine disturbs less: take --threads 1. The rivals:
+Each candidate is a process of its own, with its own peak of memory; all train in turns (forward,
+backward, SGD) on the same random images, so that a slowdown of the machine affects all of them; the
+first turn is a warm-up. Compare ratios to the baseline rather than single figures. The gain of a
+CPU's fast paths is measured by the CPU time of the processes, which other work on the machine
+disturbs less: use --threads 1. The candidates:
 
-    nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a reference
-    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees (`hbo.kernels.allocator`)
-    plain           the same, freed memory kept, with PyTorch's own modules: no quick path of `hbo.kernels.norm` and `hbo.kernels.depthwise`
-    no_batch_norm   channels_last with PyTorch's own batch norm; no_depthwise with its own 5x5 depthwise convolution
-    compiled        the same through torch.compile, with --compile; its start-up is told apart
+    nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a
+                    reference
+    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees
+                    (`hbo.kernels.allocator`)
+    plain           the same, freed memory kept, with PyTorch's own modules: no quick path of
+                    `hbo.kernels.norm` and `hbo.kernels.depthwise`
+    no_batch_norm   channels_last with PyTorch's own batch norm; no_depthwise with its own 5x5 depthwise
+                    convolution
+    compiled        the same through torch.compile, with --compile; its start-up is reported separately
     mobilenetv2     at the same multiply-adds, as `hbo.fit` trains it
-    reference       the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release; the baseline
+    reference       the authors' own definition, NCHW, where $HBO_REFERENCE names a checkout of their release;
+                    the baseline
     reference_kept  the same in a process that keeps the memory that it frees
 """
 
@@ -54,7 +60,8 @@ QUICK: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # a quick path: o
 class Contender(NamedTuple):
     """How a process trains.
 
-    `released`: its network is the authors' own definition; `kept`: it keeps freed memory; `off`: quick paths it leaves out.
+    `released`: its network is the authors' own definition; `kept`: it keeps freed memory; `off`: quick paths
+    it leaves out.
     """
 
     run: config.Run
@@ -68,9 +75,12 @@ def main(argv: list[str]) -> None:
     parser = flags.make_parser("hbo.bench train", "Images/s of training beside baselines, in one run.")
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
     parser.add_argument(
-        "--turns", type=int, default=TURNS, help=f"Turns of {STEPS} updates that are measured (default {TURNS})."
+        "--turns",
+        type=int,
+        default=TURNS,
+        help=f"Turns of {STEPS} updates that are measured (default {TURNS}).",
     )
-    parser.add_argument("--only", nargs="+", help="Measure these rivals alone, where memory does not hold all of them.")
+    parser.add_argument("--only", nargs="+", help="Measure only these, if memory does not suffice for all.")
     given = flags.given(parser, argv)
     as_json, count, only = given.pop("json", False), given.pop("turns", TURNS), given.pop("only", None)
     if count < 1:
@@ -81,9 +91,13 @@ def main(argv: list[str]) -> None:
         print(json.dumps(found, indent=1))
         return
     base = found["baseline"]
-    print(f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads} threads")
     print(
-        f"{found['machine']}, torch {found['torch']}; {count} turn{'s' * (count > 1)} of {STEPS} updates; ratios to {base}, turn by turn\n"
+        f"{config.describe_net(run)}\n{run.resolution} x {run.resolution}, batch {run.batch}, {run.threads}"
+        " threads"
+    )
+    print(
+        f"{found['machine']}, torch {found['torch']}; {count} turn{'s' * (count > 1)} of {STEPS} updates;"
+        f" ratios to {base}, turn by turn\n"
     )
     if "mobilenetv2" in found["nets"]:
         print(f"mobilenetv2 at the same multiply-adds: {found['nets']['mobilenetv2']}\n")
@@ -96,7 +110,12 @@ def main(argv: list[str]) -> None:
     print(turns.table("images/s", found["images_per_second"], base, beside=beside))
     if found["worth"]:
         print("\nquick path of channels_last: CPU time without it over CPU time with it, turn by turn\n")
-        print(*aligned([(name, *turns.spread(values, 2)) for name, values in found["worth"].items()], right=(1,)), sep="\n")
+        print(
+            *aligned(
+                [(name, *turns.spread(values, 2)) for name, values in found["worth"].items()], right=(1,)
+            ),
+            sep="\n",
+        )
     print(f"\nstart-up: seconds of the first update; memory: the most that {found['peak_is']}")
 
 
@@ -104,10 +123,14 @@ def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
     """Name -> rival, the baseline first; and name -> reason of those that there cannot be.
 
     Raises:
-        UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that has no such network.
+        UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that
+            has no such network.
     """
     if run.task != "classify":
-        raise UserError(f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and --data out")
+        raise UserError(
+            f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and"
+            " --data out"
+        )
     own = replace(run, compile=False, channels_last=True)
     plain = replace(own, channels_last=False)
     left_out: dict[str, str] = {}
@@ -130,13 +153,27 @@ def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
             break
     if folder := os.environ.get("HBO_REFERENCE"):
         reference(run, Path(folder))  # refused here, not in its process
-        found = {"reference": Contender(plain, True, kept=False), "reference_kept": Contender(plain, True)} | found
+        found = {
+            "reference": Contender(plain, True, kept=False),
+            "reference_kept": Contender(plain, True),
+        } | found
     return found, left_out
 
 
 def _outer(run: config.Run) -> dict[str, Any]:
     """The fields of a run that are not its network's."""
-    names = ("data", "data_dir", "resolution", "eval_resize", "batch", "lr", "momentum", "weight_decay", "seed", "precision")
+    names = (
+        "data",
+        "data_dir",
+        "resolution",
+        "eval_resize",
+        "batch",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "seed",
+        "precision",
+    )
     return {name: getattr(run, name) for name in (*names, "threads", "accelerator", "channels_last")}
 
 
@@ -149,22 +186,38 @@ def reference(run: config.Run, folder: Path) -> Any:
     path = files.expanded(folder) / "models" / "imagenet" / "hbonet.py"
     spec = importlib.util.spec_from_file_location("hbonet_release", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise UserError(f"HBO_REFERENCE={folder}: holds no models/imagenet/hbonet.py; name a checkout of the authors' release")
+        raise UserError(
+            f"HBO_REFERENCE={folder}: holds no models/imagenet/hbonet.py; name a checkout of the authors'"
+            " release"
+        )
     block = replace(config.block_of(run), k=1)
-    if run.net != "hbonet" or block != nets.Block() or run.first_stage != "release" or run.k == 0 or not run.width:
-        raise UserError("HBO_REFERENCE: the release defines hbonet alone, k from 1 to 3, every other switch as by default")
+    if (
+        run.net != "hbonet"
+        or block != nets.Block()
+        or run.first_stage != "release"
+        or run.k == 0
+        or not run.width
+    ):
+        raise UserError(
+            "HBO_REFERENCE: the release defines hbonet alone, k from 1 to 3, every other switch as by default"
+        )
     release = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(release)
     net = release.hbonet(width_mult=run.width)
     assert run.divisor is not None
     parts = nets.layout(nets.HBONET, run.width, run.divisor)
-    # Its definition has one k and one divisor a width, and comments say which lines to exchange for the others.
+    # Its definition has one k and one divisor a width, and comments say which lines to exchange for the
+    # others.
     net.features[0] = release.conv_3x3_bn(3, parts[0].cin, 2)
     for i, part in enumerate(parts, start=1):
         if part.row.block == "conv":
             net.features[i] = release.conv_1x1_bn(part.cin, part.cout, activation=False)
         else:
-            name = "InvertedResidual" if part.row.block == "ir" else f"HarmoniousBottleneck_{2 ** min(run.k, part.row.cap)}x"
+            name = (
+                "InvertedResidual"
+                if part.row.block == "ir"
+                else f"HarmoniousBottleneck_{2 ** min(run.k, part.row.cap)}x"
+            )
             net.features[i] = getattr(release, name)(part.cin, part.cout, part.stride, part.row.expand)
     net.conv = release.conv_1x1_bn(parts[-1].cout, nets.head_channels(nets.HBONET, run.width, run.divisor))
     return net
@@ -179,9 +232,11 @@ def use_pytorchs_own(net: nn.Module, paths: Sequence[str]) -> None:
 
 
 def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update, its peak of memory.
+    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update,
+    its peak of memory.
 
-    Also CPU seconds an update, a value a turn, and from them `worth`: of each quick path and of `all` of them.
+    Also CPU seconds an update, a value a turn, and from them `worth`: of each
+    quick path and of `all` of them.
     """
     beside, left_out = rivals(run)
     if unknown := set(only or ()) - beside.keys():
@@ -214,7 +269,8 @@ def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) ->
             peak[name] = pipe.recv()
     except EOFError:
         raise UserError(
-            "a rival's process ended: what it printed stands above; all of them need memory at once; take a smaller --batch or --only some"
+            "a process ended: see its output above; all need memory at once; use a smaller --batch or --only"
+            " some"
         ) from None
     finally:
         for process in started:
@@ -250,7 +306,9 @@ def _on_gpu(run: config.Run) -> bool:
 
 
 def _serve(pipe: Any, rival: Contender) -> None:
-    """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at the end its peak of memory."""
+    """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at
+    the end its peak of memory.
+    """
     import resource
 
     from hbo.runs.trainer import quieten
@@ -264,7 +322,9 @@ def _serve(pipe: Any, rival: Contender) -> None:
     cuda = _on_gpu(run)
     device = "cuda" if cuda else "cpu"
     torch.manual_seed(run.seed)
-    images = torch.randint(0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device)
+    images = torch.randint(
+        0, 256, (run.batch, 3, run.resolution, run.resolution), dtype=torch.uint8, device=device
+    )
     labels = torch.randint(0, 1000, (run.batch,), device=device)
     task = Classify(run, 1000)
     if rival.released:

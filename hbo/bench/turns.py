@@ -15,7 +15,9 @@ from hbo.text import aligned
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
-    """What each rival's call returns (a rate or a time), a value a turn; a first turn warms up and does not count."""
+    """What each rival's call returns (a rate or a time), a value a turn; a first turn
+    warms up and does not count.
+    """
     found: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in tqdm(range(turns + 1), desc="turns", leave=False):
         for name, measure in rivals.items():
@@ -47,7 +49,9 @@ def table(
     digits: int = 1,
     beside: dict[str, dict[str, str]] | None = None,
 ) -> str:
-    """A rival a line: median and range of what was measured and of its ratio to the baseline, and the columns of `beside`."""
+    """A rival a line: median and range of what was measured and of its ratio to the baseline, and the columns
+    of `beside`.
+    """
     columns = beside or {}
     lines = [("", unit, "range", "ratio", "range", *columns)]
     for name, values in ratios(found, base).items():

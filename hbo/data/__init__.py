@@ -7,9 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Data:
-    """A set, ready to be loaded: training and reported images, the names of the classes, and what a row says of it."""
+    """A set, ready to be loaded: training and reported images, the names of the
+    classes, and what a row says of it.
+    """
 
-    train: Any  # Images, or Boxes to detect, or Sightings to re-identify; None where only what is reported was asked for
+    # Images, Boxes (detect) or Sightings (reid); None if only the evaluated images were asked for
+    train: Any
     val: Any
     classes: list[str]
     facts: dict[str, Any] = field(default_factory=dict)

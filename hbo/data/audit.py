@@ -1,5 +1,6 @@
-"""What is odd with a folder of images, and no reason to refuse it: facts for the row, and a line each for people."""
+"""Oddities of a folder of images that are no errors: columns for the row, and warnings."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hbo.data.sources import Files, Get, Part
 from hbo.headers import Header
 from hbo.names import few_names
 
-NAMED = 20  # folders and images that a row names; it counts all
+NAMED = 20  # folders and images named in a row; all are counted
 Audit = tuple[dict[str, Any], list[str]]  # facts, warnings
 
 
@@ -20,6 +21,24 @@ def paths_of(get: Get) -> list[str]:
         return [paths[i] for i in get.indices]
     assert isinstance(get, Files)
     return get.paths
+
+
+def names_of(images: Any, root: str | None) -> list[str] | None:
+    """The files of a part's images, as written from the set's folder; their last names where they lie
+    elsewhere; None of tensors.
+
+    Args:
+        images: the part, of any task.
+        root: `data_dir`.
+    """
+    get = getattr(images, "source", None)
+    while isinstance(get, Part):
+        get = get.get
+    if get is not None and not isinstance(get, Files):
+        return None
+    paths = images.paths if get is None else paths_of(images.source)
+    start = None if root is None else os.path.join(files.expanded(root).absolute(), "")
+    return [os.path.abspath(p).removeprefix(start) if start else os.path.basename(p) for p in paths]
 
 
 def left_out(root: Path, used: set[str], why: str) -> Audit:
@@ -48,13 +67,16 @@ def classes_without(labels: list[int], names: list[str]) -> Audit:
     there = set(labels)
     lacking = [name for i, name in enumerate(names) if i not in there]
     told = (
-        [f"no image of {few_names(lacking)} is reported: means over classes are of the other {len(there)}"] if lacking else []
+        [f"{few_names(lacking)}: no validation images; means over classes use the other {len(there)}"]
+        if lacking
+        else []
     )
     return {"classes_not_in_val": lacking}, told
 
 
 def exif(found: Mapping[str, Header] | None) -> Audit:
-    """Photographs that EXIF turns, and those whose EXIF cannot be read; counts, or None where headers were not looked at.
+    """Photographs that EXIF turns, and those whose EXIF cannot be read; counts, or None where headers were
+    not looked at.
 
     Args:
         found: path -> header.
@@ -62,7 +84,9 @@ def exif(found: Mapping[str, Header] | None) -> Audit:
     if found is None:
         return {"turned_images": None, "broken_exif": None}, []
     broken = [path for path, header in found.items() if header.broken]
-    told = [f"{len(broken)} images have EXIF that cannot be read, and are taken as they lie: {few_names(broken)}"]
+    told = [
+        f"{len(broken)} images have EXIF that cannot be read, and are used unrotated: {few_names(broken)}"
+    ]
     return {
         "turned_images": sum(header.turned for header in found.values()),
         "broken_exif": len(broken),
@@ -70,12 +94,14 @@ def exif(found: Mapping[str, Header] | None) -> Audit:
 
 
 def in_both(train: list[str], val: list[str]) -> Audit:
-    """Photographs that are trained on and reported, byte for byte; a count, or None where it would take too long."""
+    """Photographs that are trained on and reported, byte for byte; a count, or None
+    where it would take too long.
+    """
     both = files.in_both(train, val)
     told = []
     if both:
         told = [
-            f"{len(both)} of the {len(val)} reported images are trained on too, byte for byte (such as {both[0]}): what is reported is"
-            " too good by them"
+            f"{len(both)} of the {len(val)} validation images are also training images, byte for byte (such"
+            f" as {both[0]}): the metrics are too good"
         ]
     return {"also_in_val": None if both is None else len(both)}, told

@@ -1,7 +1,7 @@
 """Training's crops, flips and jitter in two steps: what is drawn, and what is then done to a uint8 tensor.
 
-The draws are torchvision's own, in torchvision's order, so they are those of the plain path. Kept apart, they can be made
-for a photograph and done to a smaller copy of it, or on another device.
+The draws are torchvision's own, in torchvision's order, so they are those of the plain path. Kept apart, they
+can be made for a photograph and done to a smaller copy of it, or on another device.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,9 @@ class Augment:
         self.parts = parts
 
     def draw(self, size: Size) -> list[Any]:
-        """What torchvision would draw for an image of this size, one entry a part; from torch's CPU randomness."""
+        """What torchvision would draw for an image of this size, one entry a part;
+        from torch's CPU randomness.
+        """
         image = torch.empty((), dtype=torch.uint8).expand(1, *size)
         draws = [
             bool(torch.rand(1) < part.p)  # as they toss it
@@ -36,9 +38,8 @@ class Augment:
             for part in self.parts
         ]
         for drawn in draws:
-            if (
-                isinstance(drawn, dict) and "fn_idx" in drawn
-            ):  # jitter's order: a tensor would go to the device, to be read back
+            # Jitter's order: a tensor would go to the device, to be read back.
+            if isinstance(drawn, dict) and "fn_idx" in drawn:
                 drawn["fn_idx"] = drawn["fn_idx"].tolist()
         return draws
 
@@ -48,11 +49,14 @@ class Augment:
         return self.parts[0] if self.parts and isinstance(self.parts[0], v2.RandomResizedCrop) else None
 
     def cut(self, image: Tensor, draws: list[Any], size: Size) -> Tensor:
-        """The random-resized crop's box, not yet resized, of an image (C, H, W) drawn for at `size`; else the image."""
+        """The random-resized crop's box, not yet resized, of an image (C, H, W) drawn
+        for at `size`; else the image.
+        """
         if self.resized is None:
             return image
         top, left, height, width = scaled(draws[0], size, (image.shape[1], image.shape[2]))
-        # By rows of an image that lies in memory as (H, W, C): a copy that is quick, and that the resize reads quickly.
+        # By rows of an image that lies in memory as (H, W, C): a copy that is quick, and that the resize
+        # reads quickly.
         return image.permute(1, 2, 0)[top : top + height, left : left + width].contiguous().permute(2, 0, 1)
 
     def finish(self, image: Tensor, draws: list[Any], as_pil: bool = False) -> Tensor:
@@ -69,7 +73,8 @@ class Augment:
         return image
 
     def upsampled(self, sizes: list[tuple[Size, Size]], draws: int = 10_000) -> tuple[float, float]:
-        """Shares of the random-resized crops with fewer pixels a side than they are resized to: as stored, as photographed.
+        """Shares of the random-resized crops with fewer pixels a side than they are resized
+        to: as stored, as photographed.
 
         Args:
             sizes: (photographed, stored) of the images, or of some of them, each drawn for alike.
@@ -90,7 +95,9 @@ class Augment:
 
 
 def scaled(box: dict[str, int], of: Size, to: Size) -> tuple[int, int, int, int]:
-    """Top, left, height, width of the same part of an image at another size, each edge to the nearest pixel."""
+    """Top, left, height, width of the same part of an image at another
+    size, each edge to the nearest pixel.
+    """
     (y, dy), (x, dx) = ((to[i] / of[i], to[i]) for i in (0, 1))
     top, left = min(round(box["top"] * y), dy - 1), min(round(box["left"] * x), dx - 1)
     bottom, right = round((box["top"] + box["height"]) * y), round((box["left"] + box["width"]) * x)
@@ -98,7 +105,9 @@ def scaled(box: dict[str, int], of: Size, to: Size) -> tuple[int, int, int, int]
 
 
 class Raw(NamedTuple):
-    """A batch that is yet to be augmented, on its way to the device: the images' bytes in a row, and what is to be done."""
+    """A batch that is yet to be augmented, on its way to the device: the images' bytes in a row, and what is
+    to be done.
+    """
 
     pixels: Tensor
     """uint8, (H, W, C) of each image, one after the other."""

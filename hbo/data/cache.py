@@ -1,10 +1,13 @@
-"""Decoded images in one file that all workers and runs of a machine map into memory (`--cache ram|disk`).
+"""Images in one file that all workers and runs of a machine map into memory: decoded (`--cache ram|disk`), or
+as JPEG (`--cache jpeg`).
 
-What is kept is what each look at an image starts with: the fixed part of the transform, done as without the cache, and so
-the same pixels; for random-resized crops of photographs, the photograph with its short side at most `Run.cached_side`.
+What is kept is what each look at an image starts with: the fixed part of the transform, done as without the
+cache, and so the same pixels; for random-resized crops of photographs, the photograph with its short side at
+most `Run.cached_side`.
 
-ROOT/NAME/pixels: a header (JSON, 4096 bytes), the images (H, W, C) uint8 one after the other, the index. NAME is a hash of the
-images' names and lengths and of the transform: moved or asked for by another run, they are found again.
+ROOT/NAME/pixels: a header (JSON, 4096 bytes), the images (H, W, C) uint8 or JPEG one after the other, in the
+order in which they were stored, the index. NAME is a hash of the images' names and lengths and of the
+transform: moved or asked for by another run, they are found again.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -30,18 +33,24 @@ from tqdm import tqdm
 
 from hbo import files
 from hbo.config import Run
+from hbo.data import jpeg
 from hbo.data.augment import Size
 from hbo.errors import DataError, UserError
 from hbo.runs import cluster, lock, signals
 
 FORMAT, HEADER = 2, 4096  # 2: photographs are turned as their EXIF says
+JPEG = 3  # the format of a cache of JPEG
 MEMORY = Path("/dev/shm")  # a file system in memory
 PROBED = 256  # images whose checksums are compared at each opening, evenly spread
 # Where an image lies, its shape, the size that random draws are made for, and its checksum.
 INDEX = np.dtype(
-    [(name, "<i8" if name == "offset" else "<i4") for name in ("offset", "height", "width", "channels", "seen_h", "seen_w")]
+    [
+        (name, "<i8" if name == "offset" else "<i4")
+        for name in ("offset", "height", "width", "channels", "seen_h", "seen_w")
+    ]
     + [("crc", "<u4")]
 )
+INDEXES = {FORMAT: INDEX, JPEG: np.dtype([*INDEX.descr, ("length", "<i4")])}
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,13 @@ class Content:
         name: the set's, for people.
         identity: the images' names and lengths and the transform: the same, the same file.
         version: of the images, such as the times of their files: the same, they are unchanged.
-        digest: a hash of every byte of them; may take a while. With another version it decides whether the file is stale.
+        digest: a hash of every byte of them; may take a while. With another version it decides whether the
+            file is stale.
         images: how many.
+        order: the images in the order in which they are stored.
         size: bytes of the pixels to come, and whether that is a count (else an estimate); may take a while.
         make: index -> (image (H, W, C) uint8, the size that random draws are made for).
+        format: FORMAT, or JPEG.
     """
 
     name: str
@@ -63,12 +75,16 @@ class Content:
     version: str
     digest: Callable[[], str]
     images: int
+    order: Sequence[int]
     size: Callable[[], tuple[int, bool]]
     make: Callable[[int], tuple[Tensor, Size]]
+    format: int = FORMAT
 
 
 class Pixels:
-    """The images of a cache: `[i]` is (image (C, H, W) uint8, to be read only, the size that random draws are made for)."""
+    """The images of a cache: `[i]` is (image (C, H, W) uint8, to be read only, the size that random draws are
+    made for).
+    """
 
     def __init__(self, path: Path, index: np.ndarray) -> None:
         self.path, self.index = path, index
@@ -81,9 +97,16 @@ class Pixels:
         return len(self.index)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Size]:
-        offset, height, width, channels, seen_h, seen_w, _ = self.index[i].item()
-        flat = self.flat[offset : offset + height * width * channels]
-        return flat.view(height, width, channels).permute(2, 0, 1), (seen_h, seen_w)
+        _, height, width, channels, seen_h, seen_w, *_ = self.index[i].item()
+        stored = self.stored(i)
+        if self.index.dtype == INDEXES[JPEG]:
+            return jpeg.decoded(stored, channels), (seen_h, seen_w)
+        return stored.view(height, width, channels).permute(2, 0, 1), (seen_h, seen_w)
+
+    def stored(self, i: int) -> Tensor:
+        """An image's bytes (N,) as they are kept."""
+        offset, height, width, channels, _, _, _, *length = self.index[i].item()
+        return self.flat[offset : offset + (length[0] if length else height * width * channels)]
 
     @property
     def flat(self) -> Tensor:
@@ -112,7 +135,7 @@ def root(run: Run) -> Path:
         return MEMORY / f"hbo-{os.getuid()}"
     if run.cache_dir:
         return files.expanded(run.cache_dir)
-    return files.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hbo"
+    return files.cache_root()
 
 
 def opened(run: Run, content: Content) -> Pixels:
@@ -121,7 +144,7 @@ def opened(run: Run, content: Content) -> Pixels:
     Raises:
         DataError: it is stale or damaged, an image is broken, or there is no room.
     """
-    folder = root(run) / f"{content.name}-{_digest(FORMAT, content.identity)}"
+    folder = root(run) / f"{content.name}-{_digest(content.format, content.identity)}"
     path = folder / "pixels"
     told = False
     while not path.exists():
@@ -130,7 +153,10 @@ def opened(run: Run, content: Content) -> Pixels:
             held.acquire()
         except lock.Busy:
             if not told and (holder := lock.read(folder)):
-                print(f"cache: process {holder['pid']} on {holder['host']} builds {folder}; waiting", file=sys.stderr)
+                print(
+                    f"cache: process {holder['pid']} on {holder['host']} builds {folder}; waiting",
+                    file=sys.stderr,
+                )
                 told = True
             _heed_signals()
             time.sleep(0.5)
@@ -157,7 +183,7 @@ def read(path: Path, content: Content) -> Pixels:
             head = json.loads(file.read(HEADER))
             if head["bytes"] != (found := path.stat().st_size):
                 raise DataError(f"{path}: cut short, {found} of {head['bytes']} bytes; {instead}")
-            file.seek(head["bytes"] - head["images"] * INDEX.itemsize)
+            file.seek(head["bytes"] - head["images"] * INDEXES[content.format].itemsize)
             raw = file.read()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
@@ -165,21 +191,18 @@ def read(path: Path, content: Content) -> Pixels:
         raise DataError(f"{path}: no cache of this program; {instead}") from None
     if zlib.crc32(raw) != head["index"]:
         raise DataError(f"{path}: its index is damaged; {instead}")
-    if head["format"] != FORMAT or head["images"] != content.images or not _same(path, head, content):
+    if head["format"] != content.format or head["images"] != content.images or not _same(path, head, content):
         raise DataError(f"{path}: stale, the images have changed since it was built; {instead}")
-    pixels = Pixels(path, np.frombuffer(raw, INDEX))
+    pixels = Pixels(path, np.frombuffer(raw, INDEXES[content.format]))
     for i in np.linspace(0, len(pixels) - 1, min(PROBED, len(pixels))).astype(int):
-        start, count = (
-            int(pixels.index[i]["offset"]),
-            int(np.prod([pixels.index[i][n] for n in ("height", "width", "channels")])),
-        )
-        if zlib.crc32(pixels.flat[start : start + count].numpy().data) != pixels.index[i]["crc"]:
+        if zlib.crc32(pixels.stored(int(i)).numpy().data) != pixels.index[i]["crc"]:
             raise DataError(f"{path}: image {i} is damaged; {instead}")
     return pixels
 
 
 def _same(path: Path, head: dict[str, Any], content: Content) -> bool:
-    """Whether the images are those that were cached: by their times, else by every byte, as a copy has times of its own.
+    """Whether the images are those that were cached: by their times, else by every byte, as a copy has times
+    of its own.
 
     A copy that was read once is known by its times from then on.
     """
@@ -188,7 +211,10 @@ def _same(path: Path, head: dict[str, Any], content: Content) -> bool:
     known = path.with_name(f"copy-{_digest(content.version)}")
     if known.exists():
         return True
-    print(f"cache: the files of {content.name} have other times than when {path} was built; reading them", file=sys.stderr)
+    print(
+        f"cache: the files of {content.name} have other times than when {path} was built; reading them",
+        file=sys.stderr,
+    )
     if head.get("digest") != content.digest():
         return False
     with contextlib.suppress(OSError):  # a cache that may only be read
@@ -205,11 +231,12 @@ def build(run: Run, folder: Path, content: Content) -> None:
     for left in folder.glob("pixels.part-*"):  # by one who was killed
         left.unlink()
     size, exact = content.size()
-    size += HEADER + content.images * INDEX.itemsize
+    size += HEADER + content.images * INDEXES[content.format].itemsize
     free = _free(run, folder)
     others = sum(path.stat().st_size for path in folder.parent.glob("*/pixels"))
     print(
-        f"cache: {content.images} images of {content.name}, {'' if exact else 'about '}{gb(size)}, into {folder}"
+        f"cache: {content.images} images of {content.name}, {'' if exact else 'about '}{gb(size)}, into"
+        f" {folder}"
         f" ({gb(free)} free, other caches there take {gb(others)}); kept until it is deleted",
         file=sys.stderr,
     )
@@ -217,24 +244,27 @@ def build(run: Run, folder: Path, content: Content) -> None:
         small = "a smaller --resolution" if run.cached_side is None else "a smaller --cache_size"
         where = "--cache disk" if run.cache == "ram" else "another --cache_dir"
         raise DataError(
-            f"cache={run.cache}: needs {gb(size)} in {folder.parent}, where {gb(free)} are free; take {where}, {small} or --cache none"
+            f"cache={run.cache}: needs {gb(size)} in {folder.parent}, where {gb(free)} are free; take"
+            f" {where}, {small} or --cache none"
         )
     part = folder / f"pixels.part-{os.getpid()}"
-    index = np.zeros(content.images, INDEX)
+    index = np.zeros(content.images, INDEXES[content.format])
     try:
         with open(part, "wb") as file, ThreadPoolExecutor(cluster.cores()) as pool:
             file.seek(HEADER)
-            made = _in_order(pool, content.make, range(content.images))
+            made = _in_order(pool, lambda i: (i, *_made(content, i)), content.order)
             watched = sys.stderr.isatty()
-            bar = tqdm(made, total=content.images, desc="cache", unit="image", mininterval=0.2 if watched else 10)
-            for i, (image, seen) in enumerate(bar):
-                array = image.contiguous().numpy()
-                index[i] = (file.tell(), *array.shape, *seen, zlib.crc32(array.data))
-                file.write(array.data)
+            bar = tqdm(
+                made, total=content.images, desc="cache", unit="image", mininterval=0.2 if watched else 10
+            )
+            for i, shape, seen, stored in bar:
+                length = (len(stored),) if content.format == JPEG else ()
+                index[i] = (file.tell(), *shape, *seen, zlib.crc32(stored), *length)
+                file.write(stored)
                 _heed_signals()
             file.write(index.tobytes())
             head = {
-                "format": FORMAT,
+                "format": content.format,
                 "version": content.version,
                 "digest": content.digest(),
                 "images": content.images,
@@ -251,6 +281,16 @@ def build(run: Run, folder: Path, content: Content) -> None:
     directory = os.open(folder, os.O_RDONLY)
     os.fsync(directory)  # the name, too
     os.close(directory)
+
+
+def _made(content: Content, i: int) -> tuple[tuple[int, ...], Size, Any]:
+    """Shape of an image, the size that random draws are made for, and the bytes that are kept."""
+    image, seen = content.make(i)
+    return (
+        tuple(image.shape),
+        seen,
+        jpeg.encoded(image) if content.format == JPEG else image.contiguous().numpy().data,
+    )
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
@@ -272,7 +312,9 @@ def _free(run: Run, folder: Path) -> int:
     if run.cache == "ram":
         try:
             with open("/proc/meminfo") as lines:
-                available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+                available = next(
+                    int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")
+                )
             free = min(free, available)
         except (OSError, StopIteration):
             pass

@@ -3,24 +3,24 @@
     python -m hbo.data.check DIR
     python -m hbo.data.check DIR --data imagefolder     # those of train/ and val/ alone
 
-Exit status 2 where there is one. A run reads headers before it trains, and the rest of an image when it comes to it;
-`--skip_bad N` decodes all of them first, and passes over at most N.
+Exit status 2 where there is one. A run reads headers before it trains, and the rest of an image when it comes
+to it; `--skip_bad N` decodes all of them first, and passes over at most N.
 """
 
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from hbo import files
+from hbo import files, packed
 from hbo.config import Run
 from hbo.data.sources import read_image
 from hbo.errors import DataError, one_line
 from hbo.runs import cluster
 from hbo.tasks import SETS
+from hbo.tasks.classify import layout
 from hbo.words import Parser
 
 
@@ -28,14 +28,19 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: a folder, and which set it is."""
     parser = Parser(prog="python -m hbo.data.check", description="Decode every image below a folder.")
     parser.add_argument("folder", help="What --data_dir names, or any other folder.")
-    parser.add_argument("--data", choices=list(SETS), help="The data set: look at the folders that it reads alone.")
+    parser.add_argument(
+        "--data", choices=list(SETS), help="The data set: look at the folders that it reads alone."
+    )
     with one_line():
         args = parser.parse_args(argv)
         paths = images_of(args.folder, args.data)
         bad = unreadable(paths)
         for line in bad.values():
             print(line)
-        print(f"{len(paths)} images in {args.folder}, {f'{len(bad)} of them cannot' if bad else 'all of them can'} be read")
+        print(
+            f"{len(paths)} images in {args.folder},"
+            f" {f'{len(bad)} of them cannot' if bad else 'all of them can'} be read"
+        )
     if bad:
         raise SystemExit(2)
 
@@ -47,13 +52,27 @@ def images_of(folder: str, data: str | None) -> list[str]:
         DataError: there is no such folder, or no image.
     """
     root = files.expanded(folder, "folder")
-    inner = (SETS[data].marks or (SETS[data].inner,)) if data else ("",)
+    one = SETS[data] if data else None
+    inner = ("",) if one is None else one.folders(root) if one.folders else one.marks or (one.inner,)
+    archive = root.is_dir() and (one is None or one.photographs) and layout.kind(root) == "archive"
+    if data == "imagefolder" or archive:
+        how = layout.kind(root)
+        if how in ("csv", "archive"):
+            listed = layout.contents(root)
+            return sorted(
+                os.fspath(file) for part in listed.values() for inside in part.values() for file in inside
+            )
+        inner = (
+            ("",) if how == "classes" else tuple(layout.part_folder(root, part).name for part in layout.PARTS)
+        )
     paths: list[str] = []
     for part in inner:
         if not (root / part).is_dir():
             raise DataError(f"{root / part}: no such folder")
         below = files.folders_below(root / part)
-        paths += [os.path.join(where, name) for where, names in below for name in names if files.is_image(name)]
+        paths += [
+            os.path.join(where, name) for where, names in below for name in names if files.is_image(name)
+        ]
     if not paths:
         raise DataError(f"{root}: holds no images ({', '.join(sorted(files.IMAGES))})")
     return sorted(paths)
@@ -61,20 +80,24 @@ def images_of(folder: str, data: str | None) -> list[str]:
 
 def unreadable(paths: list[str]) -> dict[str, str]:
     """Those that cannot be decoded -> why, in words that name them; all are tried, behind a bar."""
-    parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    order = [paths[i] for i in packed.as_stored(paths)]
+    parts = [order[i : i + 64] for i in range(0, len(order), 64)]
     found: dict[str, str] = {}
-    with ThreadPoolExecutor(cluster.cores()) as pool, tqdm(total=len(paths), desc="check", unit="image", leave=False) as bar:
+    with (
+        ThreadPoolExecutor(cluster.cores()) as pool,
+        tqdm(total=len(paths), desc="check", unit="image", leave=False) as bar,
+    ):
         for part, bad in zip(parts, pool.map(_unreadable, parts), strict=True):
             found |= bad
             bar.update(len(part))
-    return found
+    return {path: found[path] for path in paths if path in found}
 
 
 def _unreadable(paths: list[str]) -> dict[str, str]:
     found = {}
     for path in paths:
         try:
-            read_image(Path(path))
+            read_image(path)
         except DataError as error:
             found[path] = " ".join(str(error).split())
     return found

@@ -14,16 +14,20 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from hbo.config import Run
-from hbo.data import cache
+from hbo.data import cache, jpeg
 from hbo.data.augment import Augment, Raw, Size, pack
 from hbo.data.sampling import seeded
 from hbo.data.sources import Get, Source
+from hbo.tasks.classify.spec import QUALITY
 
-PROBED = 100_000  # images whose sizes are read to say how large their cache will be; of a larger set, an even choice
+ENCODED = 64  # images that are encoded to say how large a cache of JPEG will be
+# Images whose sizes are read to say how large their cache will be; of a larger set, an even choice.
+PROBED = 100_000
 
 
 class Images(Dataset):
-    """Images by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone; a batch by a list of those.
+    """Images by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone; a batch by
+    a list of those.
 
     Args:
         source: the images as they come.
@@ -33,7 +37,9 @@ class Images(Dataset):
         in_memory: do the fixed part once, now.
     """
 
-    def __init__(self, source: Source, fixed: v2.Transform, random: list[v2.Transform], run: Run, in_memory: bool) -> None:
+    def __init__(
+        self, source: Source, fixed: v2.Transform, random: list[v2.Transform], run: Run, in_memory: bool
+    ) -> None:
         self.get, self.labels = source
         self.source = source.get  # which knows its files, wherever the pixels are kept
         self.seed, self.in_memory = run.seed, in_memory
@@ -41,9 +47,14 @@ class Images(Dataset):
         self.on_device = run.augment == "device" and bool(random)
         self.fixed, self.transform = fixed, v2.Compose([fixed, *random])
         self.pixels: cache.Pixels | None = None
-        self.side = run.cached_side if self.augment.resized else None  # of evaluation's images nothing is left out
+        # Of evaluation's images nothing is left out.
+        self.side = run.cached_side if self.augment.resized else None
         if run.cache != "none":
-            self.pixels = cache.opened(run, cacheable(run.data, source.get, len(self.labels), fixed, self.side))
+            # What is reported is exact.
+            kept = cache.JPEG if run.cache == "jpeg" and self.side else cache.FORMAT
+            self.pixels = cache.opened(
+                run, cacheable(run.data, source.get, len(self.labels), fixed, self.side, kept)
+            )
         elif in_memory:
             with ThreadPoolExecutor(4) as pool:  # decoding leaves Python's lock
                 self.get = list(pool.map(lambda i: fixed(source.get(i)), range(len(self.labels)))).__getitem__
@@ -57,7 +68,9 @@ class Images(Dataset):
         if self.pixels is not None:
             image, size = self.pixels[index]
             draws = self.draw(epoch, index, size)
-            image = self.augment.finish(self.augment.cut(image, draws, size), draws, as_pil=not self.in_memory)
+            image = self.augment.finish(
+                self.augment.cut(image, draws, size), draws, as_pil=not self.in_memory
+            )
             return image.expand(3, -1, -1), self.labels[index], index
         image = self.get(index)
         with seeded(self.seed, epoch, index):
@@ -67,7 +80,11 @@ class Images(Dataset):
     def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor | Raw, Tensor, Tensor]:
         """A batch: images (B, 3, R, R), or what the device is to augment; labels and indices (B,)."""
         indices = [index for _, index in items]
-        images = pack([self.raw(*item) for item in items]) if self.on_device else stack([self[item][0] for item in items])
+        images = (
+            pack([self.raw(*item) for item in items])
+            if self.on_device
+            else stack([self[item][0] for item in items])
+        )
         return images, torch.tensor([self.labels[i] for i in indices]), torch.tensor(indices)
 
     def raw(self, epoch: int, index: int) -> tuple[Tensor, list[Any]]:
@@ -86,7 +103,9 @@ class Images(Dataset):
             return self.augment.draw(size)
 
     def upsampled(self) -> dict[str, float]:
-        """For the row: shares of the random-resized crops that have fewer pixels than they are resized to, with and without the cache."""
+        """For the row: shares of the random-resized crops that have fewer pixels than they are resized to,
+        with and without the cache.
+        """
         if self.pixels is None or self.side is None:
             return {}
         shares = self.augment.upsampled(self.pixels.sizes())
@@ -110,8 +129,12 @@ def stack(images: list[Tensor]) -> Tensor:
     return batch
 
 
-def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int | None) -> cache.Content:
-    """What the cache is to hold: the images after their fixed part, and with the short side at most `side`, if given."""
+def cacheable(
+    data: str, get: Get, images: int, fixed: v2.Transform, side: int | None, kept: int = cache.FORMAT
+) -> cache.Content:
+    """What the cache is to hold: the images after their fixed part, and with the short side at most `side`,
+    if given; decoded, or as JPEG.
+    """
 
     def make(i: int) -> tuple[Tensor, Size]:
         image = fixed(get(i))
@@ -121,6 +144,9 @@ def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int |
         return as_tensor(image).permute(1, 2, 0), (height, width)
 
     def size() -> tuple[int, bool]:
+        if kept == cache.JPEG:
+            some = range(0, images, math.ceil(images / ENCODED))
+            return round(images / len(some) * sum(len(jpeg.encoded(make(i)[0])) for i in some)), False
         if not isinstance(fixed, v2.Identity):
             height, width = fixed.transforms[-1].size  # pyright: ignore  (of the centre crop)
             return images * height * width * get.shape(0)[2], True
@@ -131,7 +157,8 @@ def cacheable(data: str, get: Get, images: int, fixed: v2.Transform, side: int |
         return round(images / len(each) * sum(each)), len(each) == images
 
     identity, version = get.content()
-    return cache.Content(data, repr((identity, str(fixed), side)), version, get.digest, images, size, make)
+    what = repr((identity, str(fixed), side, *([QUALITY] if kept == cache.JPEG else [])))
+    return cache.Content(data, what, version, get.digest, images, get.stored(), size, make, kept)
 
 
 def reduced(height: int, width: int, side: int | None) -> int:
@@ -142,4 +169,7 @@ def reduced(height: int, width: int, side: int | None) -> int:
 
 def whole(resize: int, crop: int) -> list[v2.Transform]:
     """The short side to `resize`, then the middle `crop` x `crop`."""
-    return [v2.Resize(resize, antialias=True), *([v2.CenterCrop(crop)] if crop != resize else [v2.CenterCrop(resize)])]
+    return [
+        v2.Resize(resize, antialias=True),
+        *([v2.CenterCrop(crop)] if crop != resize else [v2.CenterCrop(resize)]),
+    ]

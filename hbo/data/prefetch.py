@@ -28,7 +28,8 @@ class Prefetch:
         ahead = None
         for batch in self.loader:
             with torch.cuda.stream(self.stream):
-                copied = move_data_to_device(batch, self.device)  # from pinned memory, so that it does not wait
+                # From pinned memory, so that it does not wait.
+                copied = move_data_to_device(batch, self.device)
             if ahead is not None:
                 yield self.ready(ahead)
             ahead = copied
@@ -36,7 +37,9 @@ class Prefetch:
             yield self.ready(ahead)
 
     def ready(self, batch: Any) -> Any:
-        """The batch, for the stream that trains: which waits for the copy, and keeps the memory until it is done with it."""
+        """The batch, for the stream that trains: which waits for the copy, and keeps the memory until it is
+        done with it.
+        """
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self.stream)
         apply_to_collection(batch, torch.Tensor, lambda tensor: tensor.record_stream(current))

@@ -1,7 +1,8 @@
 """Order and randomness as functions of (seed, epoch, image) alone.
 
-So two networks with one seed see the same images, whatever the number of workers or processes, and a run taken up in the
-middle of an epoch goes on with the very next batch: nothing has to be saved but the number of updates done.
+So two networks with one seed see the same images, whatever the number of workers or processes,
+and a run taken up in the middle of an epoch goes on with the very next batch: nothing has to be
+saved but the number of updates done.
 """
 
 import hashlib
@@ -34,7 +35,9 @@ def seeded(*parts: object) -> Iterator[None]:
 
 
 def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[int], list[int]]:
-    """Indices in two parts, the second with `share` of each stratum; fixed for ever, in no need of a library's shuffle."""
+    """Indices in two parts, the second with `share` of each stratum; fixed for ever, in
+    no need of a library's shuffle.
+    """
     rest: list[int] = []
     held: list[int] = []
     groups: dict[object, list[int]] = defaultdict(list)
@@ -42,14 +45,17 @@ def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[
         groups[stratum].append(i)
     for stratum in sorted(groups, key=repr):
         members = sorted(groups[stratum], key=lambda i: hashed(salt, i))
-        cut = round(share * (len(rest) + len(held) + len(members))) - len(held)  # rounding errors do not add up
+        # Rounding errors do not add up.
+        cut = round(share * (len(rest) + len(held) + len(members))) - len(held)
         held += members[:cut]
         rest += members[cut:]
     return sorted(rest), sorted(held)
 
 
 def at_most_per_class(labels: Sequence[object], n: int, salt: str = "") -> list[int]:
-    """Indices of at most n of each label, in order; fixed for ever, and those of a smaller n are among those of a larger."""
+    """Indices of at most n of each label, in order; fixed for ever, and those of a smaller n are among those
+    of a larger.
+    """
     groups: dict[object, list[int]] = defaultdict(list)
     for i in sorted(range(len(labels)), key=lambda i: hashed(salt, i)):
         groups[labels[i]].append(i)
@@ -59,8 +65,9 @@ def at_most_per_class(labels: Sequence[object], n: int, salt: str = "") -> list[
 class TrainBatches:
     """Batches of (epoch, index) for one of `world` processes; a batch sampler.
 
-    The images of epoch e are a permutation by (seed, e); global batch b is its b-th slice, of which this rank takes its
-    even share, so that the ranks together see what one process would. An incomplete last batch is left out.
+    The images of epoch e are a permutation by (seed, e); global batch b is its b-th slice, of which
+    this rank takes its even share, so that the ranks together see what one process would. An
+    incomplete last batch is left out.
 
     Args:
         images: how many there are.
@@ -98,14 +105,17 @@ class TrainBatches:
 
     def order(self, epoch: int) -> list[int]:
         """The images of an epoch, batch after batch."""
-        return torch.randperm(self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))).tolist()
+        return torch.randperm(
+            self.images, generator=torch.Generator().manual_seed(hashed(self.seed, epoch))
+        ).tolist()
 
 
 class IdentityBatches(TrainBatches):
-    """The same, with P x K sampling: K images of each of P = batch / K identities in a batch, as many batches an epoch.
+    """The same, with P x K sampling: K images of each of P = batch / K identities in a
+    batch, as many batches an epoch.
 
-    Identities come in random order, each once before any comes again (those left over that fill no batch wait for the next
-    order), and so do an identity's images; one with fewer than K has some of them twice.
+    Identities come in random order, each once before any comes again (those left over that fill no batch wait
+    for the next order), and so do an identity's images; one with fewer than K has some of them twice.
 
     Args:
         labels: each image's identity.
@@ -129,7 +139,8 @@ class IdentityBatches(TrainBatches):
             for identity in identities[: len(identities) // people * people]:
                 images = left[identity]
                 while len(images) < self.instances:
-                    # Those that wait already come last, so that a group has an image twice only where there are too few.
+                    # Those that wait already come last, so that a group has an image twice only where there
+                    # are too few.
                     images += sorted(shuffled(self.members[identity]), key=images.__contains__)
                 order += images[: self.instances]
                 del images[: self.instances]
@@ -139,7 +150,9 @@ class IdentityBatches(TrainBatches):
 class EvalBatches:
     """Batches of (0, index) in order, each image once over all ranks, without padding; a batch sampler."""
 
-    def __init__(self, images: int, batch: int, rank: int = 0, world: int = 1, limit: int | None = None) -> None:
+    def __init__(
+        self, images: int, batch: int, rank: int = 0, world: int = 1, limit: int | None = None
+    ) -> None:
         images = min(images, limit * batch) if limit else images
         mine = range(rank, images, world)
         share = batch // world
@@ -153,7 +166,9 @@ class EvalBatches:
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to the whole process group (Ctrl-C, a scheduler's) is the training process's to obey; it ends its workers."""
+    """A signal to the whole process group (Ctrl-C, a scheduler's) is the training
+    process's to obey; it ends its workers.
+    """
     for number in signals.ALL:
         signal.signal(number, signal.SIG_IGN)
 
@@ -163,10 +178,12 @@ def _as_is(batch: Any) -> Any:
 
 
 def loader(dataset: Dataset, batches: TrainBatches | EvalBatches, workers: int) -> DataLoader:
-    """A loader over batches of (epoch, index); workers stay alive between epochs. A set with `__getitems__` makes whole batches."""
+    """A loader over batches of (epoch, index); workers stay alive between epochs. A set with `__getitems__`
+    makes whole batches.
+    """
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  (a list of pairs, which the data set takes)
+        batch_sampler=batches,  # pyright: ignore  # lists of pairs, for the data set
         num_workers=workers,
         collate_fn=_as_is if hasattr(dataset, "__getitems__") else None,
         worker_init_fn=_leave_signals,

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from hbo import files, headers
+from hbo import files, headers, packed
 
 
 class Get(Protocol):
@@ -24,6 +25,10 @@ class Get(Protocol):
 
     def content(self) -> tuple[str, str]:
         """Hashes of what the images are (names, lengths) and of their version (times): for the cache."""
+        ...
+
+    def stored(self) -> Sequence[int]:
+        """The images in the order in which they lie where they come from."""
         ...
 
     def digest(self) -> str:
@@ -57,6 +62,13 @@ class Part:
         identity, version = self.get.content()
         return hashlib.sha256(repr((identity, self.indices)).encode()).hexdigest(), version
 
+    def stored(self) -> Sequence[int]:
+        whole = self.get.stored()
+        if isinstance(whole, range):
+            return range(len(self.indices))
+        rank = {i: r for r, i in enumerate(whole)}
+        return sorted(range(len(self.indices)), key=lambda i: rank[self.indices[i]])
+
     def digest(self) -> str:
         return self.get.digest()
 
@@ -68,21 +80,25 @@ class Files:
         self.paths = paths
 
     def __call__(self, i: int) -> "Image.Image | Tensor":
-        return read_image(Path(self.paths[i]))
+        return read_image(self.paths[i])
 
     def shape(self, i: int) -> tuple[int, int, int]:
-        width, height = size_of(Path(self.paths[i]))
+        width, height = size_of(self.paths[i])
         return height, width, 3
 
     def content(self) -> tuple[str, str]:
         identity, version = hashlib.sha256(), hashlib.sha256()
-        held, _ = files.contents(self.paths)  # of a set that is small enough, bytes: an archive unpacks with times of its own
+        # Of a set that is small enough, bytes: an archive unpacks with times of its own.
+        held, _ = files.contents(self.paths)
         with ThreadPoolExecutor(4) as pool:
-            stats = pool.map(os.stat, self.paths, chunksize=1000)
-            for path, stat, what in zip(self.paths, stats, held, strict=True):
-                identity.update(repr((path.split(os.sep)[-2:], stat.st_size)).encode())
-                version.update(repr((stat.st_mtime_ns, what)).encode())
+            stats = pool.map(lambda path: (packed.size_of(path), packed.version_of(path)), self.paths)
+            for path, (size, time), what in zip(self.paths, stats, held, strict=True):
+                identity.update(repr((path.split(os.sep)[-2:], size)).encode())
+                version.update(repr((time, what)).encode())
         return identity.hexdigest(), version.hexdigest()
+
+    def stored(self) -> Sequence[int]:
+        return packed.as_stored(self.paths)
 
     def digest(self) -> str:
         found = hashlib.sha256()
@@ -95,7 +111,7 @@ class Grey(Files):
     """The same, grey, as tensors."""
 
     def __call__(self, i: int) -> Tensor:
-        return pil_to_tensor(read_image(Path(self.paths[i]), "L"))
+        return pil_to_tensor(read_image(self.paths[i], "L"))
 
     def shape(self, i: int) -> tuple[int, int, int]:
         return *super().shape(i)[:2], 1
@@ -115,13 +131,18 @@ class Stack:
         return height, width, channels
 
     def content(self) -> tuple[str, str]:
-        return hashlib.sha256(self.images.contiguous().numpy().data).hexdigest() + str(tuple(self.images.shape)), ""
+        return hashlib.sha256(self.images.contiguous().numpy().data).hexdigest() + str(
+            tuple(self.images.shape)
+        ), ""
+
+    def stored(self) -> Sequence[int]:
+        return range(len(self.images))
 
     def digest(self) -> str:
         return ""  # `content` has looked at every byte
 
 
-def read_image(path: Path, mode: str = "RGB") -> Image.Image:
+def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     """An image, turned as its EXIF says it is looked at, in PIL's mode; transparency is dropped.
 
     Raises:
@@ -130,11 +151,12 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
     with headers.opened(path) as image:
         image.load()
         image.info.pop("transparency", None)  # of a palette PIL warns, and drops it all the same
-        turn = headers.TURNS.get(headers.orientation(image) or 1)  # of a TIFF nothing is left to be done: PIL turns it
+        # Of a TIFF nothing is left to be done: PIL turns it.
+        turn = headers.TURNS.get(headers.orientation(image) or 1)
         return (image if turn is None else image.transpose(turn)).convert(mode)
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def size_of(path: str | Path) -> tuple[int, int]:
     """Width and height of an image as `read_image` gives it, from its header.
 
     Raises:

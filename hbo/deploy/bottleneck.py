@@ -1,15 +1,15 @@
-"""The harmonious bottleneck as deployed: convolutions, upsampling and one addition, on maps in parts and lanes (`hbo.deploy.lanes`).
+"""The harmonious bottleneck as deployed: convolutions, upsampling and one addition, on maps in parts and
+lanes (`hbo.deploy.lanes`).
 
-A channel that is merely drawn stays in the part and the lane where it is; where it shares a register with a computed one, it
-goes through the last depthwise convolution with a kernel that changes nothing. So nothing is sliced, and concatenated only
-inside a contraction, at a quarter of the pixels.
+A channel that is merely drawn stays in the part and the lane where it is; where it shares a register with a
+computed one, it goes through the last depthwise convolution with a kernel that changes nothing. So nothing is
+sliced, and concatenated only inside a contraction, at a quarter of the pixels.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ from hbo.deploy.lanes import (
     Lanes,
     Layout,
     depthwise,
+    edges,
     even,
     fill,
     fold,
@@ -81,11 +82,16 @@ def _check(block: HarmoniousBottleneck) -> None:
 
 
 def _units(layers: list[nn.Module]) -> Iterator[tuple[nn.Module, nn.BatchNorm2d, nn.Module]]:
-    """The contraction units of these layers: what halves, its batch norm, and the pointwise `conv_norm` after it."""
+    """The contraction units of these layers: what halves, its batch norm, and the
+    pointwise `conv_norm` after it.
+    """
     while layers:
         halve, norm, *layers = layers if len(layers) > 1 else [*layers, nn.Identity()]
         if not isinstance(norm, nn.BatchNorm2d):
-            raise refuse(f"{type(norm).__name__} after {type(halve).__name__} in a contraction where deploy knows BatchNorm2d")
+            raise refuse(
+                f"{type(norm).__name__} after {type(halve).__name__} in a contraction; deploy knows"
+                " BatchNorm2d"
+            )
         size = 3 if any(isinstance(layer, nn.ReLU6) for layer in layers[2:3]) else 2
         yield halve, norm, nn.Sequential(*layers[:size])
         layers = layers[size:]
@@ -101,13 +107,18 @@ class Unit(nn.Module):
             raise refuse(f"{conv} in a contraction where deploy knows a pointwise one")
         at = places(source)
         self.parts = sorted({part for part, _ in at.values()})
-        own = [tuple(c if at.get(c) == (p, lane) else OTHER for lane, c in enumerate(source[p])) for p in self.parts]
+        own = [
+            tuple(c if at.get(c) == (p, lane) else OTHER for lane, c in enumerate(source[p]))
+            for p in self.parts
+        ]
         self.halve = nn.ModuleList(Halve(halve, norm, lanes) for lanes in own)
-        if isinstance(halve, nn.MaxPool2d):  # does not commute with batch norm: the pointwise convolution takes it up
+        # It does not commute with batch norm, which goes into the pointwise convolution instead.
+        if isinstance(halve, nn.MaxPool2d):
             scale, shift = scale_shift(norm)
             bias = affine.bias + affine.weight[:, :, 0, 0] @ shift
             affine = Affine(affine.weight * scale.view(1, -1, 1, 1), bias)
-        # Small maps side by side are quicker than a convolution each: ONNX Runtime has no sum of two with a ReLU6 after it.
+        # Small maps side by side are quicker than a convolution each: ONNX Runtime has no sum of two with a
+        # ReLU6 after it.
         self.target = [fill(range(conv.out_channels))]
         self.pointwise = Dense(affine, [sum(own, ())], self.target[0], act=act)
 
@@ -117,17 +128,25 @@ class Unit(nn.Module):
 
 
 class Halve(nn.Module):
-    """A contraction's first step, on one part: pooling or a strided convolution, its batch norm folded where it can be."""
+    """A contraction's first step, on one part: pooling or a strided convolution, its batch norm folded where
+    it can be.
+    """
 
     def __init__(self, halve: nn.Module, norm: nn.BatchNorm2d, lanes: Lanes) -> None:
         super().__init__()
         scale, shift = scale_shift(norm)
         self.pad, self.odd = 0, False
-        if isinstance(halve, nn.Conv2d) and halve.groups == halve.in_channels == halve.out_channels and halve.stride == (2, 2):
+        if (
+            isinstance(halve, nn.Conv2d)
+            and halve.groups == halve.in_channels == halve.out_channels
+            and halve.stride == (2, 2)
+        ):
             self.step = depthwise(fold(halve, norm), lanes, 2)
         elif isinstance(halve, nn.AvgPool2d):
             self.odd = True
-            self.step = depthwise(Affine(torch.full((len(scale), 1, 2, 2), 0.25) * scale.view(-1, 1, 1, 1), shift), lanes, 2, 0)
+            self.step = depthwise(
+                Affine(torch.full((len(scale), 1, 2, 2), 0.25) * scale.view(-1, 1, 1, 1), shift), lanes, 2, 0
+            )
         elif isinstance(halve, BlurPool):
             self.pad = halve.pad
             self.step = depthwise(Affine(halve.weight.double() * scale.view(-1, 1, 1, 1), shift), lanes, 2, 0)
@@ -139,7 +158,7 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pad:
-            x = F.pad(x, [self.pad] * 4, mode="replicate")
+            x = edges(x, self.pad, self.pad, self.pad)
         return self.step(even(x) if self.odd else x)
 
 
@@ -151,7 +170,10 @@ class Pool(nn.Module):
         drawn, joined = roles(block)
         channels, read = input_channels(block), {*drawn, *joined} - {ZERO}
         at = places(source)
-        own = [tuple(c if c in read and at[c] == (p, i) else ZERO for i, c in enumerate(s)) for p, s in enumerate(source)]
+        own = [
+            tuple(c if c in read and at[c] == (p, i) else ZERO for i, c in enumerate(s))
+            for p, s in enumerate(source)
+        ]
         self.parts = [p for p, lanes in enumerate(own) if any(c >= 0 for c in lanes)]
         quarter = Affine(torch.full((channels, 1, 2, 2), 0.25), torch.zeros(channels))
         self.pool = nn.ModuleList(depthwise(quarter, own[p], 2, 0) for p in self.parts)
@@ -187,12 +209,15 @@ def _arrange(block: HarmoniousBottleneck, bases: Layout) -> list[Plan]:
         else:
             part, lane = at[c]
             main[part][lane] = m
-    # A drawn channel is taken from a part where nothing is computed, else from a lane where nothing is, else from a part as it
-    # was; and where a part is needed as it was, all its channels are taken from that, so that they stay together.
+    # A drawn channel is taken from a part where nothing is computed, else from a lane where nothing is, else
+    # from a part as it was; and where a part is needed as it was, all its channels are taken from that, so
+    # that they stay together.
     drawn: list[dict[int, int]] = [{} for _ in bases]
     as_is: list[dict[int, int]] = [{} for _ in bases]
     for o, c in enumerate(drawn_channels):
-        spots = [(p, lane) for p, lanes in enumerate(bases) for lane, channel in enumerate(lanes) if channel == c]
+        spots = [
+            (p, lane) for p, lanes in enumerate(bases) for lane, channel in enumerate(lanes) if channel == c
+        ]
         part, lane = min(spots, key=lambda s: (bool(main[s[0]]), s[1] in main[s[0]], s))
         (as_is if lane in main[part] else drawn)[part][lane] = o
     for p in range(len(bases)):
@@ -222,7 +247,9 @@ def _lanes(plans: list[Plan]) -> int:
 
 
 class Piece(nn.Module):
-    """A part of a bottleneck's output: from a part of its (pooled) input, from the contracted map, or from both."""
+    """A part of a bottleneck's output: from a part of its (pooled) input, from the
+    contracted map, or from both.
+    """
 
     def __init__(self, block: HarmoniousBottleneck, plan: Plan, hidden: Layout) -> None:
         super().__init__()
@@ -245,13 +272,17 @@ class Piece(nn.Module):
             self.enlarge = block.enlarge
             if isinstance(block.enlarge, nn.ConvTranspose2d):
                 self.enlarge = _transposed(block.enlarge, lanes)
-        self.target = tuple(out(main[lane]) if lane in main else drawn.get(lane, OTHER) for lane in range(len(was)))
+        self.target = tuple(
+            out(main[lane]) if lane in main else drawn.get(lane, OTHER) for lane in range(len(was))
+        )
         if not isinstance(block.smooth, nn.Identity):
             _, affine, _ = folded(block.smooth, act=False, each=True)
             self.smooth = depthwise(affine, lanes)
             for lane in range(len(was)):
                 if lane in drawn:
-                    self.smooth.weight.data[lane, 0, affine.weight.shape[2] // 2, affine.weight.shape[3] // 2] = 1
+                    self.smooth.weight.data[
+                        lane, 0, affine.weight.shape[2] // 2, affine.weight.shape[3] // 2
+                    ] = 1
             self.target = tuple(ZERO if channel == OTHER else channel for channel in self.target)
 
     def forward(self, bases: list[Tensor], low: list[Tensor], size: tuple[int, int]) -> Tensor:
@@ -268,7 +299,9 @@ class Piece(nn.Module):
 
 def _transposed(up: nn.ConvTranspose2d, lanes: Lanes) -> nn.ConvTranspose2d:
     size, stride, pad = up.kernel_size[0], up.stride[0], int(up.padding[0])
-    new = nn.ConvTranspose2d(len(lanes), len(lanes), size, stride, pad, groups=len(lanes), bias=False, dtype=torch.float64)
+    new = nn.ConvTranspose2d(
+        len(lanes), len(lanes), size, stride, pad, groups=len(lanes), bias=False, dtype=torch.float64
+    )
     new.weight.data.zero_()
     for lane, channel in enumerate(lanes):
         if channel >= 0:
@@ -277,14 +310,18 @@ def _transposed(up: nn.ConvTranspose2d, lanes: Lanes) -> nn.ConvTranspose2d:
 
 
 def roles(block: HarmoniousBottleneck) -> tuple[list[int], list[int]]:
-    """Input channels that are drawn, and for each computed channel the input channel that joins it, or ZERO."""
+    """Input channels that are drawn, and for each computed channel the
+    input channel that joins it, or ZERO.
+    """
     cin = input_channels(block)
     joined = [*range(block.residual_channels), *[ZERO] * (block.main_channels - block.residual_channels)]
     return [*range(cin - block.concat_channels, cin)], joined
 
 
 def input_channels(block: HarmoniousBottleneck) -> int:
-    """`cin`: of the first batch norm, which follows the first halving, or of the pointwise convolution where nothing contracts."""
+    """`cin`: of the first batch norm, which follows the first halving, or of the pointwise convolution where
+    nothing contracts.
+    """
     layers = list(block.contract)
     first: Any = layers[1] if block.k else layers[0]
     return first.num_features if block.k else first.in_channels

@@ -1,4 +1,6 @@
-"""What `hbo.deploy` knows: every module of a network is checked by its exact type, so that none is taken for another or left out."""
+"""What `hbo.deploy` knows: every module of a network is checked by its exact type, so that none is taken for
+another or left out.
+"""
 
 from collections.abc import Collection
 
@@ -28,21 +30,32 @@ CHILDREN: dict[type[nn.Module], Collection[str]] = {
 
 
 def check_hooks(model: nn.Module) -> None:
-    """Refuse hooks, pruning and parametrizations, whichever network: deploy reads the weights and calls no module of the model.
+    """Refuse hooks, pruning and parametrizations, whichever network: deploy reads the weights and calls no
+    module of the model.
 
     Raises:
         UserError: with the module's name.
     """
     for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        hooks = (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
         if any(hooks):
-            raise refuse(f"{name or type(model).__name__} has a hook (pruning sets one), which deploy would leave out")
+            raise refuse(
+                f"{name or type(model).__name__} has a hook (pruning sets one), which deploy would leave out"
+            )
         if is_parametrized(module):
-            raise refuse(f"{name or type(model).__name__} has a parametrization, which deploy would leave out")
+            raise refuse(
+                f"{name or type(model).__name__} has a parametrization, which deploy would leave out"
+            )
 
 
 def check_modules(model: nn.Module) -> None:
-    """Refuse a module that `hbo.deploy` does not know: another type, child or setting than the network was built with.
+    """Refuse a module that `hbo.deploy` does not know: another type, child or setting
+    than the network was built with.
 
     Raises:
         UserError: with the module's name and type.
@@ -50,12 +63,15 @@ def check_modules(model: nn.Module) -> None:
     for name, module in model.named_modules():
         why = _unknown(module)
         if why is not None:
-            raise refuse(f"{name or 'the network'} is a {type(module).__name__}{why}, which deploy does not know")
+            raise refuse(
+                f"{name or 'the network'} is a {type(module).__name__}{why}, which deploy does not know"
+            )
 
 
 def _unknown(module: nn.Module) -> str | None:
     """What of a module is unknown, "" if its type is; None if nothing."""
-    kind = next((k for k in CHILDREN if type(module).forward is k.forward), type(module))  # a subclass may add other methods
+    # A subclass may add other methods.
+    kind = next((k for k in CHILDREN if type(module).forward is k.forward), type(module))
     if "forward" in vars(module):
         return " with a forward of its own"
     if kind in CHILDREN:
@@ -67,7 +83,11 @@ def _unknown(module: nn.Module) -> str | None:
         return ""
     if isinstance(module, nn.Linear) and module.bias is None:
         return " without bias"
-    wrong = [f"{name}={getattr(module, name)}" for name, value in _settings(module).items() if getattr(module, name) != value]
+    wrong = [
+        f"{name}={getattr(module, name)}"
+        for name, value in _settings(module).items()
+        if getattr(module, name) != value
+    ]
     return f" with {wrong[0]}" if wrong else None
 
 
@@ -79,7 +99,11 @@ def _settings(module: nn.Module) -> dict[str, object]:
         return {"padding_mode": "zeros", "dilation": (1, 1), **square}
     if isinstance(module, nn.ConvTranspose2d):
         size = module.kernel_size[0]
-        square = {"kernel_size": (size, size), "stride": (size // 2, size // 2), "padding": (size // 4, size // 4)}
+        square = {
+            "kernel_size": (size, size),
+            "stride": (size // 2, size // 2),
+            "padding": (size // 4, size // 4),
+        }
         return {"padding_mode": "zeros", "dilation": (1, 1), "output_padding": (0, 0), "bias": None, **square}
     if isinstance(module, nn.BatchNorm2d):
         return {"affine": True, "track_running_stats": True}

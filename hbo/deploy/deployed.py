@@ -1,8 +1,8 @@
 """deploy(model): the same function of its input with less to do at every image, for export.
 
-Batch norm is folded into convolutions, pooling is one too, as runtimes have quick ones, and maps are laid out for a vector
-register (`hbo.deploy.lanes`), so that what is left of a harmonious bottleneck besides its convolutions is upsampling and one addition
-(`hbo.deploy.bottleneck`).
+Batch norm is folded into convolutions, pooling is one too, as runtimes have quick ones, and maps are laid out
+for a vector register (`hbo.deploy.lanes`), so that what is left of a harmonious bottleneck besides its
+convolutions is upsampling and one addition (`hbo.deploy.bottleneck`).
 """
 
 import copy
@@ -15,28 +15,49 @@ from torch import Tensor, nn
 from torchvision.models import MobileNetV2
 
 from hbo.block import HarmoniousBottleneck, InvertedResidual
-from hbo.deploy.bottleneck import Bottleneck, input_channels, roles
+from hbo.deploy.bottleneck import Bottleneck, Piece, input_channels, roles
 from hbo.deploy.checks import check_hooks, check_modules
+from hbo.deploy.enlarging import as_convolution
 from hbo.deploy.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
+from hbo.errors import UserError
 from hbo.nets import Net
+from hbo.words import did_you_mean
+
+TARGETS = ("onnx", "openvino", "ncnn", "litert", "executorch")
+CONVOLVED = ("executorch", "litert")  # XNNPACK runs these, and knows no nearest or bicubic resize
 
 
-def deploy(model: nn.Module) -> nn.Module:
-    """A network that gives the model's logits, without batch norm, slices and concatenations; the model is left as it is.
+def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
+    """A network that gives the model's logits, without batch norm, slices and concatenations; the model is
+    left as it is.
 
     Args:
         model: a network of `hbo.nets.build`; of one from a zoo only batch norm is folded.
+        target: the runtime that it is made for.
 
     Raises:
-        UserError: a module, by name, that this file does not know; a hook or a parametrization; a network of a zoo whose code
-            cannot be traced.
+        UserError: a module, by name, that this file does not know; a hook or a parametrization; a network of
+            a zoo whose code cannot be traced; an unknown target.
     """
+    if target not in TARGETS:
+        raise UserError(
+            f"target={target}: choose from {', '.join(TARGETS)}{did_you_mean(target, list(TARGETS))}"
+        )
     check_hooks(model)
     model = copy.deepcopy(model).cpu().eval()
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     with torch.no_grad():
         deployed = _deploy(model.double())
+        if target in CONVOLVED:
+            convolve(deployed)
     return deployed.eval().requires_grad_(False).to(dtype)
+
+
+def convolve(deployed: nn.Module) -> None:
+    """Put convolutions in the place of upsamplings that XNNPACK would leave out."""
+    for module in deployed.modules():
+        if isinstance(module, Piece) and module.project is not None:
+            module.enlarge = as_convolution(module.enlarge, len(module.target))
 
 
 def _deploy(model: nn.Module) -> nn.Module:
@@ -103,7 +124,9 @@ class Deployed(nn.Module):
 
 
 class Inverted(nn.Module):
-    """`InvertedResidual`: expand, depthwise, project, each part of the input added to what is computed for it."""
+    """`InvertedResidual`: expand, depthwise, project, each part of the input added
+    to what is computed for it.
+    """
 
     def __init__(self, block: InvertedResidual, source: Layout, wish: Layout | None) -> None:
         super().__init__()
@@ -113,7 +136,9 @@ class Inverted(nn.Module):
             self.expand = Convolution(block.expand, source, None)
             hidden = self.expand.target
         conv, affine, _ = folded(block.depthwise, act=True, each=True)
-        self.depthwise = nn.ModuleList(nn.Sequential(depthwise(affine, lanes, conv.stride[0]), nn.ReLU6()) for lanes in hidden)
+        self.depthwise = nn.ModuleList(
+            nn.Sequential(depthwise(affine, lanes, conv.stride[0]), nn.ReLU6()) for lanes in hidden
+        )
         self.residual = bool(block.residual_channels)
         self.project = Convolution(block.project, hidden, source if self.residual else wish)
         self.target = self.project.target
@@ -134,7 +159,9 @@ def _build(block: nn.Module, source: Layout, wish: Layout | None) -> Bottleneck 
 
 
 def _wish(after: Sequence[nn.Module]) -> Layout | None:
-    """The layout that spares the next bottleneck a copy, where its input can be made in any; None if it does not care."""
+    """The layout that spares the next bottleneck a copy, where its input can be made in
+    any; None if it does not care.
+    """
     block = after[0] if after else None
     if isinstance(block, InvertedResidual) and block.residual_channels:
         return _wish(after[1:])  # its output has the layout of its input

@@ -1,21 +1,23 @@
 """Feature maps as parts with lanes, and convolutions between them: what `hbo.deploy` builds networks of.
 
-Runtimes compute channels in blocks of a vector register's size; a map of other sizes is filled up, and taken apart and put
-together again, around every slice and every concatenation. So here a map is a list of parts, each a tensor of (B, L, H, W)
-whose L is a multiple of `LANES`, and a layout says which channel each lane holds. Taking channels from a map, putting maps
-together and changing their order are then a matter of the weights of whatever reads them: nothing is copied.
+Runtimes compute channels in blocks of a vector register's size; a map of other sizes is filled up, and taken
+apart and put together again, around every slice and every concatenation. So here a map is a list of parts,
+each a tensor of (B, L, H, W) whose L is a multiple of `LANES`, and a layout says which channel each lane
+holds. Taking channels from a map, putting maps together and changing their order are then a matter of the
+weights of whatever reads them: nothing is copied.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbo.errors import UserError
 
-LANES = 16  # float32 numbers in a register of AVX-512, and the block of ONNX Runtime there and on ARM; two of AVX2's
+# Float32 numbers in a register of AVX-512, and the block of ONNX Runtime there and on ARM; two registers of
+# AVX2.
+LANES = 16
 ZERO, OTHER = -1, -2  # a lane that holds zeros; one that holds what nobody reads
 Lanes = tuple[int, ...]  # the channel in each lane, or one of the above
 Layout = list[Lanes]
@@ -79,7 +81,13 @@ class Dense(nn.Module):
     """
 
     def __init__(
-        self, affine: Affine, source: Layout, target: Lanes, stride: int = 1, padding: int = 0, act: bool = False
+        self,
+        affine: Affine,
+        source: Layout,
+        target: Lanes,
+        stride: int = 1,
+        padding: int = 0,
+        act: bool = False,
     ) -> None:
         super().__init__()
         weight, bias = affine.weight.double(), affine.bias.double()
@@ -88,12 +96,22 @@ class Dense(nn.Module):
         self.parts, convs = list[int](), []
         for part, lanes in enumerate(source):
             pairs = [
-                (lane, channel) for channel, (p, lane) in places(source).items() if p == part and channel < weight.shape[1]
+                (lane, channel)
+                for channel, (p, lane) in places(source).items()
+                if p == part and channel < weight.shape[1]
             ]
             pairs = [(lane, channel) for lane, channel in pairs if weight[:, channel].any()]
             if not pairs and (convs or part + 1 < len(source)):
                 continue
-            conv = nn.Conv2d(len(lanes), len(target), weight.shape[-1], stride, padding, bias=not convs, dtype=torch.float64)
+            conv = nn.Conv2d(
+                len(lanes),
+                len(target),
+                weight.shape[-1],
+                stride,
+                padding,
+                bias=not convs,
+                dtype=torch.float64,
+            )
             conv.weight.data.zero_()
             for lane, channel in pairs:
                 conv.weight.data[real, lane] = weight[out[real], channel]
@@ -154,7 +172,9 @@ def folded(block: nn.Module, act: bool | None = None, each: bool = False) -> tup
 
 
 def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    """A convolution per channel, weight (C, 1, k, k): each lane has its channel's, lanes without a channel give zeros."""
+    """A convolution per channel, weight (C, 1, k, k): each lane has its channel's, lanes
+    without a channel give zeros.
+    """
     weight, bias = affine.weight.double(), affine.bias.double()
     n, size = len(lanes), weight.shape[-1]
     pad = size // 2 if padding is None else padding
@@ -170,6 +190,16 @@ def depthwise(affine: Affine, lanes: Lanes, stride: int = 1, padding: int | None
 
 
 def even(x: Tensor) -> Tensor:
-    """Repeat the last row and column of a map with an odd number of them: what pooling 2x2 with ceil averages and compares."""
+    """Repeat the last row and column of a map with an odd number of them: what pooling 2x2 with ceil averages
+    and compares.
+    """
     h, w = x.shape[2:]
-    return F.pad(x, (0, w % 2, 0, h % 2), mode="replicate") if h % 2 or w % 2 else x
+    return edges(x, 0, h % 2, w % 2) if h % 2 or w % 2 else x
+
+
+def edges(x: Tensor, before: int, rows: int, columns: int) -> Tensor:
+    """Repeat the first row and column `before` times, the last ones as often as is said: a
+    padding that every runtime has.
+    """
+    x = torch.cat([*[x[:, :, :1]] * before, x, *[x[:, :, -1:]] * rows], 2)
+    return torch.cat([*[x[..., :1]] * before, x, *[x[..., -1:]] * columns], 3)

@@ -1,1 +1,1 @@
-"""The quick paths of training on a CPU: modules that step aside wherever PyTorch's own would have acted."""
+"""Fast paths for training on a CPU: modules that fall back to PyTorch's own in every other case."""

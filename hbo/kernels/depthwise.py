@@ -1,6 +1,8 @@
-"""The gradients of a 5x5 depthwise convolution: on a CPU, that of the weights takes a slow path where kernels are wider than 3.
+"""The gradients of a 5x5 depthwise convolution: on a CPU, PyTorch's weight gradient is
+slow for kernels wider than 3.
 
-Measured on one core (oneDNN in torch 2.14, AVX-512), 32 x 8 x 112 x 112 at stride 1: 24 ms for 5x5, 4 ms for 5x3.
+Measured on one core (oneDNN in torch 2.14, AVX-512), 32 x 8 x 112 x 112 at stride
+1: 24 ms for 5x5, 4 ms for 5x3.
 """
 
 from typing import Any
@@ -15,9 +17,11 @@ NARROWEST = 8  # columns of an input, below which nothing is gained
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution without bias: (B, C, H, W) -> (B, C, ceil(H/stride), ceil(W/stride)), `kernel` odd.
+    """A depthwise convolution without bias: (B, C, H, W) -> (B, C, ceil(H/stride),
+    ceil(W/stride)), `kernel` odd.
 
-    In training on a CPU in channels-last order a 5x5 one takes the gradients of this file, else PyTorch's own.
+    In training on a CPU in channels-last order a 5x5 one takes the gradients of
+    this file, else PyTorch's own.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
@@ -45,7 +49,9 @@ class Depthwise(nn.Conv2d):
 
 
 class _Depthwise5(torch.autograd.Function):
-    """(x, weight (C, 1, 5, 5), stride 1 or 2) -> (B, C, ceil(H/stride), ceil(W/stride)), in channels-last order."""
+    """(x, weight (C, 1, 5, 5), stride 1 or 2) -> (B, C, ceil(H/stride),
+    ceil(W/stride)), in channels-last order.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -61,7 +67,8 @@ class _Depthwise5(torch.autograd.Function):
             return *_backward(grads[0], x, weight, ctx.stride, [2, 2], [*needs, False])[:2], None
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         d_x = d_weight = None
-        if ctx.needs_input_grad[0] and ctx.stride == 1:  # the same sums, by the forward kernel: it takes two thirds of the time
+        # The same sums, by the forward kernel: it takes two thirds of the time.
+        if ctx.needs_input_grad[0] and ctx.stride == 1:
             d_x = F.conv2d(grad, weight.flip(2, 3), padding=2, groups=x.shape[1])
         elif ctx.needs_input_grad[0]:
             d_x = _backward(grad, x, weight, ctx.stride, [2, 2], [True, False, False])[0]
@@ -73,10 +80,11 @@ class _Depthwise5(torch.autograd.Function):
 def weight_gradient(grad: Tensor, x: Tensor, stride: int) -> Tensor:
     """(B, C, H/stride, W/stride), (B, C, H, W) -> (C, 1, 5, 5).
 
-    A tap of 5x5 pairs column w of the gradient with column `stride * w + offset` of the input, offset -2 to 2. The quick path
-    has two or three columns and a padding of at most 1. With the gradient moved a column to the left they are the offsets -2, -1
-    and, at stride 1, where two columns are slow, 0; with its last column left out and at stride 1 moved to the right, 0, 1, 2.
-    What the first column would meet lies in the padding; what the last one meets is added.
+    A tap of 5x5 pairs column w of the gradient with column `stride * w + offset` of the input, offset -2 to
+    2. The quick path has two or three columns and a padding of at most 1. With the gradient moved a column to
+    the left they are the offsets -2, -1 and, at stride 1, where two columns are slow, 0; with its last column
+    left out and at stride 1 moved to the right, 0, 1, 2. What the first column would meet lies in the
+    padding; what the last one meets is added.
     """
     b, c, h, w = grad.shape
     pixels, padding, columns = grad.permute(0, 2, 3, 1), 2 - stride, 4 - stride
@@ -103,7 +111,9 @@ def _taps(grad: Tensor, x: Tensor, columns: int, stride: int, padding: int) -> T
     return _backward(grad, x, weight, stride, [2, padding], [False, True, False])[1]
 
 
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], of: list[bool]) -> Any:
+def _backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: list[int], of: list[bool]
+) -> Any:
     return torch.ops.aten.convolution_backward(
         grad, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], x.shape[1], of
     )

@@ -1,9 +1,10 @@
-"""Batch norm that is quick where PyTorch's is slow: training on a CPU in channels-last order, few channels or large maps.
+"""Batch norm that is fast where PyTorch's is slow: training on a CPU in channels-last order, with few
+channels or large maps.
 
-PyTorch's kernels walk the channels of one pixel at a time, which are 5 to 50 here, where a vector register holds 16 and a
-cache line as many. Here a pixel is several: what PyTorch takes for channels are `together * C` lanes, whose statistics
-are then joined. The arithmetic is the same (two passes, a biased variance to normalise, an unbiased one to keep), and so
-are the parameters, their names and the running statistics.
+PyTorch's kernels walk the channels of one pixel at a time, which are 5 to 50 here, where a vector register
+holds 16 and a cache line as many. Here a pixel is several: what PyTorch takes for channels are `together * C`
+lanes, whose statistics are then joined. The arithmetic is the same (two passes, a biased variance to
+normalise, an unbiased one to keep), and so are the parameters, their names and the running statistics.
 """
 
 from typing import Any
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 LANES = 64  # numbers in the inner loop, at least; up to 512 do equally well
-# With at least a register's channels and fewer numbers than this PyTorch's kernels are no slower, and the calls here cost more.
+# With at least a register's channels and fewer numbers than this PyTorch's kernels are no slower, and the
+# calls here cost more.
 REGISTER, SMALL = 16, 2**19
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, (B, C, H, W) -> (B, C, H, W); evaluation, GPUs, compiled networks and other layouts take PyTorch's own."""
+    """`nn.BatchNorm2d`, (B, C, H, W) -> (B, C, H, W); evaluation, GPUs, compiled networks and other layouts
+    take PyTorch's own.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return self.normalise(input) if self.is_faster(input) else super().forward(input)
@@ -42,7 +46,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Batch norm in training, where `is_faster` says so."""
-        out, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore[reportGeneralTypeIssues]
+        out, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps)  # pyright: ignore
         self.update_running_stats(mean, var, x.numel() // x.shape[1])
         return out
 
@@ -58,7 +62,9 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def can_use(x: Tensor) -> bool:
-    """Whether the quick paths can be used on x, which they know as (B, C, H, W) on a CPU, in single or double precision."""
+    """Whether the quick paths can be used on x, which they know as (B, C, H, W) on a CPU,
+    in single or double precision.
+    """
     return (
         not torch.compiler.is_compiling()
         and not _traced_or_transformed()
@@ -73,7 +79,9 @@ def can_use(x: Tensor) -> bool:
 
 
 def _traced_or_transformed() -> bool:
-    """Whether `torch.jit.trace`, a transform of `torch.func` or forward-mode differentiation is at work: they need PyTorch's own."""
+    """Whether `torch.jit.trace`, a transform of `torch.func` or forward-mode differentiation is at work: they
+    need PyTorch's own.
+    """
     return (
         torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
@@ -82,7 +90,9 @@ def _traced_or_transformed() -> bool:
 
 
 def _lanes(x: Tensor) -> tuple[Tensor, int]:
-    """(B, C, H, W) in channels-last order as (1, together * C, B*H*W / together, 1) in channels-last order, no copy."""
+    """(B, C, H, W) in channels-last order as (1, together * C, B*H*W / together, 1) in
+    channels-last order, no copy.
+    """
     c = x.shape[1]
     pixels, together = x.numel() // c, 1
     while together * c < LANES and pixels % (2 * together) == 0:
@@ -92,7 +102,9 @@ def _lanes(x: Tensor) -> tuple[Tensor, int]:
 
 
 def _spread(rows: list[Tensor], together: int) -> Tensor:
-    """Rows of (C,), n of them -> (n, 1, together * C, 1, 1), in one copy: `repeat` takes ten times as long for so few numbers."""
+    """Rows of (C,), n of them -> (n, 1, together * C, 1, 1), in one copy: `repeat` takes ten times as long
+    for so few numbers.
+    """
     stacked = torch.stack(rows)
     return stacked.unsqueeze(1).expand(-1, together, -1).reshape(len(rows), 1, -1, 1, 1)
 
@@ -101,7 +113,9 @@ class _Normalise(torch.autograd.Function):
     """(x, weight, bias, eps) -> (normalised x, mean, biased variance); the statistics carry no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         lanes, together = _lanes(x)
         mean, var = torch.ops.aten.batch_norm_update_stats(lanes, None, None, 0.0)
         if together > 1:
@@ -134,11 +148,21 @@ class _Normalise(torch.autograd.Function):
         n = x.numel() // channels
         # PyTorch's gradients of weight and bias are the two sums that are needed, in one pass.
         _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
-            gs, lanes, None, None, None, spread[2].view(-1), spread[3].view(-1), True, 0.0, [False, True, True]
+            gs,
+            lanes,
+            None,
+            None,
+            None,
+            spread[2].view(-1),
+            spread[3].view(-1),
+            True,
+            0.0,
+            [False, True, True],
         )
         if together > 1:
             d_weight, d_bias = d_weight.view(together, -1).sum(0), d_bias.view(together, -1).sum(0)
-        # d_x = scale * (grad - d_bias / n - normalised * d_weight / n), sorted by what each number is multiplied with
+        # d_x = scale * (grad - d_bias / n - normalised * d_weight / n), sorted by what each number is
+        # multiplied with
         of_x = (scale * inverse).mul_(d_weight).mul_(-1 / n)
         constant = (scale * d_bias).mul_(-1 / n).addcmul_(of_x, mean, value=-1)
         terms = _spread([constant, of_x], together)

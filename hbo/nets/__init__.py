@@ -1,10 +1,11 @@
-"""Networks as tables: HBONet (table 1), its parts exchanged, MobileNetV2, and any rival by name.
+"""Networks as tables: HBONet (table 1), variants with other blocks, MobileNetV2,
+and networks of a zoo by name.
 
     build("hbonet", Block(k=2), width=0.25, divisor=8)      # table 6, "4x"
     build("torchvision:shufflenet_v2_x1_5")                 # another network to compare with
 
-Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`: {stride: (B, C, H/stride, W/stride)}, rounded
-up, or down where the network's own steps do.
+Every network has `forward(x)`: (B, 3, H, W) -> (B, classes), and `pyramid(x)`:
+{stride: (B, C, H/stride, W/stride)}, rounded up, or down if the network's own strides do.
 """
 
 import difflib
@@ -13,6 +14,7 @@ from typing import get_args
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.kernels.norm import BatchNorm
+from hbo.nets.features import without_linear
 from hbo.nets.network import Net
 from hbo.nets.pyramid import Pyramid
 from hbo.nets.tables import (
@@ -29,34 +31,46 @@ from hbo.nets.tables import (
 from hbo.nets.zoo import Rival
 
 __all__ = [
-    "HBONET", "MOBILENETV2", "TABLES", "ZOOS", "FirstStage", "Net", "Pyramid", "build", "check", "head_channels", "layout",
+    "HBONET", "MOBILENETV2", "TABLES", "ZOOS", "FirstStage", "Net", "Pyramid", "build", "check",
+    "head_channels", "layout",
     "published_divisor", "round_channels", "table_of",
 ]  # fmt: skip
 ZOOS = ("torchvision", "timm", "pytorchcv")
-WIDEST, MOST_DIVISOR = 100, 4096  # beyond any network that can be held
+WIDEST, MOST_DIVISOR = 100, 4096  # beyond any network that fits in memory
 
 
-def check(net: str, block: Block, width: float | None, divisor: int | None, first_stage: FirstStage = "release") -> None:
-    """Refuse what no network can obey, before anything is built.
+def check(
+    net: str, block: Block, width: float | None, divisor: int | None, first_stage: FirstStage = "release"
+) -> None:
+    """Validate net, width, divisor and switches before building.
 
     Raises:
-        UserError: an unknown net; a switch that this net would ignore; a k above every stage's cap; a width of 0.
+        UserError: an unknown net; a switch that this net would ignore; a k above every stage's cap; a width
+            of 0.
     """
     zoo, _, name = net.partition(":")
     if net not in TABLES and (zoo not in ZOOS or not name):
         raise UserError(
-            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME, pytorchcv:NAME{_near(net)}"
+            f"net={net!r}: choose from {', '.join(TABLES)}, or torchvision:NAME, timm:NAME,"
+            f" pytorchcv:NAME{_near(net)}"
         )
     if first_stage not in get_args(FirstStage):
         raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
     rows = () if net not in TABLES else table_of(net, first_stage).stages
     caps = [row.cap for row in rows if row.block == "hb"]
-    idle = [f"{f}={getattr(block, f)}" for f in Block.__dataclass_fields__ if getattr(block, f) != getattr(Block(), f)]
+    idle = [
+        f"{f}={getattr(block, f)}"
+        for f in Block.__dataclass_fields__
+        if getattr(block, f) != getattr(Block(), f)
+    ]
     if not caps and idle:
-        raise UserError(f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; leave it out")
+        raise UserError(
+            f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; remove it"
+        )
     if caps and block.k > max(caps):
         raise UserError(
-            f"k={block.k}: no stage of {net} can contract more than {max(caps)} times; it would be k={max(caps)} under another name"
+            f"k={block.k}: no stage of {net} can contract more than {max(caps)} times, so the network would"
+            f" be that of k={max(caps)}"
         )
     if width is not None and not 0 < width <= WIDEST:
         raise UserError(f"width={width}: must be positive, and at most {WIDEST}")
@@ -65,7 +79,7 @@ def check(net: str, block: Block, width: float | None, divisor: int | None, firs
 
 
 def _near(net: str) -> str:
-    """The network that was meant: one of a zoo without the zoo's name, else the nearest by spelling."""
+    """A suggestion: the zoo's network of this name, else the nearest spelling."""
     from torchvision import models
 
     name = net.lower().replace("-", "_")
@@ -86,20 +100,29 @@ def build(
     """A network with fresh weights.
 
     Args:
-        net: a name of `TABLES`, or `torchvision:NAME`, `timm:NAME`, `pytorchcv:NAME` (the last two in the extra `zoo`).
+        net: a name of `TABLES`, or `torchvision:NAME`, `timm:NAME`, `pytorchcv:NAME` (the last two in the
+            extra `zoo`).
         block: the switches of the harmonious bottleneck.
-        width: multiplier of every stage's channels; a rival of a zoo has its own, and takes none.
-        divisor: channels are rounded to its multiples; None is the published one for this net and width.
-        num_classes: outputs of the classifier.
-        first_stage: hbonet's first stage as released (inverted residual) or as printed in table 1 (harmonious bottleneck).
+        width: multiplier of every stage's channels; None for a zoo's network, which has a fixed width.
+        divisor: channels are rounded to multiples of it; None is the published one for this net and width.
+        num_classes: outputs of the classifier; 0: no classifier, and the network returns the classifier's
+            input (B, C).
+        first_stage: hbonet's first stage as released (inverted residual) or as printed in table 1 (harmonious
+            bottleneck).
 
     Raises:
         UserError: see `check`.
     """
     check(net, block, width, divisor, first_stage)
+    if num_classes < 1:
+        if num_classes:
+            raise UserError(f"num_classes={num_classes}: must not be negative; 0 removes the classifier")
+        whole = build(net, block, width, divisor, first_stage=first_stage)
+        without_linear(whole)
+        return whole
     if net not in TABLES:
         if width not in (None, 0.25):
-            raise UserError(f"width={width}: {net} comes in one width; leave it out")
+            raise UserError(f"width={width}: {net} has a fixed width; remove it")
         return Rival(net, num_classes)
     width = 1.0 if width is None else width
     divisor = divisor or published_divisor(net, width)
@@ -109,8 +132,10 @@ def build(
 
 
 def mobilenetv2(width: float, divisor: int, num_classes: int) -> Pyramid:
-    """torchvision's, its dropout off as the paper's training has none; the same names in the checkpoint."""
-    from torchvision.models import MobileNetV2  # torch's compiler with it, for a second
+    """Torchvision's, without dropout, as the paper's training has none; with the
+    same names in the checkpoint.
+    """
+    from torchvision.models import MobileNetV2  # also imports torch's compiler, which takes a second
 
     class MobileNetV2Pyramid(MobileNetV2, Pyramid):
         pass

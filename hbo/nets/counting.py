@@ -1,15 +1,16 @@
-"""What a network costs: multiply-adds as the paper counts them, parameters, and what that count leaves out.
+"""Costs of a network: multiply-adds as the paper counts them, parameters, and element-wise work.
 
-The paper's "FLOPs" are multiply-adds of convolutions and of the linear layer alone, so that batch norm, pooling,
-upsampling, adding and concatenating are free. `elementwise` counts what those write. A product with weights is a linear
-layer however it is written (`F.linear`, `matmul`, `einsum`, `nn.MultiheadAttention`). Attention also multiplies two maps
-with each other, which no network of the paper does: `macs` counts that, as torch's counter and torchvision's published
-figures do for all their networks, and `attention_macs` says how much of `macs` it is. An operator that multiplies an image
-by weights and is not known here is refused by name, since the count would be too low without a word.
+The paper's "FLOPs" are the multiply-adds of convolutions and of the linear layer only: batch norm, pooling,
+upsampling, adding and concatenating are free. `elementwise` counts the numbers that those write. A product
+with weights counts as a linear layer, however it is written (`F.linear`, `matmul`, `einsum`,
+`nn.MultiheadAttention`). Attention also multiplies two maps with each other, which no network of the paper
+does: `macs` includes that, like torch's counter and torchvision's published figures, and `attention_macs` is
+this part of `macs`. An unknown operator that multiplies an image by weights is an error, since the count
+would silently be too low.
 
-One image goes through the network, but no convolution is computed: its place is taken by an empty map of its shape. That
-takes a tenth of a second. The meta device would do without the rest of the arithmetic too (and a network on it is
-counted there), but its kernels first import torch's compiler, for seconds.
+One image goes through the network, but each convolution only returns an empty map of its output's shape. That
+takes a tenth of a second. The meta device would skip the rest of the arithmetic too (and a network on it is
+counted there), but its kernels first import torch's compiler, which takes seconds.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ aten = torch.ops.aten
 
 @dataclass
 class Cost:
-    """The costs of one image through a network, or through one of its stages."""
+    """Costs of one image through a network, or through one of its stages."""
 
     macs: int = 0
     """Multiply-adds of convolutions, linear layers and, in attention, of products of two maps."""
@@ -41,12 +42,14 @@ class Cost:
     activation_bytes: int = 0
     """float32 bytes that convolutions and linear layers write."""
     elementwise: int = 0
-    """Numbers that everything else writes: batch norm, activation, pooling, upsampling, adding, concatenating."""
+    """Numbers written by everything else: batch norm, activation,
+    pooling, upsampling, adding, concatenating.
+    """
     attention_macs: int = 0
-    """Those of `macs` that are products of two maps: by the paper's rule alone a network has `macs - attention_macs`."""
+    """The part of `macs` that are products of two maps; the paper's rule gives `macs - attention_macs`."""
 
 
-# Products that torch's counter does not know: a matrix or a vector with a vector.
+# Products missing in torch's counter: a matrix or a vector times a vector.
 PRODUCTS: dict[Any, Callable[..., int]] = {
     aten.mv: lambda a, x: 2 * a.numel(),
     aten.addmv: lambda _, a, x, **_k: 2 * a.numel(),
@@ -54,13 +57,16 @@ PRODUCTS: dict[Any, Callable[..., int]] = {
     aten.vdot: lambda a, b: 2 * a.numel(),
     aten.addbmm: lambda _, a, b, **_k: 2 * a.numel() * b.shape[2],
 }
-# Operators that take weights and multiply no more than number by number: norms, tables that are looked up, and copies. Those
-# that torch tags as pointwise are free too.
+# Operators with weights but without matrix products: norms, table look-ups and copies. Operators that torch
+# tags as pointwise are free too.
 FREE = {
-    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "_batch_norm_with_update",
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+    "_batch_norm_with_update",
     "_batch_norm_no_update", "batch_norm_elemt", "cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm",
-    "native_group_norm", "_fused_rms_norm", "embedding", "index", "index_select", "gather", "take", "index_put", "index_put_",
-    "index_copy", "index_add", "scatter", "scatter_add", "slice_scatter", "select_scatter", "cat", "stack", "copy", "copy_",
+    "native_group_norm", "_fused_rms_norm", "embedding", "index", "index_select", "gather", "take",
+    "index_put", "index_put_",
+    "index_copy", "index_add", "scatter", "scatter_add", "slice_scatter", "select_scatter", "cat", "stack",
+    "copy", "copy_",
     "expand_as", "_prelu_kernel", "grid_sampler_2d", "constant_pad_nd",
 }  # fmt: skip
 
@@ -75,7 +81,7 @@ def _convolved(
     extra: list[int],
     groups: int,
 ) -> Tensor:
-    """An empty tensor of a convolution's output shape: what is counted needs no arithmetic."""
+    """An empty tensor of a convolution's output shape: counting needs no arithmetic."""
     size = []
     for n, k, s, p, d, e in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True):
         reach = d * (k - 1)
@@ -84,18 +90,18 @@ def _convolved(
 
 
 class _Counter(TorchDispatchMode):
-    """Counts every operator, for the whole (under "Global") and for each module that it runs in.
+    """Counts every operator, for the whole network ("Global") and for each module that contains it.
 
     Args:
-        model: its parameters and buffers, and what is computed from them alone, are the weights.
-        tracker: entered around this mode, which enters itself again to count what an operator consists of.
+        model: its parameters and buffers, and tensors computed from them alone, are the weights.
+        tracker: entered around this mode, which enters itself again to count the parts of an operator.
     """
 
     def __init__(self, model: nn.Module, tracker: ModuleTracker) -> None:
         super().__init__()
         self.tracker = tracker
         self.costs: dict[str, Cost] = {}
-        # By their storages, which views share; kept, so that no later tensor is given the address of one.
+        # By their storages, which views share; kept alive, so that no later tensor gets the same address.
         self.weights: dict[int, Any] = {}
         for weight in (*model.parameters(), *model.buffers()):
             self._is_from_weights(weight)
@@ -109,13 +115,14 @@ class _Counter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # skipping would first import torch._dynamo, for seconds; nothing is compiled here
+        return False  # skipping would import torch._dynamo, which takes seconds; nothing is compiled here
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         packet = func._overloadpacket
         known = packet in flop_registry or packet in PRODUCTS
-        if not known and torch.is_inference_mode_enabled() and func._can_decompose():  # elsewhere torch has done it
+        # Otherwise torch has done it.
+        if not known and torch.is_inference_mode_enabled() and func._can_decompose():
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -131,7 +138,9 @@ class _Counter(TorchDispatchMode):
             flops = None
             if known:
                 counter = flop_registry.get(packet)
-                flops = counter(*args, **kwargs, out_val=out) if counter else PRODUCTS[packet](*args, **kwargs)
+                flops = (
+                    counter(*args, **kwargs, out_val=out) if counter else PRODUCTS[packet](*args, **kwargs)
+                )
             else:
                 self._check(func, inputs, of_weights)
         if of_weights and all(of_weights):
@@ -142,14 +151,19 @@ class _Counter(TorchDispatchMode):
         return out
 
     def _check(self, func: Any, inputs: list[Any], of_weights: list[bool]) -> None:
-        """Refuse an operator that may multiply the image by weights in a way that is not known here."""
-        packed = any(isinstance(value, torch.ScriptObject) for value in inputs)  # weights of a quantised layer
+        """Raise for an unknown operator that may multiply the image by weights."""
+        # Weights of a quantised layer.
+        packed = any(isinstance(value, torch.ScriptObject) for value in inputs)
         mixed = any(of_weights) and not all(of_weights)
-        free = func.is_view or torch.Tag.pointwise in func.tags or func._schema.name.removeprefix("aten::") in FREE
+        free = (
+            func.is_view
+            or torch.Tag.pointwise in func.tags
+            or func._schema.name.removeprefix("aten::") in FREE
+        )
         if packed or (mixed and not free):
             raise UserError(
-                f"operator {func._schema.name}: takes weights, and its multiply-adds are not known, so the network cannot be"
-                " counted; write it with convolutions, linear layers or matrix products"
+                f"operator {func._schema.name}: has weights and an unknown number of multiply-adds, so the"
+                " network cannot be counted; write it with convolutions, linear layers or matrix products"
             )
 
     def _add(self, func: Any, out: Any, flops: int | None, between_maps: bool) -> None:
@@ -168,7 +182,7 @@ class _Counter(TorchDispatchMode):
 
 @contextmanager
 def _written_out() -> Iterator[None]:
-    """Attention as the products that it consists of: in evaluation torch would do it, its linear layers included, in one."""
+    """Attention as separate products: in evaluation torch would fuse it, its linear layers included."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -182,11 +196,11 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
     """Costs by stage, in order, and "total" last.
 
     Args:
-        model: any network of (B, 3, H, W); it is left as it is.
+        model: any network of (B, 3, H, W); it is not changed.
         resolution: H = W, or (H, W).
 
     Raises:
-        UserError: the network refuses that input size, or has an operator that cannot be counted.
+        UserError: the network does not support that input size, or has an operator that cannot be counted.
     """
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     weight = next(model.parameters(), None)
@@ -198,14 +212,17 @@ def count(model: nn.Module, resolution: int | tuple[int, int]) -> dict[str, Cost
         cost = counted.get(f"{root}.{name}", Cost())
         cost.params = parameters(model.get_submodule(name))
         total = costs.setdefault(stage, Cost())
-        costs[stage] = Cost(*(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True)))
+        costs[stage] = Cost(
+            *(a + b for a, b in zip(asdict(total).values(), asdict(cost).values(), strict=True))
+        )
     total = counted["Global"]
     total.params = parameters(model)
     return costs | {"total": total}
 
 
 def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
-    """Costs by module name, "Global" the whole (without parameters), and the output, whose values mean nothing.
+    """Costs by module name, "Global" for the whole (without parameters), and the
+    output, whose values are arbitrary.
 
     Raises:
         UserError: as `count`.
@@ -214,17 +231,22 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     threads = torch.get_num_threads()
     model.eval()
-    for weight in trainable:  # else the tracker asks a weight that a module is given as its input for a gradient function
+    for (
+        weight
+    ) in trainable:  # else the tracker asks for the gradient function of a weight that is a module's input
         weight.requires_grad_(False)
-    torch.set_num_threads(1)  # there is next to no arithmetic, and waking the others takes longer on a busy machine
+    # There is almost no arithmetic, and waking other threads takes longer on a busy machine.
+    torch.set_num_threads(1)
     try:
         with torch.no_grad(), _written_out(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
             out = model(x)
     except UserError:
         raise
-    except Exception as error:  # a rival's own words for a size that it cannot take
+    except Exception as error:  # another author's network that does not support this size
         size = " x ".join(map(str, x.shape[2:]))
-        raise UserError(f"resolution={size}: {type(model).__name__} cannot take it ({first_line(error)})") from None
+        raise UserError(
+            f"resolution={size}: not supported by {type(model).__name__} ({first_line(error)})"
+        ) from None
     finally:
         torch.set_num_threads(threads)
         for weight in trainable:
@@ -237,20 +259,20 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
 def stages(net: nn.Module) -> dict[str, str]:
     """Module name -> its stage: the rows of our tables, a detector's parts, else the network's own."""
     own: Any = getattr(net, "stages", None)
-    if own is not None and type(net).__module__.startswith("hbo."):  # other networks' may be anything
+    if own is not None and type(net).__module__.startswith("hbo."):  # other networks' could be anything
         return own()
     labels = getattr(net, "labels", None)
     if isinstance(labels, list):
         blocks = {f"features.{i}": str(label) for i, label in enumerate(labels)}
         return blocks | {"head": "head", "classifier": "classifier"}
     parent, part = "", net
-    while len(children := list(part.named_children())) == 1:  # an adapter around the network itself
+    while len(children := list(part.named_children())) == 1:  # an adapter around the network
         parent, part = f"{parent}{children[0][0]}.", children[0][1]
     return {parent + name: parent + name for name, _ in children}
 
 
 def macs(model: nn.Module, resolution: int | tuple[int, int]) -> int:
-    """Multiply-adds of one image, as the paper counts: convolutions and linear layers alone (tables 2-7)."""
+    """Multiply-adds of one image, as the paper counts: only convolutions and linear layers (tables 2-7)."""
     return count(model, resolution)["total"].macs
 
 

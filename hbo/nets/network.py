@@ -1,4 +1,4 @@
-"""A stage table built."""
+"""A network built from a stage table."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from hbo.nets.tables import PlacedBlock, StageTable, head_channels, layout
 
 @dataclass(frozen=True)
 class Built:
-    """What a block really got, where the input's channels or the stage's cap bound the switches."""
+    """A block as built, where the input's channels or the stage's cap limit the switches."""
 
     stage: int  # of table 1
     block: str
@@ -25,7 +25,7 @@ class Built:
 
 
 class Net(Pyramid):
-    """A stage table built: stem, blocks, head, global average pool, linear classifier."""
+    """A network from a stage table: stem, blocks, head, global average pool, linear classifier."""
 
     def __init__(self, table: StageTable, block: Block, width: float, divisor: int, num_classes: int) -> None:
         super().__init__()
@@ -67,7 +67,9 @@ def make_block(part: PlacedBlock, block: Block) -> nn.Module:
 
 
 def init_weights(module: nn.Module) -> None:
-    """The release's: convolutions by their fan-out, the linear layer N(0, 0.01); batch norm starts at 1 and 0 by itself."""
+    """Initialise as the release: convolutions by fan-out, the linear layer N(0, 0.01); batch norm already
+    starts at 1 and 0.
+    """
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
         nn.init.normal_(module.weight, 0, (2 / fan_out) ** 0.5)

@@ -1,4 +1,4 @@
-"""Feature maps by stride, of any network, as SSD takes them (section 4.2)."""
+"""Feature maps by stride, of any network, as SSD uses them (section 4.2)."""
 
 import copy
 from typing import Any
@@ -11,10 +11,10 @@ from hbo.errors import UserError, first_line
 
 
 class Pyramid(nn.Module):
-    """Adds `pyramid` to any network: at each stride the last map before the network steps down further.
+    """Adds `pyramid` to any network: for each stride the last map before the next downsampling.
 
-    For MobileNetV2 and HBONet that is, at 16, the expansion layer of the first block of stride 32, and at 32 the head's
-    convolution, as SSD takes them (section 4.2).
+    For MobileNetV2 and HBONet that is, at 16, the expansion layer of the first block of stride 32, and at 32
+    the head's convolution, as in the paper's SSD (section 4.2).
     """
 
     def pyramid(self, x: Float[Tensor, "b 3 h w"]) -> dict[int, Tensor]:
@@ -28,7 +28,9 @@ class Pyramid(nn.Module):
         maps: dict[int, Tensor] = {}
         size = tuple(x.shape[2:])
         hooks = [
-            self.get_submodule(name).register_forward_hook(lambda _m, _i, out, s=stride: _keep(maps, s, size, out))
+            self.get_submodule(name).register_forward_hook(
+                lambda _m, _i, out, s=stride: _keep(maps, s, size, out)
+            )
             for stride, name in self.__dict__["_strides"].items()
         ]
         try:
@@ -38,14 +40,16 @@ class Pyramid(nn.Module):
                 hook.remove()
         if missing := sorted({16, 32} - maps.keys()):
             raise UserError(
-                f"resolution={' x '.join(map(str, size))}: {type(self).__name__} has no map of stride {missing[0]} there;"
-                " take a multiple of 32"
+                f"resolution={' x '.join(map(str, size))}: {type(self).__name__} has no map of stride"
+                f" {missing[0]} at this size; use a multiple of 32"
             )
         return maps
 
 
 def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any) -> None:
-    """Keep a map of that stride, rounded up or down as the network does: a module may be called again at another stride."""
+    """Store a map of this stride, rounded up or down as in the network; a module may be
+    called again at another stride.
+    """
     if not isinstance(out, Tensor) or out.ndim != 4:
         return
     if all(n // stride <= found <= -(-n // stride) for n, found in zip(size, out.shape[2:], strict=True)):
@@ -53,9 +57,11 @@ def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any)
 
 
 def _find_strides(net: nn.Module) -> dict[int, str]:
-    """{stride: name of the last module whose output has that stride}, seen in a forward pass on the meta device."""
+    """{stride: name of the last module whose output has that stride}, seen in a
+    forward pass on the meta device.
+    """
     net = copy.deepcopy(net).to("meta").eval()
-    size = (224, 288)  # 7 x 9 at stride 32: pooled maps of 1 x 1 are not taken for features
+    size = (224, 288)  # 7 x 9 at stride 32, so that pooled 1 x 1 maps are not mistaken for features
     sizes = {tuple(-(-n // stride) for n in size): stride for stride in (2, 4, 8, 16, 32)}
     found: dict[int, str] = {}
 
@@ -71,10 +77,13 @@ def _find_strides(net: nn.Module) -> dict[int, str]:
             net(torch.empty(1, 3, *size, device="meta"))
     except UserError:
         raise
-    except Exception as error:  # a rival's own words
+    except Exception as error:  # another author's network
         raise UserError(
-            f"{type(net).__name__} takes no input of 224 x 288, so it has no pyramid ({first_line(error)})"
+            f"{type(net).__name__} does not support 224 x 288, so it has no pyramid ({first_line(error)})"
         ) from None
     if not {16, 32} <= found.keys():
-        raise UserError(f"{type(net).__name__} has no feature maps of stride 16 and 32, so no pyramid; it has {sorted(found)}")
+        raise UserError(
+            f"{type(net).__name__} has no feature maps of stride 16 and 32, so no pyramid; it has"
+            f" {sorted(found)}"
+        )
     return found

@@ -1,4 +1,5 @@
-"""Networks as tables of stages: HBONet (table 1), its parts exchanged, MobileNetV2; and the channels that follow from a width.
+"""Networks as tables of stages: HBONet (table 1), variants with other blocks,
+MobileNetV2; and channels for a width.
 
 Nothing here needs torch.
 """
@@ -10,7 +11,9 @@ from hbo.errors import UserError
 
 
 class Row(NamedTuple):
-    """A stage: `repeats` blocks, the first at `stride`; `cap` is the most contraction units that its resolution allows."""
+    """A stage: `repeats` blocks, the first with `stride`; `cap` is the largest number of contraction units at
+    its resolution.
+    """
 
     block: Literal["ir", "hb", "conv"]  # inverted residual, harmonious bottleneck, 1x1 convolution
     expand: int
@@ -23,7 +26,7 @@ class Row(NamedTuple):
 class StageTable(NamedTuple):
     stages: tuple[Row, ...]
     head: int  # channels of the last 1x1 convolution at width 1 and below
-    divisors: dict[float, int]  # width -> divisor of the published models, where it is not 8
+    divisors: dict[float, int]  # width -> divisor of the published models, if it is not 8
 
 
 # fmt: off
@@ -66,7 +69,7 @@ FirstStage = Literal["release", "paper"]
 
 
 class PlacedBlock(NamedTuple):
-    """A block of a network with its channels; `row` is the stage's."""
+    """A block of a network with its channels; `row` is its stage."""
 
     stage: int
     row: Row
@@ -87,12 +90,12 @@ def layout(table: StageTable, width: float, divisor: int) -> list[PlacedBlock]:
 
 
 def head_channels(table: StageTable, width: float, divisor: int) -> int:
-    """Channels of the last convolution: they grow with a width above 1 and never shrink."""
+    """Channels of the last convolution: scaled by a width above 1, never below."""
     return round_channels(table.head * max(1.0, width), divisor)
 
 
 def round_channels(channels: float, divisor: int) -> int:
-    """The nearest multiple of the divisor, halves up; at least the divisor; never down by more than 10 %."""
+    """Round to a multiple of the divisor, halves up; at least the divisor, and at least 90 % of the value."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -106,6 +109,8 @@ def table_of(net: str, first_stage: FirstStage = "release") -> StageTable:
     table = TABLES[net]
     if first_stage == "paper":
         if net != "hbonet":
-            raise UserError(f"first_stage=paper: only hbonet's first stage is printed otherwise than released, not {net}'s")
+            raise UserError(
+                f"first_stage=paper: only hbonet's first stage differs between paper and release, not {net}'s"
+            )
         table = _exchange(table, "hb", lambda row: row.expand == 1 and row.block == "ir")
     return table

@@ -1,6 +1,9 @@
-"""Rivals by name: the classification backbones of torchvision, timm and pytorchcv behind one small adapter."""
+"""Other authors' networks by name: classification backbones of torchvision, timm and
+pytorchcv behind one small adapter.
+"""
 
 import difflib
+import re
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from hbo.nets.pyramid import Pyramid
 
 
 class Rival(Pyramid):
-    """A classification backbone of torchvision, timm or pytorchcv, by name: the one adapter for all three."""
+    """A classification backbone of torchvision, timm or pytorchcv, by name."""
 
     def __init__(self, net: str, num_classes: int) -> None:
         super().__init__()
@@ -27,7 +30,7 @@ def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
     """The zoo's network, without weights.
 
     Raises:
-        UserError: the package is not installed, or has no such network (the nearest name is given).
+        UserError: the package is not installed, or has no such network; suggests the nearest name.
     """
     try:
         if zoo == "torchvision":
@@ -47,20 +50,40 @@ def _from_zoo(zoo: str, name: str, num_classes: int) -> nn.Module:
             known = [*model_provider._models, "shufflenet_g3_w3d2"]
             make = lambda: _free_size(_wired(_pytorchcv(name, num_classes)))
     except ImportError as error:
-        raise UserError(f"net={zoo}:{name}: {zoo} is not installed ({error}); pip install -e '.[zoo]'") from None
+        raise UserError(
+            f"net={zoo}:{name}: {zoo} is not installed ({error}); pip install -e '.[zoo]'"
+        ) from None
     if name not in known:
-        plain = name.split(".")[0]  # timm's names of weights, as in resnet18.a1_in1k: no weights are loaded here
+        # Timm's names with weights, as in resnet18.a1_in1k: no weights are loaded here.
+        plain = name.split(".")[0]
         if zoo == "timm" and plain in known:
-            raise UserError(f"net={zoo}:{name}: names weights, and networks start without; it is {zoo}:{plain} here")
+            raise UserError(
+                f"net={zoo}:{name}: names weights, but networks start without; it is {zoo}:{plain} here"
+            )
         near = ", ".join(difflib.get_close_matches(name, known, n=3))
         raise UserError(
-            f"net={zoo}:{name}: {zoo} has no classification network of that name" + (f"; near it: {near}" if near else "")
+            f"net={zoo}:{name}: {zoo} has no classification network of that name"
+            + (f"; near it: {near}" if near else "")
         )
     return make()
 
 
+def renamed(net: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with current names: torchvision's DenseNet files are older than its code, which renames
+    the same way.
+    """
+    if not net.startswith("torchvision:densenet"):
+        return state
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value
+        for key, value in state.items()
+    }
+
+
 def _pytorchcv(name: str, num_classes: int) -> nn.Module:
-    """A network of pytorchcv, or ShuffleNetV1 1.5x with its paper's stem of 24 channels, for which pytorchcv has no name."""
+    """A network of pytorchcv, or ShuffleNetV1 1.5x with its paper's stem of 24 channels,
+    which pytorchcv does not name.
+    """
     from pytorchcv import model_provider
     from pytorchcv.models.shufflenet import ShuffleNet
 
@@ -70,24 +93,26 @@ def _pytorchcv(name: str, num_classes: int) -> nn.Module:
 
 
 def _wired(net: nn.Module) -> nn.Module:
-    """Give the groups of a CondenseNet their inputs, fixed: group g of G has every G-th channel, from the g-th on.
+    """Fix the inputs of a CondenseNet's groups: group g of G gets every G-th channel, starting at g.
 
-    Its authors learn which inputs a group keeps. pytorchcv has the network as converted after that, where each layer picks
-    its inputs by an index that comes with trained weights; without them every index is 0, and no block gets a gradient.
+    Its authors learn the inputs of each group. pytorchcv has the converted network, in which each layer
+    selects inputs by an index that comes with trained weights; without them every index is 0, and no block
+    gets a gradient.
     """
     from pytorchcv.models.condensenet import CondenseComplexConv, CondenseLinear
 
     for module in net.modules():
         if isinstance(module, (CondenseComplexConv, CondenseLinear)):
             index: Any = module.index
-            conv: Any = getattr(module, "conv", None)  # the classifier has none: it keeps every second of its inputs
+            # The classifier has no groups: it keeps every second input.
+            conv: Any = getattr(module, "conv", None)
             every = torch.arange(len(index), device=index.device)
             index.copy_(2 * every if conv is None else every.view(-1, conv.groups).T.flatten())
     return net
 
 
 def _free_size(net: nn.Module) -> nn.Module:
-    """Pool whatever map there is, where pytorchcv pools with a window of the size for 224 x 224."""
+    """Pool globally at any size; pytorchcv's pooling window is fixed for 224 x 224."""
     features: Any = getattr(net, "features", None)
     if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
         features.final_pool = nn.AdaptiveAvgPool2d(1)

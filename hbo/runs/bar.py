@@ -15,7 +15,7 @@ class Bar(ProgressBar):
         super().__init__()
         self.label, self.bar, self.hidden = label, None, False
 
-    def disable(self) -> None:  # Lightning calls it on all ranks but the first
+    def disable(self) -> None:  # Lightning calls it on all ranks except the first
         self.hidden = True
 
     def enable(self) -> None:
@@ -29,11 +29,14 @@ class Bar(ProgressBar):
             mininterval=0.2 if watched else 10, dynamic_ncols=watched,
         )  # fmt: skip
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert self.bar is not None
         if self.bar.update(1) and pl_module.on_cpu:
             self.bar.set_postfix(
-                self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss'].detach()):.3f}"}, refresh=False
+                self._numbers(trainer, pl_module) | {"loss": f"{float(outputs['loss'].detach()):.3f}"},
+                refresh=False,
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -47,7 +50,9 @@ class Bar(ProgressBar):
             numbers[name] = f"{100 * pl_module.curve_point[f'val/{name}']:.1f}%"
         return numbers
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         self.teardown(trainer, pl_module, "")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,7 +1,7 @@
-"""Checkpoints, ours and the authors': loaded without running code from the file, and only where they match.
+"""Checkpoints, ours and the authors': loaded without running code from the file, and only if they match.
 
-A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I.upconv.J`, `conv.J`, `classifier`, with I
-counting blocks and J counting layers, activations included.
+A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I.upconv.J`, `conv.J`,
+`classifier`, with I counting blocks and J counting layers, activations included.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,15 @@ from hbo import config
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
-from hbo.files import checkpoint_digest, located
+from hbo.files import checkpoint_digest, expanded, located
 from hbo.names import same_name
 from hbo.nets import HBONET, Net, build, round_channels
-from hbo.nets.zoo import Rival
+from hbo.nets.zoo import Rival, renamed
 from hbo.runs import rows
 from hbo.tasks import SETS
+from hbo.tasks.classify import layout
 
-WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all that tables 2-6 publish, and MobileNetV2's
+WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all in tables 2-6, and MobileNetV2's
 DIVISORS = (8, 4, 2)
 
 
@@ -43,19 +44,26 @@ def read(path: str | Path) -> dict[str, Any]:
     """Open a checkpoint with safe loading.
 
     Raises:
-        UserError: no such file; not a checkpoint; or one that needs code to be run, which is refused.
+        UserError: no such file; not a checkpoint; or one that would run code.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:
+        if path.suffix == ".safetensors":  # timm's; timm installs the package
+            from safetensors.torch import load_file
+
+            return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what the broken archive or the unpickler raised, and advises to trust the file
+    except (
+        Exception
+    ) as error:  # torch raises the archive's or the unpickler's error, with the advice to trust the file
         raise UserError(
-            f"checkpoint {path}: broken, no checkpoint, or one that would run code ({type(error).__name__})"
+            f"checkpoint {path}: broken, not a checkpoint, or one that would run code"
+            f" ({type(error).__name__})"
         ) from None
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, not a state dict")
+        raise UserError(f"checkpoint {path}: contains a {type(content).__name__}, not a state dict")
     return dict(content)
 
 
@@ -65,7 +73,12 @@ def released_names(net: Net) -> dict[str, str]:
     place = {module: name for name, module in net.named_modules()}
 
     def number(prefix: str, *parts: nn.Module) -> None:
-        layers = [m for part in parts for m in part.modules() if not list(m.children()) and not isinstance(m, nn.Identity)]
+        layers = [
+            m
+            for part in parts
+            for m in part.modules()
+            if not list(m.children()) and not isinstance(m, nn.Identity)
+        ]
         modules.update({place[layer]: f"{prefix}.{i}" for i, layer in enumerate(layers)})
 
     for i, block in enumerate(net.features):
@@ -82,14 +95,14 @@ def released_names(net: Net) -> dict[str, str]:
 
 
 def identify(state: Mapping[str, Tensor]) -> list[Variant]:
-    """The published networks that a released state dict can be of; empty where it is of none."""
+    """The published networks that a released state dict matches; empty if none."""
     if "classifier.weight" not in state:
         return []
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     classes = shapes["classifier.weight"][0]
     depths = range(1, max(row.cap for row in HBONET.stages) + 1)
     every = [Variant(width, divisor, k, classes) for width in WIDTHS for divisor in DIVISORS for k in depths]
-    # Building a net takes 0.1 s: only where the channels after the stem and before the head agree.
+    # Building a net takes 0.1 s, so first compare the channels after the stem and before the head.
     near = [v for v in every if all(shapes.get(key) == shape for key, shape in _outline(v).items())]
     return [variant for variant in near if shapes == _released_shapes(variant)]
 
@@ -97,7 +110,11 @@ def identify(state: Mapping[str, Tensor]) -> list[Variant]:
 def _outline(variant: Variant) -> dict[str, tuple[int, ...]]:
     stem, last, head = (
         round_channels(c, variant.divisor)
-        for c in (32 * variant.width, HBONET.stages[-1].channels * variant.width, HBONET.head * max(1.0, variant.width))
+        for c in (
+            32 * variant.width,
+            HBONET.stages[-1].channels * variant.width,
+            HBONET.head * max(1.0, variant.width),
+        )
     )
     return {"features.0.0.weight": (stem, 3, 3, 3), "conv.0.weight": (head, last, 1, 1)}
 
@@ -111,15 +128,15 @@ def _released_shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
 
 
 def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The plain state dict of a file that wraps it (`state_dict`, `module.`), as training scripts write it."""
+    """The plain state dict of a file in which a training script wrapped it (`state_dict`, `module.`)."""
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise UserError("the checkpoint holds more than a state dict; save its weights alone")
+        raise UserError("the checkpoint contains more than a state dict; save only its weights")
     return {str(key).removeprefix("module."): value for key, value in inner.items()}
 
 
 def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> nn.Module:
-    """Load a checkpoint of the authors' release into the matching network, every weight of it or none.
+    """Load a checkpoint of the authors' release into the matching network, all weights or none.
 
     Args:
         model: `build("hbonet", ...)` with the released scheme.
@@ -129,14 +146,17 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         The model.
 
     Raises:
-        UserError: the file is of another width, divisor, k or number of classes (it says which), or of another network.
+        UserError: the file has another width, divisor, k or number of classes (the message says which), or
+        is of another network.
     """
     state = unwrap(source if isinstance(source, Mapping) else read(source))
     where = "the state dict" if isinstance(source, Mapping) else str(source)
     if not isinstance(model, Net):
-        raise UserError(f"{where}: released checkpoints fit hbonet alone, not {type(model).__name__}")
+        raise UserError(f"{where}: released checkpoints only fit hbonet, not {type(model).__name__}")
     if model.block != Block(k=model.block.k):
-        raise UserError(f"{where}: released weights were trained with the default switches, not with {model.block}")
+        raise UserError(
+            f"{where}: released weights were trained with the default switches, not with {model.block}"
+        )
     names = released_names(model)
     own = {names[key]: tuple(value.shape) for key, value in model.state_dict().items()}
     if own != {key: tuple(value.shape) for key, value in state.items()}:
@@ -144,58 +164,95 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
         if found:
             raise UserError(f"{where}: does not match this model, it is of {found}")
         odd = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key] != tuple(state[key].shape)]
-        raise UserError(f"{where}: does not match this model, nor any released one; the first key that differs is {odd[0]}")
+        raise UserError(
+            f"{where}: matches neither this model nor a released one; the first key that differs is {odd[0]}"
+        )
     model.load_state_dict({key: state[name] for key, name in names.items()})
     return model
+
+
+def evaluated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A run's state with the evaluated weights: the moving average, if it
+    has one, instead of the network's.
+    """
+    average = {
+        f"net.{key.removeprefix('averaged.')}": value
+        for key, value in state.items()
+        if key.startswith("averaged.")
+    }
+    return {key: average.get(key, value) for key, value in state.items() if not key.startswith("averaged.")}
 
 
 # ---------------------------------------------------------------- backbones
 
 
-def load_backbone(backbone: nn.Module, run: Run) -> str:
-    """Give the network of another task the weights of a trained classifier, all that it has a place for.
+def load_backbone(
+    backbone: nn.Module, run: Run, classifier: frozenset[str] = frozenset(), classes: list[str] | None = None
+) -> str:
+    """Load a trained classifier's weights into a network, as far as it has them.
 
     Args:
-        backbone: the run's network without its classifier.
-        run: whose `backbone_checkpoint` is a run of ours, a file of the authors' release, or a plain state dict of the
-            very network (as torchvision publishes its own).
+        backbone: the run's network; for detect and reid without its classifier.
+        run: its `start_file` is a run of ours, a file of the authors' release, or a plain state dict of the
+            same network (as zoos publish).
+        classifier: names of the weights that depend on the classes. They stay fresh if the file has other
+            classes, by name, or by number if the file has no names.
+        classes: class names.
 
     Returns:
-        Where the weights come from, in words, for the row.
+        The source of the weights in words, for the row.
 
     Raises:
-        UserError: the file is of another network; names what differs.
+        UserError: the file is of another network; names the difference.
     """
-    path = located(run.backbone_checkpoint or "")
+    path = located(run.start_file() or "")
     content = read(path)
+    names = content.get("classes")
     saved = content.get("hyper_parameters") or {}
     if {"net", "num_classes"} <= saved.keys():
         rows.check_same_fields(
             saved,
             {name: getattr(run, name) for name in Run.BACKBONE},
             path,
-            instead="take one of the same network",
+            instead="use one of the same network",
         )
         if saved.get("task", "classify") != "classify":
-            raise UserError(f"backbone_checkpoint {path}: trained to {saved['task']}; take a classifier's")
-        state = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+            raise UserError(
+                f"backbone_checkpoint {path}: trained with task={saved['task']}; use a classifier"
+            )
+        state = {
+            k.removeprefix("net."): v
+            for k, v in evaluated(content["state_dict"]).items()
+            if k.startswith("net.")
+        }
         words = f"{saved['net']} trained on {saved['data']}, {saved['epochs']} epochs, seed {saved['seed']}"
     else:
         state, words = unwrap(content), "a state dict"
         if "classifier.weight" in state and run.net == "hbonet":
-            classes = len(state["classifier.weight"])
-            whole = build(run.net, config.block_of(run), run.width, run.divisor, classes, run.first_stage)
-            state, words = load_released(whole, state).state_dict(), f"the authors' release, {classes} classes"
+            number = len(state["classifier.weight"])
+            whole = build(run.net, config.block_of(run), run.width, run.divisor, number, run.first_stage)
+            state, words = load_released(whole, state).state_dict(), f"the authors' release, {number} classes"
     wanted = backbone.state_dict()
     if isinstance(backbone, Rival) and not any(key in wanted for key in state):
-        state = {f"net.{key}": value for key, value in state.items()}  # a zoo's file has no adapter around the network
-    # Older files of torchvision lack this count, which nothing uses.
+        # A zoo's file does not have the adapter around the network.
+        state = {f"net.{key}": value for key, value in state.items()}
+    # Older files of torchvision lack this counter, which nothing uses.
     state = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")} | state
-    if odd := sorted(key for key in wanted if key not in state or state[key].shape != wanted[key].shape):
+    if isinstance(backbone, Rival):
+        state = renamed(run.net, state)
+    fits = lambda key: key in state and state[key].shape == wanted[key].shape
+    same = all(map(fits, classifier)) and (
+        classes is None or names is None or [same_name(n) for n in names] == list(classes)
+    )
+    fresh = frozenset() if same else classifier
+    if odd := sorted(key for key in wanted if key not in fresh and not fits(key)):
         raise UserError(
-            f"backbone_checkpoint {path}: not of {run.net} of width {run.width}; the first key that differs is {odd[0]}"
+            f"backbone_checkpoint {path}: not {run.net} of width {run.width}; the first key that differs is"
+            f" {odd[0]}"
         )
-    backbone.load_state_dict({key: state[key] for key in wanted})
+    backbone.load_state_dict({key: value if key in fresh else state[key] for key, value in wanted.items()})
+    if classifier:
+        words += ", classifier fresh" if fresh else ", classifier kept"
     return f"{words} ({checkpoint_digest(str(path))})"
 
 
@@ -204,8 +261,21 @@ def variant_fields(variant: Variant) -> dict[str, Any]:
     return {"net": "hbonet", "width": variant.width, "divisor": variant.divisor} | asdict(Block(k=variant.k))
 
 
+def is_split(path: str) -> bool:
+    """Whether a folder of images to classify is split into training and validation."""
+    root = expanded(path)
+    try:
+        return (
+            layout.WHOLE not in layout.contents(root)
+            if layout.kind(root) == "csv"
+            else layout.kind(root) != "classes"
+        )
+    except UserError:
+        return False  # opening it raises the error
+
+
 class Trained(NamedTuple):
-    """A trained network's checkpoint, ours or a released one: the run that it is of, and the weights."""
+    """A trained network's checkpoint, ours or a released one: its run, and the weights."""
 
     path: Path
     run: Run
@@ -215,24 +285,29 @@ class Trained(NamedTuple):
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of its classes, in the order of its outputs; none in a released file, or one from before they were kept."""
+        """Class names, in the order of its outputs; None for a released file, or one
+        from before they were stored.
+        """
         names = self.content.get("classes") if self.ours else None
         return names and [same_name(name) for name in names]
 
     def load_into(self, task: Any) -> None:
         """Load the weights into a task (`hbo.tasks`) of this run."""
         if self.ours:
-            task.load_state_dict(self.content["state_dict"])
+            state = self.content["state_dict"]
+            task.load_state_dict(
+                {k: v for k, v in state.items() if k.startswith("averaged.")} | evaluated(state)
+            )
         else:
             load_released(task.net, unwrap(self.content))
 
 
 def trained(path: Path, given: Mapping[str, Any]) -> Trained:
-    """Open a checkpoint. The fields of the network are taken from it.
+    """Open a checkpoint. The fields of the network are read from it.
 
     Args:
         path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
-        given: fields of `Run` that differ from the checkpoint's, such as `data_dir` and `resolution`.
+        given: fields of `Run` that override the checkpoint's, such as `data_dir` and `resolution`.
 
     Raises:
         UserError: the file is neither; a field contradicts it.
@@ -241,22 +316,36 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
     content = read(path)
     ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
     if ours:
-        saved = dict(content["hyper_parameters"])
-        num_classes = saved.pop("num_classes")
-        # How it was trained, and where, says nothing of how it is evaluated.
-        saved |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": "auto", "holdout": saved["holdout"]}
+        num_classes = content["hyper_parameters"]["num_classes"]
+        saved = config.as_saved(content["hyper_parameters"])
+        # Settings of training and of the machine do not affect the evaluation.
+        saved |= {
+            "devices": 1,
+            "num_nodes": 1,
+            "strategy": "auto",
+            "accelerator": "auto",
+            "holdout": saved["holdout"],
+        }
         if given.get("data", saved["data"]) != saved["data"] or not SETS[saved["data"]].takes_folder:
-            saved["data_dir"] = None  # of another set, or one that an earlier release let pass unread
-        if "resolution" in given:  # the whole image stays the whole image, the middle 0.875 the middle 0.875
+            saved["data_dir"] = None  # another data set's, or one that an earlier version did not check
+        if (
+            saved.get("val_split")
+            and "val_split" not in given
+            and "data_dir" in given
+            and is_split(given["data_dir"])
+        ):
+            saved["val_split"] = 0.0  # of another folder, which has its own split
+        # Keep the ratio of crop to image: the whole stays the whole, 0.875 stays 0.875.
+        if "resolution" in given:
             whole = saved["eval_resize"] == saved["resolution"]
             saved["eval_resize"] = given["resolution"] if whole else None
     else:
         variants = identify(unwrap(content))
         if not variants:
-            raise UserError(f"checkpoint {path}: neither a run's nor a released network's")
+            raise UserError(f"checkpoint {path}: neither a run's checkpoint nor a released network")
         if "data" not in given:
-            raise UserError(f"checkpoint {path}: say on what, such as --data imagenet --data_dir DIR")
+            raise UserError(f"checkpoint {path}: needs a data set, such as --data imagenet --data_dir DIR")
         saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
-    rows.check_same_fields(saved, asked, path, instead="leave these flags out")
+    rows.check_same_fields(saved, asked, path, instead="remove these flags")
     return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)

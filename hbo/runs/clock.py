@@ -1,15 +1,21 @@
-"""How long a run has taken, and how fast its training is."""
+"""Duration of a run, and speed of its training."""
 
 import time
 
 
 class Clock:
-    """Seconds of a run, those before an interruption included, and images a second of this process's training."""
+    """Seconds of a run, including those before an interruption, and images per
+    second of this process's training.
+    """
 
     def __init__(self) -> None:
         self.seconds_before = 0.0
         self.started = time.monotonic()
-        self.busy, self.images = 0.0, 0  # seconds between the ends of batches, and the images of those batches
+        # Seconds between the ends of batches, and the images of those batches.
+        self.busy, self.images = (
+            0.0,
+            0,
+        )
         self.mark, self.warm = 0.0, False
 
     @property
@@ -19,11 +25,11 @@ class Clock:
 
     @property
     def images_per_second(self) -> float | None:
-        """None before a second batch has ended: the first pays for starting up."""
+        """Images per second; None before the second batch, as the first includes start-up."""
         return self.images / self.busy if self.busy else None
 
     def start_epoch(self) -> None:
-        """What came before, such as an evaluation, is not training."""
+        """Exclude the time until now, such as an evaluation."""
         self.mark = time.monotonic()
 
     def end_batch(self, images: int) -> None:

@@ -1,9 +1,9 @@
-"""One process a run: a lock in the run's folder, kept by its heartbeat.
+"""One process per run: a lock in the run's folder, with a heartbeat.
 
-The lock is a file `lock.N`; who holds the highest N holds the run. Its time is renewed every few seconds, and one that
-was not for a minute is dead, since another host's process cannot be asked; one of this host is asked. Taking over is
-making `lock.N+1`, which the file system grants to one process alone, on NFS too. Times are the file system's own, so that
-hosts may disagree about the hour.
+The lock is a file `lock.N`; the process with the highest N holds the run. Its time is renewed every few
+seconds. A lock without renewal for a minute is dead, as a process on another host cannot be checked; one on
+this host can. To take over, a process creates `lock.N+1`, which the file system grants to only one process,
+on NFS too. Times are the file system's, so that clocks of hosts may differ.
 """
 
 import contextlib
@@ -19,21 +19,22 @@ from typing import Any
 from hbo.errors import UserError
 
 BEAT, STALE = 5.0, 60.0  # seconds
-BUSY = 75  # exit status of a run that another process trains: EX_TEMPFAIL
+PROBED = 60.0  # seconds between two readings of a file system's time
+BUSY = 75  # exit status if another process trains the run: EX_TEMPFAIL
 
 
 class Busy(UserError):
-    """Another process has the run."""
+    """Another process holds the run."""
 
     status = BUSY
 
 
 class Lock:
-    """Held from `acquire` to `release`; `lost` is set if it was taken for dead and taken over.
+    """Held from `acquire` to `release`; `lost` is set if another process considered it dead and took over.
 
     Args:
-        folder: of the run.
-        progress: what to write into the lock at each beat, for those who wait.
+        folder: the run's.
+        progress: what to write into the lock at each beat, for waiting processes.
     """
 
     def __init__(self, folder: Path, progress: Callable[[], dict[str, Any]] = dict) -> None:
@@ -43,15 +44,15 @@ class Lock:
         self._stop = threading.Event()
 
     def acquire(self) -> "Lock":
-        """Take it, or take it over from the dead.
+        """Acquire the lock, or take over a dead one.
 
         Raises:
-            Busy: a living process has it; says which.
+            Busy: a living process holds it; names the process.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         holder = read(self.folder)
         if holder is not None and holder["alive"]:
-            raise Busy(f"{self.folder}: process {holder['pid']} on {holder['host']} trains this run")
+            raise Busy(f"{self.folder}: process {holder['pid']} on {holder['host']} is training this run")
         path = self.folder / f"lock.{holder['number'] + 1 if holder else 0}"
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -63,7 +64,7 @@ class Lock:
         return self
 
     def release(self) -> None:
-        """Let it go; what was left by the dead goes too."""
+        """Release the lock, and remove dead ones."""
         self._stop.set()
         if self.path is not None and not self.lost:
             for number, path in _all(self.folder):
@@ -82,55 +83,69 @@ class Lock:
         try:
             if any(number > _number(path) for number, _ in _all(self.folder)):
                 raise FileNotFoundError
-            with open(path, "r+") as file:  # never made anew: gone means taken over
+            with open(path, "r+") as file:  # never recreated: a missing file means taken over
                 file.write(json.dumps({**me(), **self.progress()}).ljust(300))
         except FileNotFoundError:
             self.lost = True
             self._stop.set()
         except OSError:
-            pass  # a file system out of breath; after a minute of it the run is another's
+            pass  # a stalled file system; after a minute another process may take the run
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Who holds a run: host, pid, number, alive, and the progress that it noted; None where nobody does."""
+    """The holder of a run: host, pid, number, alive, and its progress; None if there is none."""
     found = _all(folder)
     if not found:
         return None
     number, path = found[-1]
     text = b""
     try:
-        age = _now(folder) - path.stat().st_mtime
+        beaten = path.stat().st_mtime
         with contextlib.suppress(IsADirectoryError):
             text = path.read_bytes()
     except FileNotFoundError:
         return None
-    holder = {"host": "?", "pid": 0} | _noted(text) | {"number": number, "age": age}
+    holder = {"host": "?", "pid": 0} | _noted(text) | {"number": number}
     here = me()
     if (holder["host"], holder.get("space")) == (here["host"], here["space"]):
         alive = _began(holder["pid"]) == holder.get("began")
     else:
-        alive = age < STALE
+        alive = _now(folder) - beaten < STALE
     return holder | {"alive": alive}
 
 
 def _noted(text: bytes) -> dict[str, Any]:
-    """What a lock says, as far as it can be read: it may be read while it is written, or be no lock's."""
+    """The contents of a lock, as far as readable: it may be half written, or not be a lock."""
     try:
         holder = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    kinds = {"host": str, "pid": int, "space": str, "began": str, "step": int, "of": int, "seconds": (int, float)}
+    kinds = {
+        "host": str,
+        "pid": int,
+        "space": str,
+        "began": str,
+        "step": int,
+        "of": int,
+        "seconds": (int, float),
+    }
     good = lambda name, value: isinstance(value, kinds.get(name, object)) and not isinstance(value, bool)
-    return {name: value for name, value in holder.items() if good(name, value)} if isinstance(holder, dict) else {}
+    return (
+        {name: value for name, value in holder.items() if good(name, value)}
+        if isinstance(holder, dict)
+        else {}
+    )
 
 
 def me() -> dict[str, Any]:
-    """What tells this process from any other: a process number alone is used again."""
+    """Identifies this process; a process number alone is reused."""
     return {"host": platform.node(), "space": _space(), "pid": os.getpid(), "began": _began(os.getpid())}
 
 
 def _space() -> str | None:
-    """The process numbers' space: two containers of one name have different ones, and cannot ask each other."""
+    """The PID namespace: two containers with the same host name have different ones,
+    and cannot check each other.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as boot:
             return f"{boot.read().strip()[:8]}-{os.readlink('/proc/self/ns/pid')}"
@@ -139,7 +154,7 @@ def _space() -> str | None:
 
 
 def _began(pid: int) -> str | None:
-    """When a process of this host began; None where there is none."""
+    """Start time of a process on this host; None if there is none."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             state, *rest = stat.read().rsplit(")", 1)[1].split()
@@ -150,7 +165,7 @@ def _began(pid: int) -> str | None:
         os.kill(pid, 0)
     except (OSError, OverflowError):
         return None
-    return "running"  # a system without /proc
+    return "running"  # no /proc on this system
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
@@ -161,13 +176,23 @@ def _number(path: Path) -> int:
     return int(path.suffix[1:])
 
 
+_offsets: dict[int, tuple[float, float]] = {}  # a device -> when it was asked, and how far ahead its time was
+
+
 def _now(folder: Path) -> float:
-    """The file system's time."""
+    """The file system's time: of a file made for it once a minute, and reckoned on from there."""
+    device, now = folder.stat().st_dev, time.monotonic()
+    if device not in _offsets or now - _offsets[device][0] > PROBED:
+        _offsets[device] = now, _probe(folder) - now
+    return now + _offsets[device][1]
+
+
+def _probe(folder: Path) -> float:
     probe = folder / f".now-{platform.node()}-{os.getpid()}-{threading.get_ident()}"
     try:
         probe.touch()
         return probe.stat().st_mtime
-    except OSError:  # a folder that may only be read
+    except OSError:  # a read-only folder
         return time.time()
     finally:
         probe.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""How people call what a run is of: data sets and networks. Titles, columns, axes and pages take their words from here.
+"""Display names of data sets and networks, used in titles, columns, axes and pages.
 
-What users type (fields, arms, studies) keeps its own words.
+Names that users type (fields, arms, studies) are not changed.
 """
 
 import os
@@ -13,9 +13,10 @@ from hbo.runs import identity
 from hbo.runs.identity import Identity
 from hbo.tasks import SETS
 
-# `images` of an identity -> what they are, of the folders whose runs stand in ablations/ (`hbo.tasks.spec.BEFORE`).
+# `images` of an identity -> data set, for the folders whose runs are in ablations/
+# (`hbo.tasks.spec.BEFORE`).
 KNOWN = {"0184971aab": "CIFAR-10", "b52f060a84": "BCCD", "8274bdc54a": "COIL-20"}
-# Folders that say what is in them and not which set it is: their parent's name is taken.
+# Folder names that do not identify a data set: the parent's name is used.
 GENERIC = {
     "data",
     "dataset",
@@ -31,7 +32,7 @@ GENERIC = {
     "valid",
     "test",
 }
-NETS = {  # the paper's names, and those of networks that it does not have
+NETS = {  # the paper's names, and names for networks that it does not have
     "hbonet": "HBONet",
     "hbonet_ir": "HBONet-IR",
     "mobilenetv2": "MobileNetV2",
@@ -47,31 +48,35 @@ NETS = {  # the paper's names, and those of networks that it does not have
     "pytorchcv:shufflenet_g3_w3d2": "ShuffleNetV1",
     "pytorchcv:igcv3_w1": "IGCV3-D",
 }
-_NET = re.compile(rf"(?<![\w:=./-])({'|'.join(sorted(map(re.escape, NETS), key=len, reverse=True))})(?![\w:=/-])")
+_NET = re.compile(
+    rf"(?<![\w:=./-])({'|'.join(sorted(map(re.escape, NETS), key=len, reverse=True))})(?![\w:=/-])"
+)
 
 
 def with_net_names(text: str) -> str:
-    """`hbonet k=1` as a paper prints it: `HBONet k=1`."""
+    """`hbonet k=1` as printed in a paper: `HBONet k=1`."""
     return _NET.sub(lambda found: NETS[found[1]], text)
 
 
 def folder_name(path: str | None) -> str | None:
-    """What the folder of a data set is called, of a run on this machine; None where there is no folder."""
+    """Name of a run's data folder on this machine; None without a folder."""
     return None if path is None else last_name(os.path.abspath(os.path.expanduser(path)))
 
 
 def last_name(path: str) -> str | None:
-    """The last part of a path that names something: `birds` of photos/birds/train."""
+    """The last meaningful part of a path: `birds` in photos/birds/train."""
     parts = [part for part in Path(path).parts if part not in (os.sep, ".", "~")]
-    return next((part for part in reversed(parts) if part.lower() not in GENERIC), parts[-1] if parts else None)
+    return next(
+        (part for part in reversed(parts) if part.lower() not in GENERIC), parts[-1] if parts else None
+    )
 
 
 def data_name(one: Identity, folder: Any = None) -> str:
-    """The data set of an identity: `CIFAR-10`, the name of its folder, else the word of `--data`.
+    """The data set of an identity: `CIFAR-10`, the name of its folder, else the value of `--data`.
 
     Args:
-        one: of a run; a published set has no `images` in it.
-        folder: the row's column of that name, None or NaN where it has none.
+        one: a run's identity; a published data set has no `images` in it.
+        folder: the row's column `folder`, None or NaN if missing.
     """
     data, images = identity.value(one, "data"), one.get("images")
     title = SETS[data].title if data in SETS else ""
@@ -83,13 +88,18 @@ def data_name(one: Identity, folder: Any = None) -> str:
 
 
 def data_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The same for each row of a table: one name for the same images, and different names for different ones."""
+    """The same for each row of a table: one name for the same images,
+    different names for different images.
+    """
     every = [identity.of_row(row) for row in rows]
     names: dict[tuple[Any, Any], str] = {}
     for one, row in zip(every, rows, strict=True):
         names.setdefault(_images(one), data_name(one, row.get("folder")))
     called = list(names.values())
-    apart = {key: f"{name} ({key[1]})" if called.count(name) > 1 and key[1] else name for key, name in names.items()}
+    apart = {
+        key: f"{name} ({key[1]})" if called.count(name) > 1 and key[1] else name
+        for key, name in names.items()
+    }
     return [apart[_images(one)] for one in every]
 
 

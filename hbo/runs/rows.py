@@ -4,8 +4,8 @@ import base64
 import json
 import os
 import platform
+import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -21,18 +21,20 @@ from hbo import files
 from hbo.config import Run, checked, key_of, to_yaml
 from hbo.errors import UserError, first_line, flat
 from hbo.files import write_atomically
-from hbo.runs import identity, naming
+from hbo.runs import cluster, code, deployed, identity, naming
+from hbo.runs import lock as locks
+from hbo.runs.code import git_commit
 from hbo.runs.lock import Lock
 from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.tasks.spec import percent
 from hbo.values import field_types, shown
 
-STATES = ("done", "unfinished", "interrupted", "failed", "stopped")
+STATES = ("done", "unfinished", "interrupted", "failed", "stopped", "invalid")
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
 
 def folder(run: Run, key: str | None = None) -> Path:
-    """Where the run lives; a key that is known saves looking at its images again."""
+    """The run's folder; a known key avoids reading its images again."""
     return files.expanded(run.out) / run.study / (key or run.key())
 
 
@@ -40,7 +42,7 @@ def read(where: Path) -> dict[str, Any] | None:
     """The row of a run's folder, if it has one.
 
     Raises:
-        UserError: the file is no row, or one that was edited.
+        UserError: the file is not a row, or was edited.
     """
     path, row = where / "row.json", None
     if not path.exists():
@@ -48,15 +50,15 @@ def read(where: Path) -> dict[str, Any] | None:
     try:
         row = json.loads(path.read_text())
         reason = problem(row, where.name)
-    except (OSError, ValueError, RecursionError) as error:  # cut short, binary, a folder
+    except (OSError, ValueError, RecursionError) as error:  # truncated, binary, a folder
         reason = first_line(error)
     if reason:
-        raise UserError(f"{path}: not a row ({reason}); remove it to run again")
+        raise UserError(f"{path}: not a row ({reason}); remove it to repeat the run")
     return row
 
 
 def sound(where: Path) -> dict[str, Any] | None:
-    """The row of a folder that one looks at among others: None, and a warning that names it, where it is none."""
+    """The row of one of many folders; None, with a warning that names the file, if it is not a row."""
     try:
         return read(where)
     except UserError as error:
@@ -68,7 +70,7 @@ _passed_over: set[str] = set()
 
 
 def pass_over(reason: object) -> None:
-    """Say once that a file is passed over, and why."""
+    """Warn once that a file is skipped, and why."""
     said = flat(f"warning: {reason}")
     if said not in _passed_over:
         _passed_over.add(said)
@@ -76,14 +78,14 @@ def pass_over(reason: object) -> None:
 
 
 def problem(row: Any, key: str | None = None) -> str:
-    """Why this is no row of a run; nothing where it is one.
+    """Why this is not a row of a run; empty if it is one.
 
     Args:
         row: as read from a row.json or a line of a CSV file.
-        key: that it must have; None where nothing says.
+        key: the required key; None if unknown.
     """
     if not isinstance(row, dict) or row.get("state") not in STATES:
-        return f"its state is none of {', '.join(STATES)}"
+        return f"its state is not one of {', '.join(STATES)}"
     kinds = field_types(Run)
     try:
         for name in kinds.keys() & row.keys():
@@ -93,8 +95,18 @@ def problem(row: Any, key: str | None = None) -> str:
         return str(error)
     if row["state"] != "done":
         return ""
-    numbers = {main_metric(row): row.get(main_metric(row), 0.0)} | ({} if key is None else {"seconds": row.get("seconds")})
-    for name in ("seconds", *COLUMNS, "macs", "params", "images_per_second", "activation_bytes", "elementwise"):
+    numbers = {main_metric(row): row.get(main_metric(row), 0.0)} | (
+        {} if key is None else {"seconds": row.get("seconds")}
+    )
+    for name in (
+        "seconds",
+        *COLUMNS,
+        "macs",
+        "params",
+        "images_per_second",
+        "activation_bytes",
+        "elementwise",
+    ):
         if row.get(name) is not None:
             numbers[name] = row[name]
     for name, value in numbers.items():
@@ -104,16 +116,15 @@ def problem(row: Any, key: str | None = None) -> str:
 
 
 def _edited(row: Mapping[str, Any], key: str | None) -> str:
-    """What tells that the fields of a finished row are not those that it was trained with: its key follows from them."""
+    """How a finished row's fields contradict its key, which shows that it was edited; empty if they agree."""
     if "git" not in row or row.get("net") is None:
-        return ""  # no whole row
+        return ""  # not a complete row
     found = identity.of_row(row)
     saved = row.get("identity")
     if isinstance(saved, dict) and (differ := identity.varying([found, saved])):
-        return (
-            f"edited: {differ[0]} is {shown(identity.value(found, differ[0]))}, was {shown(identity.value(saved, differ[0]))}"
-        )
-    known = not any(identity.UNKNOWN in str(found.get(name)) for name in ("images", "backbone"))
+        now, before = (shown(identity.value(one, differ[0])) for one in (found, saved))
+        return f"edited: {differ[0]} is {now}, was {before}"
+    known = not any(identity.UNKNOWN in str(found.get(name)) for name in ("images", *identity.FROM_FILES))
     own = key_of(found)
     if known and any(asked not in (None, own) for asked in (key, row.get("key"))):
         return f"edited: its fields make the key {own}"
@@ -121,41 +132,55 @@ def _edited(row: Mapping[str, Any], key: str | None) -> str:
 
 
 def write(where: Path, row: dict[str, Any]) -> None:
-    """Write the row, whole or not at all."""
-    write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n")
+    """Write the row atomically, and to the disk before this returns."""
+    write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n", lasting=True)
 
 
 def finished_in_other_study(run: Run) -> Path | None:
-    """Where another study has the run's key finished."""
+    """The folder of another study with a finished run of this key."""
     for path in sorted(files.expanded(run.out).glob(f"*/{run.key()}/row.json")):
         if path.parent.parent.name != run.study and (sound(path.parent) or {}).get("state") == "done":
             return path.parent
     return None
 
 
+def held_in_other_study(run: Run) -> Path | None:
+    """Where another study has the run's key under way: a living process holds its lock there."""
+    own = folder(run)
+    for other in sorted({path.parent for path in files.expanded(run.out).glob(f"*/{own.name}/lock.*")}):
+        if other.parent.name != run.study and (locks.read(other) or {}).get("alive"):
+            return other
+    return None
+
+
 def reuse(run: Run, source: Path) -> dict[str, Any]:
-    """Take a finished run of another study over into this one: the same files, and a row that says where it comes from.
+    """Reuse another study's finished run in this one: the same files, and a row that names the source.
 
     Raises:
-        UserError: the row's fields are not those asked for; or another process has the run.
+        UserError: the row's fields are not those asked for; or another process holds the run.
     """
     found = read(source) or {}
-    check_same_fields(found, keyed(run), source / "row.json", instead="--force runs it again")
+    check_same_fields(found, keyed(run), source / "row.json", instead="--force repeats it")
     where = folder(run)
     lock = Lock(where).acquire()
     try:
         for path in source.iterdir():
-            if path.suffix in (".csv", ".npz", ".ckpt"):
+            if path.suffix in (".csv", ".npz", ".ckpt") or path.name == deployed.FILE:
                 part = where / f"{path.name}.part"
                 part.unlink(missing_ok=True)
                 try:
-                    os.link(path, part)  # files are replaced, never written into, so that both may have the one
+                    os.link(path, part)  # files are replaced, never modified, so that both can share one
                 except OSError:
                     shutil.copyfile(path, part)
                 os.replace(part, where / path.name)
         write_atomically(where / "config.yaml", to_yaml(run))
-        own = {name: getattr(run, name) for name in ("out", "study", "data_dir", "match_macs", "variant")}
+        own = {
+            name: getattr(run, name)
+            for name in ("out", "study", "data_dir", "match_macs", "variant", "recipe")
+        }
         own["folder"] = naming.folder_name(run.data_dir)
+        if "backbone_arm" in found or run.backbone_arm():
+            own["backbone_arm"] = run.backbone_arm()
         row = found | own | {"identity": run.identity(), "reused_from": source.parent.name}
         write(where, row)
     finally:
@@ -164,30 +189,37 @@ def reuse(run: Run, source: Path) -> dict[str, Any]:
 
 
 def set_aside(where: Path) -> None:
-    """Move a run's files out of the way, to OUT/STUDY/replaced/KEY-TIME, where no table looks; its lock stays."""
+    """Move a run's files to OUT/STUDY/replaced/KEY-TIME, which no table reads; its lock stays."""
     target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
     target.mkdir(parents=True)
-    for path in sorted(where.iterdir(), key=lambda p: p.name != "row.json"):  # the row first: what is left is no finished run
+    # The row first, so that the rest is not a finished run.
+    for path in sorted(where.iterdir(), key=lambda p: p.name != "row.json"):
         if not path.name.startswith("lock."):
             os.replace(path, target / path.name)
 
 
 def keyed(run: Run) -> dict[str, Any]:
-    """The fields that a checkpoint must share with the run that takes it up."""
+    """The fields that a checkpoint must share with the run that resumes from it."""
     return {name: value for name, value in asdict(run).items() if name not in run.NOT_IN_KEY}
 
 
-def check_same_fields(saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str) -> None:
-    """Refuse a row or checkpoint whose fields are not those asked for; `instead` says what to type.
+def check_same_fields(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str
+) -> None:
+    """Check that a row or checkpoint has the fields asked for; `instead` says what to type.
 
     Raises:
-        UserError: naming each field that differs, saved and asked.
+        UserError: names each field that differs, saved and asked.
     """
-    # A field that is newer than what was saved was at its default then.
+    # A field added after saving had its default then.
     before = {name: saved.get(name, getattr(Run, name, None)) for name in asked}
-    differ = [f"{name} ({before[name]!r} saved, {value!r} asked)" for name, value in asked.items() if before[name] != value]
+    differ = [
+        f"{name} ({before[name]!r} saved, {value!r} asked)"
+        for name, value in asked.items()
+        if before[name] != value
+    ]
     if differ:
-        raise UserError(f"{where} is of another run: {', '.join(differ)}; {instead}")
+        raise UserError(f"{where} belongs to another run: {', '.join(differ)}; {instead}")
 
 
 def provenance(run: Run, trainer: Any) -> dict[str, Any]:
@@ -197,52 +229,40 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
         "key": key_of(own),
         "identity": own,
         "images_known_by": SETS[run.data].looked(run.data, run.data_dir)[1],
-        "folder": naming.folder_name(run.data_dir),  # what the images are called: not part of the key
+        "folder": naming.folder_name(run.data_dir),  # name of the images: not part of the key
         "git": git_commit(),
+        "code": code.digest(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": machine(),
         "device": device_name(trainer),
+        **({"runs_per_device": shared} if (shared := cluster.sharing()) > 1 else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
-def git_commit() -> str | None:
-    """The commit of this code, with a plus where it has been changed since.
-
-    None outside a checkout, and where the repository around it does not have this file, such as another project's with hbo
-    in its environment.
-    """
-    package = Path(__file__).parents[1]
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's name its own
-    run = lambda *args: subprocess.run(
-        ["git", "-C", str(package), *args], capture_output=True, text=True, check=True, env=outer
-    ).stdout.strip()
-    try:
-        run("ls-files", "--error-unmatch", "--", Path(__file__).relative_to(package))
-        return run("rev-parse", "--short=12", "HEAD") + "+" * bool(run("status", "--porcelain", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def machine() -> str:
-    """Processor and all its cores, by which times are compared: the same inside of a job that may use some of them."""
+    """Processor and its total number of cores, for comparing times: the
+    same in a job that may use only some.
+    """
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as lines:
-            name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+            name = next(
+                (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name
+            )
     except OSError:
         pass
     return f"{name}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def device_name(trainer: Any) -> str:
-    """The device that trained, as its maker names it."""
+    """The training device, by its maker's name."""
     root = trainer.strategy.root_device
     return torch.cuda.get_device_name(root) if root.type == "cuda" else root.type
 
 
 def built(net: Any) -> dict[str, Any]:
-    """What each harmonious block really got, as columns: lists in the order of the blocks, with the stage of each."""
+    """Each harmonious block as built, as columns: lists in the order of the blocks, with their stages."""
     blocks = [b for b in getattr(net, "built", []) if b.block == "hb"]
     columns = {
         "stages": "stage",
@@ -255,7 +275,9 @@ def built(net: Any) -> dict[str, Any]:
 
 
 def correct(outcomes: Mapping[str, Any]) -> str:
-    """Which images were classified rightly, in the order of their index: base64 of a bit each, to compare two runs by."""
+    """Which images were classified correctly, in the order of their index: one bit each, base64, for
+    comparing two runs.
+    """
     return base64.b64encode(np.packbits(outcomes["prediction"] == outcomes["label"]).tobytes()).decode()
 
 
@@ -266,56 +288,77 @@ def read_correct(path: Path) -> str:
 
 
 def label(net: str, k: int, depths: list[int]) -> str:
-    """The network for people to read, with its k where it has a block that contracts."""
+    """The network's label, with k if it has a contracting block."""
     return f"{net} k={k}" if depths else net
 
 
 def main_metric(row: Mapping[str, Any]) -> str:
-    """The metric that tells most of a row's task. A row without a task is a classifier's."""
+    """The main metric of a row's task."""
+    return task_of(row).headline
+
+
+def task_of(row: Mapping[str, Any]) -> Any:
+    """The declarations of a row's task; classify if the row has none."""
     task = row.get("task")
-    return TASKS[task if task in TASKS else "classify"].headline
+    return TASKS[task if task in TASKS else "classify"]
 
 
 def headline(row: dict[str, Any]) -> str:
-    """A finished row's main result in a few words."""
+    """A finished row's main result, short."""
     name = main_metric(row)
     return f"{COLUMNS[name]} {percent(row, name)}" if name in row else ""
 
 
 def stopped(row: Mapping[str, Any], where: Path) -> str:
-    """What to say of a run that was stopped in W&B, and how it goes on all the same.
+    """The message for a run that was stopped in W&B, with the command that resumes it.
 
     Args:
         row: with state stopped.
         where: the run's folder.
     """
-    return f"{where.name} was stopped in W&B at update {row.get('stopped_at', '?')}, and is not started again by a sweep; python -m hbo.fit --config {where / 'config.yaml'} goes on from there"
+    return (
+        f"{where.name} was stopped in W&B at update {row.get('stopped_at', '?')}, and a sweep does not"
+        f" restart it; python -m hbo.fit --config {where / 'config.yaml'} resumes from there"
+    )
 
 
 def summary(row: dict[str, Any], where: Path) -> str:
-    """The few lines that a run ends with.
+    """The lines printed at the end of a run.
 
     Raises:
-        UserError: the row lacks what they say.
+        UserError: the row lacks a value.
     """
     try:
         return _summary(row, where)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{where / 'row.json'}: a finished row without {error}; --force runs it again") from None
+        raise UserError(f"{where / 'row.json'}: a finished row without {error}; --force repeats it") from None
+
+
+def _with_digest(words: str) -> str:
+    """Say that the digits at the end of a description are a file's hash, not a run's key."""
+    return re.sub(r"\(([0-9a-f]{10})\)$", r"(hash of the file: \1)", words)
 
 
 def _summary(row: dict[str, Any], where: Path) -> str:
     lines = TASKS[row.get("task", "classify")].report(row)
     if row.get("left_out_boxes") or row.get("clipped_boxes"):
-        lines.append(("faulty boxes", f"{row['left_out_boxes']} left out, {row['clipped_boxes']} clipped; named in the row"))
+        lines.append(
+            (
+                "faulty boxes",
+                f"{row['left_out_boxes']} dropped, {row['clipped_boxes']} clipped; named in the row",
+            )
+        )
     if row.get("classifier_epochs"):
-        lines.append(("classifier alone", f"{row['classifier_epochs']} epochs in advance"))
+        lines.append(("classifier only", f"first {row['classifier_epochs']} epochs"))
     if row.get("backbone_weights"):
-        lines.append(("backbone's weights", row["backbone_weights"]))
+        lines.append(("initial weights", _with_digest(row["backbone_weights"])))
+    if row.get("teacher"):
+        lines.append(("teacher", _with_digest(row["teacher"])))
     lines += [
         (
             "multiply-adds",
-            f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x {round(row['resolution'] / row.get('aspect', 1))}",
+            f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x"
+            f" {round(row['resolution'] / row.get('aspect', 1))}",
         ),
         ("parameters", f"{row['params'] / 1e6:.3f} M"),
         ("training", f"{row['images_per_second']:.0f} images/s" if row.get("images_per_second") else "-"),
@@ -323,5 +366,8 @@ def _summary(row: dict[str, Any], where: Path) -> str:
         ("row", str(where / "row.json")),
     ]
     data = naming.data_name(identity.of_row(row), row.get("folder"))
-    head = f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data} ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
+    head = (
+        f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data}"
+        f" ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
+    )
     return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])

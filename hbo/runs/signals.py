@@ -1,52 +1,77 @@
-"""Signals that end a run well: noted from the first moment on, obeyed after a batch, once a checkpoint is written.
+"""Signals that stop a run cleanly: recorded from the start, acted on after a batch,
+once a checkpoint is written.
 
-A scheduler may send its signal while the process still imports. It is not lost: training starts, saves and stops.
-Only Ctrl-C (SIGINT) ends at once what has not begun to train. A signal that was obeyed is forgotten: the next run of the
-same process, such as a notebook's, starts clean.
+A scheduler may send its signal while the process is still importing. It is not lost: training starts, saves
+and stops. Only Ctrl-C (SIGINT) ends a process at once before training. After a signal has been acted on it is
+cleared, so that the next run in the same process, such as a notebook's, starts clean.
 """
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PREEMPTION = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # W&B's and SLURM's, Lightning's, submitit's
 ALL = (*PREEMPTION, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal is gone
-noted = 0  # the signal to be obeyed
+noted = 0  # the signal to act on
 presses = 0  # of Ctrl-C
 
 
 def listen() -> None:
-    """Note the schedulers' signals from now on, and let Ctrl-C leave without a traceback."""
+    """Record the schedulers' signals from now on, and let Ctrl-C exit without a traceback."""
     _set(_note)
     signal.signal(signal.SIGINT, _leave)
 
 
 def listen_to_all(patient: bool = False) -> dict[int, Any]:
-    """Note Ctrl-C too; the handlers that were there before, for `restore`.
+    """Record Ctrl-C too. Returns the previous handlers, for `restore`.
 
-    Lightning's own SIGTERM handler talks to other processes inside it, which can hang. In a thread Python lets nobody set a
-    handler: there nothing is listened to, and a signal is the main thread's to obey.
+    Lightning's own SIGTERM handler communicates with other processes, which can hang. Outside the main thread
+    Python allows no handler: then no signal is recorded, and the main thread must act on it.
 
     Args:
-        patient: any number of Ctrl-C is noted; else the second one raises KeyboardInterrupt.
+        patient: record any number of Ctrl-C; else the second one raises KeyboardInterrupt.
     """
     return _set(_count if patient else _note)
 
 
 def restore(former: dict[int, Any]) -> None:
-    """Put handlers back, and forget what they noted."""
+    """Restore handlers, and clear recorded signals."""
     global noted, presses
     for number, handler in former.items():
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by another language
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
     if former:
         noted = presses = 0
 
 
+@contextmanager
+def hurried(grace: float) -> Iterator[None]:
+    """Within it a signal that comes after so many seconds ends what is waited for; in the main thread.
+
+    Raises:
+        TimeoutError: it did.
+    """
+    end = time.monotonic() + grace
+
+    def hurry(number: int, frame: Any) -> None:
+        _count(number, frame)
+        if time.monotonic() > end:
+            raise TimeoutError(f"{signal.Signals(number).name} ended the waiting")
+
+    former = _set(hurry)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
 def follow_parent() -> Callable[[], None]:
-    """For `preexec_fn`: the process gets SIGTERM when its parent ends, even by SIGKILL (on Linux; elsewhere it does not)."""
+    """For `preexec_fn`: on Linux, the process gets SIGTERM when its parent ends, even by SIGKILL."""
     if sys.platform != "linux":
         return lambda: None
     import ctypes
@@ -55,7 +80,7 @@ def follow_parent() -> Callable[[], None]:
 
     def follow() -> None:
         prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it has just ended
+        if os.getppid() != parent:  # the parent has just ended
             os._exit(128 + signal.SIGTERM)
 
     return follow
@@ -64,7 +89,7 @@ def follow_parent() -> Callable[[], None]:
 def _set(handler: Any) -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
-    unheeded = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # by nohup
+    unheeded = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
     return {number: signal.signal(number, handler) for number in ALL if number not in unheeded}
 
 
@@ -81,5 +106,5 @@ def _note(number: int, frame: Any) -> None:
 
 
 def _leave(number: int, frame: Any) -> None:
-    print("interrupted; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+    print("interrupted; the same command resumes from the last checkpoint, if there is one", file=sys.stderr)
     raise SystemExit(128 + number)

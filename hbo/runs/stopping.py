@@ -1,4 +1,4 @@
-"""What ends a training before its last epoch, and how all of its processes end at the same batch."""
+"""Reasons to stop a training before its last epoch, and how all its processes stop at the same batch."""
 
 import signal
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from hbo.runs import signals
 from hbo.runs.lock import Lock
 from hbo.runs.tracking import Mirror
 
-TAKEN_OVER = 99  # among the signals that processes tell each other: the lock is another's
+TAKEN_OVER = 99  # sent among processes like a signal: another process has the lock
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a checkpoint was written."""
+    """A signal stopped the run after a checkpoint was written."""
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"{signal.Signals(number).name} at update {step}")
@@ -29,25 +29,27 @@ class NotFinite(UserError):
 
 
 class Agreed(NamedTuple):
-    """What all processes of a run know after they have looked at each other."""
+    """What all processes of a run know after synchronising."""
 
     signal: int
-    """That any of them got: 0 none, `TAKEN_OVER` where rank 0 has lost its lock."""
+    """The signal that any of them got: 0 none, `TAKEN_OVER` if rank 0 has lost its lock."""
     due: bool
-    """Rank 0 finds a checkpoint due."""
+    """A checkpoint is due on rank 0."""
     lost: bool
-    """The loss of any of them is not finite."""
+    """The loss of any process is not finite."""
 
 
-def agree(trainer: pl.Trainer, lock: Lock | None, mirror: Mirror | None, due: bool = False, lost: bool = False) -> Agreed:
-    """Ask all processes; each must call it at the same batch. Signals are only noted, and obeyed here.
+def agree(
+    trainer: pl.Trainer, lock: Lock | None, mirror: Mirror | None, due: bool = False, lost: bool = False
+) -> Agreed:
+    """Synchronise all processes; each must call it at the same batch. Recorded signals are acted on here.
 
     Args:
-        trainer: of the run.
-        lock: of the run, in rank 0.
-        mirror: the W&B run, in rank 0; that it was stopped counts as a SIGTERM.
-        due: a checkpoint is.
-        lost: the loss is not finite.
+        trainer: the run's.
+        lock: the run's, in rank 0.
+        mirror: the W&B run, in rank 0; a stop there counts as a SIGTERM.
+        due: whether a checkpoint is due.
+        lost: whether the loss is not finite.
     """
     number = signals.noted
     if mirror is not None and mirror.asked_to_stop:

@@ -1,12 +1,12 @@
 """Weights & Biases, a mirror of the run's folder and never its only copy.
 
-One W&B run a row: its config is the flat fields, its history the learning curve (metrics.csv), its summary the row.
+One W&B run a row: its config is the flat fields, its history the learning curve
+(metrics.csv), its summary the row.
 """
 
 import contextlib
 import csv
 import math
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,71 +15,71 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hbo.config import Run, resolve
-from hbo.errors import UserError, first_line, flat
-from hbo.runs import rows, signals
+from hbo.config import Run
+from hbo.errors import DataError, UserError, first_line, flat
+from hbo.runs import cluster, labels, rows, signals
+from hbo.runs.client import by_agent, client, mode, settings
 
 KILLED = 255  # exit code of a W&B run that was stopped: as the client gives it to a script that it interrupts
+KEPT = ("row.json", "metrics.csv")  # files of a run that W&B keeps
+FINISH = 120.0  # seconds for the server to take what is left at a run's end
+GRACE = 10.0  # of those, in which a signal does not end the waiting: a scheduler's come in twos
 PATIENCE = 10  # seconds for the server to say whether a run was stopped
 
 
-def mode(run: Run) -> str:
-    """online, offline or disabled. auto is the client's own mode (WANDB_MODE, `wandb offline`); online only where it has a key."""
-    if run.wandb != "auto":
-        return run.wandb
-    asked = os.environ.get("WANDB_MODE")
-    wanted = asked or _settings().mode
-    wanted = {"dryrun": "offline", "run": "online"}.get(wanted, wanted)
-    return "offline" if wanted == "online" and not asked and not has_key() else wanted
+_said: set[str] = set()  # addresses of runs that were printed
 
 
-def has_key() -> bool:
-    """Whether W&B's client has a key for its server, wherever it looks: environment, settings (`wandb login --host`), netrc."""
-    settings = _settings()
-    from wandb.sdk.lib import wbauth  # `wandb.login(prompt=False)` would do, but for a client that is offline
+def refuse(error: UserError) -> None:
+    """End a row of a W&B sweep that no run can be: W&B is told that it is finished and invalid, and why,
+    and the agent takes the next row. Outside of a sweep nothing is done.
 
-    try:
-        return bool(settings.api_key or settings.identity_token_file or wbauth.read_netrc_auth(host=settings.base_url))
-    except Exception:  # a key of another form: the client says so when it is used
-        return True
+    A folder that is not there, or a server, is no fault of the row: that stays an error.
 
-
-def _settings() -> Any:
-    """What the client would use, from the environment and its files.
+    Args:
+        error: why there is no such run.
 
     Raises:
-        UserError: it cannot read them.
+        SystemExit: 0, once W&B knows.
     """
-    try:
-        return _client().setup().settings
-    except Exception as error:
-        said = flat(f"{type(error).__name__}: {error}")
-        raise UserError(f"W&B's settings (WANDB_... or a settings file): {said}; mend them, or take --wandb disabled") from None
+    if not by_agent() or error.status != 2 or isinstance(error, DataError):
+        return
+    if cluster.rank() == 0:
+        experiment = client().init(settings=_limited(), job_type="invalid", notes=str(error))
+        experiment.summary.update({"state": "invalid", "error": str(error)})
+        _end(experiment, 0)
+    print(f"invalid: {flat(str(error))}; W&B has the reason, and the sweep goes on", file=sys.stderr)
+    raise SystemExit(0)
 
 
-def _client() -> Any:
-    """W&B's own code, imported for a second; its lines would break the bar."""
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
-    return wandb
+def _limited(**more: Any) -> Any:
+    """The client's settings, with an end to its waiting for the server where the user has set none."""
+    limit = settings().finish_timeout or FINISH
+    return client().Settings(finish_timeout=limit, finish_timeout_raises=True, **more)
 
 
-def by_agent() -> bool:
-    """Whether an agent of a W&B sweep started this process, and so waits for a W&B run."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
+def _end(experiment: Any, exit_code: int) -> None:
+    """Finish a W&B run; a signal that comes while that takes long ends the waiting.
+
+    Raises:
+        TimeoutError: not all was sent.
+    """
+    with signals.hurried(GRACE):
+        experiment.finish(exit_code=exit_code)
 
 
 class Mirror:
     """A W&B run that follows a row, from one process.
 
-    Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained anew under a key that
-    W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve belongs to one training. So is one that
-    goes on after it was stopped in W&B, which would stop it again. W&B's own process may be gone (a signal to all processes of a
-    job ends it): then another takes the same W&B run up. Whatever W&B does, the row is not touched by it.
+    Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained
+    anew under a key that W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve
+    belongs to one training. So is one that goes on after it was stopped in W&B, which would stop it again.
+    W&B's own process may be gone (a signal to all processes of a job ends it): then another takes the same
+    W&B run up. Whatever W&B does, the row is not touched by it.
 
     Raises:
-        UserError: a server was asked for by name and does not answer; with `auto` the run goes on offline and says so.
+        UserError: a server was asked for by name and does not answer; with `auto` the run goes on offline and
+            says so.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -87,18 +87,27 @@ class Mirror:
         self.experiment: Any = None
         self.stopped_id = ""  # of a W&B run that somebody stopped
         self.id, self.anew = self._known()
+        if by_agent() and self.mode != "online":
+            raise UserError(
+                f"wandb={self.mode}: an agent of a W&B sweep started this run, and waits for it there;"
+                " take --wandb online, or hbo.sweep run, which needs no server"
+            )
         if self.mode == "disabled":
             return
         try:
             self._init()
         except Exception as error:  # whatever the client raises: the network, the server, the key
-            if run.wandb != "auto" or self.mode == "offline":
-                raise UserError(
-                    f"wandb={self.mode}: {type(error).__name__}: {error}; --wandb offline needs no server"
-                ) from None
+            if run.wandb != "auto" or self.mode == "offline" or by_agent():
+                instead = (
+                    "start the agent again when it answers"
+                    if by_agent()
+                    else "--wandb offline needs no server"
+                )
+                raise UserError(f"wandb={self.mode}: {type(error).__name__}: {error}; {instead}") from None
             self.mode = "offline"
             print(
-                f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'} later",
+                f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'}"
+                " later",
                 file=sys.stderr,
             )
             self._init()
@@ -124,48 +133,85 @@ class Mirror:
         return (_following(known), True) if row.get("state") == "stopped" else (known, False)
 
     def _open(self) -> None:
-        wandb = _client()
+        wandb = client()
         run, agent = self.run, by_agent()  # in a sweep the agent's id and project count
         self.experiment = wandb.init(
-            name=f"{run.study}-{name(run)}-{self.id}",
+            name=f"{run.study}-{labels.label(run, labels.varying())}-{self.id}",
             dir=self.folder,
             id=None if agent else self.id,
             project=None if agent else run.project,
             resume="allow",
             group=run.study,
+            job_type="train",
+            tags=labels.tags(run),
+            notes=labels.notes(run),
             mode=self.mode,  # pyright: ignore[reportArgumentType]
             config=asdict(run),
-            settings=wandb.Settings(stop_fn=partial(setattr, self, "stopped_id", self.id)),  # in place of its Ctrl-C
+            # In place of its Ctrl-C.
+            settings=_limited(stop_fn=partial(setattr, self, "stopped_id", self.id)),
         )
         self.experiment.define_metric("step")
         self.experiment.define_metric("*", step_metric="step")
+        best = f"val/{rows.main_metric(vars(run))}"  # its best beside its last
+        self.experiment.define_metric(best, step_metric="step", summary="last,max")
+        if (url := self.experiment.url) and url not in _said:
+            _said.add(url)
+            print(f"W&B: {url}", file=sys.stderr)
 
     def log(self, curve: list[dict[str, Any]]) -> None:
-        """Send the points of the learning curve that W&B does not have yet: all of them to a run that is new there."""
+        """Send the points of the learning curve that W&B does not have yet: all of them
+        to a run that is new there.
+        """
         self._tell(lambda: self._log(curve))
 
     def _log(self, curve: list[dict[str, Any]]) -> None:
-        have = self.experiment.summary.get("step", -1)
+        have = self.experiment.summary.get("epoch", -1)
         for point in curve:
-            if point["step"] > have:
+            if point["epoch"] > have:
                 self.experiment.log({name: value for name, value in point.items() if not _missing(value)})
+
+    def point(self, step: int, **numbers: float | None) -> None:
+        """Send numbers of an update, under `update/`; they are no part of the learning curve."""
+        found = {f"update/{name}": value for name, value in numbers.items() if value is not None}
+        self._tell(lambda: self.experiment.log({"step": step, **found}))
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Send a picture, under `pictures/`."""
+        shown = lambda: {"step": step, f"pictures/{name}": client().Image(str(path))}
+        self._tell(lambda: self.experiment.log(shown()))
+
+    def _files(self) -> None:
+        """The row and the curve, as they lie in the folder: what the run's page and `results wandb:` take."""
+        for name in KEPT:
+            if (self.folder / name).exists():
+                self.experiment.save(str(self.folder / name), base_path=str(self.folder), policy="end")
 
     def finish(self, row: dict[str, Any], exit_code: int = 0) -> None:
         """The row, but for the fields that stand in the config; then W&B's run is over."""
         asked = {f.name for f in fields(Run)}
         summary = {name: value for name, value in row.items() if name not in asked}
-        self._tell(lambda: (self.experiment.summary.update(summary), self.experiment.finish(exit_code=exit_code)))
+        self._tell(
+            lambda: (
+                self.experiment.summary.update(summary),
+                self._files(),
+                _end(self.experiment, exit_code),
+            )
+        )
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether W&B's client has heard that the run is to stop; in seconds, or half a minute, after somebody said so."""
+        """Whether W&B's client has heard that the run is to stop; in seconds, or half a minute, after
+        somebody said so.
+        """
         return self.stopped_id == self.id
 
     def was_stopped(self, number: int) -> bool:
-        """Whether a run that a signal ended was stopped in W&B: by Stop on its page, `run.stop()`, or hyperband.
+        """Whether a run that a signal ended was stopped in W&B: by Stop on its page,
+        `run.stop()`, or hyperband.
 
-        An agent sends SIGTERM to a run that was stopped, and hands on the SIGTERM of a scheduler: only the server knows which
-        of the two it was. Where it does not say, the run was preempted, and goes on: nothing is lost by that.
+        An agent sends SIGTERM to a run that was stopped, and hands on the SIGTERM of a scheduler: only the
+        server knows which of the two it was. Where it does not say, the run was preempted, and goes on:
+        nothing is lost by that.
 
         Args:
             number: of the signal.
@@ -173,7 +219,10 @@ class Mirror:
         if self.asked_to_stop or number != signal.SIGTERM or not by_agent() or self.mode != "online":
             return self.asked_to_stop
         try:
-            from wandb.sdk.launch.api import LaunchApi  # the client's own question, in a release of the client that has it
+            # The client's own question, in a release of the client that has it.
+            from wandb.sdk.launch.api import (
+                LaunchApi,
+            )
 
             one = self.experiment
             return bool(LaunchApi(timeout=PATIENCE).check_stop_requested(one.project, one.entity, one.id))
@@ -182,7 +231,9 @@ class Mirror:
             return False
 
     def stopped(self, stop: BaseException, curve: list[dict[str, Any]]) -> None:
-        """Tell W&B what ended the run; one that a scheduler's signal ended is handed out again by its sweep."""
+        """Tell W&B what ended the run; one that a scheduler's signal ended is
+        handed out again by its sweep.
+        """
         number = getattr(stop, "number", 0)
 
         def tell() -> None:
@@ -191,7 +242,8 @@ class Mirror:
                 self.experiment.mark_preempting()
             if not number:
                 self.experiment.summary["error"] = str(stop)
-            self.experiment.finish(exit_code=128 + number if number else 1)
+                self.experiment.alert(f"{self.run.study}: {self.run.key()} is lost", str(stop), "ERROR")
+            _end(self.experiment, 128 + number if number else 1)
 
         self._tell(tell)
 
@@ -200,14 +252,25 @@ class Mirror:
             return
         try:
             tell()
+        except TimeoutError as error:
+            print(
+                f"W&B: {error}; the row in {self.folder} stays as it is, and"
+                f" `wandb sync {self.folder / 'wandb'}/*run-*` sends the rest",
+                file=sys.stderr,
+            )
+            self.experiment = None
         except Exception:
-            with contextlib.suppress(Exception, SystemExit):  # it may complain that the process is gone; and forgets it first
-                _client().teardown()
+            # It may complain that the process is gone; and forgets it first.
+            with contextlib.suppress(Exception, SystemExit):
+                client().teardown()
             try:
                 self._init()
                 tell()
             except Exception as error:
-                print(f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is whole", file=sys.stderr)
+                print(
+                    f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is whole",
+                    file=sys.stderr,
+                )
                 self.experiment = None
 
 
@@ -215,7 +278,9 @@ def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     """A finished row as a W&B run, for the agent that asked for it."""
     try:
         with open(folder / "metrics.csv", newline="") as file:
-            points = [{name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)]
+            points = [
+                {name: float(text) for name, text in line.items() if text} for line in csv.DictReader(file)
+            ]
         points = [point | {name: int(point[name]) for name in ("epoch", "step")} for point in points]
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); passed over")
@@ -223,13 +288,6 @@ def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     it = Mirror(run, folder)
     it.log(points)
     it.finish(row)
-
-
-def name(run: Run) -> str:
-    """What tells the run from the default of its data set, for people to read: `k2-seed1`."""
-    usual = asdict(resolve(data=run.data))
-    parts = [f"{f}{v}" for f, v in asdict(run).items() if f not in run.NOT_IN_KEY and v != usual[f]]
-    return "-".join(parts).replace("/", "_").replace(":", "_")[:80] or run.data
 
 
 def _following(name: str) -> str:

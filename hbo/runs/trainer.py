@@ -1,4 +1,4 @@
-"""Lightning's trainer as a run needs it, and this process made ready for it."""
+"""Lightning's trainer for a run, and the settings of this process."""
 
 import logging
 import warnings
@@ -24,47 +24,51 @@ def prepare_process(run: Run) -> None:
 
 
 def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
-    """Lightning's trainer, its own logging, sampling and checkpoints off: ours are exact on resume."""
+    """Lightning's trainer without its logging, sampling and checkpoints; ours resume exactly."""
     on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
-    if run.precision == "16-mixed" and on_cpu:  # Lightning would take bf16-mixed
-        raise UserError("precision=16-mixed: needs a GPU; take bf16-mixed on a CPU")
+    if run.precision == "16-mixed" and on_cpu:  # Lightning would use bf16-mixed
+        raise UserError("precision=16-mixed: needs a GPU; use bf16-mixed on a CPU")
     try:
         return pl.Trainer(
             max_epochs=run.all_epochs,
             accelerator=run.accelerator,
             devices=run.devices,
             num_nodes=run.num_nodes,
-            # Rank 0's batch norm is the run's: no broadcast before each batch, but one before each evaluation (see TaskModule).
+            # Rank 0's batch norm is the run's: it is broadcast before each evaluation, not before each batch
+            # (see TaskModule).
             strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
             if run.strategy == "ddp" or run.world > 1
             else "auto",
             precision=run.precision,
+            gradient_clip_val=run.grad_clip or None,
             logger=False,
             plugins=cluster.plugins(run),
             callbacks=callbacks,
             enable_progress_bar=bool(callbacks),
             enable_checkpointing=bool(callbacks),
-            default_root_dir=folder,  # one root a run: under SLURM Lightning loads the newest checkpoint of it by itself
+            default_root_dir=folder,  # one per run: under SLURM Lightning loads the newest checkpoint in it
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_model_summary=False,
         )
     except MisconfigurationException as error:
-        raise UserError(f"accelerator={run.accelerator}, devices={run.devices}: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"accelerator={run.accelerator}, devices={run.devices}: {str(error).splitlines()[0]}"
+        ) from None
 
 
 def quieten() -> None:
-    """Leave Lightning's notices out: what they say is said in the row, or does not hold here."""
+    """Silence Lightning's notices: the row has the information, or it does not apply here."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
-        ".*your dataloader is not resumable.*",  # order is a function of the updates done (sampling.py)
+        ".*your dataloader is not resumable.*",  # the order depends only on the updates done (sampling.py)
         ".*does not have many workers.*",
         ".*This DataLoader will create .* worker processes.*",  # as asked
         ".*could be improved by increasing the value of the `num_workers`.*",
         ".*GPU available but not used.*",
         ".*The number of training batches .* is smaller than the logging interval.*",
-        ".*`srun` command is available on your system but is not used.*",  # cluster.py says what Lightning must know
-        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+        ".*`srun` command is available on your system but is not used.*",  # cluster.py configures SLURM
+        ".*isinstance.treespec, LeafSpec.*",  # from Lightning's own code
     ):
         warnings.filterwarnings("ignore", message)

@@ -2,7 +2,8 @@
 
 python -m hbo.sweep plan sweeps/contraction.yaml                    # keys, costs, states, hours
 python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that find a point of percent
-python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # what is judged, written down before the runs
+python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # what is judged, written down before the
+                                                                    runs
 python -m hbo.sweep design fraction sweeps/factorial.yaml           # 54 runs of its 162
 python -m hbo.sweep run sweeps/contraction.yaml --set data=cifar10 --set data_dir=DIR
 python -m hbo.sweep run sweeps/table2.yaml --slurm partition=gpu,gpus=1,time=24:00:00
@@ -24,7 +25,9 @@ from hbo.words import Parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal n."""
+    """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal
+    n.
+    """
     args = parser().parse_args(argv)
     with one_line(), files.one_look() if args.verb == "plan" else nullcontext():
         status = {"plan": plan, "run": run, "status": show, "design": design}[args.verb](args)
@@ -45,15 +48,26 @@ def parser() -> Parser:
         sub.add_argument("file", help="A sweep file in W&B's format, such as sweeps/contraction.yaml.")
         sub.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE", dest="sets",
-            help="Replace a parameter of the file, for all runs; FIELD=[A,B] sweeps over it. May be repeated.",
+            help="Replace a parameter of the file in all runs; FIELD=[A,B] sweeps over it. May be repeated.",
         )  # fmt: skip
-        sub.add_argument("--count", type=positive, help="Runs of a random sweep; left out: the file's run_cap.")
+        sub.add_argument(
+            "--count", type=positive, help="Runs of a random sweep; left out: the file's run_cap."
+        )
         sub.add_argument("--random_seed", type=int, default=0, help="Seed of a random sweep.")
         sub.add_argument(
-            "--workers", type=positive, help="Runs at once. Left out: a GPU group each, else the cores by the threads of a run."
+            "--workers",
+            type=positive,
+            help="Runs at once. Left out: a GPU group each, else the cores by the threads of a run.",
         )
+        if verb != "status":
+            sub.add_argument(
+                "--runs_per_device", type=positive, default=1, metavar="N",
+                help="Runs that share a GPU; with --slurm, a job and its GPU. Default 1.",
+            )  # fmt: skip
         sub.add_argument("--devices_per_run", type=positive, help="The same as --set devices=M.")
-        sub.add_argument("--threads", type=positive, help="The same as --set threads=T: CPU threads of a run.")
+        sub.add_argument(
+            "--threads", type=positive, help="The same as --set threads=T: CPU threads of a run."
+        )
         if verb == "plan":
             _add_plan(sub)
         if verb == "run":
@@ -70,15 +84,18 @@ def _add_plan(sub: Any) -> None:
     )
     sub.add_argument(
         "--detect", type=points, metavar="POINTS",
-        help="Say the seeds that find a difference of so many points of percent 4 times in 5, and what the file's own find.",
+        help="Print the seeds needed to find a difference of POINTS percentage points with 80 % power, and"
+        " what the file's own seeds find.",
     )  # fmt: skip
     sub.add_argument(
         "--sd", type=points, metavar="POINTS",
-        help="With --detect or --freeze: the deviation of a run. [of finished rows of the same data and protocol]",
+        help="With --detect or --freeze: the deviation of a run."
+        " [of finished rows of the same data and protocol]",
     )  # fmt: skip
     sub.add_argument(
         "--freeze", action="store_true",
-        help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says whether it was kept.",
+        help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says"
+        " whether the plan was kept.",
     )  # fmt: skip
     _add_looks(sub, "--freeze")
 
@@ -86,20 +103,37 @@ def _add_plan(sub: Any) -> None:
 def _add_run(sub: Any) -> None:
     sub.add_argument(
         "--until", choices=("decided",),
-        help="Add seeds to the arms of open comparisons until all are decided, judged at --looks [6,10,16,24] alone.",
+        help="Add seeds to the arms of open comparisons until all are decided; judge at --looks only"
+        " [6,10,16,24].",
     )  # fmt: skip
     _add_looks(sub, "--until")
-    sub.add_argument("--retries", type=natural, default=1, help="Times that a run that crashed is started again. Default 1.")
-    sub.add_argument("--max_failures", type=positive, default=5, help="Start no more after so many failed runs. Default 5.")
+    sub.add_argument(
+        "--retries",
+        type=natural,
+        help="Times that a run that crashed is started again. Default 1.",
+    )
+    sub.add_argument(
+        "--max_failures", type=failures, metavar="N",
+        help="Start no more after N failed runs in a row; below 1, after that share of all. Default 5.",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max_parallel", type=positive, metavar="N",
+        help="With --slurm: jobs at a time, of all arrays together. [as many as SLURM starts]",
+    )  # fmt: skip
     sub.add_argument(
         "--slurm", metavar="KEY=VALUE,...",
-        help="Submit the runs as a SLURM job array: partition, time, gpus (of a run), cpus, mem, account, qos, constraint, parallel.",
+        help="Submit the runs as a SLURM job array: partition, time, gpus (per run), cpus, mem, account, qos,"
+        " constraint, parallel.",
     )  # fmt: skip
 
 
 def _add_looks(sub: Any, flag: str) -> None:
-    sub.add_argument("--looks", type=numbers, metavar="N,N,...", help=f"With {flag}: seeds at which verdicts may be read.")
-    sub.add_argument("--max_seeds", type=positive, help=f"With {flag}: the most seeds of an arm. [the last look]")
+    sub.add_argument(
+        "--looks", type=numbers, metavar="N,N,...", help=f"With {flag}: seeds at which verdicts may be read."
+    )
+    sub.add_argument(
+        "--max_seeds", type=positive, help=f"With {flag}: the most seeds of an arm. [the last look]"
+    )
 
 
 def _add_design(verbs: Any) -> None:
@@ -107,7 +141,8 @@ def _add_design(verbs: Any) -> None:
     sub = verbs.add_parser("design", help=text, description=text)
     sub.add_argument(
         "kind", choices=("one_at_a_time", "leave_one_out", "fraction"),
-        help="Each other value alone; each field of the last values back at its first one; or a regular fraction of all, main effects apart.",
+        help="Each other value alone; each field of the last values back at its first one; or a regular"
+        " fraction of all, which separates main effects.",
     )  # fmt: skip
     sub.add_argument("base", help="The sweep file that varies the fields, such as sweeps/factorial.yaml.")
     sub.add_argument("--to", metavar="FILE", help="The file that is written. [BASE_KIND.yaml beside BASE]")
@@ -122,6 +157,16 @@ def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return number
+
+
+def failures(text: str) -> float:
+    """A whole number from 1, or a share between 0 and 1."""
+    found = number(text)
+    if found is None or not (0 < found < 1 or (found >= 1 and found.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"{text}: must be a number of runs in a row, such as 5, or a share of all, such as 0.1"
+        )
+    return found
 
 
 def points(text: str) -> float:
@@ -194,7 +239,7 @@ def plan(args: Any) -> int:
         raise UserError("--looks, --max_seeds: are of --freeze; add it, or leave them out")
     study, runs = opened(args)
     p.price(runs)
-    source = timing.estimate(runs)
+    source = timing.estimate(runs, args.runs_per_device)
     found = detect.detect(study, runs, args.detect, args.sd) if args.detect else None
     beside, said = {}, []
     if found:
@@ -208,7 +253,8 @@ def plan(args: Any) -> int:
         print(p.as_json(runs, beside))
     else:
         slow = bottleneck(runs)
-        totals = p.totals(runs, args.workers or len(places(runs, None)), source) + f"\n{slow}" * bool(slow)
+        devices = (args.workers or len(places(runs, None, args.runs_per_device))) // args.runs_per_device
+        totals = p.totals(runs, max(1, devices), source) + f"\n{slow}" * bool(slow)
         print("\n\n".join([p.table(runs), totals, *said]))
     return 0
 
@@ -224,32 +270,49 @@ def design(args: Any) -> int:
 def show(args: Any) -> int:
     """`status FILE`."""
     from hbo.sweep import plan as p
-    from hbo.sweep import slurm
+    from hbo.sweep import queued
 
     _, runs = opened(args)
-    slurm.mark_queued(runs)
+    queued.mark(runs)
     names = p.varying(runs)
     for entry in runs:
         fields = " ".join(f"{name}={entry.fields.get(name)}" for name in names)
         result = f"{rows.headline(entry.row)}, {p.clock(entry.seconds)}" if entry.state == "done" else ""
         print(f"{entry.key or '-':<10}  {fields}  {p.describe(entry)}  {result}".rstrip())
-    counts = {state: sum(entry.state == state for entry in runs) for state in dict.fromkeys(entry.state for entry in runs)}
+    counts = {
+        state: sum(entry.state == state for entry in runs)
+        for state in dict.fromkeys(entry.state for entry in runs)
+    }
     print(f"\n{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     return 0
 
 
 def run(args: Any) -> int:
     """`run FILE`, here or on SLURM."""
-    from hbo.sweep import pool, slurm
+    from hbo.sweep import freezing, pool, slurm
 
     if (args.looks or args.max_seeds) and not args.until:
         raise UserError("--looks, --max_seeds: are of --until decided; add it, or leave them out")
+    if args.max_parallel and not args.slurm:
+        raise UserError(f"--max_parallel {args.max_parallel}: is of --slurm; here take --workers")
+    for flag in ("retries", "max_failures", "workers"):
+        if args.slurm and getattr(args, flag) is not None:
+            raise UserError(
+                f"--{flag} {getattr(args, flag):g}: is of runs on this machine; SLURM starts its jobs by"
+                " itself: leave it out"
+            )
     study, runs = opened(args)
+    if args.until and any(entry.run and entry.run.force for entry in runs):
+        raise UserError(
+            "--until decided: counts the rows that are there, and force runs them again; leave one out"
+        )
+    freezing.leave_question(study, runs)
 
     def train(runs: list[Any]) -> int:
         if args.slurm:
-            return slurm.submit(study, runs, args.slurm)
-        return pool.run(study, runs, args.workers, args.retries, args.max_failures)
+            return slurm.submit(study, runs, args.slurm, args.max_parallel, args.runs_per_device)
+        retries = 1 if args.retries is None else args.retries
+        return pool.run(study, runs, args.workers, retries, args.max_failures or 5, args.runs_per_device)
 
     if args.until is None:
         return train(runs)

@@ -1,4 +1,4 @@
-"""What a sweep file asks (`primary`), held against the arms that its own rows make."""
+"""A sweep file's question (`primary`), checked against the arms of its runs."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ from hbo.sweep.plan import Entry
 from hbo.sweep.study import Sweep
 from hbo.tasks import TASKS
 
-MAKES_ARMS = {*Run.NETWORK, "match_macs", "variant", "resolution"}  # what arms differ in
+MAKES_ARMS = {*Run.NETWORK, "match_macs", "variant", "resolution", "recipe"}  # what arms differ in
 
 
 def arms(runs: list[Entry], costs: bool = True) -> list[Arm]:
@@ -45,15 +45,16 @@ def by_arm(runs: list[Entry]) -> dict[str, list[Entry]]:
 
 
 def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> None:
-    """Refuse a question that the file's arms do not answer: a typo would only show as too few runs, when all have finished.
+    """Check that the file's arms answer its question; else a typo would only show as too few runs at the end.
 
     Args:
         study: the file.
         runs: all of it.
-        replaced: what `--set` replaced: where that makes other arms, these may be a part of the study, and a warning does.
+        replaced: the fields that `--set` replaced; if these change the arms, the runs may be a part of the
+            study, and a warning is enough.
 
     Raises:
-        UserError: a side without an arm, a pair without a partner, a metric that the task does not report.
+        UserError: a side without an arm, a pair without a partner, a metric that the task does not have.
     """
     try:
         if any(entry.run for entry in runs):
@@ -66,7 +67,9 @@ def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> No
 
 
 def _fitting(asks: Question, runs: list[Entry], costs: bool = False) -> list[Arm]:
-    """The arms, if they answer the question; multiply-adds take seconds to count, and are counted where partners go by them."""
+    """The arms, if they answer the question; multiply-adds take seconds to count, and are counted only if
+    pairing needs them.
+    """
     asks = (
         asks
         if costs or asks.trend != MACS
@@ -89,7 +92,7 @@ def metric(study: Sweep, runs: list[Entry]) -> str:
     run = next(entry.run for entry in runs if entry.run)
     asked = study.primary.metric or rows.main_metric(vars(run))
     if asked not in (known := TASKS[run.task].columns):
-        raise UserError(f"primary.metric={asked}: runs that {run.task} report {', '.join(known)}")
+        raise UserError(f"primary.metric={asked}: for task={run.task} choose from {', '.join(known)}")
     return asked
 
 
@@ -100,11 +103,12 @@ def primary(study: Sweep, runs: list[Entry]) -> Family:
         UserError: the question does not fit the arms, or nothing is compared.
     """
     check(study, runs)
-    asks = study.primary if study.primary.judge == "trend" else replace(study.primary, trend=None)  # an exploratory one
+    # An exploratory one.
+    asks = study.primary if study.primary.judge == "trend" else replace(study.primary, trend=None)
     found = _fitting(asks, runs, costs=asks.trend == MACS)
     baseline = found[names.usual([arm.identity for arm in found])].label if found else None
     family = next(f for f in question.families(asks, found, baseline) if f.primary)
     if not family.contrasts:
         there = ", ".join(arm.label for arm in found)
-        raise UserError(f"{study.path}: nothing is compared: its arms are {there or 'none, as no run is valid'}")
+        raise UserError(f"{study.path}: no comparison: its arms are {there or 'none, as no run is valid'}")
     return family

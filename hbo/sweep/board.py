@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, a line a change elsewhere."""
+"""Display of a running sweep: a live table on a terminal, else one line per change."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from types import TracebackType
 from hbo.runs import rows
 from hbo.sweep.plan import OVER, Entry, clock, describe, varying
 
-SHOWN = 12  # waiting or finished runs beside those that run or failed
+SHOWN = 12  # waiting or finished runs shown, in addition to running and failed ones
 
 
 class Board:
@@ -33,7 +33,9 @@ class Board:
             self.live.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live is not None:
             self.live.update(self._table())
             self.live.__exit__(kind, error, trace)
@@ -51,16 +53,24 @@ class Board:
             said = self.said.setdefault(place, "missing")
             if entry.state != said:
                 self.said[place] = entry.state
-                print(f"{time.strftime('%H:%M:%S')} {entry.key} {self.fields(entry)}: {self.state(entry)}", flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')} {entry.key} {self.fields(entry)}: {self.state(entry)}",
+                    flush=True,
+                )
 
     def headline(self) -> str:
         """How many of each state, and the time left."""
         counts = {
-            state: sum(entry.state == state for entry in self.runs) for state in dict.fromkeys(e.state for e in self.runs)
+            state: sum(entry.state == state for entry in self.runs)
+            for state in dict.fromkeys(e.state for e in self.runs)
         }
         left = self.left()
         time_left = f"; about {clock(left)} left" if left else ""
-        return f"{self.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items()) + f" of {len(self.runs)}{time_left}"
+        return (
+            f"{self.name}: "
+            + ", ".join(f"{n} {state}" for state, n in counts.items())
+            + f" of {len(self.runs)}{time_left}"
+        )
 
     def left(self) -> float | None:
         """Seconds until all are done, by those that are done or run."""
@@ -73,7 +83,7 @@ class Board:
         return mean * max(sum(shares) / self.workers, max(shares, default=0.0))
 
     def fields(self, entry: Entry) -> str:
-        """What tells the run from the others."""
+        """The fields that distinguish the run from the others."""
         return " ".join(f"{name}={entry.fields.get(name)}" for name in self.names)
 
     def state(self, entry: Entry) -> str:

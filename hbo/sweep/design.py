@@ -1,8 +1,10 @@
-"""Fewer runs than every combination: `python -m hbo.sweep design one_at_a_time|leave_one_out|fraction BASE.yaml`.
+"""Fewer runs than every combination: `python -m hbo.sweep design
+one_at_a_time|leave_one_out|fraction BASE.yaml`.
 
-A design is a list of combinations of the fields that a sweep file varies, each a `variant` of the file that is written. In a fraction
-the last of several factors with the same prime number of levels is the sum of the others, modulo that number, levels counted from 0
-(Box, Hunter and Hunter, Statistics for Experimenters, chapter 6): every level meets every other as often.
+A design is a list of combinations of the fields that a sweep file varies, each a `variant` of the file that
+is written. In a fraction the last of several factors with the same prime number of levels is the sum of the
+others, modulo that number, levels counted from 0 (Box, Hunter and Hunter, Statistics for Experimenters,
+chapter 6): every level meets every other as often.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,26 +34,34 @@ class Design:
 
 def one_at_a_time(factors: Factors, base: Combination) -> Design:
     """The base, and each other value of each factor alone."""
-    others = [base | {name: value} for name, values in factors.items() for value in values if value != base[name]]
-    return Design([base, *others], [f"one value at a time is changed from {shown(base)}: interactions are not seen."])
+    others = [
+        base | {name: value} for name, values in factors.items() for value in values if value != base[name]
+    ]
+    return Design(
+        [base, *others],
+        [f"one value at a time is changed from {shown(base)}: interactions cannot be estimated."],
+    )
 
 
 def leave_one_out(factors: Factors, full: Combination) -> Design:
     """The full combination, and it with each factor back at its baseline, the file's first value.
 
     Raises:
-        UserError: nothing is left out, as the full combination is the baseline.
+        UserError: the full combination is the baseline.
     """
     baseline = {name: values[0] for name, values in factors.items()}
     without = [full | {name: baseline[name]} for name in factors if full[name] != baseline[name]]
     if not without:
-        raise UserError(f"--from {shown(full)!r}: is the baseline itself, so that nothing can be left out")
-    says = [f"from {shown(full)} each field alone goes back to {shown(baseline)}: interactions are not seen."]
+        raise UserError(f"--from {shown(full)!r}: is the baseline itself, so no field can be reset")
+    says = [
+        f"from {shown(full)} each field in turn is reset to {shown(baseline)}: interactions cannot be"
+        " estimated."
+    ]
     return Design([full, *without], says)
 
 
 def fraction(factors: Factors) -> Design:
-    """A regular fraction of all combinations, main effects clear of each other.
+    """A regular fraction of all combinations, with main effects not confounded with each other.
 
     Raises:
         UserError: no three factors have the same prime number of levels.
@@ -62,8 +72,8 @@ def fraction(factors: Factors) -> Design:
     if not made:
         each = ", ".join(f"{name} has {n}" for name, n in levels.items())
         raise UserError(
-            f"no regular fraction keeps main effects clear of each other: that takes three factors with the same prime number of values;"
-            f" {each}; take one_at_a_time, or give them equally many"
+            "no regular fraction keeps main effects unconfounded: that needs three factors with the same"
+            f" prime number of values; {each}; use one_at_a_time, or give them equally many values"
         )
     places = []
     for combination in product(*(range(n) for n in levels.values())):
@@ -71,9 +81,15 @@ def fraction(factors: Factors) -> Design:
         if all(at[last] == sum(at[name] for name in others) % p for last, (p, others) in made.items()):
             places.append(at)
     found = [{name: factors[name][i] for name, i in at.items()} for at in places]
-    rules = "; ".join(f"{last} = {' + '.join(others)} (mod {p}, values counted from 0)" for last, (p, others) in made.items())
+    rules = "; ".join(
+        f"{last} = {' + '.join(others)} (mod {p}, values counted from 0)"
+        for last, (p, others) in made.items()
+    )
     whole = int(np.prod(list(levels.values())))
-    says = [f"{len(found)} of the {whole} combinations, a regular fraction: {rules}.", *aliases(found, factors)]
+    says = [
+        f"{len(found)} of the {whole} combinations, a regular fraction: {rules}.",
+        *aliases(found, factors),
+    ]
     return Design(found, says)
 
 
@@ -81,16 +97,18 @@ def fraction(factors: Factors) -> Design:
 
 
 def aliases(found: Sequence[Combination], factors: Factors) -> list[str]:
-    """Which effects cannot be held apart, up to interactions of two factors, as sentences.
+    """Which effects are confounded, up to interactions of two factors, as sentences.
 
     Raises:
-        UserError: two main effects are not clear of each other.
+        UserError: two main effects are confounded.
     """
     main = {name: _columns(found, {name: factors[name]}) for name in factors}
-    both = {pair: _columns(found, {name: factors[name] for name in pair}) for pair in combinations(factors, 2)}
+    both = {
+        pair: _columns(found, {name: factors[name] for name in pair}) for pair in combinations(factors, 2)
+    }
     for a, b in combinations(factors, 2):
         if _overlap(main[a], main[b]):
-            raise UserError(f"{a} and {b} are not clear of each other in these {len(found)} combinations")
+            raise UserError(f"{a} and {b} are confounded in these {len(found)} combinations")
     model = np.hstack([np.ones((len(found), 1)), *main.values()])
     if np.linalg.matrix_rank(model) < model.shape[1]:
         raise UserError(f"{len(found)} combinations are too few for the main effects of {', '.join(factors)}")
@@ -98,17 +116,28 @@ def aliases(found: Sequence[Combination], factors: Factors) -> list[str]:
     for name, columns in main.items():
         mixed = [pair for pair, theirs in both.items() if name not in pair and _overlap(columns, theirs)]
         if mixed:  # of two values the whole interaction, of more a part of it
-            said.append(f"{name} with {' and '.join('part of ' * (len(factors[a]) > 2) + f'{a} x {b}' for a, b in mixed)}")
+            said.append(
+                f"{name} with"
+                f" {' and '.join('part of ' * (len(factors[a]) > 2) + f'{a} x {b}' for a, b in mixed)}"
+            )
         else:
             clear.append(name)
-    pairs = [f"{' x '.join(a)} with {' x '.join(b)}" for a, b in combinations(both, 2) if _overlap(both[a], both[b])]
-    lines = [f"Aliased, so that one may stand for the other: {'; '.join(said)}."] if said else []
-    lines += [f"Clear of all interactions of two: {', '.join(clear)}."] if clear else []
-    return lines + ([f"Interactions of two that are aliased with each other: {'; '.join(pairs)}."] if pairs else [])
+    pairs = [
+        f"{' x '.join(a)} with {' x '.join(b)}"
+        for a, b in combinations(both, 2)
+        if _overlap(both[a], both[b])
+    ]
+    lines = [f"Aliased, and therefore indistinguishable: {'; '.join(said)}."] if said else []
+    lines += [f"Not confounded with any interaction of two: {', '.join(clear)}."] if clear else []
+    return lines + (
+        [f"Interactions of two that are aliased with each other: {'; '.join(pairs)}."] if pairs else []
+    )
 
 
 def _columns(found: Sequence[Combination], factors: Factors) -> np.ndarray:
-    """A main effect's columns (runs, levels - 1), each of mean zero over the levels; of an interaction, the products of theirs."""
+    """A main effect's columns (runs, levels - 1), each of mean zero over the levels; of an interaction, the
+    products of theirs.
+    """
     whole = np.ones((len(found), 1))
     for name, values in factors.items():
         levels = len(values)

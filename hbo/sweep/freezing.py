@@ -1,5 +1,8 @@
-"""A study's question written down before its runs: `python -m hbo.sweep plan FILE --freeze`, OUT/STUDY/frozen.json."""
+"""A study's question, recorded before its runs: `python -m hbo.sweep plan FILE --freeze`,
+OUT/STUDY/frozen.json.
+"""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,20 +26,22 @@ def freeze(
     max_seeds: int | None = None,
     expected: Mapping[str, Any] | None = None,
 ) -> Frozen:
-    """Write the plan of a study, or find it as it is now.
+    """Write the plan of a study, or find an equal one.
 
     Args:
         study: the file.
         runs: all of it, with their states; those that have finished already are counted in the plan.
         looks: numbers of seeds at which verdicts may be read; left out: all of them.
-        max_seeds: of each arm; left out: the last look, else the file's own. Seeds beyond the file's go on from its largest.
+        max_seeds: of each arm; left out: the last look, else the file's own. Seeds beyond the file's go on
+            from its largest.
         expected: the deviation that is expected and what the seeds are to find, where it was asked.
 
     Returns:
         the plan; where the same was frozen before, that one, its file untouched.
 
     Raises:
-        UserError: another plan was frozen; or the file makes none (arms of different seeds, looks that do not rise).
+        UserError: another plan was frozen; or the file makes none (arms of different seeds, looks that do not
+            rise).
     """
     asked.check(study, runs)
     path, seeds = path_of(runs), _seeds(study, runs)
@@ -45,16 +50,18 @@ def freeze(
     _check_looks(study, looks, most, len(seeds))
     seeds += [max(seeds) + 1 + i for i in range(most - len(seeds))]
     plan = Frozen(
-        study=path.parent.name, question=replace(study.primary, metric=asked.metric(study, runs)), seeds=seeds, looks=looks,
-        keys=[entry.key for entry in runs if entry.key and entry.run], expected=dict(expected or {}), commit=rows.git_commit(),
-        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), finished=sum(entry.state == "done" for entry in runs),
+        study=path.parent.name, question=replace(study.primary, metric=asked.metric(study, runs)),
+        seeds=seeds, looks=looks, keys=[entry.key for entry in runs if entry.key and entry.run],
+        expected=dict(expected or {}), commit=rows.git_commit(),
+        when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        finished=sum(entry.state == "done" for entry in runs),
     )  # fmt: skip
     before = frozen.read(path.parent.parent, plan.study)
     if before is not None:
         if differ := changes(before, plan):
             raise UserError(
-                f"{path}: another plan was frozen on {before.when[:10]}: {'; '.join(differ)}; take the file as it was, or remove the"
-                " plan to freeze anew"
+                f"{path}: another plan was frozen on {before.when[:10]}: {'; '.join(differ)}; restore the"
+                " sweep file, or remove the plan to freeze again"
             )
         return before
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +77,9 @@ def path_of(runs: list[Entry]) -> Path:
     """
     places = list({(entry.run.out, entry.run.study) for entry in runs if entry.run})
     if len(places) != 1:
-        raise UserError(f"--freeze: one study in one folder is frozen at a time; the file's valid runs are of {len(places)}")
+        raise UserError(
+            f"--freeze: needs runs of one study in one folder; the file's valid runs have {len(places)}"
+        )
     out, study = places[0]
     return files.expanded(out) / study / f"{frozen.NAME}.json"
 
@@ -81,7 +90,9 @@ def _seeds(study: Sweep, runs: list[Entry]) -> list[int]:
     (first, seeds), *others = by_arm.items()
     for arm, has in others:
         if set(has) != set(seeds):
-            raise UserError(f"{study.path}: {first} has the seeds {seeds}, {arm} {has}; give all arms the same to freeze them")
+            raise UserError(
+                f"{study.path}: {first} has the seeds {seeds}, {arm} {has}; to freeze, give all arms the same"
+            )
     return seeds
 
 
@@ -89,24 +100,31 @@ def _check_looks(study: Sweep, looks: list[int], most: int, own: int) -> None:
     said = ",".join(map(str, looks))
     if looks != sorted(set(looks)) or (len(looks) > 1 and looks[0] < 2):
         raise UserError(
-            f"--looks {said}: must be numbers of seeds from 2 on, each larger than the one before, such as 6,10,16,24"
+            f"--looks {said}: must be numbers of seeds from 2 on, each larger than the one before, such as"
+            " 6,10,16,24"
         )
     if looks[-1] != most:
         raise UserError(f"--looks {said}: the last look must be at all {most} seeds of --max_seeds")
     if most < own:
-        raise UserError(f"--max_seeds {most}: {study.path} has {own} seeds already; take {own} or more, or fewer by --set seed")
+        raise UserError(
+            f"--max_seeds {most}: {study.path} already has {own} seeds; use {own} or more, or fewer with"
+            " --set seed"
+        )
 
 
 def said(plan: Frozen, path: Path) -> str:
     """What was frozen, in a line."""
     many, looks = len(plan.seeds), ", ".join(map(str, plan.looks))
-    when = f"looked at with {looks}" if len(plan.looks) > 1 else "looked at once, with all"
-    after = f"; {plan.finished} of {len(plan.keys)} runs had finished by then" * bool(plan.finished)
-    return f"frozen on {plan.when[:10]}: {path}, {many} seed{'s' * (many != 1)} of each arm, {when} (hash {plan.hash}){after}"
+    when = f"looks at {looks}" if len(plan.looks) > 1 else "one look, at all"
+    after = f"; {plan.finished} of {len(plan.keys)} runs had already finished" * bool(plan.finished)
+    seeds = f"{many} seed{'s' * (many != 1)} per arm"
+    return f"frozen on {plan.when[:10]}: {path}, {seeds}, {when} (hash {plan.hash}){after}"
 
 
 def changes(before: Frozen, now: Frozen) -> list[str]:
-    """In what two plans differ that matters to verdicts: neither the day nor the commit, what was expected or had finished."""
+    """How two plans differ in what matters for verdicts; ignores date, commit,
+    expectations and finished runs.
+    """
     was, is_ = question.as_dict(before.question), question.as_dict(now.question)
     found = [f"{name} {was[name]!r}, now {is_[name]!r}" for name in was if was[name] != is_[name]]
     for name in ("seeds", "looks", "level"):
@@ -114,5 +132,22 @@ def changes(before: Frozen, now: Frozen) -> list[str]:
             found.append(f"{name} {getattr(before, name)}, now {getattr(now, name)}")
     gone, new = set(before.keys) - set(now.keys), set(now.keys) - set(before.keys)
     if gone or new:
-        found.append(f"{len(before.keys)} runs, of which {len(gone)} are no longer the file's and {len(new)} are new")
+        found.append(
+            f"{len(before.keys)} runs, of which {len(gone)} are no longer in the file and {len(new)} are new"
+        )
     return found
+
+
+def leave_question(study: Sweep, runs: list[Entry]) -> None:
+    """Store a sweep file's question with its rows, OUT/STUDY/question.json, so that
+    verdicts do not need the file.
+    """
+    if study.primary == question.Question():
+        return
+    content = {
+        name: value for name, value in question.as_dict(study.primary).items() if value not in (None, [])
+    }
+    for out, name in {(entry.run.out, entry.run.study) for entry in runs if entry.run}:
+        folder = files.expanded(out) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(folder / question.FILE, json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,6 @@
-"""Whether a study waits for its images: some of them loaded and one network timed, each alone, before anything starts."""
+"""Whether loading limits a study: load some images and time one
+network, each alone, before anything starts.
+"""
 
 import contextlib
 import io
@@ -22,14 +24,17 @@ SECONDS = 1.5  # of loading, after the workers have started
 
 
 def bottleneck(runs: list[plan.Entry]) -> str:
-    """A line where the run that most depends on its loader is loaded more slowly than it trains; else nothing.
+    """A line if the run that depends most on its loader loads more slowly than it trains, else empty.
 
     It is the one that writes least, of those that read photographs; sets in memory are not loaded.
     """
     reading = [
         entry
         for entry in runs
-        if entry.run and entry.written and entry.state not in ("done", "invalid") and tasks.SETS[entry.run.data].photographs
+        if entry.run
+        and entry.written
+        and entry.state not in ("done", "invalid")
+        and tasks.SETS[entry.run.data].photographs
     ]
     if not reading:
         return ""
@@ -43,7 +48,9 @@ def bottleneck(runs: list[plan.Entry]) -> str:
 
 
 def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:
-    """What to say of images/s of one process's loader and of its network; nothing where the network is the slower one."""
+    """What to say of images/s of one process's loader and of its network; nothing where
+    the network is the slower one.
+    """
     if loaded >= trained:
         return ""
     cores = cluster.cores_a_process(run.devices)
@@ -52,9 +59,9 @@ def verdict(run: Run, loaded: float, trained: float, workers: int) -> str:
     if run.augment == "loader" and run.crop == "random" and run.cache != "none":
         ways.append("--set augment=device (on a GPU)")
     return (
-        f"data is the bottleneck: {workers} worker{'s' * (workers != 1)} load{'s' * (workers == 1)} {loaded:.0f} images/s at"
-        f" {run.resolution} x {run.resolution}, {run.net} trains {trained:.0f} a device"
-        f" (each timed alone); take {' or '.join(ways) or f'more cores than {cores} a device'}"
+        f"data is the bottleneck: {workers} worker{'s' * (workers != 1)} load{'s' * (workers == 1)}"
+        f" {loaded:.0f} images/s at {run.resolution} x {run.resolution}, {run.net} trains {trained:.0f} per"
+        f" device (each timed alone); use {' or '.join(ways) or f'more than {cores} cores per device'}"
     )
 
 
@@ -68,7 +75,9 @@ def loading(run: Run) -> tuple[float, int]:
 
     workers = data_workers(run, in_memory=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        images = sample(replace(run, cache="none" if run.cache == "none" else "disk", cache_dir=folder), SAMPLE)
+        images = sample(
+            replace(run, cache="disk" if run.cache == "ram" else run.cache, cache_dir=folder), SAMPLE
+        )
         size = min(run.batch // run.world, 32, len(images))
 
         def batches() -> Iterator[list[tuple[int, int]]]:

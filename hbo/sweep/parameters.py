@@ -1,4 +1,4 @@
-"""What a parameter of a sweep file stands for, as W&B reads it: values, or a distribution; their grid and random draws."""
+"""Parameters of a sweep file, as W&B reads them: values or distributions, with grids and random draws."""
 
 import itertools
 import json
@@ -48,15 +48,20 @@ def distribution(name: str, parameter: Any) -> dict[str, Any]:
     if not isinstance(parameter, dict):
         raise UserError(f"parameters.{name}: must be {{value: {shown(parameter)}}} or {{values: [...]}}")
     if "parameters" in parameter:
-        raise UserError(f"parameters.{name}: fields are flat; none holds others")
+        raise UserError(f"parameters.{name}: fields are flat and cannot be nested")
     if unknown := sorted(map(str, parameter.keys() - KEYS)):
-        raise UserError(f"parameters.{name}.{unknown[0]}: no such key{did_you_mean(unknown[0], sorted(KEYS))}")
+        raise UserError(
+            f"parameters.{name}.{unknown[0]}: no such key{did_you_mean(unknown[0], sorted(KEYS))}"
+        )
     parameter = dict(parameter)
     if "value" in parameter:
         parameter["value"] = _checked(name, parameter["value"])
     if "values" in parameter:
         if not isinstance(parameter["values"], list) or not parameter["values"]:
-            raise UserError(f"parameters.{name}.values={shown(parameter['values'])}: must be a list of at least one, [A, B]")
+            raise UserError(
+                f"parameters.{name}.values={shown(parameter['values'])}: must be a list of at least one"
+                f" value, [A, B]"
+            )
         parameter["values"] = [_checked(name, value) for value in parameter["values"]]
     for key in NUMBERS:
         if key in parameter:
@@ -96,21 +101,31 @@ def _kind(name: str, parameter: dict[str, Any]) -> str:
         raise UserError(f"parameters.{name}.distribution={shown(kind)}: no such distribution{near}")
     if missing := [key for key in _NEEDS[kind] if key not in parameter]:
         raise UserError(f"parameters.{name}: {kind} needs {missing[0]}")
-    may = {*_NEEDS[kind], "distribution", *(["q"] if kind[0] == "q" else []), *_FREE.get(kind.removeprefix("q_"), [])}
+    may = {
+        *_NEEDS[kind],
+        "distribution",
+        *(["q"] if kind[0] == "q" else []),
+        *_FREE.get(kind.removeprefix("q_"), []),
+    }
     if stray := sorted(parameter.keys() - may):
-        raise UserError(f"parameters.{name}.{stray[0]}: {kind} takes {', '.join(sorted(may - {'distribution'}))} alone")
+        raise UserError(
+            f"parameters.{name}.{stray[0]}: {kind} only uses {', '.join(sorted(may - {'distribution'}))}"
+        )
     return kind
 
 
 def _check_bounds(name: str, kind: str, parameter: dict[str, Any]) -> None:
-    """Refuse bounds between which nothing can be drawn."""
+    """Check the bounds of a distribution."""
     low, high = parameter.get("min", 0), parameter.get("max", 1)
     if not low < high:
         raise UserError(f"parameters.{name}: min={low} must be below max={high}")
     if kind == "int_uniform":
         for key in ("min", "max"):
             if (found := whole(parameter[key])) is None or abs(found) >= 2**53:
-                raise UserError(f"parameters.{name}.{key}={shown(parameter[key])}: int_uniform takes whole numbers below 2**53")
+                raise UserError(
+                    f"parameters.{name}.{key}={shown(parameter[key])}: int_uniform takes whole numbers below"
+                    " 2**53"
+                )
             parameter[key] = found
     positive = {key: parameter[key] for key in ("q", "sigma", "a", "b") if key in parameter}
     positive |= {"min": low} if kind.endswith("_values") else {}
@@ -119,21 +134,25 @@ def _check_bounds(name: str, kind: str, parameter: dict[str, Any]) -> None:
     exponents = kind.endswith("log_uniform")
     if exponents and max(abs(low), abs(high)) > LARGEST_EXPONENT:
         raise UserError(
-            f"parameters.{name}: W&B takes the bounds of {kind} for exponents, and exp({high if abs(high) > abs(low) else low}) is"
-            f" out of range; for values from {low} to {high} write distribution: {kind}_values"
+            f"parameters.{name}: in W&B the bounds of {kind} are exponents, and"
+            f" exp({high if abs(high) > abs(low) else low}) is out of range; for values from {low} to {high}"
+            f" write distribution: {kind}_values"
         )
 
 
 def _check_shares(name: str, parameter: dict[str, Any]) -> None:
-    """Refuse probabilities that are none."""
+    """Check probabilities."""
     shares = parameter.get("probabilities")
     if shares is None and "probabilities" not in parameter:
         return
     found = [number(share) for share in shares] if isinstance(shares, list) else []
-    good = len(found) == len(parameter["values"]) and all(share is not None and 0 <= share <= 1 for share in found)
+    good = len(found) == len(parameter["values"]) and all(
+        share is not None and 0 <= share <= 1 for share in found
+    )
     if not good or not abs(sum(share or 0 for share in found) - 1) <= 1e-6:
         raise UserError(
-            f"parameters.{name}.probabilities={shown(shares)}: must be a list, a share in [0, 1] for each value, and sum up to 1"
+            f"parameters.{name}.probabilities={shown(shares)}: must be a list with a share in [0, 1] for each"
+            f" value, and add up to 1"
         )
     parameter["probabilities"] = found
 
@@ -142,7 +161,8 @@ def _check_shares(name: str, parameter: dict[str, Any]) -> None:
 
 
 def grid(parameters: dict[str, dict[str, Any]], cap: int | None = None) -> list[dict[str, Any]]:
-    """The first `cap` combinations, or all: by name, the last name varying fastest, a value that stands twice taken once.
+    """The first `cap` combinations, or all: by name, the last name varying fastest, a
+    value that stands twice taken once.
 
     Raises:
         UserError: a parameter that has no list of values; more than `MOST` runs.
@@ -175,7 +195,8 @@ def _axis(name: str, p: dict[str, Any], limit: int) -> list[Any]:
 
 
 def draw(parameters: dict[str, dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
-    """Random combinations, the same for the same seed: what W&B's `sweeps` package draws after `random.seed(seed)`.
+    """Random combinations, the same for the same seed: what W&B's `sweeps` package draws after
+    `random.seed(seed)`.
 
     Raises:
         UserError: a number that is out of range.
@@ -196,13 +217,17 @@ def draw(parameters: dict[str, dict[str, Any]], count: int, seed: int) -> list[d
 
 
 def quantile(p: dict[str, Any], u: float) -> Any:
-    """A parameter's value at the share u of its distribution, as W&B defines them; `q_` rounds to multiples of q."""
+    """A parameter's value at the share u of its distribution, as W&B defines them;
+    `q_` rounds to multiples of q.
+    """
     from scipy import stats
 
     kind = p["distribution"]
     base = kind.removeprefix("q_")
     low, high = (float(p.get(key, math.nan)) for key in ("min", "max"))
-    mu, sigma, a, b = (float(p.get(key, usual)) for key, usual in (("mu", 0), ("sigma", 1), ("a", 1), ("b", 1)))
+    mu, sigma, a, b = (
+        float(p.get(key, usual)) for key, usual in (("mu", 0), ("sigma", 1), ("a", 1), ("b", 1))
+    )
     between = lambda low, high: low + u * (high - low)
     if kind == "constant":
         return p["value"]
@@ -219,7 +244,9 @@ def quantile(p: dict[str, Any], u: float) -> Any:
         "log_uniform": lambda: math.exp(between(low, high)),  # its bounds are exponents
         "log_uniform_values": lambda: math.exp(between(math.log(low), math.log(high))),
         "inv_log_uniform": lambda: math.exp(-(low + (1 - u) * (high - low))),
-        "inv_log_uniform_values": lambda: math.exp(math.log(high) - (1 - u) * (math.log(high) - math.log(low))),
+        "inv_log_uniform_values": lambda: math.exp(
+            math.log(high) - (1 - u) * (math.log(high) - math.log(low))
+        ),
         "normal": lambda: float(stats.norm.ppf(u, loc=mu, scale=sigma)),
         "log_normal": lambda: float(stats.lognorm.ppf(u, s=sigma, scale=math.exp(mu))),
         "beta": lambda: float(stats.beta.ppf(u, a=a, b=b)),

@@ -1,4 +1,6 @@
-"""Every run of a study before anything starts: its key, what it costs, whether it is there, and how long it will take."""
+"""Every run of a study before anything starts: its key, what it costs, whether it is there, and how long it
+will take.
+"""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +13,17 @@ from hbo.config import Run, key_of
 from hbo.errors import UserError
 from hbo.runs import lock, rows
 from hbo.runs.identity import Identity
+from hbo.sweep.elsewhere import Elsewhere
 from hbo.sweep.study import Sweep, resolved
 from hbo.tasks import build
 from hbo.text import aligned
 from hbo.values import whole
 
 UNFINISHED = ("missing", "unfinished", "interrupted", "failed")  # what `run` starts
+# Of the fields that no key holds, those that say in other words what it does hold.
+OTHER_WORDS = frozenset(
+    ["data_dir", "backbone_checkpoint", "weights", "distill", "match_macs", "variant", "recipe"]
+)
 OVER = ("done", "invalid", "stopped")  # what takes no more time
 
 
@@ -31,13 +38,15 @@ class Entry:
     identity: Identity = field(default_factory=dict)
     key: str | None = None
     state: str = "invalid"
-    """done, running, queued, interrupted, unfinished, failed, stopped (in W&B), missing, or invalid."""
+    """done, running, queued, interrupted, unfinished, failed, stopped (in W&B), missing, invalid, or unknown
+    (to SLURM, which does not answer)."""
     where: Path | None = None
     """The run's folder; of a row that another study finished, that study's."""
     step: int = 0
     of: int = 0
     elapsed: float = 0.0
-    """Updates done, of how many, in how many seconds, of a run that is running; the first two of one that was stopped."""
+    """Updates done, of how many, in how many seconds, of a run that is running; the first two of one that was
+    stopped."""
     macs: int | None = None
     params: int | None = None
     written: int | None = None
@@ -47,6 +56,12 @@ class Entry:
     measured: bool = False
     """Whether `seconds` are what it took; else they are an estimate."""
     row: dict[str, Any] = field(default_factory=dict)
+    stamp: Any = None
+    """Of the file that `row` was read from."""
+    again: str = ""
+    """When the training began whose row does not count any more (`run_again`)."""
+    together: int = 1
+    """Runs on a device at once, of which `seconds` are."""
 
     @property
     def home(self) -> Path:
@@ -56,14 +71,16 @@ class Entry:
 
 
 def entries(study: Sweep) -> list[Entry]:
-    """The study's runs in order, each key once, with their states; nothing is built or counted, each folder looked at once."""
+    """The study's runs in order, each key once, with their states; nothing is built or counted, each folder
+    looked at once.
+    """
     with files.one_look():
         return _entries(study)
 
 
 def _entries(study: Sweep) -> list[Entry]:
     found = []
-    keys: set[str] = set()
+    keys: dict[str, Run] = {}
     for fields, run in zip(study.rows, resolved(study), strict=True):
         entry = Entry(fields)
         found.append(entry)
@@ -71,64 +88,87 @@ def _entries(study: Sweep) -> list[Entry]:
             entry.error = str(run)
             continue
         try:
-            entry.identity = run.identity()
-            entry.run, entry.key = run, key_of(entry.identity)
+            own, arm = run.identity(), run.backbone_arm()
+            entry.identity = own | ({"backbone": arm} if arm else {})
+            entry.run, entry.key = run, key_of(own)
         except UserError as error:  # a folder of images that is not there
             entry.error = str(error)
             continue
         if entry.key in keys:
+            _check_one_run(study, keys[entry.key], entry.run)
             found.pop()
             continue
-        keys.add(entry.key)
+        keys[entry.key] = entry.run
         entry.where = entry.home
-    finished = finished_elsewhere(found)
     for entry in found:
-        refresh(entry, finished)
+        refresh(entry)
+    elsewhere = Elsewhere()
+    elsewhere.look(found)
+    for entry in found:
+        if entry.state != "done" and elsewhere.others(entry):
+            refresh(entry, elsewhere)
     return found
 
 
-def finished_elsewhere(plan: list[Entry]) -> dict[str, Path]:
-    """Key -> where any study has it finished, of the folders that the plan's runs lie in."""
-    roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
-    wanted = {entry.key for entry in plan}
-    paths = [path.parent for root in roots for path in root.glob("*/*/row.json") if path.parent.name in wanted]
-    return {path.name: path for path in sorted(paths) if (rows.sound(path) or {}).get("state") == "done"}
+def _check_one_run(study: Sweep, first: Run, second: Run) -> None:
+    """Refuse to sweep over what no key holds: of such rows one would be trained, and the others left out.
+
+    Raises:
+        UserError: names the field, and how two of its values are compared.
+    """
+    for name in sorted(Run.NOT_IN_KEY - OTHER_WORDS):
+        a, b = getattr(first, name), getattr(second, name)
+        if a != b:
+            raise UserError(
+                f"{study.path}: parameters.{name}: {a} and {b} are one run, as no key holds {name}, and one"
+                " of them would be left out; take one value, and to compare speeds a folder of its own for"
+                " each:"
+                f" --set {name}={b} --set out={first.out}_{name}_{b}"
+            )
 
 
-def refresh(entry: Entry, finished: dict[str, Path] | None = None) -> None:
-    """Look at the run's folder again."""
+def refresh(entry: Entry, elsewhere: Elsewhere | None = None) -> None:
+    """Look at the run's folder again, and at those of other studies; a row that is as it was is not read."""
     if entry.run is None or entry.where is None or entry.key is None:
         return
     where = entry.home
-    entry.where, entry.row = where, {}
+    entry.where = where
     try:
-        entry.row = rows.read(where) or {}
+        if (stamp := files.stamp(where / "row.json")) != entry.stamp or stamp is None:
+            entry.row = rows.read(where) or {}
+            entry.stamp = stamp
     except UserError as error:  # the others go on
         rows.pass_over(error)
         entry.state, entry.error = "invalid", str(error)
         return
     entry.state = entry.row.get("state", "missing")
+    if entry.again and entry.again == entry.row.get("started", "done"):
+        entry.state = "missing"
     entry.error = entry.row.get("error", "") if entry.state == "failed" else ""
     if entry.state == "done":
         entry.seconds, entry.measured = entry.row["seconds"], True
         return
-    if finished and entry.key in finished:
-        entry.where = finished[entry.key]
-        entry.row = rows.sound(entry.where) or {}
-        entry.state, entry.seconds, entry.measured = "done", entry.row["seconds"], True
+    if elsewhere and not entry.again and (there := elsewhere.done(entry)):
+        entry.where, entry.stamp = there, None
+        entry.row = rows.sound(there) or {}
+        entry.state, entry.seconds, entry.measured = "done", entry.row.get("seconds"), True
         return
     if entry.state == "stopped":
         entry.step = whole(entry.row.get("stopped_at")) or 0
         entry.of = (whole(entry.row.get("steps_per_epoch")) or 0) * entry.run.all_epochs
-    holder = lock.read(where)
-    if holder and holder["alive"]:
-        entry.state, entry.elapsed = "running", holder.get("seconds", 0.0)
-        entry.step, entry.of = holder.get("step", 0), holder.get("of", 0)
+    for folder in (where, *(elsewhere.others(entry) if elsewhere else ())):
+        holder = lock.read(folder)
+        if holder and holder["alive"]:
+            entry.where, entry.state, entry.elapsed = folder, "running", holder.get("seconds", 0.0)
+            entry.step, entry.of = holder.get("step", 0), holder.get("of", 0)
+            return
 
 
 def reuse(entry: Entry) -> None:
     """Take a row that another study finished over into this one."""
     if entry.state != "done" or entry.run is None or entry.where is None or entry.where == entry.home:
+        return
+    if entry.run.force:  # it is run again here
         return
     try:
         rows.reuse(entry.run, entry.where)
@@ -138,8 +178,17 @@ def reuse(entry: Entry) -> None:
         entry.state, entry.error = "invalid", str(error)
 
 
+def run_again(entry: Entry) -> None:
+    """Do as `force` says: a row that is done does not count, the training that comes next does."""
+    if entry.run is not None and entry.run.force and entry.state == "done" and not entry.again:
+        entry.again, entry.state = str(entry.row.get("started", "done")), "missing"
+        entry.where, entry.stamp, entry.measured = entry.home, None, False
+
+
 def price(plan: list[Entry]) -> None:
-    """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits is invalid."""
+    """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits
+    is invalid.
+    """
     for entry in plan:
         run = entry.run
         if run is None:
@@ -150,7 +199,11 @@ def price(plan: list[Entry]) -> None:
         except UserError as error:
             entry.run, entry.state, entry.error = None, "invalid", str(error)
             continue
-        entry.macs, entry.params, entry.written = cost.macs, cost.params, cost.activation_bytes // 4 + cost.elementwise
+        entry.macs, entry.params, entry.written = (
+            cost.macs,
+            cost.params,
+            cost.activation_bytes // 4 + cost.elementwise,
+        )
 
 
 def images(run: Run) -> tuple[int, int, int]:
@@ -160,6 +213,9 @@ def images(run: Run) -> tuple[int, int, int]:
         UserError: a folder of images that is not there.
     """
     train, val, classes = tasks.counts(run.data, run.data_dir)
+    if run.val_split:  # of what is not split
+        val = round(train * run.val_split)
+        train -= val
     if run.per_class:
         train = min(train, run.per_class * classes)
     if run.holdout:
@@ -176,7 +232,9 @@ def images(run: Run) -> tuple[int, int, int]:
 def varying(plan: list[Entry]) -> list[str]:
     """The fields in which the runs differ, `variant` in place of those that it names."""
     names = {name for entry in plan for name in entry.fields}
-    return sorted(name for name in names if len({json.dumps(e.fields.get(name), default=str) for e in plan}) > 1)
+    return sorted(
+        name for name in names if len({json.dumps(e.fields.get(name), default=str) for e in plan}) > 1
+    )
 
 
 def clock(seconds: float | None) -> str:
@@ -210,12 +268,16 @@ def describe(entry: Entry) -> str:
         return f"{entry.state}: {entry.error}"
     if entry.state == "running" and entry.of:
         left = f", {clock(entry.elapsed * (entry.of - entry.step) / entry.step)} left" if entry.step else ""
-        return f"running {100 * entry.step / entry.of:.0f} %{left}"
+        return f"running {100 * entry.step / entry.of:.0f} %{left}{_in_study(entry)}"
     if entry.state == "stopped":
         return f"stopped in W&B at update {entry.step} of {entry.of}"
-    if entry.state == "done" and entry.run and entry.where and entry.where.parent.name != entry.run.study:
-        return f"done in {entry.where.parent.name}"
-    return entry.state
+    return entry.state + _in_study(entry) * (entry.state in ("done", "running"))
+
+
+def _in_study(entry: Entry) -> str:
+    """Of a run that another study has."""
+    other = entry.run and entry.where and entry.where.parent.name != entry.run.study
+    return f" in {entry.where.parent.name}" if other and entry.where else ""
 
 
 def say_stopped(plan: list[Entry]) -> None:
@@ -226,10 +288,13 @@ def say_stopped(plan: list[Entry]) -> None:
 
 
 def totals(plan: list[Entry], workers: int, source: str) -> str:
-    """How many of each state, and the hours that are left, on one device and on several."""
-    counts = {state: sum(entry.state == state for entry in plan) for state in dict.fromkeys(entry.state for entry in plan)}
+    """How many of each state, and the hours that are left, on one device and on `workers`."""
+    counts = {
+        state: sum(entry.state == state for entry in plan)
+        for state in dict.fromkeys(entry.state for entry in plan)
+    }
     left = [entry for entry in plan if entry.state not in OVER]
-    seconds = [(entry.seconds or 0.0) * entry.run.world for entry in left if entry.run]
+    seconds = [(entry.seconds or 0.0) * entry.run.world / entry.together for entry in left if entry.run]
     said = f"{len(plan)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
     if not left:
         return said + "; nothing is left to run"
@@ -238,11 +303,16 @@ def totals(plan: list[Entry], workers: int, source: str) -> str:
 
 
 def as_json(plan: list[Entry], beside: Mapping[str, Any] | None = None) -> str:
-    """The plan for other programs: an object a run; where something stands beside it, an object with the runs under `runs`."""
+    """The plan as JSON: a list with an object for each run; with `beside`, an object that has this list under
+    `runs`.
+    """
     names = {f for entry in plan for f in entry.fields}
     objects = []
     for entry in plan:
         asked = asdict(entry.run) if entry.run else {name: entry.fields.get(name) for name in sorted(names)}
-        known = {name: getattr(entry, name) for name in ("key", "macs", "params", "state", "seconds", "measured", "error")}
+        known = {
+            name: getattr(entry, name)
+            for name in ("key", "macs", "params", "state", "seconds", "measured", "error")
+        }
         objects.append(asked | known | {"step": entry.step, "of": entry.of})
     return json.dumps({"runs": objects, **beside} if beside else objects, indent=1)

@@ -1,26 +1,29 @@
 """The runs of a study on this machine: each a process of its own, on a group of GPUs or a share of the cores.
 
-Who else works on the same study, from here or from another machine, shares it: a run's lock (hbo/runs/lock.py) lets one
-process train it, and the others take the next.
+Who else works on the same study, from here or from another machine, shares it: a run's lock
+(hbo/runs/lock.py) lets one process train it, and the others take the next.
 """
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hbo.errors import UserError
-from hbo.runs import cluster, signals
+from hbo.runs import cluster, code, labels, signals
 from hbo.runs.lock import BUSY
 from hbo.sweep import plan
 from hbo.sweep.board import Board
-from hbo.sweep.plan import UNFINISHED, Entry
+from hbo.sweep.elsewhere import Elsewhere
+from hbo.sweep.plan import OVER, UNFINISHED, Entry
 from hbo.sweep.study import Sweep
 
 LOOK = 0.5  # seconds between looks at the processes
@@ -37,24 +40,35 @@ class Worker:
     place: dict[str, str]
 
 
-def run(study: Sweep, runs: list[Entry], workers: int | None, retries: int, max_failures: int) -> int:
+def run(
+    study: Sweep,
+    runs: list[Entry],
+    workers: int | None,
+    retries: int,
+    max_failures: float,
+    on_a_device: int = 1,
+) -> int:
     """Run what is not done, and wait for what others run; the exit status.
 
-    However this ends (a signal, an error, a kill), the processes that it started save themselves and end with it.
+    However this ends (a signal, an error, a kill), the processes that it started save themselves and end with
+    it.
 
     Args:
         study: for its name.
         runs: all of it.
         workers: runs at once; None: as many as there are places.
         retries: times that a run is started again that ended without saying why (killed, out of memory).
-        max_failures: no more runs are started after so many failed ones.
+        max_failures: no more runs are started after so many failed ones in a row; below 1, after such a
+            share of all runs.
+        on_a_device: runs that share a GPU, or the GPUs of a run of several.
 
     Raises:
         UserError: fewer GPUs than a run wants.
     """
-    pool = Workers(runs, places(runs, workers), retries, max_failures)
+    pool = Workers(runs, places(runs, workers, on_a_device), retries, max_failures)
     for entry in runs:
         plan.reuse(entry)
+        plan.run_again(entry)
     former = signals.listen_to_all(patient=True)
     try:
         with Board(study.name, runs, len(pool.free)) as board:
@@ -72,43 +86,62 @@ def run(study: Sweep, runs: list[Entry], workers: int | None, retries: int, max_
     plan.say_stopped(runs)
     failed = sum(entry.state == "invalid" or pool.failed_here(entry) for entry in runs)
     if pool.halted:
-        print(f"stopped after {failed} failed runs (--max_failures {max_failures}); the same call goes on", file=sys.stderr)
+        print(
+            f"stopped after {failed} failed runs (--max_failures {max_failures:g}); the same call goes on",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 
 class Workers:
     """The runs of a study, and the processes that work on them; `run` has the arguments."""
 
-    def __init__(self, runs: list[Entry], free: list[dict[str, str]], retries: int, max_failures: int) -> None:
+    def __init__(
+        self, runs: list[Entry], free: list[dict[str, str]], retries: int, max_failures: float
+    ) -> None:
         self.runs, self.free, self.retries, self.max_failures = runs, free, retries, max_failures
         self.tries: dict[str, int] = {}
         self.busy: list[Worker] = []
         self.halted, self.looked = False, 0.0
+        self.elsewhere = Elsewhere()
+        self.names = plan.varying(runs)
+        self.in_a_row = 0  # failed runs since the last good one
 
     def failed_here(self, entry: Entry) -> bool:
         """Whether it failed in this call, and so is not started again."""
         return entry.state == "failed" and entry.key in self.tries
 
+    def _failed_too_often(self) -> bool:
+        if self.max_failures >= 1:
+            return self.in_a_row >= self.max_failures
+        return sum(map(self.failed_here, self.runs)) > self.max_failures * len(self.runs)
+
     def goes_on(self) -> bool:
-        """Take note of what has ended and start what may be; False where nothing is left to wait for, or at a signal."""
+        """Take note of what has ended and start what may be; False where nothing is left to wait for, or at a
+        signal.
+        """
         for worker in [w for w in self.busy if w.process.poll() is not None]:
             self.busy.remove(worker)
             self.free.append(worker.place)
             ended(worker, self.tries, self.retries)
+            self.in_a_row = (
+                0 if worker.entry.state in OVER else self.in_a_row + self.failed_here(worker.entry)
+            )
         mine = {id(worker.entry) for worker in self.busy}
         if time.monotonic() - self.looked > LOOK_FAR:  # what others do; how far ours are
             self.looked = time.monotonic()
-            done = plan.finished_elsewhere(self.runs)
+            self.elsewhere.look(self.runs)
             for entry in self.runs:
-                if entry.state in ("running", *UNFINISHED) and not self.failed_here(entry):
-                    watch(entry, done, id(entry) in mine)
-        self.halted = self.halted or sum(map(self.failed_here, self.runs)) >= self.max_failures
+                begun = entry.state != "missing" or str(entry.key) in self.elsewhere.folders
+                if begun and entry.state in ("running", *UNFINISHED) and not self.failed_here(entry):
+                    watch(entry, self.elsewhere, id(entry) in mine)
+        self.halted = self.halted or self._failed_too_often()
         todo = [entry for entry in self.runs if entry.state in UNFINISHED and not self.failed_here(entry)]
         while todo and self.free and not self.halted and not signals.noted:
             entry = todo.pop(0)
-            watch(entry, None, False)  # another may have it since
+            watch(entry, self.elsewhere, False)  # another may have it since
             if entry.state in UNFINISHED:
-                self.busy.append(start(entry, self.free.pop(0)))
+                self.busy.append(start(entry, self.free.pop(0), self.names))
                 self.tries.setdefault(entry.key or "", 0)
         if signals.noted:
             return False
@@ -117,11 +150,16 @@ class Workers:
         return bool(self.busy or (not self.halted and (todo or others)))
 
 
-def places(runs: list[Entry], workers: int | None) -> list[dict[str, str]]:
+def places(runs: list[Entry], workers: int | None, on_a_device: int = 1) -> list[dict[str, str]]:
     """The environment of each run at a time: its GPUs, or its threads.
 
+    Args:
+        runs: all of a study.
+        workers: runs at once; None: as many as there are places.
+        on_a_device: places a GPU, or a group of the GPUs that a run takes.
+
     Raises:
-        UserError: more devices than there are.
+        UserError: more devices than there are, or several places on a device and no GPU.
     """
     wanted = [entry.run for entry in runs if entry.run]
     if not wanted:
@@ -129,16 +167,29 @@ def places(runs: list[Entry], workers: int | None) -> list[dict[str, str]]:
     devices, threads = max(run.devices for run in wanted), max(run.threads for run in wanted)
     gpus = [] if all(run.accelerator == "cpu" for run in wanted) else cluster.visible_gpus()
     if not gpus:
+        if on_a_device > 1:
+            raise UserError(f"--runs_per_device {on_a_device}: these runs have no GPU here; take --workers N")
         count = workers or max(1, cluster.cores() // (threads * devices))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
     groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
-    if len(groups) < (workers or 1):
-        raise UserError(f"{workers or 1} runs of {devices} devices at once: this machine has {len(gpus)} GPUs")
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups[:workers]]
+    if len(groups) * on_a_device < (workers or 1):
+        more = f"; take --runs_per_device {math.ceil((workers or 1) / len(groups))}" if groups else ""
+        raise UserError(
+            f"{workers or 1} runs of {devices} devices at once: this machine has {len(gpus)} GPUs{more}"
+        )
+    shared = {cluster.SHARED: str(on_a_device)} if on_a_device > 1 else {}
+    found = [{"CUDA_VISIBLE_DEVICES": ",".join(group)} | shared for group in groups]
+    return (found * on_a_device)[:workers]  # each GPU has one run before any has two
 
 
-def start(entry: Entry, place: dict[str, str]) -> Worker:
-    """Start a run; what it says goes to log.txt in its folder."""
+def start(entry: Entry, place: dict[str, str], names: Sequence[str] = ()) -> Worker:
+    """Start a run; what it says goes to log.txt in its folder.
+
+    Args:
+        entry: the run.
+        place: what its environment has of the machine.
+        names: the fields that its study varies.
+    """
     assert entry.run is not None
     folder = entry.home
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +200,7 @@ def start(entry: Entry, place: dict[str, str]) -> Worker:
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env=os.environ | place,
+            env=os.environ | {labels.VARIES: ",".join(names)} | place,
             start_new_session=True,
             preexec_fn=signals.follow_parent(),
         )
@@ -159,12 +210,12 @@ def start(entry: Entry, place: dict[str, str]) -> Worker:
 
 def command(fields: dict[str, Any]) -> list[str]:
     """How a run of a study is started, here and on SLURM."""
-    return [sys.executable, "-m", "hbo.fit", "--config", json.dumps(fields)]
+    return [*code.command("hbo.fit"), "--config", json.dumps(fields)]
 
 
-def watch(entry: Entry, finished: dict[str, Path] | None, mine: bool) -> None:
-    """Look at the run's folder; take over what another study has finished."""
-    plan.refresh(entry, finished)
+def watch(entry: Entry, elsewhere: Elsewhere, mine: bool) -> None:
+    """Look at the run's folder, and at the other studies'; take over what another study has finished."""
+    plan.refresh(entry, elsewhere)
     if mine:
         entry.state = "running"  # it has not written its row yet, or waits for its lock
     plan.reuse(entry)
@@ -190,7 +241,11 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
 
 def last_line(log: Path) -> str:
     """What a process said last."""
-    lines = [line.strip() for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(errors="replace").replace("\r", "\n").splitlines()
+        if line.strip()
+    ]
     return lines[-1].removeprefix("error: ") if lines else ""
 
 
@@ -215,5 +270,7 @@ def stop(busy: list[Worker], board: Board) -> None:
         for worker in busy:
             plan.refresh(worker.entry)
         board.update()
-    lost = f"stopped; {len(killed)} runs were killed, and go on from their last checkpoints with the same call"
+    lost = (
+        f"stopped; {len(killed)} runs were killed, and go on from their last checkpoints with the same call"
+    )
     print(lost if killed else "stopped; every run is saved, and the same call goes on", file=sys.stderr)

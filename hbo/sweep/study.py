@@ -25,7 +25,9 @@ KEYS = (
     "run_cap",
     "parameters",
 )
-NOTES = "x-"  # how a key starts that is for readers alone: W&B passes over what it does not know, and so do we
+NOTES = (
+    "x-"  # how a key starts that is for readers alone: W&B passes over what it does not know, and so do we
+)
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
 
 
@@ -38,6 +40,8 @@ class Sweep:
     rows: list[dict[str, Any]]
     primary: Question = field(default_factory=Question)
     """What the study judges; W&B passes over the key."""
+    drawn: frozenset[str] = frozenset()
+    """Parameters whose values are drawn from a distribution, not listed."""
 
     @property
     def name(self) -> str:
@@ -45,7 +49,9 @@ class Sweep:
         return self.path.stem
 
 
-def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int | None = None, seed: int = 0) -> Sweep:
+def read(
+    path: str | Path, overrides: dict[str, Any] | None = None, count: int | None = None, seed: int = 0
+) -> Sweep:
     """Read a sweep file and enumerate its runs.
 
     Args:
@@ -55,8 +61,8 @@ def read(path: str | Path, overrides: dict[str, Any] | None = None, count: int |
         seed: of a random sweep.
 
     Raises:
-        UserError: no such file, bad YAML, an unknown key or field, a value that no run can have, `bayes`; one line that
-            names the file and the key.
+        UserError: no such file, bad YAML, an unknown key or field, a value that no run can have, `bayes`; one
+            line that names the file and the key.
     """
     path = Path(path)
     try:
@@ -76,7 +82,8 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     command = content.get("command", list(COMMAND))
     if not isinstance(command, list) or tuple(map(str, command[-len(COMMAND) :])) != COMMAND:
         raise UserError(
-            f"command: must end with {' '.join(COMMAND)}, a word a line, so that a run is the same with W&B and without; flags"
+            f"command: must end with {' '.join(COMMAND)}, a word a line, so that a run is the same with W&B"
+            " and without; flags"
             " belong into parameters"
         )
     method = content.get("method")
@@ -92,7 +99,9 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         parameters[name] = {"values": value} if isinstance(value, list) else {"value": value}
     for name, parameter in parameters.items():
         if name not in field_types(Run):
-            raise UserError(f"parameters.{name}: no such field{other_name(str(name), list(field_types(Run)))}")
+            raise UserError(
+                f"parameters.{name}: no such field{other_name(str(name), list(field_types(Run)))}"
+            )
         parameters[name] = distribution(name, parameter)
     cap = content.get("run_cap")
     if cap is not None and (whole(cap) or 0) < 1:
@@ -109,7 +118,9 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         rows = draw(parameters, count, seed)
     if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
-    return Sweep(path, method, rows, parse(content["primary"]) if "primary" in content else Question())
+    asks = parse(content["primary"]) if "primary" in content else Question()
+    drawn = {name for name, p in parameters.items() if "value" not in p and "values" not in p}
+    return Sweep(path, method, rows, asks, frozenset(drawn if method == "random" else ()))
 
 
 def _without_folder(row: dict[str, Any]) -> bool:
@@ -129,7 +140,12 @@ def read_content(path: Path) -> dict[Any, Any]:
     except UnicodeDecodeError:
         raise UserError("not a text file") from None
     except (OSError, ValueError) as error:  # a null byte in its name is a ValueError
-        raise UserError(getattr(error, "strerror", None) or str(error) or "cannot be read") from None
+        hint = (
+            ""
+            if path.parent.is_dir() or path.parent.name != "sweeps"
+            else "; HBO's own sweep files are in its checkout"
+        )
+        raise UserError((getattr(error, "strerror", None) or str(error) or "cannot be read") + hint) from None
     content = load(text)
     if not isinstance(content, dict):
         raise UserError("must be a mapping, with method and parameters")
@@ -143,7 +159,8 @@ def resolved(study: Sweep) -> list[Run | UserError]:
     """Each row as a run, or why it is none.
 
     Raises:
-        UserError: a value of the file with which no row is valid; names the file and the key.
+        UserError: a value that the file lists with which no row is valid, or no valid row at all; names the
+            file and the key. A number that was drawn is its row's fault alone.
     """
     found: list[Run | UserError] = []
     for row in study.rows:
@@ -161,6 +178,8 @@ def resolved(study: Sweep) -> list[Run | UserError]:
             if blamed:
                 reason[place] = str(run)
     for place, why in reason.items():
-        if not valid[place]:
+        if not valid[place] and (
+            place[0] not in study.drawn or not any(isinstance(run, Run) for run in found)
+        ):
             raise UserError(f"{study.path}: parameters.{why}")
     return found

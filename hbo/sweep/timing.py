@@ -20,14 +20,22 @@ from hbo.tasks import build
 
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
+SHARED = "measured with as many runs on a device"
+ALONE = "no row was measured with {} runs on a device, so these are of one after another"
 CALIBRATION = 3.0  # seconds of updates, after the first
 
 
-def estimate(plan: list[Entry]) -> str:
+def estimate(plan: list[Entry], together: int = 1) -> str:
     """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
 
-    Rows of this machine count, the same run but for its seed first, then any of the same size of input; without them,
-    some updates of one network are timed. Other networks are scaled by the numbers that they write.
+    Rows of this machine count, the same run but for its seed first, then any of the same size of input;
+    without them, some updates of one network are timed. Other networks are scaled by the numbers that they
+    write.
+
+    Args:
+        plan: all runs.
+        together: runs on a device at once. Rows that were measured so say how long one of them takes; without
+            such rows the times are those of one run after another.
     """
     todo = [entry for entry in plan if entry.run and entry.state not in OVER]
     if not todo:
@@ -41,20 +49,30 @@ def estimate(plan: list[Entry]) -> str:
         run, written = entry.run, entry.written
         assert run is not None
         assert written is not None
-        near = known.get(_pace(vars(run)), [])
+        near = known.get(_pace(vars(run) | {"runs_per_device": together}), [])
+        entry.together = together if near else 1
+        near = near or known.get(_pace(vars(run)), [])
+        if together > 1:
+            sources.add(SHARED if entry.together > 1 else ALONE.format(together))
         asked = identity.group(entry.identity)
         same = [row["seconds"] for group, row in near if group == asked]
         if same:
             seconds = statistics.mean(same)
             sources.add("rows of this machine")
         else:
-            near = [(group, row) for group, row in near if row.get("activation_bytes") and row.get("elementwise") is not None]
+            near = [
+                (group, row)
+                for group, row in near
+                if row.get("activation_bytes") and row.get("elementwise") is not None
+            ]
             if near:
                 speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
                 sources.add("rows of this machine, scaled by the numbers that a network writes")
             else:
                 if rate is None:
-                    middle = sorted((e for e in todo if e.written), key=lambda e: e.written or 0)[len(todo) // 2]
+                    middle = sorted((e for e in todo if e.written), key=lambda e: e.written or 0)[
+                        len(todo) // 2
+                    ]
                     assert middle.run is not None
                     assert middle.written is not None
                     rate = calibrate(middle.run) / middle.written
@@ -72,16 +90,21 @@ def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
     here = rows.machine()
     roots = {files.expanded(entry.run.out) for entry in plan if entry.run}
     found = [rows.sound(path.parent) or {} for root in roots for path in root.glob("*/*/row.json")]
-    done = [row for row in found if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")]
-    return [(identity.of_row(row), row) for row in done]
+    done = [
+        row
+        for row in found
+        if row.get("state") == "done" and row.get("machine") == here and row.get("images_per_second")
+    ]
+    return [(identity.arm_of(row), row) for row in done]
 
 
 def _pace(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a network's images a second go by, besides the network: rows that share it can be scaled to each other."""
+    """What a network's images a second go by, besides the network: rows that share it can be scaled to each
+    other.
+    """
     machine = ("threads", "accelerator", "devices", "num_nodes")  # results do not go by these
-    return tuple(
-        row.get(name, getattr(Run, name)) for name in (*machine, "precision", "channels_last", "compile", "resolution", "batch")
-    )
+    fields = (*machine, "precision", "channels_last", "compile", "resolution", "batch")
+    return (row.get("runs_per_device") or 1, *(row.get(name, getattr(Run, name)) for name in fields))
 
 
 def _written(row: dict[str, Any]) -> int:
@@ -89,7 +112,9 @@ def _written(row: dict[str, Any]) -> int:
 
 
 def calibrate(run: Run) -> float:
-    """Seconds that training takes for an image of this run, on a device of this machine: some updates on made-up images."""
+    """Seconds that training takes for an image of this run, on a device of this machine: some updates on
+    made-up images.
+    """
     gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
     device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
     before = torch.get_num_threads()
@@ -106,7 +131,11 @@ def calibrate(run: Run) -> float:
         net.zero_grad()
         with contextlib.nullcontext() if run.precision == "32-true" else mixed:
             out = net(made_up)
-            loss = F.cross_entropy(out, labels) if run.task == "classify" else torch.stack([part.mean() for part in out]).sum()
+            loss = (
+                F.cross_entropy(out, labels)
+                if run.task == "classify"
+                else torch.stack([part.mean() for part in out]).sum()
+            )
         loss.backward()
         with torch.no_grad():  # by hand: torch's optimizers first import its compiler, for seconds
             for weight in net.parameters():

@@ -1,8 +1,8 @@
 """Seeds until the study's question is decided: `hbo.sweep run FILE --until decided`.
 
-Group sequential: the runs are looked at with so many seeds an arm, and at no other time; alpha is spent over the looks
-(`hbo.analysis.looks`). After a look only the arms of open comparisons get more seeds. Everything follows from the rows that
-are there, so that who stops and goes on comes to the same verdicts.
+Group sequential: the runs are looked at with so many seeds an arm, and at no other time; alpha is spent over
+the looks (`hbo.analysis.looks`). After a look only the arms of open comparisons get more seeds. Everything
+follows from the rows that are there, so that who stops and goes on comes to the same verdicts.
 """
 
 import math
@@ -17,6 +17,7 @@ from hbo.analysis.looks import judge_at_looks, levels_at
 from hbo.analysis.question import Family
 from hbo.errors import UserError
 from hbo.sweep import asked, freezing, plan
+from hbo.sweep.elsewhere import Elsewhere
 from hbo.sweep.plan import Entry
 from hbo.sweep.study import Sweep
 
@@ -50,7 +51,11 @@ class Sequential:
         samples: dict[str, dict[int, float]] = {}
         for arm, runs in asked.by_arm(self.runs).items():
             values = {int(e.fields["seed"]): e.row.get(self.metric) for e in runs if e.state == "done"}
-            samples[arm] = {seed: float(v) for seed, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+            samples[arm] = {
+                seed: float(v)
+                for seed, v in values.items()
+                if isinstance(v, (int, float)) and math.isfinite(v)
+            }
         share = self.study.primary.share if self.family.kind != "trend" else None
         return judge_at_looks(samples, self.family.contrasts, share, self.looks, self.seeds, self.each)
 
@@ -65,8 +70,11 @@ class Sequential:
         }
         there = set(self.seeds[: self.looks[look]])
         return [
-            entry for arm, runs in asked.by_arm(self.runs).items() if arm in named for entry in runs if int(entry.fields["seed"]) in there
-        ]  # fmt: skip
+            entry
+            for arm, runs in asked.by_arm(self.runs).items()
+            for entry in runs
+            if arm in named and int(entry.fields["seed"]) in there
+        ]
 
 
 def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int | None) -> Sequential:
@@ -82,7 +90,9 @@ def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int |
         UserError: a random sweep; nothing to compare; as `freezing.freeze`.
     """
     if study.method != "grid":
-        raise UserError(f"{study.path}: method={study.method}: only a grid has arms of several seeds; take method: grid")
+        raise UserError(
+            f"{study.path}: method={study.method}: only a grid has arms of several seeds; take method: grid"
+        )
     path = freezing.path_of(runs)
     before = frozen.read(path.parent.parent, path.parent.name)
     if looks is None and most is None and before is not None:
@@ -94,12 +104,8 @@ def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int |
     looks, seeds = frozen_plan.looks, frozen_plan.seeds
     if before is None:
         print(freezing.said(frozen_plan, path), file=sys.stderr)
-    without = list(
-        {
-            repr(sorted(row.items(), key=str)): row for row in ({k: v for k, v in r.items() if k != "seed"} for r in study.rows)
-        }.values()
-    )
-    grown = plan.entries(replace(study, rows=[row | {"seed": seed} for row in without for seed in seeds]))
+    arms = [own[0].fields for own in asked.by_arm(runs).values()]
+    grown = plan.entries(replace(study, rows=[row | {"seed": seed} for row in arms for seed in seeds]))
     return Sequential(study, grown, looks, seeds, asked.primary(study, grown), asked.metric(study, grown))
 
 
@@ -118,16 +124,21 @@ def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: boo
         todo = [entry for entry in wanted if entry.state != "done"]
         if todo:
             print(
-                f"look {look + 1} of {len(growing.looks)}, {n} seeds of each open arm: {len(todo)} runs to go", file=sys.stderr
+                f"look {look + 1} of {len(growing.looks)}, {n} seeds of each open arm: {len(todo)} runs to"
+                " go",
+                file=sys.stderr,
             )
             status = train(todo)
             if submitted or status:
                 return status
+        elsewhere = Elsewhere()
+        elsewhere.look(wanted)
         for entry in wanted:
-            plan.refresh(entry, plan.finished_elsewhere([entry]) if entry.state != "done" else None)
+            plan.refresh(entry, elsewhere)
         if lost := [entry for entry in wanted if not _has_number(entry, growing.metric)]:
             raise UserError(
-                f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so that the look with {n} seeds cannot be"
+                f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so that the"
+                f" look with {n} seeds cannot be"
                 " taken; mend or remove it, and go on with the same call"
             )
         print(seen(growing, look))
@@ -141,18 +152,25 @@ def _has_number(entry: Entry, metric: str) -> bool:
 
 
 def seen(growing: Sequential, look: int) -> str:
-    """What a look saw: each comparison that was open, with its repeated interval, and what the look spends."""
+    """What a look saw: each comparison that was open, with its repeated interval, and what the look
+    spends.
+    """
     at = levels_at(look, growing.looks, growing.each)
     lines = [
-        f"look {look + 1} of {len(growing.looks)}, {growing.looks[look]} seeds; a line's level here is {at.difference:.2g}"
+        f"look {look + 1} of {len(growing.looks)}, {growing.looks[look]} seeds; a line's level here is"
+        f" {at.difference:.2g}"
     ]
     lines += [f"  {sentence(growing, line)}" for line, of in growing.judged() if of == look]
     return "\n".join(lines)
 
 
 def sentence(growing: Sequential, line: Judged) -> str:
-    """A comparison as the study's page says it; the interval is the repeated one, at the level of its look."""
-    return sentences.sentence(line, growing.metric, growing.study.primary.share if growing.family.kind != "trend" else None)
+    """A comparison as the study's page says it; the interval is the repeated one, at the level of its
+    look.
+    """
+    return sentences.sentence(
+        line, growing.metric, growing.study.primary.share if growing.family.kind != "trend" else None
+    )
 
 
 def conclusion(growing: Sequential) -> str:
@@ -160,6 +178,12 @@ def conclusion(growing: Sequential) -> str:
     judged = growing.judged()
     done = sum(entry.state == "done" for entry in growing.runs)
     still = [line.label for line, _ in judged if line.verdict in OPEN]
-    said = [f"{line.label}: {line.verdict} at {growing.looks[look]} seeds" for line, look in judged if line.verdict not in OPEN]
-    said += [f"{label}: undecided at {growing.looks[-1]} seeds, the most that were asked for" for label in still]
+    said = [
+        f"{line.label}: {line.verdict} at {growing.looks[look]} seeds"
+        for line, look in judged
+        if line.verdict not in OPEN
+    ]
+    said += [
+        f"{label}: undecided at {growing.looks[-1]} seeds, the most that were asked for" for label in still
+    ]
     return f"{'; '.join(said)}. {done} runs; all seeds of all arms are {len(growing.runs)}."

@@ -1,10 +1,15 @@
-"""What a network is trained to do: a folder each, declared in its spec.py, and here merged; light.
+"""The tasks: a folder each, declared in its spec.py and merged here; imports nothing heavy.
 
-A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in `hbo.tasks.build`.
+A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in
+`hbo.tasks.build`.
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 from hbo import files
 from hbo.errors import UserError
+from hbo.tasks.classify import layout
 from hbo.tasks.classify.spec import CLASSIFY
 from hbo.tasks.detect.spec import DETECT
 from hbo.tasks.reid.spec import REID
@@ -16,24 +21,54 @@ COLUMNS: dict[str, str] = {name: said for task in TASKS.values() for name, said 
 MORE: tuple[str, ...] = tuple(name for task in TASKS.values() for name in task.more)
 
 
+@dataclass(frozen=True)
+class Purpose:
+    """Task and data set."""
+
+    task: Literal[tuple(TASKS)] = "classify"  # pyright: ignore
+    """Task: an image classifier, an SSD detector on the network's feature maps, or re-identification
+    (features for retrieval). Default: the data set's task."""
+    data: Literal[tuple(SETS)] = "elpv"  # pyright: ignore
+    """Data set. elpv, digits and fake need no folder; the others need --data_dir. Default: elpv, or
+    imagefolder if --data_dir contains images to classify. voc, vocfolder and detectfolder are for detection,
+    market1501 and marketfolder for re-identification."""
+
+
 def task_of(data: str) -> str:
-    """What a data set is for."""
+    """The task of a data set."""
     return next(name for name, task in TASKS.items() if data in task.sets)
 
 
 def idle(task: str) -> list[str]:
     """Fields that a task does not use: those of the other tasks, and some of the shared ones."""
-    return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(TASKS[task].idle)
+    return [name for other, its in TASKS.items() if other != task for name in its.own] + sorted(
+        TASKS[task].idle
+    )
+
+
+def meant(path: str | None, task: str | None) -> str | None:
+    """The data set for a folder given without --data: imagefolder, if it contains images in a known layout.
+
+    Args:
+        path: `data_dir`.
+        task: the task, if given.
+    """
+    if path is None or task not in (None, "classify"):
+        return None
+    root = files.expanded(path, "data_dir")
+    others = [one.marks or (one.inner,) for name, one in SETS.items() if name != "imagefolder"]
+    of_another = any(marks != ("",) and all((root / mark).is_dir() for mark in marks) for marks in others)
+    return "imagefolder" if not of_another and layout.holds_images(root) else None
 
 
 def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
-    """Refuse a folder that the data set would not look at, and images to be passed over where there are no files of them.
+    """Check that the data set uses the given folder, and that skip_bad is given only for folders of images.
 
     Raises:
-        UserError: says which set takes such a folder.
+        UserError: names the data set for such a folder.
     """
     if skip_bad and SETS[data].load is not None:
-        raise UserError(f"skip_bad={skip_bad}: is of a folder of images, which data={data} is not; leave it out")
+        raise UserError(f"skip_bad={skip_bad}: needs a folder of images, and data={data} has none; remove it")
     if path is None or SETS[data].takes_folder:
         return
     root = files.expanded(path, "data_dir")
@@ -43,16 +78,18 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
         if (marks := one.marks or (one.inner,)) != ("",) and all((root / m).is_dir() for m in marks)
     ]
     raise UserError(
-        f"data_dir={path}: data={data} takes no folder, its images come with the installation; take --data"
-        f" {fit[0] if fit else 'imagefolder'} for the images of that folder, or leave data_dir out"
+        f"data_dir={path}: data={data} uses no folder, its images are in a package; use --data"
+        f" {fit[0] if fit else 'imagefolder'} for the images of that folder, or remove data_dir"
+        + "; there is no such folder"
+        * (not root.exists())
     )
 
 
 def counts(data: str, path: str | None) -> tuple[int, int, int]:
-    """Images of a set to train on and to report, and classes: as published, or as its folder has them.
+    """Numbers of training images, validation images and classes: as published, or counted in the folder.
 
     Raises:
-        DataError: the folder is not there, or not laid out as it must be.
+        DataError: the folder does not exist, or has the wrong layout.
     """
     one = SETS[data]
     if one.count is None:

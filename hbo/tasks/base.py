@@ -1,40 +1,50 @@
-"""What the tasks share: the network on normalised images, SGD with its schedule, the mean loss that a cut does not disturb."""
+"""Shared by all tasks: the network on normalised images, the optimizer with its schedule, and a mean loss
+that survives an interruption.
+"""
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric, Metric
 
 from hbo.config import Run
+from hbo.data.preprocess import MEAN, STD
 from hbo.data.sampling import TrainBatches, hashed
+from hbo.errors import UserError
 from hbo.runs import checkpoint
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
 
 
 class TaskModule(pl.LightningModule):
-    """A network that is trained on batches of (images, labels or targets, indices), and outcomes per image in evaluation.
+    """Train a network on batches of (images, labels or targets, indices), and collect
+    outcomes per image in evaluation.
 
-    A task defines `outcomes`, `training_loss` and `evaluate_batch`, and `metrics` of the outcomes.
+    A task defines `outcomes`, `training_loss`, `evaluate_batch` and `metrics`.
 
     Args:
-        run: all fields; they stand as plain values in the checkpoint (`hyper_parameters`).
-        num_classes: without a background.
-        steps_per_epoch: updates an epoch, for the schedule.
+        run: all fields; the checkpoint stores them as plain values (`hyper_parameters`).
+        num_classes: without the background.
+        steps_per_epoch: updates per epoch, for the schedule.
     """
 
     mean: Tensor
     std: Tensor
     outcomes: Metric
-    headline = ""  # the metric that tells most
-    classes: Any = None  # names, in the order of the outputs; a checkpoint holds them
-    finite = ("train/loss", "val/loss")  # numbers of the curve that are so unless the network is lost
+    headline = ""  # the main metric
+    classes: Any = None  # names, in the order of the outputs; stored in the checkpoint
+    # Values of the curve that must be finite unless the network has diverged.
+    finite = (
+        "train/loss",
+        "val/loss",
+    )
 
     def __init__(self, run: Run, num_classes: int, steps_per_epoch: int = 1) -> None:
         super().__init__()
@@ -45,9 +55,10 @@ class TaskModule(pl.LightningModule):
             self.net = self.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
+        self.averaged = copy.deepcopy(self.net).requires_grad_(False) if run.ema else None
         self.train_loss = MeanMetric()
-        self.train_loss.persistent(True)  # an epoch's mean goes on where a checkpoint cut it
-        self.curve_point: dict[str, float] = {}  # the latest of each number of the learning curve
+        self.train_loss.persistent(True)  # an epoch's mean continues from a checkpoint within it
+        self.curve_point: dict[str, float] = {}  # the latest value of each learning curve
         self.last_outcomes: dict[str, Tensor] | None = None  # of the latest evaluation
 
     @staticmethod
@@ -56,65 +67,135 @@ class TaskModule(pl.LightningModule):
         raise NotImplementedError
 
     def train_batches(self, images: Any, **sampling: Any) -> TrainBatches:
-        """The batches of training images: all in random order, unless a task groups them."""
+        """Batches of training images, in random order unless a task groups them."""
         return TrainBatches(len(images), self.run.batch, **sampling)
 
     def training_loss(self, batch: Any) -> tuple[Tensor, int]:
-        """The loss of a batch, and of how many it is a mean."""
+        """The loss of a batch, and the number of items that it averages."""
         raise NotImplementedError
 
     def evaluate_batch(self, batch: Any) -> None:
-        """Take a batch into the outcomes."""
+        """Add a batch to the outcomes."""
         raise NotImplementedError
 
     def metrics(self, final: bool = True) -> dict[str, float]:
-        """Of the latest evaluation; those that take long only if it is the final one."""
+        """Metrics of the latest evaluation; slow ones only after the last epoch."""
         raise NotImplementedError
 
     @property
     def backbone(self) -> nn.Module | None:
-        """The network that `backbone_checkpoint` starts; None of a task that takes no such file."""
+        """The network that `backbone_checkpoint` initialises; None if the task uses no such file."""
         return None
 
-    def begin(self) -> dict[str, Any]:
-        """Take the backbone's weights from `backbone_checkpoint`, if there is one; what the row says of it.
+    @property
+    def current(self) -> Any:
+        """The network in use now: in evaluation its moving average, if `ema` is set."""
+        return self.net if self.averaged is None or self.training else self.averaged
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module whose outputs are evaluated, on normalised images."""
+        return self.net
+
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, checkpoint_path: Any, map_location: Any = None, **fields: Any
+    ) -> "TaskModule":
+        """Lightning's method, for any checkpoint that `hbo.load` accepts; fields and
+        classes are read from the file.
+
+        Args:
+            checkpoint_path: a run's folder, or its last.ckpt.
+            map_location: the device to move it to.
+            fields: fields of `Run` that override the checkpoint's.
 
         Raises:
-            UserError: the checkpoint is of another network.
+            UserError: no such file, a checkpoint of another task, or a field that contradicts it.
+        """
+        from hbo.tasks import build
+
+        task = build.restored(checkpoint.trained(Path(checkpoint_path), fields))
+        if not isinstance(task, cls):
+            raise UserError(
+                f"checkpoint {checkpoint_path}: trained with task={task.run.task}; use {type(task).__name__}"
+            )
+        return task.to(map_location)
+
+    def begin(self) -> dict[str, Any]:
+        """Load the initial weights, for the moving average too. Returns the row's columns about them."""
+        said = self.start()
+        if self.averaged is not None:
+            self.averaged.load_state_dict(self.net.state_dict())
+        return said
+
+    def start(self) -> dict[str, Any]:
+        """Load the backbone from `backbone_checkpoint`, if given. Returns the row's columns about it.
+
+        Raises:
+            UserError: the checkpoint belongs to another network.
         """
         if self.backbone is None:
             return {}
-        from_file = checkpoint.load_backbone(self.backbone, self.run) if self.run.backbone_checkpoint else "random"
+        from_file = (
+            checkpoint.load_backbone(self.backbone, self.run) if self.run.backbone_checkpoint else "random"
+        )
         return {"backbone_weights": from_file}
 
+    @property
+    def warming(self) -> bool:
+        """Whether only the classifier is being trained (`classifier_epochs`)."""
+        return self.global_step < (self.run.classifier_epochs or 0) * self.steps_per_epoch
+
     def columns(self) -> dict[str, Any]:
-        """What else the row gets from the latest evaluation."""
+        """Further columns of the row, from the latest evaluation."""
         return {}
 
-    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
-        """The network on images as they lie on disk, 0 to 255."""
+    def normalised(self, images: Tensor) -> Tensor:
+        """Normalise images (B, 3, H, W), 0 to 255, for the network."""
         x = (images - self.mean).div_(self.std)
-        order = torch.channels_last if self.run.channels_last else torch.contiguous_format
-        return self.net(x.contiguous(memory_format=order))
+        return x.contiguous(
+            memory_format=torch.channels_last if self.run.channels_last else torch.contiguous_format
+        )
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Any:
+        """The network on images of 0 to 255, as stored on disk; in evaluation
+        its average, if `ema` is set.
+        """
+        return self.current(self.normalised(images))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        # Dropout and its like (in rivals' networks) as a function of seed, update and rank: resumable without a state.
+        # Dropout and the like (in other authors' networks) are a function of seed, update and rank, so a
+        # resumed run needs no generator state.
         torch.manual_seed(hashed(self.run.seed, self.global_step, self.global_rank))
         loss, weight = self.training_loss(batch)
         self.train_loss.update(loss.detach(), weight)
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        if self.run.eval_every > 1:  # Lightning's own count misses the last epoch
+            last = self.current_epoch + 1 == self.run.all_epochs
+            self.trainer.check_val_every_n_epoch = 1 if last else self.run.eval_every
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.averaged is not None:  # now, as a checkpoint may be written before any later hook
+            move_average(
+                self.averaged, self.net, min(self.run.ema, (1 + self.global_step) / (10 + self.global_step))
+            )
+
     def lost(self) -> str:
-        """What to say where the loss is infinite or not a number."""
+        """The message for a loss that is infinite or NaN."""
         return (
-            f"the loss is not finite at update {self.global_step} (epoch {self.current_epoch}): take a smaller --lr than"
-            f" {self.run.lr} or a longer --warmup than {self.run.warmup}"
+            f"the loss is not finite at update {self.global_step} (epoch {self.current_epoch}): use an --lr"
+            f" below {self.run.lr} or a --warmup above {self.run.warmup}"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.classes is not None:
             checkpoint["classes"] = list(self.classes)
-        if self.trainer.world_size > 1:  # the sums of all ranks; rank 0 goes on with them
+        if self.trainer.world_size > 1:  # the sums of all ranks; rank 0 continues with them
             for name in ("train_loss.mean_value", "train_loss.weight"):
                 total = checkpoint["state_dict"][name].clone()
                 torch.distributed.all_reduce(total)
@@ -127,13 +208,17 @@ class TaskModule(pl.LightningModule):
 
     @property
     def on_cpu(self) -> bool:
-        """Where reading a number costs nothing."""
+        """Whether reading a number from the device costs nothing."""
         return self.device.type == "cpu"
 
     def on_validation_epoch_start(self) -> None:
         self.outcomes.reset()
-        if self.trainer.world_size > 1:  # each rank has seen other images: all evaluate with rank 0's batch norm
-            for buffer in self.net.buffers():
+        # Ranks have seen different images: all evaluate with rank 0's batch norm.
+        if self.trainer.world_size > 1:
+            for buffer in (
+                *self.net.buffers(),
+                *(self.averaged.buffers() if self.averaged is not None else ()),
+            ):
                 torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -145,31 +230,86 @@ class TaskModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         rate = self.optimizers().param_groups[0]["lr"]  # pyright: ignore
+        # No evaluation in this epoch: the metrics are an earlier one's.
+        if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1):
+            self.curve_point = {
+                name: value for name, value in self.curve_point.items() if not name.startswith("val/")
+            }
         self._report({"train/loss": float(self.train_loss.compute()), "lr": rate})
         self.train_loss.reset()
 
     def _report(self, numbers: dict[str, float]) -> None:
-        """Take numbers of an epoch into the learning curve, and log them for the user's own Lightning callbacks and loggers."""
+        """Add an epoch's numbers to the learning curve, and log them for the user's own
+        Lightning callbacks and loggers.
+        """
         self.curve_point |= numbers
-        self.log_dict(numbers, sync_dist=self.trainer.world_size > 1)  # all ranks have the same numbers; Lightning asks for it
+        # All ranks have the same numbers; Lightning requires it.
+        self.log_dict(numbers, sync_dist=self.trainer.world_size > 1)
+
+    def weight_groups(self) -> Any:
+        """The trained weights, in an optimizer's form. The first group has the run's own
+        rate, which the curve shows.
+        """
+        return [weight for name, weight in self.named_parameters() if not name.startswith("averaged.")]
 
     def configure_optimizers(self) -> Any:
         run = self.run
-        weights, decay = self.parameters(), run.weight_decay
+        weights, decay = self.weight_groups(), run.weight_decay
+        if run.no_decay_on_norm:
+            weights = without_decay(weights)
+        betas = (run.momentum, 0.999)
         if run.optimizer == "amsgrad":
-            optimizer = torch.optim.Adam(weights, run.lr, (run.momentum, 0.999), weight_decay=decay, amsgrad=True)
+            optimizer = torch.optim.Adam(weights, run.lr, betas, weight_decay=decay, amsgrad=True)
+        elif run.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(weights, run.lr, betas, weight_decay=decay)
         else:
-            fused = not run.classifier_epochs  # torch's fused one fails where weights join that have no momentum yet
-            optimizer = torch.optim.SGD(weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=fused)
+            # Torch's fused version fails if weights join that have no momentum yet.
+            fused = not run.classifier_epochs
+            optimizer = torch.optim.SGD(
+                weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=fused
+            )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(run, self.steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-class Schedule:
-    """Share of the peak learning rate at update t = 0, 1, ...: linear warm-up, then cosine to zero, constant, or by steps.
+def without_decay(weights: Any) -> list[dict[str, Any]]:
+    """Split each of an optimizer's groups in two: vectors (biases, batch norm's scales
+    and shifts) get no weight decay.
 
-    Before that it is 1 for as long as a classifier is trained alone (`classifier_epochs`).
-    Steps come from the data, not from the trainer: reading the trainer's estimate loses its loader's state.
+    Args:
+        weights: weights, or groups of them.
+    """
+    weights = list(weights)
+    groups = weights if weights and isinstance(weights[0], dict) else [{"params": weights}]
+    parted = []
+    for group in groups:
+        every = list(group["params"])
+        parted.append(group | {"params": [weight for weight in every if weight.ndim > 1]})
+        parted.append(
+            group | {"params": [weight for weight in every if weight.ndim <= 1], "weight_decay": 0.0}
+        )
+    return parted
+
+
+@torch.no_grad()
+def move_average(averaged: nn.Module, net: nn.Module, decay: float) -> None:
+    """Update a network's moving average: average = decay * average + (1 - decay) * value, batch norm's
+    statistics included.
+    """
+    pairs = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)([mean for mean, _ in moving], [value for _, value in moving], 0)
+    for mean, value in pairs:
+        if not mean.is_floating_point():  # the number of batches seen
+            mean.copy_(value)
+
+
+class Schedule:
+    """Factor of the peak learning rate at update t = 0, 1, ...: linear warm-up, then cosine to zero,
+    constant, steps, or exponential.
+
+    Before the warm-up it is 1 while only the classifier is trained (`classifier_epochs`).
+    Steps come from the data, not from the trainer: reading the trainer's estimate loses the loader's state.
     """
 
     def __init__(self, run: Run, steps_per_epoch: int) -> None:
@@ -188,15 +328,19 @@ class Schedule:
             return 0.1 ** sum(t >= drop for drop in self.drops)
         if self.kind == "constant":
             return 1.0
+        if self.kind == "exponential":  # MobileNetV2's 0.98 in each of 300 epochs, scaled to the run's epochs
+            return 0.98 ** (300 * (t - self.warmup) / (self.total - self.warmup))
         return 0.5 * (1 + math.cos(math.pi * (t - self.warmup) / (self.total - self.warmup)))
 
 
 def lost(metrics: dict[str, float], finite: Iterable[str]) -> str:
-    """What to say of a network whose outputs are no numbers: the metric that shows it; nothing where all is well.
+    """The metrics that are not finite, as text; empty if all are finite.
 
     Args:
-        metrics: of a task.
-        finite: the task's, names on the learning curve (`val/loss`).
+        metrics: a task's metrics.
+        finite: the names that must be finite, as on the learning curve (`val/loss`).
     """
     values = {name: metrics.get(name.removeprefix("val/"), 0.0) for name in finite}
-    return ", ".join(f"{name.removeprefix('val/')} {value}" for name, value in values.items() if not math.isfinite(value))
+    return ", ".join(
+        f"{name.removeprefix('val/')} {value}" for name, value in values.items() if not math.isfinite(value)
+    )

@@ -1,4 +1,4 @@
-"""What a task and a data set declare of themselves: light, read by the flags, the key, the plan and the tables."""
+"""Declarations of a task and of a data set, read by flags, key, plan and tables; imports nothing heavy."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -9,25 +9,27 @@ from typing import Any
 from hbo import files, headers
 from hbo.errors import DataError, UserError
 
-NAMED = "name"  # how a set is known that no folder was looked at for
+NAMED = "name"  # a data set identified by its name, without looking at a folder
 PUBLISHED = "counts, as published"
-Look = tuple[str | None, str]  # ten digits, None where the name says it all; and by what the images are known
+Look = tuple[str | None, str]  # ten digits, or None if the name is enough; and how the images were identified
 Counts = tuple[int, ...]
-# Folders whose runs stand in ablations/ under keys from before bytes were read: CIFAR-10 as JPEG files, BCCD, COIL-20.
+# Folders whose runs are in ablations/ with keys from before bytes were hashed: CIFAR-10 as JPEG files, BCCD,
+# COIL-20.
 BEFORE = {"8628d43b17": "0184971aab", "a0833d221f": "b52f060a84", "b2a49ce921": "8274bdc54a"}
 
 
 def digits(digest: Any, whole: bool, paths: Sequence[str | Path]) -> Look:
     """A folder's fingerprint.
 
-    Photographs that their EXIF turns were once taken as they lie in the file: where a folder has one, its fingerprint says so, and
-    no row of before is taken for a new one. A folder without such photographs keeps the fingerprint that it always had.
-    Nothing is looked at, and no fingerprint changes, in a folder of more than `files.MANY` images and in a published set.
-    ImageNet has a few turned photographs: a row.json of ImageNet without `turned_images` comes from before, and saw them as they lie.
+    Earlier versions ignored EXIF rotation. The fingerprint of a folder with rotated photographs therefore
+    differs from the earlier one, so that no old row is reused for it; folders without such photographs keep
+    their fingerprint. Folders with more than `files.MANY` images and published sets are not inspected and
+    keep theirs too. ImageNet has a few rotated photographs: a row.json of ImageNet without `turned_images`
+    is from an earlier version, which read them unrotated.
 
     Args:
-        digest: the hash of what it holds.
-        whole: whether of every byte; else of names and sizes.
+        digest: the hash of its contents.
+        whole: whether every byte was hashed; else names and sizes.
         paths: its images.
     """
     if headers.any_turned(paths):
@@ -38,59 +40,72 @@ def digits(digest: Any, whole: bool, paths: Sequence[str | Path]) -> Look:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: what it changes of the paper's ImageNet protocol, how large it is, and where it comes from."""
+    """A data set: its changes to the paper's ImageNet protocol, its size, and its source."""
 
     recipe: dict[str, Any]
     images: tuple[int, int] | None = None
-    """To train on and to report, as published; None where the folder says it."""
+    """Published numbers of training and validation images; None if the folder decides."""
     classes: int | None = None
     look: Callable[[Path | None], Look] | None = None
-    """What its folder, or its package, holds; None where that never changes."""
+    """Fingerprint of its folder or package; None if its contents never change."""
     count: Callable[[Path], tuple[int, int, int]] | None = None
-    """Images to train on, to report, and classes, of its folder."""
+    """Numbers of training images, validation images and classes of its folder."""
     load: Callable[[Any], Any] | None = None
-    """A run -> images to train on, images to report, names of classes: of a set that is held in memory."""
+    """A run -> training images, validation images, class names: for data sets in memory."""
     fetch: Callable[[Any], None] | None = None
-    """Have what is in data_dir checked, and downloaded if the run allows it."""
+    """Check data_dir, and download if the run allows it."""
     inner: str = ""
-    """Folder within data_dir that its archive makes."""
+    """Folder within data_dir that its archive creates."""
     holds: str = "it"
-    """What data_dir holds, for people."""
+    """Contents of data_dir, for messages."""
     marks: tuple[str, ...] = ()
-    """Folders within data_dir by which a folder of this kind is known."""
+    """Folders within data_dir that identify this layout."""
+    folders: Callable[[Path], Sequence[str]] | None = None
+    """A folder -> its folders of images, if they can have several names."""
     photographs: bool = False
-    """Whether images are of many sizes, so that random-resized crops are cut from them."""
+    """Whether images have many sizes, so that random-resized crops are used."""
+    lists: str = ""
+    """Suffix of a file that `--data_dir` may name instead of a folder."""
+    licence: str = ""
+    """Licence of its images, for exports; empty if unknown."""
     title: str = ""
-    """How people call it; left out: its key, or the name of its folder."""
+    """Its title; empty: its key, or the name of its folder."""
 
     @property
     def takes_folder(self) -> bool:
-        """Whether `--data_dir` means something to it."""
+        """Whether it uses `--data_dir`."""
         return self.load is None or bool(self.inner)
 
     @property
     def by_folder(self) -> bool:
-        """Whether the folder alone says which images it means: the set has no published content."""
+        """Whether the folder alone defines the images: the data set has no published contents."""
         return self.count is not None
 
     def root(self, name: str, path: str | None) -> Path:
-        """The folder that `--data_dir` names.
+        """The folder or list that `--data_dir` names.
 
         Raises:
-            DataError: none is named, or there is none.
+            DataError: none is given, or it does not exist.
         """
         if path is None:
-            raise DataError(f"data={name} needs --data_dir, the folder that holds {self.holds}")
+            raise DataError(f"data={name} needs --data_dir, the folder that contains {self.holds}")
         found = files.expanded(path)
+        if self.lists and found.is_file():
+            if found.suffix.lower() != self.lists:
+                raise DataError(
+                    f"data_dir={path}: must be a folder, or a {self.lists} file that lists images"
+                )
+            return found
         if not found.is_dir():
             raise DataError(f"data_dir={path}: no such folder")
         return found
 
     def looked(self, name: str, path: str | None) -> Look:
-        """What its folder holds.
+        """Fingerprint of its folder.
 
         Raises:
-            DataError: the folder of a set that has no other name is not there, or it is not laid out as it must be.
+            DataError: the folder of a data set without published contents is
+            missing, or has the wrong layout.
         """
         if self.look is None:
             return None, NAMED
@@ -100,7 +115,7 @@ class DataSet:
         elif self.load is None and (folder is None or not folder.is_dir()):
             return None, NAMED
         where = None if folder is None else folder / self.inner
-        if self.inner and where is not None and not where.is_dir():  # it may be downloaded yet
+        if self.inner and where is not None and not where.is_dir():  # it may still be downloaded
             return None, NAMED
         look = self.look
         try:
@@ -108,40 +123,49 @@ class DataSet:
         except DataError:
             if self.by_folder:
                 raise
-            return None, NAMED  # another folder than the set's: no run starts on it, in the words of who opens it
+            # Not the data set's folder: opening it raises the error.
+            return (
+                None,
+                NAMED,
+            )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its fields, what it leaves idle, its sets and metrics, and what it checks and reports."""
+    """A task: its fields, the shared fields it ignores, its data sets and metrics, its checks and report."""
 
     fields: type
-    """A frozen dataclass of the fields that it alone obeys; `Run` inherits from it."""
+    """A frozen dataclass of its own fields; `Run` inherits from it."""
     idle: frozenset[str]
     """Shared fields that it does not use."""
     sets: dict[str, DataSet]
     headline: str
-    """The metric that tells most."""
+    """The main metric."""
     columns: dict[str, str]
-    """Metrics of a row -> how they are called, in the order of a table."""
+    """Metrics of a row -> their titles, in the order of a table."""
     report: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
-    """A finished row -> what a run ends with, name and value."""
+    """A finished row -> the lines printed at the end of a run, name and value."""
     paper_classes: int = 1000
-    """At which the paper counts multiply-adds."""
+    """Resolution at which the paper counts multiply-adds."""
     evaluated: float = 1.0
-    """Share of an image's side that evaluation looks at."""
+    """Share of an image's side that evaluation uses."""
+    picture: str = ""
+    """The command of `hbo.analysis` that shows a finished run's outcomes on its images."""
     more: tuple[str, ...] = ()
-    """Metrics that `hbo.analysis.results` shows besides."""
+    """Further metrics that `hbo.analysis.results` shows."""
     new_classes: bool = False
-    """Whether it is evaluated on classes that it was not trained on."""
+    """Whether it is evaluated on classes that are not trained on."""
     settle: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda values, given: {}
-    """Values so far and those given -> what the task itself decides of the rest."""
+    """Values so far and given fields -> the values that the task itself sets."""
     recipe: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda recipe, given: recipe
-    """A set's recipe and the values given -> the recipe for them."""
+    """The data set's recipe and the given fields -> the recipe."""
+    advice: Callable[[Any], str] = lambda run: ""
+    """A run -> one line about the recipe chosen for it, printed at its start;
+    empty for the data set's own."""
     check: Callable[[Any], None] = lambda run: None
-    """Refuse what the task cannot obey."""
+    """Check the task's fields."""
     adds: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda values: {}
-    """What can change a result and is no field's value: for the identity."""
+    """Further values that can change a result, for the identity."""
     own: tuple[str, ...] = field(init=False)
     """Names of `fields`."""
 
@@ -150,10 +174,10 @@ class Task:
 
 
 def require(run: Any, name: str, holds: bool, reason: str) -> None:
-    """Refuse a field's value.
+    """Check a field's value.
 
     Raises:
-        UserError: where it does not hold; names field, value and reason.
+        UserError: if `holds` is false; names field, value and reason.
     """
     if not holds:
         raise UserError(f"{name}={getattr(run, name)}: {reason}")

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # The paper's figures
 #
-# Figure 1 from the published table, and from rows where there are some of its protocol; figures 2 to 4 drawn from the modules
+# Figure 1 from the published table, and from rows with its protocol, if any; figures 2 to 4 drawn from the modules
 # themselves: the maps have the shapes that the block gives them, so that a switch changes the picture.
 
 # %% tags=["parameters"]
@@ -25,7 +25,7 @@ from hbo.config import resolve
 rows = results.load(source)
 
 # %% [markdown]
-# Figure 1: top-1 against multiply-adds, and below it what HBONet gains over MobileNetV2. The paper's caption says five widths;
+# Figure 1: top-1 against multiply-adds, with HBONet's gain over MobileNetV2 below. The paper's caption says five widths;
 # table 2, which it draws, has six. `figures.by_budget(rows)` draws the same for any data set.
 
 # %%
@@ -38,7 +38,7 @@ figures.figure1(rows)
 diagrams.figure2()
 
 # %% [markdown]
-# Figure 3: the inverted residual and the harmonious bottleneck, each at strides 1 and 2. With k = 1 the release leaves out the
+# Figure 3: the inverted residual and the harmonious bottleneck, each at strides 1 and 2. With k = 1 the release omits the
 # residual and the last convolution at stride 2.
 
 # %%
@@ -63,13 +63,15 @@ diagrams.figure4()
 diagrams.figure3(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
 
 # %% [markdown]
-# ## Where the multiply-adds go
+# ## The multiply-adds of each part
 #
-# Table 6's networks, stage by stage; and beside MobileNetV2 at the same multiply-adds, by the size of the map.
+# Table 6's networks, stage by stage; and against MobileNetV2 at the same multiply-adds, by the size of the map.
 
 # %%
 ours = {f"HBONet k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2, 3)}
 figures.stage_costs(ours)
 
 # %%
-figures.resolution_costs({**ours, "MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)})
+figures.resolution_costs(
+    {**ours, "MobileNetV2": resolve(data="imagenet", net="mobilenetv2", match_macs=44.1)}
+)

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # The paper's tables
 #
-# Published beside what the networks cost, counted here and now, and what was measured. A dash is an absent cell. No accuracy
-# of the paper is measured without ImageNet, PASCAL VOC and Market-1501; what other data say stands in a column of its own.
+# Published figures beside freshly counted costs and measured metrics. A dash is an absent cell. The paper's accuracies
+# need ImageNet, PASCAL VOC and Market-1501; results on other data have columns of their own.
 
 # %% tags=["parameters"]
 source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -45,8 +45,8 @@ paper_table(7, rows)
 # %% [markdown]
 # ## Detection
 #
-# The whole detector is counted, with the separable heads that the table needs. What other photographs say (BCCD's blood cells,
-# from random weights: [its notebook](../../ablations/detection_bccd.ipynb)) stands in a column of its own.
+# The whole detector is counted, with the separable heads that the table needs. Other photographs (BCCD's blood cells,
+# from random weights: [its notebook](../../ablations/detection_bccd.ipynb)) have a column of their own.
 
 # %%
 paper_table(8, rows)
@@ -54,8 +54,8 @@ paper_table(8, rows)
 # %% [markdown]
 # ## Re-identification
 #
-# What makes a feature is counted, at 256 x 128. What COIL-20's turntable says, from random weights
-# ([its notebook](../../ablations/reid_coil20.ipynb)), stands in a column of its own.
+# The feature extractor is counted, at 256 x 128. COIL-20's turntable, from random weights
+# ([its notebook](../../ablations/reid_coil20.ipynb)), has a column of its own.
 
 # %%
 paper_table(9, rows)

@@ -74,7 +74,9 @@ def heartbeat(input):
         if run["agent"] == agent["id"] and run["state"] in LIVE and run["name"] not in running:
             run["state"] = "killed" if run["stop"] or sweep["state"] == "CANCELED" else "crashed"
     if not running:
-        preempted = [r for r in DB["runs"].values() if r["sweep"] == sweep["name"] and r["state"] == "preempted"]
+        preempted = [
+            r for r in DB["runs"].values() if r["sweep"] == sweep["name"] and r["state"] == "preempted"
+        ]
         if sweep["state"] == "RUNNING" and preempted:
             commands.append(start(sweep, agent, preempted[0], "resume"))
         elif sweep["state"] == "RUNNING" and sweep["next"] < total(sweep):
@@ -101,7 +103,12 @@ def heartbeat(input):
 
 def start(sweep, agent, run, kind):
     run.update(agent=agent["id"], state="pending" if kind == "run" else "running", beat=time.time())
-    return {"type": kind, "run_id": run["name"], "args": run["args"], "program": sweep["config"].get("program")}
+    return {
+        "type": kind,
+        "run_id": run["name"],
+        "args": run["args"],
+        "program": sweep["config"].get("program"),
+    }
 
 
 def upsert_run(input):
@@ -123,7 +130,9 @@ def upsert_run(input):
     run["config"].update(json.loads(input.get("config") or "{}"))
     run["summary"] = json.loads(input["summaryMetrics"]) if input.get("summaryMetrics") else run["summary"]
     keep = update or run["state"] == "preempting"
-    run.update(state=input.get("state") or (run["state"] if keep else "running"), beat=time.time(), heartbeatAt=now())
+    run.update(
+        state=input.get("state") or (run["state"] if keep else "running"), beat=time.time(), heartbeatAt=now()
+    )
     return {"bucket": run_node(run), "inserted": inserted}
 
 
@@ -155,7 +164,9 @@ def file_stream(entity, project, name, body):
     run = get_run(project_key(entity, project), name)
     run.update(beat=time.time(), heartbeatAt=now())
     for fname, chunk in (body.get("files") or {}).items():
-        key = {"wandb-history.jsonl": "history", "wandb-events.jsonl": "events", "output.log": "log"}.get(fname)
+        key = {"wandb-history.jsonl": "history", "wandb-events.jsonl": "events", "output.log": "log"}.get(
+            fname
+        )
         if fname == "wandb-summary.json":
             run["summary"] = json.loads(chunk["content"][-1])
         elif key:

@@ -13,7 +13,9 @@ from state import DB, by_id, gid, now, project_key, total
 
 
 def find_runs(pkey, filters=None, order=None):
-    runs = [r for r in DB["runs"].values() if r["project"] == pkey and matches(r, json.loads(filters or "{}"))]
+    runs = [
+        r for r in DB["runs"].values() if r["project"] == pkey and matches(r, json.loads(filters or "{}"))
+    ]
     for part in reversed((order or "+created_at").split(",")):
         key = part.strip().lstrip("+-")
         have = [r for r in runs if isinstance(lookup(r, key), (int, float, str))]
@@ -93,7 +95,10 @@ def run_node(run):
         "eventsLineCount": len(run["events"]),
         "historyTail": json.dumps(run["history"][-1:]),
         "eventsTail": json.dumps(run["events"][-1:]),
-        "historyKeys": {"lastStep": len(rows) - 1, "keys": {k: {} for k in sorted({k for r in rows for k in r})}},
+        "historyKeys": {
+            "lastStep": len(rows) - 1,
+            "keys": {k: {} for k in sorted({k for r in rows for k in r})},
+        },
         "sampledHistory": lambda specs: sampled_history(rows, specs),
         "history": lambda samples=None, minStep=0, maxStep=math.inf: sample(
             [json.dumps(r) for r in rows if minStep <= r.get("_step", 0) < maxStep], samples
@@ -159,7 +164,9 @@ def project_node(pkey):
         "run": lambda name: run_node(runs[f"{pkey}/{name}"]) if f"{pkey}/{name}" in runs else None,
         "bucket": bucket,
         "runCount": lambda filters=None: len(find_runs(pkey, filters)),
-        "runs": lambda filters=None, order=None, **pages: page(find_runs(pkey, filters, order), run_node, **pages),
+        "runs": lambda filters=None, order=None, **pages: page(
+            find_runs(pkey, filters, order), run_node, **pages
+        ),
         "totalSweeps": len(sweeps),
         "sweeps": lambda **pages: page(sweeps, sweep_node, **pages),
         "sweep": lambda sweepName: next((sweep_node(s) for s in sweeps if s["name"] == sweepName), None),
@@ -169,7 +176,11 @@ def project_node(pkey):
 QUERY = {
     "viewer": user_node,
     "serverInfo": lambda: {"features": []},  # none of the optional features: clients take the plain paths
-    "entity": lambda name=None: {"id": gid("Entity", name or state.ENTITY), "name": name or state.ENTITY, "isTeam": False},
+    "entity": lambda name=None: {
+        "id": gid("Entity", name or state.ENTITY),
+        "name": name or state.ENTITY,
+        "isTeam": False,
+    },
     "organization": lambda **_: {"featureFlags": []},
     "project": lambda name=None, entityName=None: project_node(f"{entityName or state.ENTITY}/{name}"),
     "model": lambda name=None, entityName=None: project_node(project_key(entityName, name)),

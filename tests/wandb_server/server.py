@@ -41,7 +41,10 @@ class Handler(BaseHTTPRequestHandler):
     def record(self, **entry):
         if state.LOG:
             with LOCK, open(state.LOG, "a") as f:
-                f.write(json.dumps({"t": round(time.time(), 3), "do": self.command, "path": self.path, **entry}) + "\n")
+                f.write(
+                    json.dumps({"t": round(time.time(), 3), "do": self.command, "path": self.path, **entry})
+                    + "\n"
+                )
 
     def body(self):
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -53,8 +56,16 @@ class Handler(BaseHTTPRequestHandler):
         return secret == state.KEY if state.KEY else len(secret) >= 40
 
     def stored(self):
-        path = (state.ROOT / "files").joinpath(*[unquote(p) for p in urlsplit(self.path).path.split("/")[2:]]).resolve()
-        return path if self.path.startswith("/storage/") and path.is_relative_to((state.ROOT / "files").resolve()) else None
+        path = (
+            (state.ROOT / "files")
+            .joinpath(*[unquote(p) for p in urlsplit(self.path).path.split("/")[2:]])
+            .resolve()
+        )
+        return (
+            path
+            if self.path.startswith("/storage/") and path.is_relative_to((state.ROOT / "files").resolve())
+            else None
+        )
 
     def do_POST(self):
         data, path = self.body(), [unquote(p) for p in urlsplit(self.path).path.strip("/").split("/")]
@@ -97,7 +108,9 @@ class Handler(BaseHTTPRequestHandler):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--port", type=int, default=8765, help="0: any free port, printed at the start")
-    ap.add_argument("--dir", type=Path, default=Path("wandb-state"), help="where the state and the files are kept")
+    ap.add_argument(
+        "--dir", type=Path, default=Path("wandb-state"), help="where the state and the files are kept"
+    )
     ap.add_argument("--entity", default="local")
     ap.add_argument("--api-key", help="the one key accepted (default: any of 40 or more characters)")
     ap.add_argument("--log", help="append every request and answer to this file, one JSON object a line")

@@ -9,15 +9,26 @@ from hbo.words import Parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """One figure of a study, or all that its rows allow."""
+    """Draw one figure of a study, or all that its rows allow."""
     parser = Parser(
-        prog="python -m hbo.analysis.figures", description="Figures of a study, by its name or by the folder of its runs."
+        prog="python -m hbo.analysis.figures",
+        description="Figures of a study, by its name or by the folder of its runs.",
     )
     add_arguments(parser)
-    parser.add_argument("--of", help="One of them: a switch, macs, budgets, latency or curves. [all, as TO_NAME]")
-    parser.add_argument("--to", help="Where, without the suffix; a folder that is there, or DIR/, gets DIR/STUDY. [STUDY]")
-    parser.add_argument("--format", choices=style.KINDS, help="One of them. [all three]")
-    parser.add_argument("--width", choices=list(style.WIDTHS), default="text", help="Of a paper's column or its text. [text]")
+    parser.add_argument(
+        "--of",
+        help="Which figure: a switch, macs, budgets, latency, runtimes or curves. [all, as TO_NAME]",
+    )
+    parser.add_argument(
+        "--to", help="File without suffix; for an existing folder, or DIR/, DIR/STUDY. [STUDY]"
+    )
+    parser.add_argument("--format", choices=style.KINDS, help="File format. [all three]")
+    parser.add_argument(
+        "--width",
+        choices=list(style.WIDTHS),
+        default="text",
+        help="Width of a paper's column or of its text. [text]",
+    )
     parser.add_argument("--font", choices=style.FONTS, default="sans-serif", help="[sans-serif]")
     args = parser.parse_args(argv)
     with one_line(), style.page(args.width, args.font):
@@ -27,13 +38,17 @@ def main(argv: list[str] | None = None) -> None:
             to = to.with_name(to.name + study.stem)
             if args.of and args.of not in found:
                 raise UserError(f"of={args.of!r}: the rows allow {', '.join(found)}")
-            chosen = {to: found[args.of]} if args.of else {to.with_name(f"{to.name}_{n}"): f for n, f in found.items()}
+            chosen = (
+                {to: found[args.of]}
+                if args.of
+                else {to.with_name(f"{to.name}_{n}"): f for n, f in found.items()}
+            )
             for stem, figure in chosen.items():
                 print(*style.save(figure, stem, kinds))
 
 
 def _stem(to: str | None, study: str) -> Path:
-    """Where the figures go, without what each adds to the name."""
+    """The figures' path, without the suffix that each adds to the name."""
     if to is None:
         return Path(study)
     return Path(to) / study if to.endswith("/") or Path(to).is_dir() else Path(to)

@@ -1,4 +1,4 @@
-"""A forest plot: the differences that a study judges, a line each."""
+"""A forest plot of a study's judged differences, one per line."""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +8,33 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hbo.analysis.figures import style
+from hbo.analysis.numbers import points
 from hbo.errors import UserError
 
 COLUMNS = ("label", "difference", "low", "high", "verdict")
-DECIDED = ("higher", "lower", "equivalent")  # drawn full; what is open is drawn hollow
+DECIDED = ("higher", "lower", "equivalent")  # drawn full; other verdicts are drawn hollow
 
 
 def forest(
-    frame: pd.DataFrame, metric_name: str, margin: float | None = None, title: str = "", arms: Sequence[str] = ()
+    frame: pd.DataFrame,
+    metric_name: str,
+    margin: float | None = None,
+    title: str = "",
+    arms: Sequence[str] = (),
 ) -> Figure:
-    """Differences with their intervals, a row of the frame a line, the first on top.
+    """Differences with their intervals, one line per row of the frame, the first on top.
 
     Args:
-        frame: columns label, difference, low, high (fractions; nan where there is no interval) and verdict. A full marker is a
-            verdict of higher, lower or equivalent, a hollow one leaves it open.
-        metric_name: as it is read, such as top-1.
+        frame: columns label, difference, low, high (fractions; nan without an interval) and verdict. Full
+            markers are higher, lower or equivalent; hollow ones are undecided.
+        metric_name: its title, such as top-1.
         margin: differences within it do not matter (a fraction): a shaded band.
         title: above the axes.
-        arms: the study's arms in their order: a label that starts with an arm's name has the arm's colour and marker.
+        arms: the study's arms in order: a label that starts with an arm's name gets the arm's colour and
+            marker.
 
     Raises:
-        UserError: a column is missing, or there is no row.
+        UserError: a column is missing, or the frame is empty.
     """
     if missing := [name for name in COLUMNS if name not in frame]:
         raise UserError(f"forest: the frame has no column {', '.join(missing)}")
@@ -36,13 +42,14 @@ def forest(
         raise UserError("forest: the frame has no row")
     lines: list[dict[str, Any]] = frame.to_dict("records")
     with style.styled():
-        narrow = style.is_narrow()  # labels in two lines each
+        narrow = style.is_narrow()  # labels get two lines
         figure = style.new((0.95 if narrow else 0.75) + (0.36 if narrow else 0.26) * len(lines))
         axes = figure.add_subplot()
         axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
         xlabel = f"difference in {metric_name}, points"
         if margin is not None:
-            xlabel += f";{chr(10) if narrow else ' '}shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
+            gap = "\n" if narrow else " "
+            xlabel += f";{gap}shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
             axes.axvspan(-100 * margin, 100 * margin, color="#BBBBBB", alpha=0.35, lw=0, zorder=0)
         for y, line in enumerate(lines):
             _line(axes, y, line, _look(str(line["label"]), arms))
@@ -69,7 +76,16 @@ def _line(axes: Any, y: float, line: dict[str, Any], look: style.Look) -> None:
     if not math.isnan(low):
         axes.plot([low, high], [y, y], "-", color=look.colour, marker="|", markersize=6, zorder=2)
     fill = look.colour if line["verdict"] in DECIDED else "white"
-    axes.plot([difference], [y], color=look.colour, marker=look.marker, mfc=fill, markersize=6, linestyle="", zorder=3)
+    axes.plot(
+        [difference],
+        [y],
+        color=look.colour,
+        marker=look.marker,
+        mfc=fill,
+        markersize=6,
+        linestyle="",
+        zorder=3,
+    )
 
 
 def _look(label: str, arms: Sequence[str]) -> style.Look:
@@ -79,8 +95,8 @@ def _look(label: str, arms: Sequence[str]) -> style.Look:
 
 
 def _said(line: dict[str, Any]) -> str:
-    """The verdict, and where there is room the numbers."""
+    """The verdict, with the numbers if there is room."""
     if style.is_narrow():
         return str(line["verdict"])
-    interval = "" if math.isnan(line["low"]) else f" [{100 * line['low']:+.1f}, {100 * line['high']:+.1f}]"
-    return f"{100 * line['difference']:+.1f}{interval}  {line['verdict']}"
+    interval = "" if math.isnan(line["low"]) else f" [{points(line['low'])}, {points(line['high'])}]"
+    return f"{points(line['difference'])}{interval}  {line['verdict']}"

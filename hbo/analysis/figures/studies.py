@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hbo.analysis import results, stats
-from hbo.analysis.figures import budgets, differences, style
+from hbo.analysis.figures import budgets, by_runtime, differences, style
 from hbo.analysis.figures.style import GREY
 from hbo.analysis.grouping import balanced, labels
 from hbo.analysis.stats import SHOWN
@@ -26,7 +26,9 @@ COSTS = {
 
 
 def of(study: Study) -> dict[str, Figure]:
-    """Name -> each figure that the study's rows allow: a metric against each switch and each cost, budgets, learning curves."""
+    """Name -> figure, for all figures that the study's rows allow: a metric against each switch and each
+    cost, budgets, learning curves.
+    """
     ours = study.done[study.done["depths"].map(len) > 0]
     switches = [f.name for f in fields(Block) if ours[f.name].nunique() > 1 and f.name != "scheme"]
     found = {name: accuracy(study, name) for name in switches}
@@ -36,20 +38,25 @@ def of(study: Study) -> dict[str, Figure]:
             found["budgets"] = budgets.by_budget(study.done, study.metric)
     if "latency_ms" in study.done and study.done["latency_ms"].notna().all():
         found["latency"] = accuracy_cost(study, "latency_ms")
+    if by_runtime.has_times(study.done):
+        found["runtimes"] = by_runtime.runtimes(study)
     judged: Any = study.comparisons()
     judged = judged[(judged["family"] != "trend") & judged["difference"].notna()]
     if len(judged):
-        found["differences"] = differences.forest(judged, SHOWN[study.metric], study.asked.share, arms=study.arms)
+        found["differences"] = differences.forest(
+            judged, SHOWN[study.metric], study.asked.share, arms=study.arms
+        )
     if not study.curves.empty:
         found["curves"] = learning_curves(study)
     return found
 
 
 def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
-    """A metric against a switch: each seed a faint dot, the mean with its interval; a line for each of the other fields' values.
+    """A metric against a switch: a faint dot per seed, the mean with its interval; one line for each
+    combination of the other fields.
 
-    With more of those than colours, and every combination there, all runs of a value are taken together: the switch's main
-    effect. Arms of other networks, which do not have the switch, are bands across.
+    With more combinations than colours, in a complete design, the runs of each value are pooled: the switch's
+    main effect. Arms of networks without the switch are horizontal bands.
     """
     metric = metric or study.metric
     ours = study.done[study.done["depths"].map(len) > 0]
@@ -77,24 +84,34 @@ def accuracy(study: Study, switch: str, metric: str | None = None) -> Figure:
 
 
 def _series(ours: Any, switch: str) -> dict[str, Any]:
-    """What each line's runs share, and its runs."""
+    """Each line's shared values -> its runs."""
     alike = pd.Series(labels(ours, without=(switch,)), ours.index)
     series: dict[str, Any] = {str(name): group for name, group in ours.groupby(alike, sort=False)}
     names = results.varying(ours)
-    if len(series) > len(style.COLOURS) and balanced(ours, names):  # a factorial study, or a fraction: its main effect
+    # A factorial study, or a fraction: its main effect.
+    if len(series) > len(style.COLOURS) and balanced(ours, names):
         return {f"over all {', '.join(_words(name) for name in names if name != switch)}": ours}
     return series
 
 
-def _line(axes: Any, study: Study, runs: Any, switch: str, metric: str, at: dict[Any, float], name: str, place: int) -> None:
-    """A line over a switch's values: an arm's points in its colour, those of several arms in black; every other line's hollow."""
+def _line(
+    axes: Any, study: Study, runs: Any, switch: str, metric: str, at: dict[Any, float], name: str, place: int
+) -> None:
+    """A line over a switch's values: one arm's points in its colour, several arms' in
+    black; every second line hollow.
+    """
     dash, hollow = style.DASHES[place % len(style.DASHES)], place % 2 == 1
-    looks, groups = style.looks(study.arms), [(v, runs[runs[switch] == v]) for v in at if (runs[switch] == v).any()]
+    looks, groups = (
+        style.looks(study.arms),
+        [(v, runs[runs[switch] == v]) for v in at if (runs[switch] == v).any()],
+    )
     n = "/".join(dict.fromkeys(str(len(group)) for _, group in groups))
     means = [100 * group[metric].mean() for _, group in groups]
     beside = 0.04 * (max(at.values()) - min(at.values())) / len(at)
     axes.plot([at[v] for v, _ in groups], means, dash, color=GREY, lw=1, zorder=1.5, label=f"_{name}")
-    axes.plot([], [], dash, color=GREY, lw=1, marker="o", mfc="white" if hollow else GREY, label=f"{name}, n={n}")
+    axes.plot(
+        [], [], dash, color=GREY, lw=1, marker="o", mfc="white" if hollow else GREY, label=f"{name}, n={n}"
+    )
     for value, group in groups:
         arms = group["arm"].unique()
         look = looks[arms[0]] if len(arms) == 1 else style.Look("black", "o", dash, "")
@@ -104,14 +121,23 @@ def _line(axes: Any, study: Study, runs: Any, switch: str, metric: str, at: dict
 
 
 def _mean(axes: Any, x: float, values: Any, look: style.Look, capsize: float = 2.5, **more: Any) -> None:
-    """A mean with its interval, where there is one; `values` are fractions."""
+    """A mean with its interval, if any; `values` are fractions."""
     found = stats.describe(100 * values, LEVEL)
     bars = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
-    axes.errorbar([x], [found.mean], yerr=bars, color=look.colour, marker=look.marker, capsize=capsize, linestyle="", **more)
+    axes.errorbar(
+        [x],
+        [found.mean],
+        yerr=bars,
+        color=look.colour,
+        marker=look.marker,
+        capsize=capsize,
+        linestyle="",
+        **more,
+    )
 
 
 def _bands(axes: Any, study: Study, metric: str) -> None:
-    """The arms of networks without switches, each a line across with its interval as a band."""
+    """Arms of networks without switches: a horizontal line each, with the interval as a band."""
     others = study.done[study.done["depths"].map(len) == 0]
     for arm, runs in others.groupby("arm", sort=False):
         found, look = stats.describe(100 * runs[metric], LEVEL), style.looks(study.arms)[str(arm)]
@@ -121,21 +147,23 @@ def _bands(axes: Any, study: Study, metric: str) -> None:
 
 
 def accuracy_cost(study: Study, cost: str = "macs", metric: str | None = None) -> Figure:
-    """A metric against what an arm costs: `macs`, `params` or `latency_ms` (see hbo.bench.infer)."""
+    """A metric against an arm's cost: `macs`, `params` or `latency_ms` (see hbo.bench.infer)."""
     metric = metric or study.metric
     scale, label = COSTS[cost]
     done = study.done
     if cost not in done or done[cost].isna().all():
-        raise UserError(f"{cost}: not measured; `python -m hbo.bench infer --studies {' '.join(study.names)}` does")
+        raise UserError(
+            f"{cost}: not measured; run `python -m hbo.bench infer --studies {' '.join(study.names)}`"
+        )
     with style.styled():
         label = label.replace(", deployed", ",\ndeployed") if style.is_narrow() else label
         figure, axes = style.axes(label, f"{SHOWN[metric]}, %")
         for i, (arm, look) in enumerate(style.looks(study.arms).items()):
             runs = done[done["arm"] == arm]
-            caps = 2 + 1.5 * (3 - i % 4)  # of intervals at one cost each keeps its ends in sight
+            caps = 2 + 1.5 * (3 - i % 4)  # caps of several sizes, so that intervals at one cost stay visible
             _mean(axes, runs[cost].iloc[0] / scale, runs[metric], look, caps, label=f"{arm}, n={len(runs)}")
         costs = [done[cost].min() / scale, done[cost].max() / scale]
-        axes.set_xlim(0.9 * costs[0], 1.1 * costs[1])  # arms of equal cost look equal
+        axes.set_xlim(0.9 * costs[0], 1.1 * costs[1])  # so that arms of equal cost look equal
         style.legend(figure, axes, f"mean, {LEVEL:.0%} interval")
     return figure
 
@@ -152,9 +180,14 @@ def learning_curves(study: Study, metric: str | None = None) -> Figure:
         what = {"val": "reported images", "train": "training images"}[part]
         figure, axes = style.axes("epoch", f"{SHOWN.get(name, name)}{', %' * (percent == 100)}, {what}")
         for arm, look in style.looks(study.arms).items():
-            curve = rows[rows["arm"] == arm].groupby("epoch")[metric].quantile([0.25, 0.5, 0.75]).unstack() * percent
+            curve = (
+                rows[rows["arm"] == arm].groupby("epoch")[metric].quantile([0.25, 0.5, 0.75]).unstack()
+                * percent
+            )
             epochs = curve.index + 1
-            axes.plot(epochs, curve[0.5], look.dash, color=look.colour, marker=look.marker, markersize=3, label=arm)
+            axes.plot(
+                epochs, curve[0.5], look.dash, color=look.colour, marker=look.marker, markersize=3, label=arm
+            )
             axes.fill_between(epochs, curve[0.25], curve[0.75], color=look.colour, alpha=0.12, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style.legend(figure, axes, "median, band: quartiles")

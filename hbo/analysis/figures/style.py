@@ -1,10 +1,11 @@
-"""How every figure looks: its width and letters, and an arm's colour, marker and dashes, the same in all figures of a page.
+"""Style of all figures: width and font, and an arm's colour, marker and dashes, the
+same in all figures of a page.
 
     with style.page(width="column", font="serif"):
         figures.save(figures.accuracy(study, "k"), Path("k"), ("pdf",))
 
-Colours are Okabe and Ito's, which colour-blind readers distinguish, without their yellow and with a brown; markers, dashes and
-hatches say the same in grey.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish, with brown instead of yellow;
+markers, dashes and hatches work in grey.
 """
 
 import io
@@ -21,25 +22,29 @@ from PIL import Image
 
 from hbo.errors import UserError
 
-WIDTHS = {"column": 3.25, "text": 6.875}  # inches, of a paper of two columns
+WIDTHS = {"column": 3.25, "text": 6.875}  # inches, in a two-column paper
 FONTS = ("sans-serif", "serif")
 KINDS = ("pdf", "svg", "png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B5A2B")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
 GREY = "#666666"
 STYLE: Any = {
-    "font.size": 8, "legend.fontsize": 7, "legend.title_fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 4.5, "errorbar.capsize": 2.5,
+    "font.size": 8, "legend.fontsize": 7, "legend.title_fontsize": 7, "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.2, "lines.markersize": 4.5,
+    "errorbar.capsize": 2.5,
     "hatch.linewidth": 0.5,
-    "font.serif": ["STIXGeneral", "DejaVu Serif"], "font.sans-serif": ["DejaVu Sans"], "mathtext.fontset": "stix",
-    "svg.fonttype": "path", "svg.hashsalt": "hbo", "pdf.fonttype": 42,  # an SVG needs no font of the reader's
+    "font.serif": ["STIXGeneral", "DejaVu Serif"], "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "stix",
+    "svg.fonttype": "path", "svg.hashsalt": "hbo", "pdf.fonttype": 42,  # an SVG that needs no installed font
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a figure is made for: `width` of `WIDTHS`, `font` of `FONTS`."""
+    """Format of the figures: `width` from `WIDTHS`, `font` from `FONTS`."""
 
     width: str = "text"
     font: str = "sans-serif"
@@ -51,7 +56,7 @@ _page: ContextVar[Page] = ContextVar("page", default=WHOLE)
 
 @contextmanager
 def page(width: str = "text", font: str = "sans-serif") -> Iterator[None]:
-    """Figures that are drawn inside have this width and font.
+    """Set width and font of the figures drawn in this context.
 
     Raises:
         UserError: no such width or font.
@@ -77,26 +82,28 @@ def styled() -> Any:
 
 
 def settings(page: Page) -> Any:
-    """Settings of matplotlib for a page."""
+    """Matplotlib's settings for a page."""
     return STYLE | {"font.family": page.font}
 
 
 class Picture(Figure):
-    """A figure that a notebook shows as PNG, and that is written as it was drawn."""
+    """A figure that a notebook shows as PNG, and that is saved exactly as drawn."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.page = _page.get()
 
     def _repr_png_(self) -> bytes:
-        """In 256 colours, a third of the bytes: notebooks are committed with their pictures."""
+        """In 256 colours, a third of the size: notebooks are committed with their pictures."""
         file = io.BytesIO()
-        Image.open(io.BytesIO(as_bytes(self, "png"))).convert("RGB").quantize(256).save(file, "png", optimize=True)
+        Image.open(io.BytesIO(as_bytes(self, "png"))).convert("RGB").quantize(256).save(
+            file, "png", optimize=True
+        )
         return file.getvalue()
 
 
 def new(height: float) -> Picture:
-    """An empty figure as wide as the page, `height` inches high, that lays itself out."""
+    """An empty figure as wide as the page, `height` inches high, with automatic layout."""
     return Picture(figsize=(WIDTHS[_page.get().width], height), layout="constrained")
 
 
@@ -114,7 +121,7 @@ def axes(xlabel: str, ylabel: str, height: float | None = None) -> tuple[Picture
 
 
 def legend(figure: Figure, handles_of: Any, title: str = "") -> None:
-    """Outside the axes, where it hides nothing: to the right of them; below where the page is one column."""
+    """Put the legend outside the axes: on the right, or below if the page is one column."""
     handles, labels = handles_of.get_legend_handles_labels()
     title = title.replace("\n", "; ") if is_narrow() else title
     if is_narrow():
@@ -135,10 +142,10 @@ class Look:
 
 
 def looks(arms: Iterable[str]) -> dict[str, Look]:
-    """Arm -> its look, by its place among the study's arms: no two of 56 arms look alike."""
+    """Arm -> its look, by its position among the study's arms; 56 arms all look different."""
     found = {}
     for i, arm in enumerate(dict.fromkeys(arms)):
-        turn = i + i // len(COLOURS)  # after the last, the colours come again with other markers
+        turn = i + i // len(COLOURS)  # after the last colour, the colours repeat with other markers
         marker, hatch = MARKERS[turn % len(MARKERS)], HATCHES[turn % len(HATCHES)]
         found[arm] = Look(COLOURS[i % len(COLOURS)], marker, DASHES[turn % len(DASHES)], hatch)
     return found
@@ -151,13 +158,13 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     with rc_context(settings(getattr(figure, "page", WHOLE))):
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # laid out once: a second time moves things by a hair
+            figure.set_layout_engine("none")  # lay out once: a second time would move things slightly
         figure.savefig(file, format=kind, dpi=200, metadata=dates[kind])
     return file.getvalue()
 
 
 def save(figure: Figure, stem: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
-    """STEM.pdf, .svg and .png, or those that are named."""
+    """Write STEM.pdf, .svg and .png, or the given formats."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
     for path in paths:

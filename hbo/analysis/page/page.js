@@ -1,7 +1,7 @@
 "use strict";
 
-// Tables: a click on a head sorts by it, a second one the other way, a third one as it was. Numbers sort by their first
-// number, so that "71.2 ± 0.4" goes by its mean; a dash goes last.
+// Tables: a click on a header sorts by it, a second click reverses, a third restores. Numbers sort by their first
+// number, so "71.2 ± 0.4" sorts by its mean; a dash is last.
 const value = (cell) => {
   const text = cell.textContent.trim();
   const found = text.replace(/\u2212/g, "-").replace(/(\d),(?=\d{3})/g, "$1").match(/^([<>]?) ?([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)/i);
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
   });
 }
 
-// Runs: who points at a dot, or moves to it with Tab and the arrow keys, is told its key and the command that gives it.
+// Runs: pointing at a dot, or moving to it with Tab and the arrow keys, shows its key and command.
 for (const plot of document.querySelectorAll(".runs")) {
   const runs = JSON.parse(plot.querySelector("script").textContent);
   const told = plot.querySelector(".told");
@@ -48,7 +48,7 @@ for (const plot of document.querySelectorAll(".runs")) {
   };
   dots.forEach((dot, i) => {
     dot.tabIndex = i ? -1 : 0;
-    dot.removeAttribute("title"); // it says the same, for readers without scripts
+    dot.removeAttribute("title"); // the same text, for readers without scripts
     dot.addEventListener("mouseenter", () => tell(dot));
     dot.addEventListener("focus", () => tell(dot));
     dot.addEventListener("keydown", (event) => {

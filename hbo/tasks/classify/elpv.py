@@ -1,7 +1,9 @@
-"""elpv: 2,624 electroluminescence photographs of solar cells, 300 x 300, grey (Deitsch et al. 2019, CC BY-NC-SA 4.0).
+"""elpv: 2,624 electroluminescence photographs of solar cells, 300 x 300, grey (Deitsch
+et al. 2019, CC BY-NC-SA 4.0).
 
-Labels are a defect's probability (0, 1/3, 2/3, 1) by an expert's eye; above 0.5 is "defective". Published: accuracy
-82.4 % by an SVM and 88.4 % by a pretrained VGG-19, each on a fourth of the cells, not the same fourth as here.
+Labels are the probability of a defect (0, 1/3, 2/3, 1), judged by experts; above 0.5 is "defective".
+Published accuracy: 82.4 % with an SVM and 88.4 % with a pretrained VGG-19, each on a quarter of the cells,
+not the same quarter as here.
 """
 
 from pathlib import Path
@@ -12,11 +14,12 @@ from hbo.data.sampling import split
 from hbo.errors import DataError
 
 CLASSES = ["functional", "defective"]
-REPORTED = 0.25  # of each (label, cell type)
+REPORTED = 0.25  # validation share of each (label, cell type)
 
 
 def load() -> tuple[list[str], tuple[list[int], list[int]], tuple[list[int], list[int]], list[str]]:
-    """Paths of the images (300 x 300, grey); indices to train on, their labels; reported ones, theirs; class names.
+    """Paths of the images (300 x 300, grey); indices and labels for training; indices and labels for
+    validation; class names.
 
     Raises:
         DataError: the package `elpv-dataset` is missing.

@@ -1,108 +1,312 @@
-"""A folder a class: ROOT/train/CLASS/* and ROOT/val/CLASS/*; pure functions of a path."""
+"""Layouts of a folder of images to classify; pure functions of a path.
+
+ROOT/train/CLASS/*, ROOT/val/CLASS/*     val/ may be called valid/, validation/ or test/; the first that
+          exists is used
+ROOT/CLASS/*                             not split: `val_split` is the validation share
+FILE.csv, or ROOT with one CSV in it     path,label[,split]: `hbo.tasks.classify.listed`
+ROOT/train-*.tar, ROOT/val-*.parquet     the first of these in an archive: `hbo.archives`
+"""
 
 import os
+import re
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
+from typing import Literal, get_args
 
-from hbo import files
-from hbo.errors import DataError
+from hbo import archives, files
+from hbo.errors import DataError, UserError
 from hbo.names import same_name
+from hbo.packed import File
+from hbo.tasks.classify import listed
+from hbo.tasks.classify.listed import REPORTED, WHOLE, Part, Parts
 from hbo.tasks.spec import PUBLISHED, Counts, Look, digits
 
-PARTS = ("train", "val")
+PARTS: tuple[Part, ...] = ("train", "val")
+ORIGINAL = re.compile(r"(n\d{8})/(\1|ILSVRC2012_val)_\d+\.JPEG")  # a photograph of ImageNet in its folder
+Kind = Literal["parts", "classes", "csv", "archive"]
+assert set(PARTS) < set(get_args(Part))
+
+
+def kind(root: Path) -> Kind:
+    """The layout: "parts" (also if unclear), class folders only, a CSV, or archives.
+
+    Raises:
+        DataError: archives beside another layout, or as `archives.found`.
+    """
+    if root.is_file():
+        return "csv"
+    shards = archives.found(root)
+    how = _unpacked(root)
+    if not shards:
+        return how
+    (first, *_), *_ = (one.paths for one in shards.values())
+    if how == "parts" and not any(part_folder(root, part).is_dir() for part in PARTS):
+        return "archive"
+    if first.name in archives.IMAGENET:  # torchvision leaves them beside the folders that it makes of them
+        return how
+    if how == "csv":
+        other = f"{listed.found(root)[0].name}, which --data_dir may name"
+    else:
+        other = " and ".join(f"{folder.name}/" for folder in _folders(root)[:3])
+    raise DataError(f"{root}: holds {first.name} and {other}; leave one of them there")
+
+
+def _unpacked(root: Path) -> Literal["parts", "classes", "csv"]:
+    """How images lie there that are in no archive."""
+    train, reported = (part_folder(root, part) for part in PARTS)
+    if train.is_dir() and reported.is_dir() and any(_folders(train)):
+        return "parts"
+    if len(listed.found(root)) == 1:
+        return "csv"
+    if train.is_dir() or reported.is_dir():
+        return "parts"
+    return "classes" if any(_images(folder, 1) for folder in _folders(root)) else "parts"
+
+
+def part_folder(root: Path, part: str) -> Path:
+    """The folder of a part, in upper or lower case: train/; for val the first of val/, valid/, validation/
+    and test/ that exists.
+    """
+    there = {folder.name.lower(): folder for folder in _folders(root)}  # sorted, so train/ wins over Train/
+    return next(
+        (there[name] for name in (REPORTED if part == "val" else (part,)) if name in there), root / part
+    )
+
+
+def said_parts(root: Path) -> str:
+    """A note on which of several folders is used for validation; empty if there is one."""
+    there = [folder.name for folder in _folders(root) if folder.name.lower() in REPORTED]
+    used = part_folder(root, "val").name
+    others = [f"{name}/" for name in there if name != used]
+    return f"; {used}/ is used for validation, {' and '.join(others)} is not used" if others else ""
+
+
+def _folders(root: Path) -> list[Path]:
+    """Folders in a folder, sorted; empty if it is not a folder."""
+    if not root.is_dir():
+        return []
+    return sorted(Path(e.path) for e in os.scandir(root) if e.is_dir() and not files.is_litter(e.name))
 
 
 def classes(folder: Path) -> list[str]:
     """Names of the folders of a part, sorted."""
-    return sorted(same_name(e.name) for e in os.scandir(folder) if e.is_dir() and not files.is_litter(e.name))
+    return sorted(same_name(one.name) for one in _folders(folder))
 
 
-def scan(root: Path, split_name: str) -> dict[str, list[Path]]:
+def holds_images(root: Path) -> bool:
+    """Whether the folder has one of these layouts, judged by names alone."""
+    if root.is_file():
+        return root.suffix.lower() == ".csv"
+    if kind(root) != "parts":
+        return True
+    return any(any(_images(folder, 1) for folder in _folders(part_folder(root, part))) for part in PARTS)
+
+
+def contents(root: Path) -> Parts:
+    """Part -> class -> its images, all sorted; the single part `whole` if they are not split.
+
+    Raises:
+        DataError: as `scan`, as `listed.read`, or as `archives.members`.
+    """
+    how = kind(root)
+    if how == "archive":
+        return {part: archives.members(root, part) for part in PARTS}
+    if how == "csv":
+        return listed.read(root if root.is_file() else listed.found(root)[0])
+    return {WHOLE: scan_folder(root)} if how == "classes" else {part: scan(root, part) for part in PARTS}
+
+
+def scan(root: Path, part: str) -> dict[str, list[File]]:
     """Class -> its images, both sorted by name.
 
     Raises:
-        DataError: no such folder, images outside a class folder, an empty class, or a file that is no image by its name.
+        DataError: no such folder, or as `scan_folder`.
     """
-    folder = root / split_name
+    folder = part_folder(root, part)
     if not folder.is_dir():
-        held = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not files.is_litter(entry.name))
-        inner = f"; it holds {', '.join(f'{name}/' for name in held[:10])}" if held else ""
+        held = [one.name for one in _folders(root)]
+        inner = f"; it contains {', '.join(f'{name}/' for name in held[:10])}" if held else ""
+        loose = listed.found(root)
+        inner += f"; it has {len(loose)} CSV files: name one, --data_dir {loose[0]}" if len(loose) > 1 else ""
+        or_ = f" (or {', '.join(f'{name}/' for name in REPORTED[1:])})" if part == "val" else ""
         raise DataError(
-            f"{folder}: no such folder; {root} must hold train/ and val/, each with a folder a class{inner}{files.nearby(root, PARTS)}"
+            f"{folder}: no such folder; {root} must contain train/ and val/{or_}, each with one folder per"
+            f" class{inner}{files.nearby(root, PARTS)}"
         )
+    return scan_folder(folder)
+
+
+def scan_folder(folder: Path) -> dict[str, list[File]]:
+    """Class -> its images, both sorted by name, in a folder with one folder per class.
+
+    Raises:
+        DataError: images outside a class folder, an empty class, or a file whose name is not an image's.
+    """
     entries = sorted(e for e in folder.iterdir() if not files.is_litter(e.name))
     if loose := [e for e in entries if e.is_file() and e.suffix.lower() in files.IMAGES]:
-        raise DataError(f"{loose[0]}: lies outside a class; sort the images of {folder} into a folder a class")
-    found: dict[str, list[Path]] = {}
+        raise DataError(
+            f"{loose[0]}: is outside a class folder; sort the images of {folder} into one folder per class"
+        )
+    found: dict[str, list[File]] = {}
     for entry in (e for e in entries if e.is_dir()):
-        inside = sorted(Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name))
-        if odd := [f for f in inside if f.suffix.lower() not in files.IMAGES]:
-            many = f" ({len(odd)} such files there)" if len(odd) > 1 else ""
+        inside: list[File] = sorted(
+            Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name)
+        )
+        if odd := [f for f in inside if os.path.splitext(f)[1].lower() not in files.IMAGES]:
+            many = f" ({len(odd)} such files)" if len(odd) > 1 else ""
             raise DataError(
-                f"{odd[0]}: no image by its name{many}; an image must be converted to {', '.join(sorted(files.IMAGES))}, what is"
-                f" none moved out of {folder}"
+                f"{odd[0]}: not an image by its name{many}; convert images to"
+                f" {', '.join(sorted(files.IMAGES))}, and move other files out of {folder}"
             )
         if not inside and (below := files.images_by_folder(entry)):
             raise DataError(
-                f"{entry}: holds no images itself, but {sum(below.values())} in folders below it ({', '.join(list(below)[:5])});"
-                f" move them up into {entry}, or their folders into {folder} if each is a class{files.nearby(root, PARTS)}"
+                f"{entry}: contains no images itself, but {sum(below.values())} in its subfolders"
+                f" ({', '.join(list(below)[:5])}); move them up into {entry}, or their folders into {folder}"
+                " if"
+                f" each is a class{files.nearby(folder.parent, PARTS)}"
             )
         if not inside:
             raise DataError(f"{entry}: an empty class; remove the folder or fill it")
         if found.setdefault(same_name(entry.name), inside) is not inside:
-            raise DataError(f"{entry}: two folders of this name, in two forms of Unicode; move them into one")
+            raise DataError(f"{entry}: two folders with this name, in two forms of Unicode; merge them")
     if not found:
-        raise DataError(f"{folder}: holds no class folders")
+        raise DataError(f"{folder}: contains no class folders")
     return dict(sorted(found.items()))
 
 
-def count(root: Path) -> tuple[int, int, int]:
-    """Images to train on, to report, and classes.
+def check_split(root: Path, share: float) -> None:
+    """Check `val_split`: needed for an unsplit folder, an error for a split one.
 
     Raises:
-        DataError: as `scan`.
+        UserError: a share for a split folder.
+        DataError: no share for an unsplit one; says what was found.
     """
-    parts = [scan(root, part) for part in PARTS]
-    check_two(root, list(parts[0]))
-    train, val = (sum(map(len, part.values())) for part in parts)
-    return train, val, len(parts[0])
+    how = kind(root)
+    split = how in ("parts", "archive") or (how == "csv" and WHOLE not in contents(root))
+    if split and share:
+        what = "folders" if how == "parts" else "shards"
+        what = "its CSV has a column split" if how == "csv" else f"it has {what} for training and validation"
+        raise UserError(f"val_split={share}: {root} is already split, {what}; remove it")
+    if split or share:
+        return
+    if how == "csv":
+        raise DataError(
+            f"{root}: its CSV has no column split; use --val_split 0.2 to validate on a share of each class"
+        )
+    held = classes(root)
+    more = f" and {len(held) - 10} more" if len(held) > 10 else ""
+    raise DataError(
+        f"{root}: is not split into train/ and val/ (or"
+        f" {', '.join(f'{name}/' for name in REPORTED[1:])}); it contains"
+        f" {', '.join(f'{name}/' for name in held[:10])}{more}; use --val_split 0.2 to validate on a share"
+        " of each"
+        f"{files.nearby(root, PARTS)}"
+    )
+
+
+def count(root: Path) -> tuple[int, int, int]:
+    """Numbers of training images, validation images (0 if not split) and classes.
+
+    Raises:
+        DataError: as `contents`.
+    """
+    parts = contents(root)
+    train = parts.get("train", parts.get(WHOLE, {}))
+    check_two(root, list(train))
+    number = lambda part: sum(map(len, part.values()))
+    return number(train), number(parts.get("val", {})), len(train)
+
+
+def training_images(root: Path, most: int) -> int | None:
+    """Number of training images, or of all if they are not split; `most` if there are more, None if unknown.
+
+    Reads only names, and at most `most` of them: it runs before any check.
+    """
+    try:
+        if (how := kind(root)) == "csv":
+            parts = contents(root)
+            return min(most, sum(map(len, parts.get("train", parts.get(WHOLE, {})).values())))
+        if how == "archive":
+            return min(most, len(archives.opened(archives.found(root)["train"])))
+        found = 0
+        for folder in _folders(root if how == "classes" else part_folder(root, "train")):
+            found += _images(folder, most - found)
+        return found or None
+    except (OSError, KeyError, UserError):
+        return None
+
+
+def _images(folder: Path, most: int) -> int:
+    """Images directly in a folder, counted up to a limit."""
+    with os.scandir(folder) as entries:
+        return sum(1 for _ in islice((e for e in entries if files.is_image(e.name)), most))
 
 
 def check_two(root: Path, names: list[str]) -> None:
-    """Refuse a single class, of which there is nothing to learn.
+    """Check that there is more than one class.
 
     Raises:
-        DataError: says what lies one level off, the usual cause.
+        DataError: names the folders one level away, the usual cause.
     """
     if len(names) > 1:
         return
-    one = root / "train" / names[0]
+    if (how := kind(root)) == "csv":
+        raise DataError(
+            f"{root}: its CSV has one training label, {', '.join(names)}, and a classifier needs two"
+        )
+    if how == "archive":
+        raise DataError(f"{root}: its shards hold one class, {names[0]}, and a classifier needs two")
+    where = root if how == "classes" else part_folder(root, "train")
+    one = where / names[0]
     inner = [folder for folder in files.images_by_folder(one) if folder != "."]
     below = (
-        f"; {one} holds {', '.join(f'{name}/' for name in inner[:10])}: classes would lie in {root / 'train'}" if inner else ""
+        f"; {one} contains {', '.join(f'{name}/' for name in inner[:10])}: classes must be in {where}"
+        if inner
+        else ""
     )
     raise DataError(
-        f"{root / 'train'}: holds one class, {names[0]}/, and a classifier needs two; is data_dir={root} one level off?"
+        f"{where}: contains one class, {names[0]}/, and a classifier needs two; is data_dir={root} one level"
+        " off?"
         f"{below}{files.nearby(root, PARTS)}"
     )
 
 
 def look(root: Path | None, published: Counts | None = None) -> Look:
-    """The fingerprint of what both parts hold; none where they have as many images as were published."""
+    """The fingerprint of the images read; None if train/ and val/ have the published numbers of images.
+
+    It depends on parts, classes, file names and bytes: valid/ and val/ with the same images are the same
+    set, and so are a folder, a CSV that lists its images, and an archive that would unpack to it.
+    """
     assert root is not None
-    if published and tuple(_count(root / part) for part in PARTS) == published:
+    packed = kind(root) == "archive"
+    if published and not packed and tuple(_count(part_folder(root, part)) for part in PARTS) == published:
         return None, PUBLISHED
-    every = [(part, name, inside) for part in PARTS for name, inside in scan(root, part).items()]
+    found: Parts = {part: scan(root, part) for part in PARTS} if published and not packed else contents(root)
+    if published and packed and _as_published(found, published):
+        return None, PUBLISHED
+    every = [(part, name, inside) for part, classes in found.items() for name, inside in classes.items()]
     paths = [os.fspath(file) for *_, inside in every for file in inside]
-    contents, whole = files.contents(paths)
-    held, digest = iter(contents), sha256()
+    contained, whole = files.contents(paths)
+    held, digest = iter(contained), sha256()
     for part, name, inside in every:
         digest.update(repr([(part, name, file.name, next(held)) for file in inside]).encode())
     return digits(digest, whole, paths)
 
 
+def _as_published(found: Parts, published: Counts) -> bool:
+    """Whether an archive holds a set of ImageNet's under its names: other names are another order."""
+    counts = tuple(sum(map(len, found[part].values())) for part in PARTS)
+    return counts == published and all(
+        ORIGINAL.fullmatch(f"{label}/{file.name}")
+        for classes in found.values()
+        for label, inside in classes.items()
+        for file in inside
+    )
+
+
 def _count(folder: Path) -> int:
-    """Images in a folder of class folders, without their names being kept: ImageNet has 1.3 million."""
+    """Number of images in a folder of class folders, without storing names: ImageNet has 1.3 million."""
     if not folder.is_dir():
         return 0
     classes = [entry.path for entry in os.scandir(folder) if entry.is_dir()]

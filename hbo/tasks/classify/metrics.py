@@ -1,4 +1,4 @@
-"""What becomes of each image, and the metrics of a set; fractions in [0, 1]."""
+"""Outcome of each image, and the metrics of a data set; fractions in [0, 1]."""
 
 from typing import Any
 
@@ -11,16 +11,18 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Outcomes(Metric):
-    """What became of each image: index, label, prediction, loss, and whether the label was among the five likeliest.
+    """Outcome of each image: index, label, prediction and its probability, loss, and whether the label was in
+    the top 5.
 
-    `compute()` refuses an image counted twice, which is what a padded distributed evaluation does.
+    `compute()` raises if an image was counted twice, as a padded distributed evaluation would do.
     """
 
-    FIELDS = ("index", "label", "prediction", "loss", "top5")
+    FIELDS = ("index", "label", "prediction", "score", "loss", "top5")
     full_state_update = False
     index: list[Tensor]
     label: list[Tensor]
     prediction: list[Tensor]
+    score: list[Tensor]
     loss: list[Tensor]
     top5: list[Tensor]
 
@@ -30,12 +32,15 @@ class Outcomes(Metric):
         for name in self.FIELDS:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def update(self, logits: Float[Tensor, "b classes"], label: Int[Tensor, " b"], index: Int[Tensor, " b"]) -> None:
+    def update(
+        self, logits: Float[Tensor, "b classes"], label: Int[Tensor, " b"], index: Int[Tensor, " b"]
+    ) -> None:
         """One batch."""
         logits = logits.float()
         self.index.append(index)
         self.label.append(label)
         self.prediction.append(logits.argmax(1))
+        self.score.append(logits.softmax(1).amax(1))
         self.loss.append(torch.nn.functional.cross_entropy(logits, label, reduction="none"))
         likeliest = logits.topk(min(5, self.num_classes), dim=1).indices
         self.top5.append((likeliest == label[:, None]).any(1))
@@ -51,11 +56,12 @@ class Outcomes(Metric):
 
 
 def classification(outcomes: dict[str, Tensor], num_classes: int) -> dict[str, float]:
-    """A set's metrics from the outcomes of its images.
+    """Metrics of a data set from the outcomes of its images.
 
     Returns:
-        loss (nats), top1, top5 (where there are more than 5 classes), balanced_accuracy (mean recall of the classes that
-        occur), f1 (of class 1 where there are two, else the mean over classes), majority (share of the largest class).
+        loss (nats), top1, top5 (with more than 5 classes), balanced_accuracy (mean recall of the classes
+        that occur), f1 (two classes: class 1 is the positive one; more: the mean over classes), majority
+        (share of the largest class).
     """
     prediction, label = outcomes["prediction"], outcomes["label"]
     top1 = (prediction == label).double().mean()

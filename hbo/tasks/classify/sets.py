@@ -1,6 +1,6 @@
-"""Data sets to classify, an entry each: recipe, size, and where the images come from.
+"""Data sets to classify, one entry each: recipe, size, and source of the images.
 
-Those with `load` are held in memory as uint8, with what is fixed of their transform done once.
+Those with `load` are kept in memory as uint8, with the fixed part of their transform applied once.
 """
 
 import importlib.util
@@ -13,8 +13,16 @@ from hbo import files
 from hbo.tasks.classify import layout
 from hbo.tasks.spec import NAMED, PUBLISHED, DataSet, Look
 
-CIFAR = {"resolution": 32, "eval_resize": 32, "epochs": 60, "batch": 128, "lr": 0.1, "crop": "pad", "weight_decay": 5e-4}
-ELPV = (2624, "0abe6fe770")  # photographs, and the first digits of their labels' hash, in the package of 1.0
+CIFAR = {
+    "resolution": 32,
+    "eval_resize": 32,
+    "epochs": 60,
+    "batch": 128,
+    "lr": 0.1,
+    "crop": "pad",
+    "weight_decay": 5e-4,
+}
+ELPV = (2624, "0abe6fe770")  # photographs, and the first digits of their labels' hash, in version 1.0
 Parts = Any  # images to train on, images to report (`hbo.data.sources.Source`), names of classes
 
 
@@ -28,7 +36,7 @@ def elpv(run: Any) -> Parts:
 
 
 def look_at_elpv(_: Path | None) -> Look:
-    """The package that elpv comes with: its labels, and how many photographs."""
+    """The package elpv: its labels, and the number of photographs."""
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         return None, NAMED
@@ -40,7 +48,7 @@ def look_at_elpv(_: Path | None) -> Look:
 
 
 def digits(run: Any) -> Parts:
-    """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is reported."""
+    """scikit-learn's 1,797 digits of 8 x 8; a quarter of each class is the validation part."""
     import torch
     from sklearn.datasets import load_digits
 
@@ -50,7 +58,9 @@ def digits(run: Any) -> Parts:
     pixels, target = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels * 15.9375).to(torch.uint8).view(-1, 1, 8, 8)  # 0..16 -> 0..255
     labels = [int(y) for y in target]
-    parts = (Source(Stack(images[part]), [labels[i] for i in part]) for part in split(labels, 0.25, salt="digits"))
+    parts = (
+        Source(Stack(images[part]), [labels[i] for i in part]) for part in split(labels, 0.25, salt="digits")
+    )
     return *parts, [str(i) for i in range(10)]
 
 
@@ -67,7 +77,7 @@ def cifar(run: Any) -> Parts:
 
 
 def look_at_cifar(root: Path | None) -> Look:
-    """Torchvision's files, as published by the checksums that torchvision itself asks for."""
+    """Torchvision's files, identified by the checksums that torchvision checks."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     for kind in (CIFAR10, CIFAR100):
@@ -90,7 +100,7 @@ def fetch_imagenette(run: Any) -> None:
 
 
 def fake(run: Any) -> Parts:
-    """Random images of the run's resolution, with random labels: for tests and timing; there is nothing to learn."""
+    """Random images of the run's resolution with random labels, for tests and timing."""
     import torch
 
     from hbo.data.sources import Source, Stack
@@ -112,7 +122,7 @@ SETS = {
             "resolution": 96,
             "eval_resize": 96,
             "crop": "none",
-            "flip": "both",  # a cell has no up and no left
+            "flip": "both",  # a cell has no orientation
             "epochs": 24,
             "batch": 32,
             "weight_decay": 5e-4,
@@ -122,6 +132,7 @@ SETS = {
         classes=2,
         look=look_at_elpv,
         load=elpv,
+        licence="CC BY-NC-SA 4.0",
     ),
     "imagenet": DataSet(
         {},
@@ -133,13 +144,31 @@ SETS = {
         title="ImageNet",
     ),
     "imagefolder": DataSet(
-        {}, look=layout.look, count=layout.count, holds="train/ and val/", marks=layout.PARTS, photographs=True
+        {},
+        look=layout.look,
+        count=layout.count,
+        holds="train/ and val/",
+        marks=layout.PARTS,
+        lists=".csv",
+        photographs=True,
     ),
     "cifar10": DataSet(
-        CIFAR, images=(50000, 10000), classes=10, look=look_at_cifar, load=cifar, inner="cifar-10-batches-py", title="CIFAR-10"
+        CIFAR,
+        images=(50000, 10000),
+        classes=10,
+        look=look_at_cifar,
+        load=cifar,
+        inner="cifar-10-batches-py",
+        title="CIFAR-10",
     ),
     "cifar100": DataSet(
-        CIFAR, images=(50000, 10000), classes=100, look=look_at_cifar, load=cifar, inner="cifar-100-python", title="CIFAR-100"
+        CIFAR,
+        images=(50000, 10000),
+        classes=100,
+        look=look_at_cifar,
+        load=cifar,
+        inner="cifar-100-python",
+        title="CIFAR-100",
     ),
     "imagenette": DataSet(
         {"resolution": 160, "epochs": 60, "batch": 64, "crop_area": 0.35},
@@ -156,8 +185,12 @@ SETS = {
         images=(1348, 449),
         classes=10,
         load=digits,
+        licence="CC BY 4.0",
     ),
     "fake": DataSet(
-        {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"}, images=(256, 64), classes=10, load=fake
+        {"resolution": 64, "eval_resize": 64, "epochs": 1, "batch": 32, "crop": "none"},
+        images=(256, 64),
+        classes=10,
+        load=fake,
     ),
 }

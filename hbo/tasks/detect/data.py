@@ -1,74 +1,56 @@
-"""Boxes in PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt.
+"""Images with boxes, of PASCAL VOC or of a folder in any of the formats (`hbo.tasks.detect.formats`).
 
-An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, index), boxes in pixels of that image.
+An item is (uint8 image (3, R, R), {boxes (N, 4), labels (N,), difficult (N,)}, index),
+boxes in pixels of that image.
 
-VOC counts pixels from 1 and means the last one too; here a box is continuous: (xmin - 1, ymin - 1, xmax, ymax). What is
-wrong with a box has one rule each, is counted in the run's row and named there: a box that reaches outside its image is
-clipped to it, one without area (xmax <= xmin or ymax <= ymin, before or after clipping) is left out, in both parts.
-Everything else is refused: a missing file, a class that is unknown, a `<size>` that is not the image's. Of the published set,
-whose annotations nobody will mend, such a `<size>` is counted and named, and its boxes are taken as they are.
+Faulty boxes are counted and named in the run's row: a box that reaches outside its image is clipped, and a
+box without area (in VOC: xmax <= xmin or ymax <= ymin, before or after clipping) is dropped, in both parts.
+Anything else is an error: a missing file, an unknown class, a `<size>` that differs from the
+image's. In the published VOC, which nobody will correct, such a `<size>` is counted and named, and
+its boxes are used as they are.
 """
 
-import math
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from tqdm import tqdm
 
-from hbo import files
 from hbo.config import Run
 from hbo.data import Data, audit, check
 from hbo.data.sampling import seeded, split
 from hbo.data.sources import read_image
 from hbo.errors import DataError, UserError
-from hbo.headers import Header, header_of
-from hbo.names import same_name
+from hbo.names import few_names
 from hbo.tasks import SETS
-from hbo.tasks.detect import layout
+from hbo.tasks.detect import formats, layout
+from hbo.tasks.detect.formats import Annotated, places, voc
 
 CLASSES = [
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse",
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
-GREY = (124, 116, 104)  # ImageNet's mean, around an image that is zoomed out
-NAMED = 20  # faults that a row names; it counts all
+GREY = (124, 116, 104)  # ImageNet's mean, the border of an image that is zoomed out
+ONLY = {"vocfolder": "VOC"}  # data sets that allow only one format
+NAMED = 20  # faults named in a row; all are counted
 Target = dict[str, Tensor]
 
 
-@dataclass
-class Annotated:
-    """An image with its boxes as they are in its file, and what was wrong with them."""
-
-    path: str
-    header: Header
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
-    clipped: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    other_size: str = ""
-    """Why its `<size>` is not the image's."""
-
-
 class Boxes(Dataset):
-    """Images with boxes by (epoch, index), randomly transformed as a function of (seed, epoch, index) alone.
+    """Images with boxes by (epoch, index); random transforms depend only on (seed, epoch, index).
 
     Args:
         images: the annotated images.
         classes: names, in the order of their labels.
         transform: of {"image", "boxes", "labels"}, to an image (3, R, R).
         seed: of the run.
-        difficult: keep difficult objects, which evaluation needs to ignore them.
+        difficult: keep difficult objects; evaluation needs them, in order to ignore them.
     """
 
     in_memory = False
@@ -78,12 +60,15 @@ class Boxes(Dataset):
     ) -> None:
         self.transform, self.seed = transform, seed
         self.paths = [image.path for image in images]
+        self.sizes = [(image.header.width, image.header.height) for image in images]
         self.targets: list[Target] = []
         for image in images:
             hard = torch.tensor(image.difficult, dtype=torch.bool)
             labels = torch.tensor([classes.index(name) for name in image.names], dtype=torch.long)
             target = {"boxes": torch.tensor(image.boxes).reshape(-1, 4), "labels": labels, "difficult": hard}
-            self.targets.append(target if difficult else {name: values[~hard] for name, values in target.items()})
+            self.targets.append(
+                target if difficult else {name: values[~hard] for name, values in target.items()}
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -92,22 +77,24 @@ class Boxes(Dataset):
         epoch, index = item
         image = v2.functional.pil_to_tensor(read_image(Path(self.paths[index])))
         target: dict[str, Any] = dict(self.targets[index])
-        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=image.shape[-2:])  # pyright: ignore
+        size = image.shape[-2:]
+        boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)  # pyright: ignore
         with seeded(self.seed, epoch, index):
             image, target = self.transform(tv_tensors.Image(image), target | {"boxes": boxes})
         return image.as_subclass(Tensor), {k: v.as_subclass(Tensor) for k, v in target.items()}, index
 
     def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor, list[Target], Tensor]:
-        """A batch: images (B, 3, R, R), a dict of targets an image, indices (B,)."""
+        """A batch: images (B, 3, R, R), a dict of targets per image, indices (B,)."""
         images, targets, indices = zip(*(self[item] for item in items), strict=True)
         return torch.stack(images), list(targets), torch.tensor(indices)
 
 
 def transform(run: Run, train: bool) -> v2.Transform:
-    """SSD's augmentation in training; the whole of what is left to R x R, whatever its shape, always.
+    """SSD's augmentation in training; then, as in evaluation, a resize to R x R, whatever the shape.
 
-    The photometric distortion comes last, on R x R pixels, where SSD has it first: it takes a quarter of the time there. It works
-    on each pixel by itself but for the contrast, whose mean grey takes in what zoom-out has put around the photograph.
+    The photometric distortion is applied last, on R x R pixels, in a quarter of the time; SSD
+    applies it first. It acts on each pixel separately, except for contrast, whose mean grey includes
+    the border that zoom-out adds.
     """
     parts: list[Any] = []
     if train and run.ssd_augment:
@@ -125,120 +112,25 @@ def transform(run: Run, train: bool) -> v2.Transform:
 
 
 def _beside_boxes(sample: Any) -> tuple[Tensor, Tensor]:
-    """What goes where its box goes."""
+    """The values that are dropped together with their box."""
     return sample[1]["labels"], sample[1]["difficult"]
 
 
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, split_name: str, bad: Collection[str] = (), published: bool = False) -> list[Annotated]:
-    """The images of a split with their boxes, in the order of its list, but for those at the paths that are `bad`.
-
-    Args:
-        root: with Annotations/, JPEGImages/ and ImageSets/.
-        split_name: of a list.
-        bad: paths.
-        published: take annotations whose `<size>` is not their image's.
+def read(root: Path, split_name: str) -> list[Annotated]:
+    """The images of a list in VOC's layout with their boxes, in its order.
 
     Raises:
-        DataError: a folder, list, image or annotation that is missing, or that cannot be read.
+        DataError: a folder, list, image or annotation is missing or cannot be read.
     """
-    names, found = layout.names(root, split_name), layout.images(root)
-    if twice := [found[name] for name in names if len(found.get(name, [])) > 1]:
-        raise DataError(
-            f"{twice[0][1]}: {Path(twice[0][0]).name} lies beside it, and the list {split_name}.txt does not say which of them; remove one"
-        )
-    images = {name: paths[0] for name, paths in found.items()}
-    names = [name for name in names if images.get(name) not in bad]
-    one = partial(_annotated, root, images, published)
-    with ThreadPoolExecutor(4) as pool:
-        return list(tqdm(pool.map(one, names), f"{root.name} {split_name}", len(names), unit="image", delay=3, leave=False))
-
-
-def _annotated(root: Path, images: dict[str, str], published: bool, name: str) -> Annotated:
-    """One image with its annotation, each box checked against the image's own size."""
-    path = root / "Annotations" / f"{name}.xml"
-    if name not in images:
-        raise DataError(f"{root / 'JPEGImages' / name}.jpg: no such image, which a list of {root / 'ImageSets' / 'Main'} names")
-    header = header_of(images[name])
-    width, height = header.width, header.height
-    try:
-        tree = ElementTree.parse(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation, which a list of {root / 'ImageSets' / 'Main'} names") from None
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter two of its encoding
-        raise DataError(f"{path}: not XML that can be read ({error})") from None
-    found = Annotated(images[name], header, other_size=other_size(path, tree, images[name], (width, height)))
-    if found.other_size and not published:
-        raise DataError(f"{found.other_size}; take the images that were annotated, or mend <size> and boxes")
-    for thing in tree.iterfind("object"):
-        label = same_name((thing.findtext("name") or "").strip())
-        hard = (thing.findtext("difficult") or "0").strip()
-        if not label:
-            raise DataError(f"{path}: an object without a name")
-        if hard not in ("0", "1"):
-            raise DataError(f"{path}: a {label} that is difficult={hard!r}; must be 0 or 1")
-        corners = [thing.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            x1, y1, x2, y2 = (float(corner) for corner in corners if corner is not None)
-            if not all(map(math.isfinite, (x1, y1, x2, y2))):
-                raise ValueError
-        except ValueError:
-            raise DataError(f"{path}: a box of {label} with corners {corners}, not four numbers") from None
-        said = f"{name}: {label} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        box = max(x1 - 1, 0.0), max(y1 - 1, 0.0), min(x2, width), min(y2, height)
-        if x2 <= x1 or y2 <= y1 or box[2] <= box[0] or box[3] <= box[1]:
-            found.left_out.append(f"{said} has no area in {width} x {height}")
-            continue
-        if box != (x1 - 1, y1 - 1, x2, y2):
-            found.clipped.append(f"{said} reaches outside {width} x {height}")
-        found.boxes.append(box)
-        found.names.append(label)
-        found.difficult.append(hard == "1")
-    return found
-
-
-def other_size(path: Path, tree: Any, image: str, size: tuple[int, int]) -> str:
-    """Why an annotation's `<size>` is not its image's, so that boxes that fit by chance would be elsewhere; nothing where it is.
-
-    A side that is missing, empty or 0 says nothing, as some programs write it; the depth is not looked at.
-    """
-    said = [(tree.findtext(f"size/{side}") or "0").strip() or "0" for side in ("width", "height")]
-    try:
-        numbers = [float(text) for text in said]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError
-    except ValueError:
-        return f"{path}: a <size> of {' x '.join(said)}, not two numbers"
-    if all(number in (0, side) for number, side in zip(numbers, size, strict=True)):
-        return ""
-    how = "; it is transposed" if numbers == [*reversed(size)] else ""
-    return (
-        f"{path}: annotated at {' x '.join(said)}, where {Path(image).name} is {size[0]} x {size[1]} as its EXIF turns it{how}"
-    )
-
-
-def vocfolder(root: Path) -> tuple[list[Annotated], list[Annotated], list[str]]:
-    """A folder in VOC's layout: trainval is trained on, test is reported; the classes are trainval's, by name."""
-    train, val = (read(where, split_name) for where, split_name in layout.one_folder(root))
-    check_apart(root, train, val)
-    return train, val, classes_of(train)
-
-
-def check_apart(root: Path, train: list[Annotated], val: list[Annotated]) -> None:
-    """Refuse an image that both lists name."""
-    if both := sorted({image.path for image in train} & {image.path for image in val}):
-        raise DataError(f"{root / 'ImageSets' / 'Main'}: trainval.txt and test.txt both name {Path(both[0]).stem}")
-
-
-def classes_of(images: list[Annotated]) -> list[str]:
-    """Names of what is in the images, sorted."""
-    return sorted({name for image in images for name in image.names})
+    folder = voc.listed(root, [split_name])
+    return folder.read(folder.parts[split_name], f"{root.name} {split_name}")
 
 
 class Found(NamedTuple):
-    """Images to train on, those to report, names of the classes; and what was passed over: paths, facts, warnings."""
+    """Training images, validation images, class names; and what was skipped: paths, columns, warnings."""
 
     train: list[Annotated]
     val: list[Annotated]
@@ -248,50 +140,122 @@ class Found(NamedTuple):
 
 
 def found_in(run: Run, reported: bool, known: list[str] | None) -> Found:
-    """What the run's folder holds; no list is read that is not needed."""
+    """Contents of the run's folder; only the annotations needed are read."""
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
-    *trained, last = layout.one_folder(root) if one.by_folder else layout.devkit(root)
-    both = not reported or (one.by_folder and not known)
-    lists = {"train": trained if both or run.holdout else [], "val": [last] if both or not run.holdout else []}
-    listed = (
-        {part: [path for at in those for path in layout.listed(*at)] for part, those in lists.items()} if run.skip_bad else {}
+    both = not reported or (one.by_folder and not known)  # the classes come from the training images
+    folders = (
+        [split_as_asked(run, root, formats.opened(root, ONLY.get(run.data)))]
+        if one.by_folder
+        else published(root, both or bool(run.holdout))
     )
-    bad, facts, told = check.passed_over(run, listed)
-    train, val = ([image for at in lists[part] for image in read(*at, bad, not one.by_folder)] for part in ("train", "val"))
-    if one.by_folder:
-        check_apart(root, train, val)
-    return Found(train, val, known or (classes_of(train) if one.by_folder else CLASSES), bad, (facts, told))
+    if one.by_folder and both and "train" not in folders[0].parts:
+        raise DataError(f"{folders[0].lacks}; training needs its images")
+    wanted = {"train": both or bool(run.holdout), "val": both or not run.holdout}
+    parts = {
+        name: [(folder, folder.parts.get(name, [])) for folder in folders]
+        for name, is_wanted in wanted.items()
+        if is_wanted
+    }
+    there = {
+        name: [path for _, paths in those for path in paths if os.path.isfile(path)]
+        for name, those in parts.items()
+    }
+    bad, facts, told = check.passed_over(run, there if run.skip_bad else {})
+    images = {
+        name: [
+            image
+            for folder, paths in those
+            for image in folder.read([p for p in paths if p not in bad], f"{root.name} {name}")
+        ]
+        for name, those in parts.items()
+    }
+    train, val = images.get("train", []), images.get("val", [])
+    return Found(
+        train,
+        val,
+        known or (formats.classes(folders[0], train, val) if one.by_folder else CLASSES),
+        bad,
+        (facts, told),
+    )
+
+
+def published(root: Path, train: bool) -> list[formats.Folder]:
+    """PASCAL VOC's folders; those for training only if needed."""
+    found = []
+    for where, name in layout.devkit(root):
+        part = "val" if name == "test" else "train"
+        if part == "val" or train:
+            folder = voc.listed(where, [name], published=True)
+            found.append(folder._replace(parts={part: folder.parts[name]}))
+    return found
+
+
+def split_as_asked(run: Run, root: Path, folder: formats.Folder) -> formats.Folder:
+    """The folder in two parts: its own, or split by `val_split`, with the same images for every seed.
+
+    Raises:
+        UserError: it has parts and val_split is given, or the reverse.
+    """
+    if "all" not in folder.parts:
+        if run.val_split:
+            sizes = ", ".join(f"{len(paths)} images in {name}" for name, paths in folder.parts.items())
+            raise UserError(
+                f"val_split={run.val_split}: {root} is already split ({sizes}); remove it, or use --holdout"
+            )
+        return folder
+    if not run.val_split:
+        said = (
+            folder.lacks
+            or f"{root}: {folder.format}, {len(folder.parts['all'])} images, not split into train and val"
+        )
+        raise DataError(f"{said}; --val_split 0.2 validates on a fifth of the images")
+    paths = sorted(folder.parts["all"])
+    train, val = (
+        [paths[i] for i in part] for part in split([0] * len(paths), run.val_split, salt="val_split")
+    )
+    return folder._replace(parts={"train": train, "val": val})
 
 
 def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
-    """Training and reported images, class names, and what was found in the annotations, for the row; see `hbo.tasks.build.open_data`.
+    """Training and validation images, class names, and the row's columns about the annotations; see
+    `hbo.tasks.build.open_data`.
 
     Raises:
-        DataError: as `read`; or a class that is unknown, naming the file.
-        UserError: a class that is none of the known ones.
+        DataError: as `read`; or an unknown class, naming the file.
+        UserError: a class that is not among the known ones.
     """
     train, val, classes, bad, skipped = found_in(run, reported, known)
+    by_folder = SETS[run.data].by_folder
     for image in [*train, *val]:
         if alien := sorted(set(image.names) - set(classes)):
-            what = f"{image.path}: annotated with {alien[0]!r}, a class that is none"
+            what = f"{image.path}: annotated with {alien[0]!r}, which is not a class"
             if known:
-                raise UserError(f"{what} of the checkpoint's, which is of the classes {known}")
-            owner = "of trainval.txt" if SETS[run.data].by_folder else "VOC's"
+                raise UserError(f"{what} of the checkpoint, whose classes are {known}")
+            owner = f"of {trained_on(run)}" if by_folder else "of VOC"
             raise DataError(f"{what} {owner}: {', '.join(classes)}")
     if not classes:
-        raise DataError(f"data_dir={run.data_dir}: no box in any image of trainval.txt")
+        raise DataError(f"data_dir={run.data_dir}: no boxes in the images of {trained_on(run)}")
     if run.holdout:
         rest, held = split([0] * len(train), run.holdout, salt="holdout")
         train, val = [train[i] for i in rest], [train[i] for i in held]
     every = [*train, *val]
     faults = [text for image in every if (text := image.other_size)]
-    faults += [f"{text}: {rule}" for rule, part in (("left out", "left_out"), ("clipped", "clipped")) for image in every for text in getattr(image, part)]  # fmt: skip
-    odd = [audited(run, train, val, bad)] if SETS[run.data].by_folder and not reported else []
+    for rule, part in (("left out", "left_out"), ("clipped", "clipped")):
+        faults += [f"{text}: {rule}" for image in every for text in getattr(image, part)]
+    odd = [audited(run, train, val, bad)] if by_folder and not reported else []
     others = [image.other_size for image in every if image.other_size]
     odd += [audit.exif({image.path: image.header for image in every}), skipped]
     if others:
-        odd.append(({}, [f"{len(others)} annotations name another size than their image's ({others[0]}); taken as they are"]))
+        odd.append(
+            (
+                {},
+                [
+                    f"{len(others)} annotations have another size than their image ({others[0]}); their"
+                    " boxes are used"
+                ],
+            )
+        )
     facts = {name: value for found, _ in odd for name, value in found.items()} | {
         "train_boxes": sum(len(image.boxes) - sum(image.difficult) for image in train),
         "val_boxes": sum(len(image.boxes) for image in val),
@@ -303,18 +267,41 @@ def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> 
     }
     make = lambda images, t: Boxes(images, classes, transform(run, t), run.seed, difficult=not t)
     return Data(
-        None if reported else make(train, True), make(val, False), classes, facts, [line for _, lines in odd for line in lines]
+        None if reported else make(train, True),
+        make(val, False),
+        classes,
+        facts,
+        [line for _, lines in odd for line in lines],
     )
+
+
+def trained_on(run: Run) -> str:
+    """Name of the training part, for messages."""
+    lists = SETS[run.data].root(run.data, run.data_dir) / "ImageSets" / "Main"
+    return "trainval.txt" if (lists / "trainval.txt").is_file() else "the training part"
 
 
 def audited(run: Run, train: list[Annotated], val: list[Annotated], bad: set[str]) -> audit.Audit:
-    """Photographs that no list names, and those that are in both parts."""
-    images = SETS[run.data].root(run.data, run.data_dir) / "JPEGImages"
-    listed = bad | {image.path for image in [*train, *val]}
-    alone = sum(path not in listed for paths in layout.images(images.parent).values() for path in paths)
-    below = {f"{folder}/": n for folder, n in files.images_by_folder(images, {str(images)}).items()}
+    """Warnings about photographs in no part and in both, and about classes without training objects."""
+    root = SETS[run.data].root(run.data, run.data_dir)
+    used = bad | {image.path for image in [*train, *val]}
+    if (root / "ImageSets").is_dir():
+        root, why = root / "JPEGImages", "neither trainval.txt nor test.txt lists them"
+        if trained_on(run) != "trainval.txt":
+            why = "no list in use names them"
+    else:
+        why = "they are in neither part, or have no annotation"
+    alone = Counter(
+        os.path.relpath(path.parent, root) for path in places.below(root) if str(path) not in used
+    )
     left_out = audit.said_left_out(
-        images, ({"./": alone} if alone else {}) | below, "neither trainval.txt nor test.txt names them"
+        root, {f"{folder}/": number for folder, number in sorted(alone.items())}, why
     )
     both = audit.in_both(*([image.path for image in part] for part in (train, val)))
-    return left_out[0] | both[0], left_out[1] + both[1]
+    untaught = sorted(set(formats.classes_of(val)) - set(formats.classes_of(train)))
+    told = (
+        [f"{few_names(untaught)}: in the validation images, but no training image has such an object"]
+        if untaught
+        else []
+    )
+    return left_out[0] | both[0], left_out[1] + both[1] + told

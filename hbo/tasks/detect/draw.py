@@ -1,4 +1,6 @@
-"""Boxes over photographs: green, an object that was found; orange, a detection of none; red, a missed object; grey, a difficult one."""
+"""Boxes on photographs: green, a found object; orange, a false detection; red, a missed
+object; grey, a difficult one.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from torch import Tensor
 from hbo.tasks.detect.voc_map import IGNORED, TRUE, match
 
 COLOURS = {"found": "#00a846", "false": "#ff8c00", "missed": "#e02020", "difficult": "#909090"}
-LIKELY = 0.5  # scores from which a detection is drawn
+LIKELY = 0.5  # minimum score of a drawn detection
 
 
 class Mark(NamedTuple):
@@ -22,8 +24,10 @@ class Mark(NamedTuple):
     text: str
 
 
-def marks(found: dict[str, Tensor], truth: dict[str, Tensor], classes: Sequence[str], score: float = LIKELY) -> list[Mark]:
-    """What is drawn over an image, from its detections of at least `score`, matched as the metric matches at 0.5."""
+def marks(
+    found: dict[str, Tensor], truth: dict[str, Tensor], classes: Sequence[str], score: float = LIKELY
+) -> list[Mark]:
+    """The boxes to draw: detections of at least `score`, matched as in the metric at an overlap of 0.5."""
     out = []
     for label, name in enumerate(classes):
         likely = (found["labels"] == label) & (found["scores"] >= score)
@@ -40,7 +44,9 @@ def marks(found: dict[str, Tensor], truth: dict[str, Tensor], classes: Sequence[
     return out
 
 
-def grid(images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[str], columns: int = 4) -> Figure:
+def grid(
+    images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[str], columns: int = 4
+) -> Figure:
     """Images (PIL or (H, W, 3) arrays) with their marks in a grid."""
     from matplotlib.patches import Patch, Rectangle
 
@@ -55,7 +61,15 @@ def grid(images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[s
         for kind, (x1, y1, x2, y2), text in drawn:
             colour = COLOURS[kind]
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.3))
-            axes.text(x1, y1, text, fontsize=5, color="white", va="bottom", bbox={"facecolor": colour, "pad": 0.6, "lw": 0})
+            axes.text(
+                x1,
+                y1,
+                text,
+                fontsize=5,
+                color="white",
+                va="bottom",
+                bbox={"facecolor": colour, "pad": 0.6, "lw": 0},
+            )
     kinds = [kind for kind in COLOURS if any(kind == mark.kind for drawn in marked for mark in drawn)]
     if kinds:
         handles = [Patch(facecolor="none", edgecolor=COLOURS[kind], label=kind) for kind in kinds]
@@ -64,6 +78,10 @@ def grid(images: Sequence[Any], marked: Sequence[list[Mark]], titles: Sequence[s
 
 
 def one(image: Image.Image, found: dict[str, Tensor], classes: Sequence[str], title: str) -> Figure:
-    """One image with what was detected on it, where nobody knows what is there."""
+    """One image with its detections, without ground truth."""
     pairs = zip(found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist(), strict=True)
-    return grid([image], [[Mark("found", box, f"{classes[label]} {score:.2f}") for box, score, label in pairs]], [title])
+    return grid(
+        [image],
+        [[Mark("found", box, f"{classes[label]} {score:.2f}") for box, score, label in pairs]],
+        [title],
+    )

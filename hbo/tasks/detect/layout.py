@@ -1,4 +1,6 @@
-"""PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt; pure functions of a path."""
+"""PASCAL VOC's layout: ROOT/Annotations/ID.xml, JPEGImages/ID.jpg, ImageSets/Main/SPLIT.txt; pure functions
+of a path.
+"""
 
 import os
 import re
@@ -15,27 +17,25 @@ Lists = list[tuple[Path, str]]
 
 
 def devkit(root: Path) -> Lists:
-    """The folders and lists of VOC 2007 and 2012: those to train on, and last the one that is reported."""
+    """The folders and lists of VOC 2007 and 2012: for training, and last the one for evaluation."""
     root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
     return [(root / "VOC2007", "trainval"), (root / "VOC2012", "trainval"), (root / "VOC2007", "test")]
-
-
-def one_folder(root: Path) -> Lists:
-    """The same of a folder of one's own."""
-    return [(root, "trainval"), (root, "test")]
 
 
 def names(root: Path, split_name: str) -> list[str]:
     """The names of a list, in its order.
 
     Raises:
-        DataError: the folder or the list is missing, cannot be read, is empty, or names an image twice.
+        DataError: the folder or the list is missing, cannot be read, is empty, or repeats an image.
     """
     listing = root / "ImageSets" / "Main" / f"{split_name}.txt"
-    for path, what in ((root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"), (listing, "a list of images")):
+    for path, what in (
+        (root, "a folder with Annotations/, JPEGImages/ and ImageSets/Main/"),
+        (listing, "a list of images"),
+    ):
         if not path.exists():
             near = files.nearby(root, ("Annotations", "JPEGImages", "ImageSets"))
-            raise DataError(f"{path}: not there; VOC's layout has {what} there{near}")
+            raise DataError(f"{path}: missing; VOC's layout has {what} there{near}")
     try:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -44,14 +44,18 @@ def names(root: Path, split_name: str) -> list[str]:
     if not found:
         raise DataError(f"{listing}: an empty list")
     if twice := [name for name, n in Counter(found).items() if n > 1]:
-        raise DataError(f"{listing}: names {twice[0]} more than once")
+        raise DataError(f"{listing}: lists {twice[0]} more than once")
     return found
 
 
 def _name(root: Path, line: str) -> str:
-    """The name on a line of a list: the whole of it, blanks included, or what stands before a class list's 1, 0 or -1."""
+    """The name on a line of a list, without suffix: the whole line, spaces included, or the part before a
+    class list's 1, 0 or -1.
+    """
     labelled = re.fullmatch(r"(.*\S)\s+(1|0|-1)", line)
-    return line if labelled is None or (root / "Annotations" / f"{line}.xml").exists() else labelled[1]
+    known = lambda name: (root / "Annotations" / f"{name}.xml").exists()
+    name = line if labelled is None or known(line) else labelled[1]
+    return name if known(name) or not files.is_image(name) else Path(name).stem
 
 
 def images(root: Path) -> dict[str, list[str]]:
@@ -69,14 +73,10 @@ def images(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def listed(root: Path, split_name: str) -> list[str]:
-    """The paths of the images that a list names; not of those that are missing, which `hbo.tasks.detect.data.read` refuses."""
-    found = images(root)
-    return [path for name in names(root, split_name) for path in found.get(name, [])]
-
-
 def look(lists: Lists, published: tuple[int, ...] | None = None) -> Look:
-    """The fingerprint of the lists, and of the annotations and images that they name; none where they are as long as published."""
+    """The fingerprint of the lists, and of the annotations and images that they name; None if
+    they have the published lengths.
+    """
     named = [(root, split_name, names(root, split_name)) for root, split_name in lists]
     if published and tuple(len(found) for *_, found in named) == published:
         return None, PUBLISHED
@@ -92,15 +92,3 @@ def look(lists: Lists, published: tuple[int, ...] | None = None) -> Look:
     for path, what in zip(paths, held, strict=True):
         digest.update(f"{os.path.basename(path)} {what}".encode())
     return digits(digest, whole, paths)
-
-
-def count(root: Path) -> tuple[int, int, int]:
-    """Images to train on and to report, and classes, of a folder of one's own.
-
-    Raises:
-        DataError: as `hbo.tasks.detect.data.read`, which reads the annotations.
-    """
-    from hbo.tasks.detect.data import vocfolder
-
-    train, val, classes = vocfolder(root)
-    return len(train), len(val), len(classes)

@@ -15,11 +15,11 @@ from hbo.tasks.detect.spec import DETECT
 
 
 class Detect(TaskModule):
-    """SGD on SSD's losses; detections per image in evaluation.
+    """Training on SSD's losses; detections per image in evaluation.
 
     Args:
         run: see `TaskModule`, as for the last.
-        classes: their names.
+        classes: class names.
         steps_per_epoch: for the schedule.
     """
 
@@ -47,14 +47,16 @@ class Detect(TaskModule):
             for layer in self._frozen():
                 layer.eval()
 
-    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
-        """Logits, the background's first, and offsets from the anchors."""
+    def forward(
+        self, images: UInt8[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b a classes"], Float[Tensor, "b a 4"]]:
+        """Logits, the background first, and offsets from the anchors."""
         return super().forward(images)
 
     def training_loss(self, batch: Any) -> tuple[Tensor, int]:
         images, targets, _ = batch
         loss, matched = self.detector.loss(*self(images), targets)
-        if self.trainer.world_size > 1:  # the mean is over the matches of all devices, as on one
+        if self.trainer.world_size > 1:  # average over the matches of all devices, as on one
             mine = max(matched, 1)
             total = torch.tensor(matched, device=self.device)
             torch.distributed.all_reduce(total)
@@ -64,8 +66,11 @@ class Detect(TaskModule):
     def evaluate_batch(self, batch: Any) -> None:
         images, targets, index = batch
         logits, offsets = self(images)
-        counted = [{name: values[~t["difficult"]] for name, values in t.items()} for t in targets]  # as in training
-        losses = [self.detector.loss(logits[i : i + 1], offsets[i : i + 1], [t]) for i, t in enumerate(counted)]
+        # As in training.
+        counted = [{name: values[~t["difficult"]] for name, values in t.items()} for t in targets]
+        losses = [
+            self.detector.loss(logits[i : i + 1], offsets[i : i + 1], [t]) for i, t in enumerate(counted)
+        ]
         self.outcomes.update(self.detector.detections(logits, offsets), targets, index, losses)
 
     def metrics(self, final: bool = True) -> dict[str, float]:
@@ -77,5 +82,5 @@ class Detect(TaskModule):
 
 
 def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Detect:
-    """The module of a run on its data; its classes are the data's."""
+    """The module of a run and its data set, whose classes it has."""
     return Detect(run, data.classes, steps_per_epoch)

@@ -1,4 +1,4 @@
-"""The network of a detector, SSD on the run's feature maps, and what it costs."""
+"""The network of a detector, SSD on the run's feature maps, and its costs."""
 
 from functools import cache
 from typing import Any
@@ -14,11 +14,13 @@ from hbo.tasks.detect.ssd import Detector
 
 def build(run: Run, num_classes: int) -> nn.Module:
     """The whole detector, with fresh weights."""
-    return Detector(network.build(run, num_classes), num_classes, run.head, run.resolution, run.min_scale)
+    net = network.build(run, num_classes)
+    own = (run.head, run.resolution, run.min_scale, run.anchors, run.strides, run.matching)
+    return Detector(net, num_classes, *own)
 
 
 def cost(run: Run, num_classes: int) -> Cost:
-    """Costs of one image through all of it; the same for runs of the same network."""
+    """Costs of one image through the whole detector; cached per network."""
     given = {name: getattr(run, name) for name in (*run.NETWORK, "resolution")}
     return _cost(tuple(given.items()), num_classes)
 

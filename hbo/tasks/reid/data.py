@@ -1,17 +1,17 @@
-"""Images of identities in Market-1501's layout: ROOT/bounding_box_train/, query/ and bounding_box_test/ (the gallery).
+"""Training images of identities, and queries with their gallery
+(`hbo.tasks.reid.layout` and `names` find the files).
 
-A name is PPPP_cCsS_FFFFFF_NN.jpg: identity, camera, sequence, frame, place in the frame; identity -1 is junk, 0000 a distractor.
-An item is (uint8 image (3, H, W), what it shows, index): in training the identity's number, from 0; in evaluation, over the
-queries and then the gallery, (identity, camera, whether it is a query).
+An item is (uint8 image (3, H, W), label, index). The label is the identity's number, from 0, in training;
+in evaluation, on the queries and then the gallery, it is (identity, camera, whether it is a query).
 
-What is odd has one rule each. Refused: an image whose name is none of these, an identity that is trained on and retrieved,
-queries that all lack a match. Counted in the run's row and named there: files that are no images by their ending, such as
-Thumbs.db, which are passed over, as are hidden ones, in silence; junk and distractors among the training images, left out;
-queries without a match in the gallery (theirs from another camera), left out of the means.
+Errors: an image whose name has no known form; an identity in both training and query or gallery (except in
+MSMT17, which numbers them separately); no query with a match. Counted and named in the run's row: files with
+other suffixes, which are skipped (hidden files are skipped silently); junk and distractors among the training
+images, which are not trained on; queries without a match in the gallery (from another camera), which are not
+in the means.
 """
 
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,25 +25,17 @@ from hbo.data.images import Images
 from hbo.data.sources import Files, Source
 from hbo.errors import DataError
 from hbo.tasks import SETS
-from hbo.tasks.reid import layout
-from hbo.tasks.reid.layout import GALLERY, MARKET1501, QUERY, TRAIN
+from hbo.tasks.reid import layout, names
+from hbo.tasks.reid.layout import MARKET1501, PARTS, Layout, Seen
 from hbo.tasks.reid.metrics import DISTRACTOR, JUNK
 
-NAME = re.compile(r"(-1|\d{4,})_c(\d+)s\d+_\d+_\d+")
-ENLARGED = 9 / 8  # of the sides of training images, from which the crops are cut
-NAMED = 20  # oddities that a row names; it counts all
-
-
-class Seen(NamedTuple):
-    """An image by its name."""
-
-    path: str
-    identity: int
-    camera: int
+ENLARGED = 9 / 8  # side of a training image before the crop, relative to the input
+NAMED = 20  # faults named in a row; all are counted
+NOBODY = {"junk": JUNK, "distractor": DISTRACTOR}  # numbers that are not identities
 
 
 class Sightings(Images):
-    """Images with a number each, or, to be retrieved, with (identity, camera, query)."""
+    """Images with an identity number, or with (identity, camera, query) for retrieval."""
 
     def __init__(self, seen: list[Seen], shown: list[Any], run: Run, train: bool) -> None:
         self.paths = [one.path for one in seen]
@@ -52,7 +44,9 @@ class Sightings(Images):
 
 
 def transform(run: Run, train: bool) -> tuple[v2.Transform, list[v2.Transform]]:
-    """The whole image to H x W, whatever its shape; in training a crop of that size from one larger by an eighth, and flips."""
+    """The whole image resized to H x W, whatever its shape; in training a crop of that size from an image an
+    eighth larger, and flips.
+    """
     height, width = run.size
     if not train:
         return v2.Compose([v2.Resize((height, width), antialias=True)]), []
@@ -68,133 +62,177 @@ def transform(run: Run, train: bool) -> tuple[v2.Transform, list[v2.Transform]]:
 # ---------------------------------------------------------------- files
 
 
-def read(root: Path, part: str, bad: Collection[str] = ()) -> tuple[list[Seen], list[str]]:
-    """The images of a folder by name, but for those at the paths that are `bad`; and the files that are none.
-
-    Raises:
-        DataError: no such folder, no image in it, or an image whose name does not parse.
-    """
-    names, others = layout.names(root, part)
-    seen, odd = [], []
-    for name in names:
-        if found := NAME.fullmatch(os.path.splitext(name)[0]):
-            path = os.fspath(root / part / name)
-            seen += [] if path in bad else [Seen(path, int(found[1]), int(found[2]))]
-        else:
-            odd.append(name)
-    if odd:
-        raise DataError(
-            f"{root / part / odd[0]}: not named PPPP_cCsS_FFFFFF_NN ({len(odd)} such names there); rename or remove it"
-        )
-    return seen, [f"{part}/{name}" for name in others]
-
-
 class Parts(NamedTuple):
-    """The three folders, and what was odd."""
+    """The three parts, and their faults."""
 
     train: list[Seen]
     queries: list[Seen]
     gallery: list[Seen]
     facts: dict[str, Any]
+    warnings: list[str]
 
     @property
-    def identities(self) -> list[int]:
-        """Those that are trained on, in order."""
-        return sorted({one.identity for one in self.train})
+    def identities(self) -> list[str]:
+        """Names of the training identities, in order."""
+        return names.ordered({one.who for one in self.train})
+
+    def shown(self) -> list[tuple[int, int, int]]:
+        """(identity, camera, whether it is a query) of the queries, then of the gallery."""
+        retrieved = [*self.queries, *self.gallery]
+        number = names.numbers({one.who for one in retrieved if one.kind == "identity"})
+        who = [number[one.who] if one.kind == "identity" else NOBODY[one.kind] for one in retrieved]
+        return [(who[i], one.camera, int(i < len(self.queries))) for i, one in enumerate(retrieved)]
 
 
 def parts(root: Path, reported: bool = False, bad: Collection[str] = ()) -> Parts:
-    """The images of the layout, but for those at the paths that are `bad`; where only what is `reported` is asked for, nothing of those that are trained on.
+    """The images of the layout, without those at the `bad` paths; with `reported`, without training images.
 
     Raises:
-        DataError: as `read`; identities both trained on and retrieved; no query with a match.
+        DataError: as `layout.layout_of` and `layout.images`; identities in both training and retrieval; no
+        query with a match.
     """
-    (queries, *more), (gallery, *most) = (read(root, part, bad) for part in (QUERY, GALLERY))
-    every, *others = ([], []) if reported else read(root, TRAIN, bad)
-    train = [one for one in every if one.identity not in (JUNK, DISTRACTOR)]
+    where = layout.layout_of(root, reported)
+    read = {part: layout.images(root, part, where) for part in PARTS[1 if reported else 0 :]}
+    every, queries, gallery = (
+        [one for one in read.get(part, ([], []))[0] if one.path not in bad] for part in PARTS
+    )
+    train = [one for one in every if one.kind == "identity"]
     if not train and not reported:
-        raise DataError(f"{root / TRAIN}: holds junk and distractors alone")
-    trained = {one.identity for one in train}
-    retrieved = {one.identity for one in [*queries, *gallery]}
-    if both := sorted(trained & retrieved):
-        raise DataError(
-            f"{root}: identity {both[0]:04d} ({len(both)} such identities) is in {TRAIN}, and in {QUERY} or {GALLERY} too; who is"
-            " retrieved must not have been trained on"
+        raise DataError(f"{root / where.folders[0]}: contains only junk and distractors")
+    trained = {one.who for one in train}
+    if not where.lists:
+        _check_apart(
+            root, where, trained, {one.who for one in [*queries, *gallery] if one.kind == "identity"}
         )
-    cameras: dict[int, set[int]] = {}
+    cameras: dict[str, set[int]] = {}
     for one in gallery:
-        cameras.setdefault(one.identity, set()).add(one.camera)
-    known = lambda one: one.identity not in (JUNK, DISTRACTOR) and bool(cameras.get(one.identity, set()) - {one.camera})
+        if one.kind == "identity":
+            cameras.setdefault(one.who, set()).add(one.camera)
+    known = lambda one: one.kind == "identity" and bool(cameras.get(one.who, set()) - {one.camera})
     alone = [Path(one.path).name for one in queries if not known(one)]
     if len(alone) == len(queries):
-        raise DataError(f"{root / QUERY}: no query has its identity in {GALLERY} from another camera")
-    strange = [name for part in (*others, *more, *most) for name in part]
+        raise DataError(
+            f"{root / where.folders[1]}: no query has a match in {where.folders[2]} from another camera"
+        )
+    strange = [name for _, others in read.values() for name in others]
+    left_out = [one for one in every if one.kind != "identity"]
     facts = {
         "train_identities": len(trained),
         "query_images": len(queries),
         "gallery_images": len(gallery),
-        "junk_images": sum(one.identity == JUNK for one in gallery),
-        "distractor_images": sum(one.identity == DISTRACTOR for one in gallery),
-        "left_out_images": len(every) - len(train),
+        "junk_images": sum(one.kind == "junk" for one in gallery),
+        "distractor_images": sum(one.kind == "distractor" for one in gallery),
+        "left_out_images": len(left_out),
         "other_files": len(strange),
         "unmatched_queries": len(alone),
-        "faults": [f"{name}: no image by its name" for name in strange][:NAMED]
-        + [f"{name}: no match" for name in alone][:NAMED],
+        "faults": [f"{name}: not an image by its name" for name in strange][:NAMED]
+        + [f"{name}: no match" for name in alone][:NAMED]
+        + [f"{Path(one.path).name}: {one.kind}, not trained on" for one in left_out][:NAMED],
     }
-    return Parts(train, queries, gallery, facts)
+    return Parts(train, queries, gallery, facts, _said_left_out(root / where.folders[0], left_out))
+
+
+def _check_apart(root: Path, where: Layout, trained: set[str], retrieved: set[str]) -> None:
+    """Check that no identity is in both training and retrieval.
+
+    Raises:
+        DataError: names the first.
+    """
+    if both := names.ordered(trained & retrieved):
+        train, query, gallery = where.folders
+        raise DataError(
+            f"{root}: identity {both[0]} ({len(both)} such identities) is in {train} and also in {query} or"
+            f" {gallery}; training and retrieval must not share identities"
+        )
+
+
+def _said_left_out(folder: Path, left_out: list[Seen]) -> list[str]:
+    """A warning about training images without an identity, with the remedy if they have one."""
+    if not left_out:
+        return []
+    counts = {kind: sum(one.kind == kind for one in left_out) for kind in NOBODY}
+    said = " and ".join(f"{n} of {kind}" for kind, n in counts.items() if n)
+    zero = (
+        "; 0000 means distractor in Market-1501: if it is an identity, give it another number"
+        if counts["distractor"]
+        else ""
+    )
+    return [f"{folder}: training skips {said} (such as {Path(left_out[0].path).name}){zero}"]
 
 
 def opened(run: Run, reported: bool = False, known: list[str] | None = None) -> Data:
-    """Training images, queries and gallery, the trained identities by name, and what was found, for the row.
+    """Training images, queries and gallery, the names of the training identities, and columns for the row.
 
-    See `hbo.tasks.build.open_data`; who is retrieved was not trained on, so that there are no known classes.
+    See `hbo.tasks.build.open_data`; retrieved identities are not trained on, so there are no known classes.
 
     Raises:
-        DataError: as `parts`; a file that is no image; or another set under Market-1501's name.
+        DataError: as `parts`; a file that is not an image; or another data set with --data market1501.
     """
     one = SETS[run.data]
     root = one.root(run.data, run.data_dir)
     root = root if one.by_folder else layout.market1501(root)
-    folders = {"train": () if reported else (TRAIN,), "val": (QUERY, GALLERY)}
-    paths = {
-        part: [os.fspath(root / at / n) for at in those for n in layout.names(root, at)[0]] for part, those in folders.items()
-    }
-    bad, skipped, passed = check.passed_over(run, paths)
-    found = parts(root, reported, bad)
+    bad, skipped, passed = check.passed_over(run, _paths(root, reported)) if run.skip_bad else (set(), {}, [])
+    found, where = parts(root, reported, bad), layout.layout_of(root, reported)
     counts = len(found.train), len(found.queries), len(found.gallery)
-    other = counts[1:] != MARKET1501[1:] if reported else (*counts, len(found.identities)) != (*MARKET1501, one.classes)
+    other = (
+        counts[1:] != MARKET1501[1:]
+        if reported
+        else (*counts, len(found.identities)) != (*MARKET1501, one.classes)
+    )
     if not one.by_folder and other:
         raise DataError(
-            f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]} queries and {counts[2]} in the"
-            f" gallery, where Market-1501 has {MARKET1501[0]} of {one.classes}, {MARKET1501[1]} and {MARKET1501[2]};"
-            " for another set take --data marketfolder"
+            f"{root}: {counts[0]} training images of {len(found.identities)} identities, {counts[1]}"
+            f" queries and {counts[2]} gallery images, but Market-1501 has {MARKET1501[0]} of {one.classes},"
+            f" {MARKET1501[1]} and {MARKET1501[2]}; for another data set use --data marketfolder"
         )
     if len(found.identities) < 2 and not reported:
         raise DataError(
-            f"{root / TRAIN}: holds one identity; training needs at least two. Is data_dir={root} the right folder?"
+            f"{root / where.folders[0]}: contains one identity; training needs at least two. Is"
+            f" data_dir={root} the right folder?"
         )
     if run.instances and not reported and len(found.identities) < run.batch // run.instances:
         raise DataError(
-            f"{root / TRAIN}: {len(found.identities)} identities, too few for batches of {run.batch // run.instances};"
-            " take a smaller --batch or more --instances"
+            f"{root / where.folders[0]}: {len(found.identities)} identities, too few for batches of"
+            f" {run.batch // run.instances}; use a smaller --batch or more --instances"
         )
     images = [one.path for part in found[:3] for one in part]
     turns = dict(zip(images, headers.headers_of(images), strict=True))
     number = {identity: i for i, identity in enumerate(found.identities)}
-    labels = [number[one.identity] for one in found.train]
+    labels = [number[one.who] for one in found.train]
     train = None if reported else Sightings(found.train, labels, run, train=True)
     retrieved = [*found.queries, *found.gallery]
-    shown = [(one.identity, one.camera, int(i < len(found.queries))) for i, one in enumerate(retrieved)]
-    val = Sightings(retrieved, shown, run, train=False)
-    below = {f"{part}/{inner}/": n for those in folders.values() for part in those for inner, n in _below(root / part).items()}
-    odd = [audit.said_left_out(root, below, "an image lies in one of the three folders itself")]
+    val = Sightings(retrieved, found.shown(), run, train=False)
+    why = (
+        "the lists do not name them" if where.lists else "images must be directly in one of the three folders"
+    )
+    odd = [audit.said_left_out(root, _unused(root, where, {*images, *bad}, reported), why)]
     if one.by_folder and not reported:
         odd.append(audit.in_both(*([image.path for image in part] for part in (found.train, retrieved))))
     odd += [audit.exif(turns), (skipped, passed)]
     facts = {name: value for facts, _ in odd for name, value in facts.items()}
-    told = [line for _, lines in odd for line in lines]
-    return Data(train, val, [f"{identity:04d}" for identity in found.identities], found.facts | facts, told)
+    told = [*found.warnings, *(line for _, lines in odd for line in lines)]
+    return Data(train, val, found.identities, found.facts | facts, told)
 
 
-def _below(folder: Path) -> dict[str, int]:
-    return files.images_by_folder(folder, {str(folder)})
+def _paths(root: Path, reported: bool) -> dict[str, list[str]]:
+    """The training images and the evaluated images."""
+    where = layout.layout_of(root, reported)
+    path_of = lambda parts: [one.path for part in parts for one in layout.images(root, part, where)[0]]
+    return {"train": [] if reported else path_of(PARTS[:1]), "val": path_of(PARTS[1:])}
+
+
+def _unused(root: Path, where: Layout, used: set[str], reported: bool) -> dict[str, int]:
+    """Folders below those of the layout -> images there that are not read; with lists, images not listed."""
+    folders = dict.fromkeys(where.folders[1 if reported else 0 :])
+    if not where.lists:
+        return {
+            f"{part}/{inner}/": n
+            for part in folders
+            for inner, n in files.images_by_folder(root / part, {str(root / part)}).items()
+        }
+    there = {
+        part: sum(files.is_image(name) for _, names in files.folders_below(root / part) for name in names)
+        for part in folders
+    }
+    read = {part: sum(path.startswith(f"{root / part}{os.sep}") for path in used) for part in folders}
+    return {f"{part}/": there[part] - read[part] for part in folders if there[part] > read[part]}

@@ -1,4 +1,4 @@
-"""The network of a re-identifier, without its classifier, and what it costs."""
+"""The network of a re-identifier, without its classifier, and its costs."""
 
 from functools import cache
 from typing import Any
@@ -13,12 +13,12 @@ from hbo.tasks.reid.embedding import Embedding
 
 
 def build(run: Run, num_classes: int) -> nn.Module:
-    """What makes a feature, with fresh weights; `num_classes` is its classifier's alone."""
+    """The feature extractor with fresh weights; `num_classes` only concerns the classifier."""
     return Embedding(network.build(run, num_classes), run.bn_neck)
 
 
 def cost(run: Run, num_classes: int) -> Cost:
-    """Costs of one image through it; the same for runs of the same network."""
+    """Costs of one image through it; cached per network."""
     given = {name: getattr(run, name) for name in (*run.NETWORK, "resolution", "aspect")}
     return _cost(tuple(given.items()))
 

@@ -1,0 +1,56 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     name: python3
+#     display_name: Python 3
+#     language: python
+# ---
+
+# %% [markdown]
+# # Which is the better backbone of SSD on few photographs, if both start from a classifier?
+#
+# HBONet and MobileNetV2 of width 0.25 under the same SSD, from classifiers of CIFAR-10 (one of each, for all seeds), on BCCD's 292
+# photographs of blood cells: table 8's comparison without ImageNet and VOC. A first map of stride 8 finds platelets, of which
+# [the study from random weights](detection_bccd.ipynb) finds none. The judged metric is VOC 2007's mAP (11 points, an overlap of 0.5).
+
+# %% tags=["parameters"]
+source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
+
+# %%
+from hbo.analysis import figures, study
+
+it = study.read("detection_bccd_transfer", source=source, metric="map")
+it.table()
+
+# %%
+it.differences()
+
+# %% [markdown]
+# ## Class by class
+#
+# Average precision of each class; Platelets are the small ones.
+
+# %%
+from hbo.analysis.detections import per_class
+
+per_class(it.done)
+
+# %% [markdown]
+# ## Verdict
+
+# %%
+it.verdict()
+
+# %% [markdown]
+# ## Details
+
+# %%
+it.differences("map_area")
+
+# %%
+figures.learning_curves(it, "val/map")
+
+# %%
+it.provenance()

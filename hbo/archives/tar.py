@@ -1,0 +1,169 @@
+"""Tar: WebDataset's KEY.jpg and KEY.cls, or CLASS/NAME.jpg; and torchvision's two archives of ImageNet.
+
+ILSVRC2012_img_train.tar holds a tar a class, ILSVRC2012_img_val.tar photographs alone, whose classes
+ILSVRC2012_devkit_t12.tar.gz has. Nothing is unpacked: an image's bytes are read where they lie.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from hbo import files
+from hbo.archives.index import Entry
+from hbo.errors import DataError
+
+IMAGENET = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+BLOCK = 512  # bytes of a header
+
+
+def read(shard: Path, at: int, row: int, size: int) -> bytes:
+    """Bytes by their offset. `os.pread` moves no common position, and no file stays open: forked and spawned
+    workers and threads do not meet, and a set may have more shards than a process may have files.
+    """
+    file = os.open(shard, os.O_RDONLY)
+    try:
+        found = os.pread(file, size, at)
+        while len(found) < size and (more := os.pread(file, size - len(found), at + len(found))):
+            found += more
+        return found
+    finally:
+        os.close(file)
+
+
+def entries(shard: Path) -> Iterator[Entry]:
+    """The images of a shard.
+
+    Raises:
+        DataError: no tar, cut short, an image without a class, or a file that is none.
+    """
+    if shard.name == IMAGENET["train"]:
+        return _by_tar(shard)
+    return _reported(shard) if shard.name == IMAGENET["val"] else _webdataset(shard)
+
+
+def _webdataset(shard: Path) -> Iterator[Entry]:
+    """KEY.jpg and KEY.cls where there is a .cls, else CLASS/NAME.jpg."""
+    images: list[tuple[str, int, int]] = []
+    labels: dict[str, str] = {}
+    odd: list[str] = []
+    with _opened(shard) as tar:
+        for member in _files(tar):
+            name = os.path.normpath(member.name)
+            if name.lower().endswith(".cls"):
+                labels[_key(name)] = _text(tar, member, shard)
+            elif files.is_image(name):
+                images.append((name, member.offset_data, member.size))
+            else:
+                odd.append(name)
+    if not labels and odd:  # WebDataset's samples may have more than is read here
+        raise DataError(
+            f"{shard}: {odd[0]}: no image by its name, in a tar of CLASS/NAME.jpg; an image must be"
+            f" converted to {', '.join(sorted(files.IMAGES))}, what is none left out"
+        )
+    for name, at, size in images:
+        folder, base = os.path.split(name)
+        if labels:
+            if (label := labels.get(_key(name))) is None:
+                raise DataError(f"{shard}: {name}: has no class; {_key(name)}.cls must hold it")
+            yield Entry(label, base, at, 0, size, "a .cls")
+        else:
+            above, label = os.path.split(folder)
+            if not label:
+                raise DataError(f"{shard}: {name}: has no class; put it into CLASS/, or add {_key(name)}.cls")
+            yield Entry(label, base, at, 0, size, f"the folder in {above or '.'}/")
+
+
+def _by_tar(shard: Path) -> Iterator[Entry]:
+    """Of a tar of tars, CLASS.tar each."""
+    with _opened(shard) as outer:
+        for member in _files(outer):
+            label, suffix = os.path.splitext(os.path.basename(member.name))
+            if suffix != ".tar":
+                raise DataError(f"{shard}: {member.name}: must be a tar of a class's images")
+            with _opened(shard, outer.extractfile(member), f"{member.name}: ") as inner:
+                for image in _files(inner):
+                    name = os.path.basename(image.name)
+                    yield Entry(
+                        label, name, member.offset_data + image.offset_data, 0, image.size, "a tar a class"
+                    )
+
+
+def _reported(shard: Path) -> Iterator[Entry]:
+    """ILSVRC's photographs to report; sorted, they are those of the devkit's list."""
+    with _opened(shard) as tar:
+        found = sorted((os.path.basename(m.name), m.offset_data, m.size) for m in _files(tar))
+    labels = _devkit(shard.with_name(DEVKIT))
+    if len(labels) != len(found):
+        raise DataError(f"{shard}: holds {len(found)} images, and {DEVKIT} has classes of {len(labels)}")
+    for (name, at, size), label in sorted(zip(found, labels, strict=True), key=lambda one: one[0][1]):
+        yield Entry(label, name, at, 0, size, "the devkit")
+
+
+def _devkit(path: Path) -> list[str]:
+    """The class of each photograph to report, as WordNet's id."""
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; it has the classes of {IMAGENET['val']}, put it beside")
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            held = {
+                os.path.basename(m.name): _bytes(tar, m, path)
+                for m in _files(tar)
+                if os.path.basename(m.name) in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
+            }
+        synsets = loadmat(io.BytesIO(held["meta.mat"]), squeeze_me=True)["synsets"]
+        ids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in synsets}
+        return [ids[int(line)] for line in held["ILSVRC2012_validation_ground_truth.txt"].split()]
+    except (tarfile.TarError, EOFError, KeyError, ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: not ImageNet's development kit, or cut short ({error}); get it again"
+        ) from None
+
+
+@contextmanager
+def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> Iterator[tarfile.TarFile]:
+    """A tar to be looked through to its end, and which must have one: else it was cut."""
+    short = f"{shard}: {what}cut short, or no tar; copy it again"
+    try:
+        with open(shard, "rb") as file, tarfile.open(fileobj=content or file, mode="r:") as tar:
+            yield tar
+            place = content or file
+            place.seek(tar.offset)
+            if place.read(BLOCK) != bytes(BLOCK):  # Python takes broken headers for the end
+                raise DataError(short)
+    except tarfile.TarError as error:
+        raise DataError(f"{short} ({error})") from None
+
+
+def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Its files, without what desktops leave."""
+    for member in tar:
+        if member.isreg() and not files.is_litter(os.path.basename(member.name)):
+            yield member
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> bytes:
+    file = tar.extractfile(member)
+    found = file.read() if file else b""
+    if len(found) != member.size:
+        raise DataError(f"{shard}: {member.name}: cut short; copy it again")
+    return found
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> str:
+    try:
+        return _bytes(tar, member, shard).decode().strip()
+    except UnicodeDecodeError:
+        raise DataError(f"{shard}: {member.name}: must hold a class, its index or name, as text") from None
+
+
+def _key(name: str) -> str:
+    """What WebDataset calls so: the path up to the first dot of its last part."""
+    folder, base = os.path.split(name)
+    return os.path.join(folder, base.split(".")[0])

@@ -1,0 +1,80 @@
+"""What `hbo.bench infer` measured, a line for each runtime, network, precision and number of threads."""
+
+import statistics
+from typing import Any
+
+from hbo.text import aligned
+
+ONNX = ("plain", "deployed", "mobilenetv2_plain", "mobilenetv2_deployed")
+
+
+def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Flat lines for a CSV, the turns as text in each.
+
+    Args:
+        found: of `hbo.bench.infer.infer`.
+    """
+    made, out = found["runtimes"], []
+    for threads, part in found["threads"].items():
+        for name, ms in part["ms"].items():
+            runtime, _, rest = name.rpartition(":") if ":" in name else ("onnx", "", name)
+            if runtime == "onnx" and name not in ONNX:
+                continue
+            network = "mobilenetv2" if rest.startswith("mobilenetv2") else "own"
+            facts = made.get(name, {"bytes": found["bytes"].get(name)})
+            versions = made.get(runtime, {"onnxruntime": found["onnxruntime"]})
+            out.append(
+                {
+                    "runtime": runtime,
+                    "network": found["nets"].get(network, found["net"]),
+                    "form": rest.removeprefix("mobilenetv2_"),
+                    "threads": int(threads),
+                    **times(ms, part["ms"]["plain"]),
+                    "times_limit": statistics.median(ms) / part["limit_ms"],
+                    **of_file(facts, versions),
+                    "resolution": found["resolution"],
+                    "macs": found["macs"],
+                    "machine": found["machine"],
+                    "git": found["git"],
+                }
+            )
+    return out
+
+
+def times(ms: list[float], base: list[float]) -> dict[str, Any]:
+    """Milliseconds an image over the turns, and how much quicker than the baseline, turn by turn."""
+    return {
+        "latency_ms": statistics.median(ms),
+        "least_ms": min(ms),
+        "greatest_ms": max(ms),
+        "speedup": statistics.median(b / a for a, b in zip(ms, base, strict=True)),
+        "turns": " ".join(f"{value:.4g}" for value in ms),
+    }
+
+
+def of_file(facts: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
+    """What is known of a converted file: pieces in the delegate, worst difference, top-1, size, versions."""
+    pieces = facts.get("pieces") or {}
+    return {
+        "pieces": pieces.get("pieces"),
+        "left_out": " ".join(f"{op}x{n}" for op, n in pieces.get("left", {}).items()),
+        "difference": facts.get("difference"),
+        "top1": facts.get("top1"),
+        "bytes": facts.get("bytes"),
+        "versions": " ".join(f"{package}={number}" for package, number in versions.items()),
+    }
+
+
+def text(found: list[dict[str, Any]]) -> str:
+    """Lines as a table for people."""
+    head = ("runtime", "network", "form", "threads", "ms", "speedup", "pieces", "difference", "top-1", "MB")
+    shown: list[tuple[str, ...]] = [head]
+    for line in found:
+        shown.append(
+            (
+                line["runtime"], line["network"], line["form"], str(line["threads"]),
+                f"{line['latency_ms']:.2f}", f"{line['speedup']:.2f}", str(line["pieces"] or ""),
+                f"{line['difference']:.0e}", f"{100 * line['top1']:.2f} %", f"{line['bytes'] / 1e6:.2f}",
+            )
+        )  # fmt: skip
+    return "\n".join(aligned(shown, right=range(3, 10)))

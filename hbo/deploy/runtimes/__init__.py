@@ -1,0 +1,21 @@
+"""The runtimes that mobile networks are deployed in, an adapter a file (`for_NAME.py`),
+each an extra of pyproject.toml.
+"""
+
+import importlib
+
+from hbo.deploy.runtimes.base import Facts, Files, Model, Pieces, Runtime, Session
+
+RUNTIMES = ("onnx", "openvino", "ncnn", "litert", "executorch")
+
+__all__ = ["RUNTIMES", "Facts", "Files", "Model", "Pieces", "Runtime", "Session", "installed", "named"]
+
+
+def named(name: str) -> Runtime:
+    """The adapter of a runtime, whether it is installed or not."""
+    return importlib.import_module(f"hbo.deploy.runtimes.for_{name}").RUNTIME
+
+
+def installed() -> list[Runtime]:
+    """Those that can be used in this environment."""
+    return [runtime for runtime in map(named, RUNTIMES) if runtime.installed()]

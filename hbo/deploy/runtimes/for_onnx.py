@@ -1,0 +1,84 @@
+"""ONNX Runtime: `.onnx`, for servers and desktops."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session
+
+OPSET = 23
+
+
+class Onnx(Runtime):
+    """Any batch. Its threads rest between two images, so that they slow nobody else."""
+
+    name, title, target = "onnx", "ONNX Runtime", "onnx"
+    suffix = ".onnx"
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    modules = ("onnx", "onnxruntime", "onnxscript")
+    no_int8 = (
+        "its depthwise convolutions and Resize take longer in 8 bits than in single precision, and so does"
+        " the network"
+        " whichever of them stay (ablations/bench); take --to openvino, litert or executorch"
+    )
+    any_batch = True
+
+    @property
+    def extra(self) -> str:
+        return "export"
+
+    def convert(self, net: nn.Module, resolution: int, facts: Facts | None = None) -> Model:
+        return _labelled(to_onnx(net, resolution), facts)
+
+    def facts(self, files: Files) -> Facts:
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load_from_string(files[".onnx"]).metadata_props}
+
+    def open(self, files: Files, threads: int) -> Session:
+        session = open_session(files[".onnx"], threads)
+        name = session.get_inputs()[0].name
+        return lambda images: session.run(None, {name: np.asarray(images, dtype=np.float32)})[0]
+
+
+RUNTIME = Onnx()
+
+
+def _labelled(model: Any, facts: Facts | None) -> Model:
+    for key, value in (facts or {}).items():
+        model.metadata_props.add(key=key, value=value)
+    return Model({".onnx": model.SerializeToString()})
+
+
+def to_onnx(net: nn.Module, resolution: int) -> Any:
+    """A network of (B, 3, R, R) as an ONNX model in memory, any B, checked by onnx."""
+    import onnx
+
+    image = torch.zeros(2, 3, resolution, resolution)
+    program = torch.onnx.export(
+        net.eval(),
+        (image,),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+    )
+    assert program is not None
+    model = program.model_proto
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def open_session(model: bytes, threads: int) -> Any:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,115 @@
+"""--cache jpeg: training's photographs as PIL would keep them, what is reported exact, and a key of its own."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_cache_files import damage
+
+from hbo.bench import packing
+from hbo.config import resolve
+from hbo.data import jpeg
+from hbo.errors import DataError, UserError
+from hbo.tasks.build import open_data
+
+GIVEN = {"data": "imagefolder", "resolution": 32, "batch": 4, "cache_size": 48}
+
+
+@pytest.fixture(scope="module")
+def smooth(tmp_path_factory):
+    """Photographs that JPEG keeps well: gradients, of two shapes."""
+    root, draw = tmp_path_factory.mktemp("smooth"), np.random.RandomState(0)
+    for part in ("train", "val"):
+        for label in ("a", "b"):
+            (root / part / label).mkdir(parents=True)
+            for i in range(3):
+                small = Image.fromarray(draw.randint(0, 256, (4, 5, 3), dtype=np.uint8))
+                small.resize([(150, 120), (90, 110)][i % 2], Image.Resampling.BICUBIC).save(
+                    root / part / label / f"{i}.png"
+                )
+    return root
+
+
+def opened(root, where, kind="jpeg", **given):
+    return open_data(resolve(data_dir=str(root), cache=kind, cache_dir=str(where), **{**GIVEN, **given}))
+
+
+def test_it_keeps_what_pil_would(smooth, tmp_path):
+    data = opened(smooth, tmp_path)
+    for i, path in enumerate(data.train.source.paths):
+        with Image.open(path) as image:
+            short = image.convert("RGB").resize(
+                (48 * image.width // min(image.size), 48 * image.height // min(image.size)), 2
+            )
+        short.save(file := io.BytesIO(), "JPEG", quality=90)
+        kept, seen = data.train.pixels[i]
+        assert np.array_equal(kept.permute(1, 2, 0), np.asarray(Image.open(file)))
+        assert seen == image.size[::-1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
+    """So which of them a machine has is in no key."""
+    pytest.importorskip("simplejpeg")
+    small = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (1, channels, 9, 7), dtype=np.uint8))
+    image = torch.nn.functional.interpolate(small, (161, 203), mode="bilinear")[0].permute(1, 2, 0)
+    content = torch.frombuffer(bytearray(jpeg.encoded(image)), dtype=torch.uint8)
+    found = []
+    for name in ("PIL", "simplejpeg"):
+        monkeypatch.setattr(jpeg, "DECODER", name)
+        found.append(jpeg.decoded(content, channels))
+    assert found[0].shape == (channels, 161, 203)
+    assert torch.equal(*found)
+
+
+def test_the_same_crops_differ_little_and_what_is_reported_not_at_all(smooth, tmp_path):
+    plain = open_data(resolve(data_dir=str(smooth), **GIVEN | {"cache_size": None}))
+    kept, decoded = (opened(smooth, tmp_path, kind) for kind in ("jpeg", "disk"))
+    for item in [(epoch, i) for epoch in range(3) for i in range(6)]:
+        a, b = (data.train[item][0].int() for data in (kept, decoded))
+        assert 0 < (a - b).abs().float().mean() < 6
+        assert torch.equal(kept.val[0, item[1]][0], plain.val[0, item[1]][0])
+    sizes = [data.train.pixels.path.stat().st_size - 4096 for data in (kept, decoded)]
+    assert sizes[0] < sizes[1] / 2
+    assert kept.val.pixels.path == decoded.val.pixels.path
+
+
+def test_a_run_with_it_is_another_run():
+    """Than without a cache, and than with a decoded one."""
+    given = {"data": "imagenet"}
+    plain, disk, ram, kept = (
+        resolve(cache=kind, **given).identity() for kind in ("none", "disk", "ram", "jpeg")
+    )
+    assert disk == ram
+    assert kept == disk | {"cached_jpeg": 90}
+    assert disk == plain | {"cached_side": 256}
+
+
+def test_it_is_built_from_an_archive_as_from_the_folder(smooth, tmp_path, monkeypatch, capsys):
+    """In the order in which the archive has its images, and once for both."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
+    parts = {part: smooth / part for part in ("train", "val")}
+    packed = packing.pack(parts, tmp_path / "packed", "tar")
+    a, b = opened(packed, tmp_path / "one"), opened(smooth, tmp_path / "two")
+    assert all(torch.equal(a.train.pixels[i][0], b.train.pixels[i][0]) for i in range(6))
+    assert not np.all(np.diff(a.train.pixels.index["offset"]) > 0)
+    capsys.readouterr()
+    opened(smooth, tmp_path / "one")
+    assert "cache: 6 images" not in capsys.readouterr().err
+
+
+def test_a_damaged_one_is_refused(smooth, tmp_path):
+    path = opened(smooth, tmp_path).train.pixels.path
+    damage(path, "pixels")
+    with pytest.raises(DataError, match="is damaged"):
+        opened(smooth, tmp_path)
+
+
+@pytest.mark.parametrize("given", [
+    {"data": "elpv"}, {"data": "imagenet", "crop": "pad"}, {"data": "digits", "crop": "random"}, {"data": "market1501"},
+])  # fmt: skip
+def test_where_no_crop_is_cut_from_a_photograph_it_is_refused(given):
+    with pytest.raises(UserError, match=r"cache=jpeg: keeps photographs .* take --cache disk"):
+        resolve(cache="jpeg", **given)

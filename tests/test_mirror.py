@@ -1,0 +1,231 @@
+"""What W&B gets besides the row: rows that no run can be, with the reason; points of updates; names that
+tell runs apart. And what happens where the server goes away.
+"""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+from conftest import ROOT, call, start
+from services import Environment, new_sweep, rows, started, wait_for, wandb_server, with_patience
+from test_agents import SHORT, TINY, folder, read_back
+
+from hbo.analysis import from_wandb
+from hbo.config import resolve
+from hbo.errors import DataError, UserError
+from hbo.runs import labels, signals, tracking
+from hbo.runs.stopping import Interrupted, NotFinite
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Environment]:
+    with wandb_server(tmp_path_factory.mktemp("wandb")) as env:
+        yield env
+
+
+@pytest.mark.slow
+def test_rows_that_no_run_can_be_do_not_end_a_sweep(server, tmp_path):
+    """Three networks without a contraction come first: W&B has each as finished, invalid and why; the
+    fourth is trained.
+    """
+    sweep = new_sweep(
+        tmp_path,
+        server,
+        **SHORT,
+        out=str(tmp_path / "runs"),
+        study="nets",
+        k=2,
+        net=["mobilenetv2", "mobilenet", "pelee", "hbonet"],
+    )
+    log = tmp_path / "agents.log"
+    with started([str(ROOT / "sweeps" / "agents.sh"), sweep, "1"], server, log) as agents:
+        assert with_patience(agents, 900) == 0, log.read_text()
+    said = log.read_text()
+    (row,) = rows(tmp_path / "runs").values()
+    assert (row["net"], row["state"]) == ("hbonet", "done"), said
+    runs = {run["config"]["net"]: run for run in read_back(server, sweep=sweep.split("/")[-1])}
+    assert runs.keys() == {"mobilenetv2", "mobilenet", "pelee", "hbonet"}
+    assert {run["state"] for run in runs.values()} == {"finished"}, said
+    for net in ("mobilenetv2", "mobilenet", "pelee"):
+        summary = runs[net]["summary"]
+        assert summary["state"] == "invalid"
+        why = (
+            "k=2: mobilenetv2 has no harmonious"
+            if net == "mobilenetv2"
+            else f"width, divisor: {net} has a fixed width"
+        )
+        assert summary["error"].startswith(why)
+    assert "Traceback" not in said
+    out, _ = call(
+        "hbo.analysis.results",
+        "wandb:local/hbo",
+        "--study",
+        "nets",
+        "--csv",
+        env=server | {"XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert sorted(pd.read_csv(io.StringIO(out))["state"]) == ["done", *["invalid"] * 3]
+
+
+@pytest.mark.slow
+def test_a_run_says_where_it_is_and_has_points_of_updates(server, tmp_path, monkeypatch):
+    """Two epochs of three updates: two points of the curve, as metrics.csv has them, and six of updates."""
+    (tmp_path / "runs" / "points").mkdir(parents=True)
+    (tmp_path / "runs" / "points" / "question.json").write_text(
+        json.dumps({"versus": ["k=2 against k=1"], "margin": 1.0})
+    )
+    config = {
+        **SHORT,
+        "k": 2,
+        "log_every": 1,
+        "wandb_media": True,
+        "study": "points",
+        "wandb": "online",
+        "out": str(tmp_path / "runs"),
+    }
+    _, err = call(
+        "hbo.fit", "--config", json.dumps(config), env=server | {"WANDB_MODE": None, labels.VARIES: "k,seed"}
+    )
+    (row,) = rows(tmp_path / "runs").values()
+    (run,) = read_back(server, **{"config.study": "points"})
+    assert f"W&B: {server['WANDB_BASE_URL']}/local/hbo/runs/{row['key']}" in err
+    points = [point for point in run["history"] if "update/loss" in point]
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+    rates = [point["update/lr"] for point in points]
+    assert (rates[0], rates) == (row["lr"], sorted(rates, reverse=True))  # a cosine without a warm-up
+    assert min([*rates, *(point["update/loss"] for point in points)]) > 0
+    assert all(point["update/images_per_second"] > 0 for point in points[1:])
+    epochs = [point for point in run["history"] if "epoch" in point]
+    curve = pd.read_csv(folder(row) / "metrics.csv")
+    assert [point["val/top1"] for point in epochs] == curve["val/top1"].tolist()
+    assert run["summary"]["val/top1"] == {"last": curve["val/top1"].iloc[-1], "max": curve["val/top1"].max()}
+    (picture,) = [point["pictures/mistakes"] for point in run["history"] if "pictures/mistakes" in point]
+    assert (picture["_type"], picture["format"]) == ("image-file", "png"), err
+    about = json.loads(_about(server, row["key"]))
+    assert about == [
+        "points-k2-seed0-" + row["key"],
+        ["classify", "digits", "hbonet"],
+        "train",
+        "versus: k=2 against k=1; margin: 1.0",
+    ]
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, server[name])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (found,) = [found for found in from_wandb.read("local/hbo") if found.row["study"] == "points"]
+    assert set(found.curve[0]) == set(curve.columns)
+
+
+def _about(server: Environment, name: str) -> str:
+    code = f"""
+import json, wandb
+run = wandb.Api().run("local/hbo/{name}")
+print(json.dumps([run.name, sorted(run.tags), run.job_type, run.notes]))
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], env=server, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_keeps_no_run_waiting(tmp_path):
+    """The row is written, the waiting ends after the client's limit, and the command that sends the rest is
+    named.
+    """
+    config = {**TINY, "k": 2, "epochs": 3, "wandb": "online", "out": str(tmp_path / "runs")}
+    with wandb_server(tmp_path) as env:
+        limit = {"WANDB_MODE": None, "WANDB_FINISH_TIMEOUT": "5"}
+        run = start("hbo.fit", "--config", json.dumps(config), env={**env, **limit})
+        wait_for(lambda: list((tmp_path / "runs").glob("*/*/last.ckpt")))
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    (row,) = rows(tmp_path / "runs").values()
+    assert row["state"] == "done"
+    assert f"the row in {folder(row)} stays as it is, and `wandb sync {folder(row)}/wandb" in err
+    assert "Traceback" not in err
+
+
+def test_an_agent_s_run_is_not_offline(monkeypatch, tmp_path):
+    """Its agent waits for a W&B run that would never come."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    for mode in ("offline", "disabled"):
+        with pytest.raises(UserError, match=f"wandb={mode}: an agent of a W&B sweep"):
+            tracking.Mirror(resolve(data="digits", wandb=mode), tmp_path)
+
+
+def test_what_is_no_fault_of_the_row_stays_an_error(monkeypatch):
+    """Outside of a sweep nothing is refused; in one, a folder that is not there is the machine's fault."""
+    tracking.refuse(UserError("k=2: no"))
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    tracking.refuse(DataError("data_dir=x: no such folder"))
+
+
+def test_a_signal_ends_the_waiting_but_not_its_first_seconds():
+    """Schedulers send two at once: the second of such a pair ends nothing."""
+    with signals.hurried(60):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(TimeoutError, match="SIGTERM ended the waiting"), signals.hurried(-1):
+        signal.raise_signal(signal.SIGTERM)
+    signals.noted = signals.presses = 0
+
+
+def test_names_are_of_what_varies(monkeypatch):
+    run = resolve(data="digits", k=2, seed=3, width=0.1, epochs=2, limit_batches=3, lr=0.01)
+    assert labels.label(run, ["k", "seed"]) == "k2-seed3"
+    assert labels.label(run).startswith("k2-width0.1-divisor4-seed3-")  # nobody says: the network first
+    assert labels.label(resolve(data="digits")) == "digits"
+    assert (
+        labels.label(resolve(data="digits", variant="net=hbonet k=2"), ["variant"]) == "variantnethbonet-k2"
+    )
+    monkeypatch.setenv(labels.VARIES, "k,seed")
+    assert labels.varying() == ["k", "seed"]
+    monkeypatch.delenv(labels.VARIES)
+    assert labels.varying() is None
+
+
+def test_every_file_s_runs_have_names_of_their_own():
+    """What varies in a sweep file tells its runs apart within the 80 characters of a name."""
+    from hbo.sweep import plan
+    from hbo.sweep.study import read
+
+    for path in ("contraction", "table2", "factorial"):
+        study = read(ROOT / "sweeps" / f"{path}.yaml", {"seed": [0, 1]})
+        runs = [plan.Entry(fields, resolve(**fields)) for fields in study.rows]
+        names = {labels.label(entry.run, plan.varying(runs)) for entry in runs if entry.run}
+        assert len(names) == len(runs), path
+
+
+class Recorder:
+    """A W&B run that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple] = []
+        self.summary: dict = {}
+
+    def __getattr__(self, name: str):
+        return lambda *args, **given: self.told.append((name, *args, *given.values()))
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        (
+            NotFinite("the loss is nan"),
+            [("alert", "default: KEY is lost", "the loss is nan", "ERROR"), ("finish", 1)],
+        ),
+        (Interrupted(signal.SIGUSR1, 7), [("mark_preempting",), ("finish", 128 + signal.SIGUSR1)]),
+    ],
+    ids=["lost", "preempted"],
+)
+def test_who_owns_a_run_that_is_lost_for_good_is_told(stop, told, tmp_path, monkeypatch):
+    """One that was preempted goes on, and is no news."""
+    run = resolve(data="digits", wandb="disabled")
+    mirror = tracking.Mirror(run, tmp_path)
+    mirror.experiment = Recorder()
+    mirror.stopped(stop, [])
+    name = lambda word: word.replace("KEY", run.key()) if isinstance(word, str) else word
+    assert mirror.experiment.told == [tuple(map(name, line)) for line in told]

@@ -1,0 +1,205 @@
+"""`--slurm` beside stand-ins for SLURM's commands that write down what they are asked: arrays no longer
+than the cluster takes, and nothing that is submitted twice.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_pool import study, write
+
+from hbo.runs.lock import Lock
+from hbo.sweep import plan, queued, snapshot
+from hbo.sweep.__main__ import main
+from hbo.sweep.study import read
+
+pytest.importorskip("submitit")
+SBATCH = """import pathlib, sys
+here = pathlib.Path(__file__).parent
+n = len(list(here.glob("*.sh"))) + 1
+text = pathlib.Path(sys.argv[1]).read_text()
+(here / f"{n}.sh").write_text(text)
+print(f"Submitted batch job {100 * n}")
+"""
+FIELDS = {"data": "digits", "threads": 1, "accelerator": "cpu", "wandb": "disabled"}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A cluster whose arrays have at most three tasks; `squeue` says what the file `squeue.txt` holds."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    say = lambda name, line: (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+    say("sbatch", f"exec {sys.executable} {tools}/sbatch.py $1")
+    (tools / "sbatch.py").write_text(SBATCH)
+    say("scontrol", 'echo "MaxArraySize            = 3"')
+    say("squeue", f"cat {tools}/squeue.txt")
+    say("srun", "exit 1")
+    say(
+        "sacct",
+        "echo 'JobID|State'; echo '100_0|CANCELLED by 0'; echo '100_1|FAILED'; echo '100_[2]|CANCELLED by 0'",
+    )
+    (tools / "squeue.txt").write_text("")
+    for path in tools.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    return tools
+
+
+def ask(*words: object, expect: int = 0) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    assert stop.value.code == expect
+
+
+def lines(cluster: Path, word: str) -> list[str]:
+    """What the arrays have of an option, in the order of their submission; nothing where they lack it."""
+    scripts = [path.read_text().splitlines() for path in sorted(cluster.glob("*.sh"))]
+    of = lambda script: [line.partition("=")[2] for line in script if line.startswith(f"#SBATCH --{word}=")]
+    return ["".join(of(script)) for script in scripts]
+
+
+def test_arrays_are_as_long_as_the_cluster_takes_and_throttled_together(cluster, tmp_path, capsys):
+    """Seven rows in arrays of three, three and one (no array); two at a time in each, and each after the
+    one before.
+    """
+    file = write(tmp_path / "seven.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=list(range(7)))
+    asked = ("run", file, "--slurm", "time=10")
+    ask(*asked, "--max_parallel", 2)
+    assert lines(cluster, "array") == ["0-2%2", "0-2%2", ""]
+    assert lines(cluster, "dependency") == ["", "afterany:100", "afterany:200"]
+    notes = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/*/slurm.json")]
+    jobs = sorted(note["job"] for note in notes)
+    assert jobs == [*(f"{n}_{i}" for n in (100, 200) for i in range(3)), "300"]
+    (cluster / "squeue.txt").write_text("\n".join(f"{job} PENDING" for job in jobs))
+    capsys.readouterr()
+    ask(*asked)
+    assert capsys.readouterr().out == "nothing is left to submit\n"
+    assert len(list(cluster.glob("*.sh"))) == 3
+    # Without a throttle there is none: submitit's own would be 256.
+    ask("run", file, "--slurm", "time=10", "--set", "seed=[7,8,9]")
+    assert lines(cluster, "array")[3:] == ["0-2%3"]
+    assert lines(cluster, "dependency")[3:] == [""]
+
+
+def test_several_runs_a_device_are_one_job(cluster, tmp_path):
+    file = write(tmp_path / "five.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=list(range(5)))
+    ask("run", file, "--slurm", "time=10", "--runs_per_device", 2)
+    assert (lines(cluster, "array"), lines(cluster, "cpus-per-task")) == (["0-2%3"], ["2"])
+    notes = [json.loads(path.read_text())["job"] for path in (tmp_path / "runs").glob("*/*/slurm.json")]
+    assert sorted(notes) == ["100_0", "100_0", "100_1", "100_1", "100_2"]
+
+
+def test_a_squeue_that_fails_submits_nothing(cluster, tmp_path, capsys):
+    file = write(tmp_path / "two.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1])
+    ask("run", file, "--slurm", "time=10")
+    (cluster / "squeue").write_text(
+        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n"
+    )
+    capsys.readouterr()
+    ask("run", file, "--slurm", "time=10", expect=2)
+    assert "Unable to contact slurm controller; nothing is submitted" in capsys.readouterr().err
+    assert len(list(cluster.glob("*.sh"))) == 1
+    ask("status", file)
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
+    assert "what SLURM has of 2 jobs is not known" in said.err
+    # That it has forgotten a job is another thing, though squeue fails then too.
+    (cluster / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {queued.GONE}' >&2\nexit 1\n")
+    ask("run", file, "--slurm", "time=10")
+    assert len(list(cluster.glob("*.sh"))) == 2
+
+
+def test_two_calls_at_once_are_one(cluster, tmp_path, capsys):
+    file = write(tmp_path / "two.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1])
+    other = Lock(tmp_path / "runs" / "two" / "slurm").acquire()
+    ask("run", file, "--slurm", "time=10", expect=75)
+    other.release()
+    assert not list(cluster.glob("*.sh"))
+
+
+def test_a_job_that_ended_before_its_first_row_says_so(cluster, tmp_path, capsys):
+    """Cancelled before it began, failed with a line, and gone without a word of anybody."""
+    file = write(tmp_path / "three.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1, 2])
+    ask("run", file, "--slurm", "time=10")
+    note = next(
+        n
+        for n in map(lambda p: json.loads(p.read_text()), (tmp_path / "runs").glob("*/*/slurm.json"))
+        if n["job"] == "100_1"
+    )
+    Path(note["log"]).write_text(
+        "a warning\nerror: no space left on device\nTraceback:\nRuntimeError: exit status 2\n"
+    )
+    capsys.readouterr()
+    ask("status", file)
+    said = capsys.readouterr().out
+    assert "failed: job 100_0 ended (CANCELLED) before its first row: it left no log" in said
+    assert "failed: job 100_1 ended (FAILED) before its first row: no space left on device" in said
+    assert "failed: job 100_2 ended (CANCELLED) before its first row: it left no log" in said
+    ask("run", file, "--slurm", "time=10")  # and is submitted again
+    assert lines(cluster, "array") == ["0-2%3", "0-2%3"]
+
+
+def test_what_slurm_does_by_itself_is_not_asked_of_it(cluster, tmp_path, capsys):
+    file = write(tmp_path / "one.yaml", **FIELDS, out=str(tmp_path / "runs"))
+    for words in (
+        ("--max_failures", "0.1"),
+        ("--retries", "2"),
+        ("--workers", "2"),
+        ("--slurm", "parallel=3,time=1", "--max_parallel", "2"),
+    ):
+        ask("run", file, "--slurm", "time=1", *words, expect=2)
+    ask("run", file, "--max_parallel", "2", expect=2)
+    assert "here take --workers" in capsys.readouterr().err
+    assert study(tmp_path / "runs") == {}
+
+
+def test_a_job_runs_the_code_that_it_was_submitted_with(tmp_path):
+    """The copy, not what lies in the working directory, nor the package that made it; and the row's digits
+    are its own.
+    """
+    code = snapshot.take(tmp_path / "study")
+    assert snapshot.take(tmp_path / "study") == code
+    decoy = tmp_path / "here" / "hbo"
+    decoy.mkdir(parents=True)
+    (decoy / "__init__.py").write_text("raise ImportError('the wrong one')")
+    show = (
+        "from hbo.runs import code; print(code.PACKAGE, code.digest(), code.git_commit(), *code.command('x'))"
+    )
+    (code / "probe.py").write_text(show)
+    command = [sys.executable, code / "start.py", "-u", "-m", "probe"]
+    done = subprocess.run(command, cwd=decoy.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    from hbo.runs import code as own
+
+    words = done.stdout.split()
+    assert words[:3] == [str(code / "hbo"), code.name, str(own.git_commit())]
+    assert words[3:6] == [sys.executable, str(code / "start.py"), "x"]
+    assert own.digest() == code.name
+    inside = {path.relative_to(code / "hbo") for path in own.files_of(code / "hbo")}
+    assert inside == {path.relative_to(own.PACKAGE) for path in own.files_of(own.PACKAGE)}
+
+
+def test_a_sweep_of_force_is_run_again_once(tmp_path):
+    """A row that is done does not count, whoever looks; that of the training which comes next does."""
+    from hbo.runs import rows
+
+    file = write(tmp_path / "one.yaml", **FIELDS, out=str(tmp_path / "runs"))
+    (entry,) = plan.entries(read(file, {"force": True}))
+    entry.home.mkdir(parents=True)
+    row = {"state": "done", "seconds": 1.0, "top1": 0.5, "started": "2026-01-01T00:00:00Z"}
+    rows.write(entry.home, row)
+    plan.refresh(entry)
+    assert entry.state == "done"
+    plan.run_again(entry)
+    for _ in range(2):
+        assert entry.state == "missing"
+        plan.refresh(entry)
+    rows.write(entry.home, row | {"started": "2026-01-01T00:00:09Z"})
+    plan.refresh(entry)
+    plan.run_again(entry)
+    assert entry.state == "done"
+    assert entry.fields["force"] is True  # as `hbo.fit` is told

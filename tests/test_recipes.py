@@ -1,0 +1,117 @@
+"""The recipe for small folders: when it is taken, what it says, and that it is nothing but values of
+fields.
+"""
+
+import dataclasses
+
+import pytest
+import yaml
+from conftest import ROOT, call, make_folder, only_row
+
+from hbo.config import content, resolve
+from hbo.sweep import study
+from hbo.tasks.classify import layout, recipes
+
+CHOSEN = ("epochs", "batch", "lr", "warmup", "weight_decay")
+PAPER = {name: getattr(resolve(data="imagenet"), name) for name in CHOSEN}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return make_folder(
+        tmp_path_factory.mktemp("set") / "own", {"ants": 40, "bees": 40}, {"ants": 3, "bees": 3}
+    )
+
+
+def chosen(path, **given):
+    run = resolve(data_dir=str(path), **given)
+    return {name: getattr(run, name) for name in CHOSEN}
+
+
+def test_a_folder_alone_is_enough(photographs):
+    run = resolve(data_dir=str(photographs))
+    assert run == resolve(data="imagefolder", data_dir=str(photographs))
+    assert (run.data, run.batch, run.epochs, run.warmup) == ("imagefolder", 8, 100, 20)
+    assert run.batch < 80  # fewer than the images: an epoch has updates
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "epochs"), [(2, 2, 100), (40, 4, 100), (240, 16, 100), (1000, 32, 24), (5000, 32, 20)]
+)
+def test_what_is_chosen_goes_by_the_number_of_images(n, batch, epochs):
+    found = recipes.small(n, {})
+    assert (found["batch"], found["epochs"]) == (batch, epochs)
+    assert n // batch >= 1
+    assert found["lr"] == pytest.approx(recipes.LR * batch / 32)
+    started = recipes.small(n, {"backbone_checkpoint": "a.pth"})
+    assert started["lr"] < found["lr"]
+    assert started["epochs"] < found["epochs"]
+    assert started == recipes.small(n, {"weights": "default"})
+
+
+def test_the_rate_goes_with_a_given_batch(photographs):
+    assert chosen(photographs, batch=16)["lr"] == 2 * chosen(photographs)["lr"]
+    assert chosen(photographs, batch=16, lr=0.3)["lr"] == 0.3
+    assert chosen(photographs, epochs=10)["warmup"] == 2
+
+
+def test_who_says_epochs_batch_and_rate_has_a_recipe(photographs):
+    """The same flags make the same run as before there was a recipe: nothing else is added to what they
+    say.
+    """
+    given = {"epochs": 10, "batch": 8, "lr": 0.02}
+    assert chosen(photographs, **given) == PAPER | given
+    found = content(vars(resolve(data="imagefolder", data_dir=str(photographs), **given)))
+    assert found == {"data": "imagefolder", "divisor": 2, "eval_resize": 256, "world": 1, **given}
+    run = resolve(data_dir=str(photographs))
+    assert dataclasses.replace(run).key() == resolve(**yaml.safe_load(yaml.safe_dump(vars(run)))).key()
+
+
+def test_a_large_folder_and_one_that_is_not_there_keep_the_papers(photographs, monkeypatch, tmp_path):
+    assert chosen("/none", data="imagefolder") == PAPER
+    monkeypatch.setattr(recipes, "SMALL", 80)
+    assert chosen(photographs) == PAPER
+    monkeypatch.setattr(recipes, "SMALL", 81)
+    assert chosen(photographs) != PAPER
+
+
+def test_no_more_names_are_looked_at_than_count(photographs):
+    """ImageNet is asked too whether it is small."""
+    assert layout.training_images(photographs, 81) == 80
+    assert layout.training_images(photographs, 50) == 50
+    assert layout.training_images(photographs / "none", 50) is None
+
+
+def test_the_study_that_was_run_on_a_folder_says_what_the_recipe_would_change(photographs):
+    """So that its keys are the same on a small folder and on a large one."""
+    path = ROOT / "sweeps" / "contraction_cifar10.yaml"
+    for row in study.read(path, {"data": "imagefolder", "data_dir": str(photographs)}).rows:
+        assert set(recipes.SAYS) <= row.keys()
+        assert content(vars(resolve(**row))) == content(vars(resolve(**row | {"data_dir": "/none"})))
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_chose_and_the_row_has_it(photographs, tmp_path):
+    args = [
+        "--data_dir",
+        photographs,
+        "--resolution",
+        32,
+        "--width",
+        0.1,
+        "--limit_batches",
+        1,
+        "--threads",
+        1,
+        "--workers",
+        0,
+    ]
+    _, err = call("hbo.fit", *args, "--epochs", 2, "--out", tmp_path)
+    row, _ = only_row(tmp_path)
+    (line,) = [line for line in err.splitlines() if "recipe" in line]
+    assert line.startswith("recipe for a small folder, 80 training images: epochs=2, batch=8, lr=")
+    assert (row["batch"], row["warmup"]) == (8, 0.4)
+    _, err = call("hbo.fit", *args, "--epochs", 2, "--batch", 8, "--lr", 0.01, "--out", tmp_path)
+    assert "recipe" not in err
+    out, _ = call("hbo.cost", "--data_dir", photographs)
+    assert "2 classes" in out
