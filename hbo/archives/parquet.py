@@ -77,8 +77,8 @@ def entries(shard: Path) -> Iterator[Entry]:
 def _opened(shard: Path) -> Any:
     """Pyarrow's file; of one's own in each thread and process."""
     try:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetFile
+        import pyarrow as pa  # pyright: ignore[reportMissingImports]
+        from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(f"{shard}: reading parquet needs pyarrow: pip install -e '.[parquet]'") from None
     try:

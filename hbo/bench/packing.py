@@ -36,8 +36,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def write_parquet(path: Path, samples: Iterable[Sample], group: int = 100) -> Path:
     """Columns `image` and `label`, split into row groups."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    import pyarrow as pa  # pyright: ignore[reportMissingImports]
+    from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
     rows = list(samples)
     names = sorted({label for label, *_ in rows})

@@ -28,7 +28,7 @@ def encoded(image: Tensor) -> bytes:
 def decoded(content: Tensor, channels: int) -> Tensor:
     """JPEG's bytes (N,) uint8 as an image (C, H, W) uint8, which lies in memory as (H, W, C)."""
     if DECODER == "simplejpeg":
-        import simplejpeg
+        import simplejpeg  # pyright: ignore[reportMissingImports]
 
         pixels = simplejpeg.decode_jpeg(content.numpy().data, colorspace="RGB" if channels == 3 else "GRAY")
     else:
