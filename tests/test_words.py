@@ -3,11 +3,14 @@ its place.
 """
 
 import csv
+import importlib
+import re
 
 import pytest
 from conftest import ROOT
 
 from hbo import flags
+from hbo.__main__ import commands
 from hbo.analysis import claims, detections, figures, notebooks, paper, ranks, report, results, study, tables
 from hbo.analysis.report import page
 from hbo.config import Run, resolve
@@ -77,6 +80,24 @@ def test_the_table_names_what_there_is():
 ])  # fmt: skip
 def test_every_command_answers_a_wrong_flag_in_one_line(main, before, capsys):
     assert "--no_such_flag: no such flag" in said(main, [*before, "--no_such_flag"], capsys)
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
+    """A lone % in one help text stops the whole page."""
+    package = (ROOT / name.replace(".", "/")).is_dir()
+    main = importlib.import_module(name + ".__main__" * package).main
+
+    def page(*verb: str) -> str:
+        try:
+            main([*verb, "--help"])
+        except SystemExit as stop:
+            assert not stop.code
+        return capsys.readouterr().out
+
+    verbs = re.search(r"^  \{([\w,]+)\}|^python -m \S+ ([\w|]+): ", page(), re.M)
+    for verb in re.split("[,|]", verbs[1] or verbs[2]) if verbs else ():
+        assert page(verb).startswith("usage: ")
 
 
 def test_a_summary_says_what_accuracy_hides():

@@ -84,7 +84,7 @@ def _add_plan(sub: Any) -> None:
     )
     sub.add_argument(
         "--detect", type=points, metavar="POINTS",
-        help="Print the seeds needed to find a difference of POINTS percentage points with 80 % power, and"
+        help="Print the seeds needed to find a difference of POINTS percentage points with 80 %% power, and"
         " what the file's own seeds find.",
     )  # fmt: skip
     sub.add_argument(
