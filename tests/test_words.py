@@ -2,6 +2,7 @@
 its place.
 """
 
+import contextlib
 import csv
 import importlib
 import re
@@ -89,11 +90,12 @@ def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
     main = importlib.import_module(name + ".__main__" * package).main
 
     def page(*verb: str) -> str:
-        try:
+        with contextlib.suppress(SystemExit):
             main([*verb, "--help"])
-        except SystemExit as stop:
-            assert not stop.code
-        return capsys.readouterr().out
+        out, err = capsys.readouterr()
+        assert out
+        assert not err
+        return out
 
     verbs = re.search(r"^  \{([\w,]+)\}|^python -m \S+ ([\w|]+): ", page(), re.M)
     for verb in re.split("[,|]", verbs[1] or verbs[2]) if verbs else ():
