@@ -259,9 +259,9 @@ class TaskModule(pl.LightningModule):
             weights = without_decay(weights)
         betas = (run.momentum, 0.999)
         if run.optimizer == "amsgrad":
-            optimizer = torch.optim.Adam(weights, run.lr, betas, weight_decay=decay, amsgrad=True)
+            optimizer = torch.optim.Adam(weights, run.lr, betas, weight_decay=decay, amsgrad=True, fused=True)
         elif run.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(weights, run.lr, betas, weight_decay=decay)
+            optimizer = torch.optim.AdamW(weights, run.lr, betas, weight_decay=decay, fused=True)
         else:
             # Torch's fused version fails if weights join that have no momentum yet.
             fused = not run.classifier_epochs
