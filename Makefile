@@ -5,9 +5,9 @@
 # make paper: every table and figure from the rows there are.   make notebooks: run them all, outputs and all.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes share the test files: most of a test's time is one core's, starting Python.
+# Three processes share the test files on two cores: some tests wait for SLURM or W&B.
 # Files in the order of tests/conftest.py, the long ones first: one that began last would have the end to itself.
-SHARED := -n 2 --dist loadfile --no-loadscope-reorder
+SHARED := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint paper notebooks runtimes
 
