@@ -272,6 +272,23 @@ def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
     assert second.key() == found[1].key
 
 
+def test_each_network_is_timed_by_itself_and_a_costly_one_is_scaled(write, tmp_path, monkeypatch):
+    """A network that writes fewer numbers may take longer; once the budget is spent, the nearest is scaled."""
+    seconds = {"hbonet": 3e-3, "mobilenetv2": 1e-3}
+    monkeypatch.setattr(timing, "calibrate", lambda run: seconds[run.net])
+    found = plan.entries(read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0], "net": [*seconds]}))
+    plan.price(found)
+    said = timing.estimate(found)
+    assert "calibration" in said
+    assert "scaled" not in said
+    one, other = (entry.seconds - timing.START for entry in found)
+    assert one == pytest.approx(3 * other)
+    monkeypatch.setattr(timing, "BUDGET", 0.0)
+    assert "scaled" in timing.estimate(found)
+    one, other = (entry.seconds - timing.START for entry in found)
+    assert one / other == pytest.approx(found[0].written / found[1].written)
+
+
 @pytest.mark.parametrize("data", ["elpv", "digits", "fake"])
 def test_sizes_are_the_data_sets(data):
     opened = open_data(resolve(data=data))

@@ -1,6 +1,7 @@
 """How long the runs of a plan will take, and where that is known from."""
 
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -22,15 +23,17 @@ START = 10.0  # seconds from a process's start to its first update: 8 to 10 on t
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
 SHARED = "measured with as many runs on a device"
 ALONE = "no row was measured with {} runs on a device, so these are of one after another"
-CALIBRATION = 3.0  # seconds of updates, after the first
+CALIBRATION = 2.0  # seconds of updates of a network, the first included
+NETWORKS, BUDGET = 12, 15.0  # networks to time, and seconds for all, at most; other networks are scaled
+SCALED = ", scaled by the numbers that a network writes"
 
 
 def estimate(plan: list[Entry], together: int = 1) -> str:
     """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
 
     Rows of this machine count, the same run but for its seed first, then any of the same size of input;
-    without them, some updates of one network are timed. Other networks are scaled by the numbers that they
-    write.
+    without them, some updates of each network are timed, for at most BUDGET seconds. Other networks are
+    scaled by the numbers that they write.
 
     Args:
         plan: all runs.
@@ -44,7 +47,7 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
     known: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
     for one, row in _measured(plan):
         known.setdefault(_pace(row), []).append((identity.group(one), row))
-    rate: float | None = None  # seconds a number written, in training
+    timed: dict[tuple[Any, ...], float] | None = None  # seconds an image, in training
     for entry in todo:
         run, written = entry.run, entry.written
         assert run is not None
@@ -67,22 +70,44 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
             ]
             if near:
                 speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
-                sources.add("rows of this machine, scaled by the numbers that a network writes")
+                sources.add("rows of this machine" + SCALED)
             else:
-                if rate is None:
-                    middle = sorted((e for e in todo if e.written), key=lambda e: e.written or 0)[
-                        len(todo) // 2
-                    ]
-                    assert middle.run is not None
-                    assert middle.written is not None
-                    rate = calibrate(middle.run) / middle.written
-                speed = rate
-                sources.add("a calibration of some seconds, scaled by the numbers that a network writes")
+                if timed is None:
+                    timed = _timed(todo)
+                own = _built(entry)
+                nearest = min(timed, key=lambda one: _distance(one, own))
+                speed = timed[nearest] / nearest[1]
+                sources.add("a calibration of some seconds" + SCALED * (nearest != own))
             train, val, _ = images(run)
             seconds = run.all_epochs * (train + EVALUATION * val) * speed * written / run.world
         left = 1 - entry.step / entry.of if entry.of else 1.0
         entry.seconds = left * seconds + START
-    return "estimates, from " + "; ".join(sorted(sources))
+    return "estimates, from " + "; ".join(sorted(said for said in sources if said + SCALED not in sources))
+
+
+def _built(entry: Entry) -> tuple[Any, ...]:
+    """What a network's time goes by: its name, the numbers that it writes, and how it is trained."""
+    assert entry.run is not None
+    return (entry.run.net, entry.written or 0, _pace(vars(entry.run)))
+
+
+def _timed(todo: list[Entry]) -> dict[tuple[Any, ...], float]:
+    """Seconds of training an image, of networks between the least and the greatest; the middle one first."""
+    found = list({_built(entry): entry for entry in todo if entry.written}.items())
+    found.sort(key=lambda pair: pair[0][:2])
+    many = min(len(found), NETWORKS)
+    chosen = [found[round(i * (len(found) - 1) / max(many - 1, 1))] for i in range(many)]
+    start, timed = time.perf_counter(), {}
+    for built, entry in sorted(chosen, key=lambda pair: pair is not chosen[many // 2]):
+        assert entry.run is not None
+        if not timed or time.perf_counter() - start < BUDGET:
+            timed[built] = calibrate(entry.run)
+    return timed
+
+
+def _distance(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[bool, bool, float]:
+    """How well the time of one network says that of the other: trained alike, of the same name, of a size."""
+    return (one[2] != other[2], one[0] != other[0], abs(math.log((one[1] or 1) / (other[1] or 1))))
 
 
 def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
