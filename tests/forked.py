@@ -24,6 +24,12 @@ PACKAGES = [
     "pandas",
     "yaml",
     "tqdm",
+    "jsonargparse",
+    "jaxtyping",
+    "einops",
+    "sklearn.datasets",
+    "torchvision.models",
+    "torchvision.transforms.v2",
 ]
 
 
