@@ -50,8 +50,13 @@ class Reranked:
         share: float = LAMBDA,
     ) -> None:
         self.features, self.first, self.share = torch.cat([queries, gallery]), len(queries), share
-        # Images with equal features get equal distances, to the bit, as these are computed once.
-        self.distinct, self.inverse = self.features.unique(dim=0, return_inverse=True)
+        # Images with equal features get equal distances, to the bit, as these are computed once. Rows are
+        # compared as bytes: torch.unique copies them several times.
+        rows = (self.features + 0.0).numpy(force=True)  # one zero
+        rows = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
+        _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+        self.distinct = self.features[torch.from_numpy(first).to(self.features.device)]
+        self.inverse = torch.from_numpy(inverse).to(self.features.device)
         self.squares = self.distinct.square().sum(1)
         near, self.farthest = self._neighbours(k1 + 1)
         self.vectors = self._averaged(self._encoded(near, round(k1 / 2) + 1), near[:, :k2])
