@@ -56,7 +56,7 @@ def test_resampled_runs_and_images_scatter_as_much():
 
 def test_without_images_noise_it_is_welch_s():
     a = np.repeat([[True] * 8 + [False] * 2, [True] * 6 + [False] * 4], 1, axis=0)
-    # Each image is always right or always wrong within a run.
+    # Runs that are right on every image or on none.
     always = np.vstack([np.ones((3, 10), bool), np.zeros((2, 10), bool)])
     found = crossed(always, always[::-1])
     assert found.difference == 0

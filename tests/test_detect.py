@@ -174,9 +174,7 @@ def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path
     assert {line.split()[0] for line in lines} <= {"a", "b"}
     assert float(last.split("on cpu: ")[1].split(" ms")[0]) > 0
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
-    green = (
-        np.abs(pixels - [0x00, 0xA8, 0x46]).sum(2) < 30
-    )  # the boxes' colour, which the photograph does not contain
+    green = np.abs(pixels - [0x00, 0xA8, 0x46]).sum(2) < 30  # the boxes' colour; no photograph has it
     assert green.sum() > 500
     call("hbo.evaluate", run_folder, "--image", photograph, "--out", picture, "--score", 1)
     none = np.asarray(Image.open(picture).convert("RGB")).astype(int)

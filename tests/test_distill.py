@@ -269,9 +269,7 @@ def test_a_taught_run_is_resumed_exactly_and_its_row_says_by_whom(teacher, tmp_p
     assert json.loads(json.dumps(identity.of_row(table.to_dict("records")[0]))) == row["identity"]
     assert command(row).endswith("--distill TEACHER")
     shutil.rmtree(its)
-    assert (
-        "top1" in call("hbo.evaluate", folder, "--json")[0]
-    )  # a trained student no longer needs its teacher
+    assert "top1" in call("hbo.evaluate", folder, "--json")[0]  # the teacher is no longer needed
 
 
 @pytest.mark.slow

@@ -78,9 +78,7 @@ def test_every_runtime_s_file_is_checked_and_its_page_s_example_runs(
     written = json.loads(path.with_name(path.name + ".json").read_text())
     assert (written["key"], written["classes"]) == (row["key"], [str(i) for i in range(10)])
     assert written["metrics"]["top1"] == row["top1"]
-    assert (
-        not {"devices", "num_nodes", "threads", "out"} & written["run"].keys()
-    )  # these belong to the machine
+    assert not {"devices", "num_nodes", "threads", "out"} & written["run"].keys()  # machine settings
     assert written["licence"] == {"code": "MIT", "images": "CC BY 4.0"}
     for file in folder.glob(f"{path.name.split('.')[0]}.*"):
         if file.suffix != ".ckpt":
