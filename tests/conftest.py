@@ -247,7 +247,7 @@ def make_market(
 
 
 def make_runs(root: Path, *studies: str, **where) -> Path:
-    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` selects rows by their fields."""
+    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` selects rows by field."""
     from hbo.analysis import results
 
     for row, curve in results._read(str(ROOT / "ablations"), studies):
@@ -275,5 +275,5 @@ def cache_memory(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An image folder with two classes, 12 training and 6 validation images; some modules define their own."""
+    """An image folder: two classes, 12 training and 6 validation images; some modules define their own."""
     return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)

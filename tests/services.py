@@ -54,7 +54,9 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def wandb_server(folder: Path) -> Iterator[Environment]:
-    """A W&B server on a free local port; yields its clients' environment, which leaves the home folder alone."""
+    """W&B's server on a free local port; yields the environment of its clients, which leave the home folder
+    alone.
+    """
     command = [sys.executable, str(Path(__file__).parent / "wandb_server" / "server.py"), "--port", "0"]
     with open(folder / "server.log", "w") as log:
         server = subprocess.Popen(

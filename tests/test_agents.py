@@ -153,7 +153,7 @@ def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
 
 
 def test_wandb_sweep_takes_every_file_as_it_is(server, tmp_path):
-    """Files with questions and notes, and files written by hbo.sweep, cause no complaint of a malformed file."""
+    """Files with questions or notes, and files from hbo.sweep, cause no complaint of a malformed file."""
     files = sorted((ROOT / "sweeps").glob("*.yaml"))
     for kind in drafting.KINDS:
         files.append(

@@ -81,7 +81,7 @@ def test_the_heads_of_the_first_map_predict_three_anchors_a_place():
     assert model.head.classification_head.module_list[0][1].out_channels == 3 * 81
 
 
-# ------------------------------------------------------------ old rows stay what they were
+# ------------------------------------------------------------ old rows keep their identity
 
 
 def test_every_set_to_detect_on_takes_them_and_a_row_of_before_is_another_run():
@@ -111,7 +111,7 @@ def test_the_committed_rows_keep_their_keys():
 
 @pytest.mark.slow
 def test_a_checkpoint_of_before_is_opened_with_the_anchors_that_it_has(tmp_path):
-    """Its fields have no anchors; today's recipe would build a different head, which the weights do not fit."""
+    """Its fields have no anchors; today's recipe would build another head, which the weights do not fit."""
     root = make_voc(tmp_path / "set", train=4, test=2)
     args = [
         "--data",

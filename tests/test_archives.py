@@ -116,7 +116,7 @@ def test_a_broken_image_is_named_as_the_folders_is(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_the_folders(folder, packed, tmp_path):
-    """A run on an archive is killed midway through an epoch and resumes bit for bit as the run on the folder."""
+    """A run on an archive is killed within an epoch and resumes bit for bit as the run on the folder."""
     args = [
         "--data",
         "imagefolder",

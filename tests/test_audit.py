@@ -135,7 +135,7 @@ def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 4
 
 
-# ------------------------------------------------------------ one class, one level off
+# ------------------------------------------------------------ a single class, folders one level off
 
 
 def test_one_class_is_refused_before_training(tmp_path):

@@ -127,7 +127,7 @@ def test_a_crop_is_the_same_part_of_the_photograph(chart, tmp_path):
 
 
 def test_enlarged_crops_are_counted_as_the_recipe_draws_them(chart, tmp_path):
-    """Compared with a distribution drawn in NumPy without any pixels: areas, log-uniform ratios, ten tries."""
+    """Against a distribution drawn in NumPy without any pixels: areas, log-uniform ratios, ten tries."""
     given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 96, "batch": 2, "crop_area": 0.2}
     found = opened("disk", tmp_path, **given, cache_size=120).train.upsampled()
     draw = np.random.RandomState(0)

@@ -337,7 +337,7 @@ def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
 
 
 def test_a_recipes_warm_up_is_left_out_by_its_length_alone():
-    """Without a warm-up the recipe's starting rate is dropped; a starting rate given by the user is an error."""
+    """Without a warm-up the recipe's starting rate is dropped; one given by the user is an error."""
     assert resolve(data="voc", data_dir=".", warmup=0.0).warmup_from == 0
     assert resolve(data="voc", data_dir=".").warmup_from == 1e-6
     with pytest.raises(UserError, match="needs --warmup"):

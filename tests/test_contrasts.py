@@ -45,7 +45,7 @@ def test_an_equivalence_is_two_one_sided_tests(margin):
 
 
 def test_a_trend_is_a_regression_s_slope():
-    """The estimate is the least-squares slope of the arms' means; its variance sums the arms' own variances."""
+    """The estimate is the least-squares slope of the arms' means; its variance sums the arms' own."""
     rng, x = np.random.default_rng(0), np.array([0.0, 1.0, 2.5, 4.0])
     runs = {str(i): rng.normal(0.7 + 0.01 * i, 0.01, 4) for i in range(4)}
     slope = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -250,7 +250,7 @@ def test_looks_make_no_more_false_alarms(arms):
 
 @pytest.mark.slow
 def test_looks_save_seeds():
-    """A difference that 24 seeds find in over 80 % of studies is found as often, with fewer seeds on average."""
+    """A difference that 24 seeds find in over 80 % of studies is found as often, with fewer seeds."""
     at, rng = [6, 12, 18, 24], np.random.default_rng(9)
     used, found = [], []
     for _ in range(300):

@@ -130,7 +130,7 @@ def test_command_line_is_table_6_and_resolves_like_a_run(capsys):
     assert "total" in text
 
 
-# ------------------------------------------------------------ attention, and products in other words
+# ------------------------------------------------------------ attention, and other forms of matrix products
 
 # fmt: off
 NETWORKS = [

@@ -1,4 +1,4 @@
-"""Data: fixed splits, order as a function of (seed, epoch, index), and broken folders found before training."""
+"""Data: fixed splits, order as a function of (seed, epoch, index), broken folders found before training."""
 
 import shutil
 from collections import Counter
@@ -157,7 +157,7 @@ def test_class_weights_let_each_class_count_the_same():
 
 
 def test_imagenets_transforms_are_the_protocols(tmp_path):
-    """Evaluation: resize the short side to 256 with PIL's bilinear interpolation, then crop the centre 224."""
+    """Evaluation: resize the short side to 256 with PIL's bilinear interpolation, crop the centre 224."""
     root = make_folder(tmp_path, {"a": 2, "b": 2}, {"a": 1, "b": 1}, size=300)
     data = open_data(resolve(data="imagefolder", data_dir=str(root), batch=4))
     image, label, _ = data.val[0, 1]

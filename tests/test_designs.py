@@ -1,4 +1,4 @@
-"""Designs: the number of runs, balance of the levels, unaliased main effects, and that the written file runs."""
+"""Designs: the number of runs, balanced levels, unaliased main effects, and that the written file runs."""
 
 from collections import Counter
 from itertools import combinations, product
@@ -75,7 +75,7 @@ def test_main_effects_of_a_fraction_are_orthogonal(counts, runs):
 
 
 def test_aliases_are_the_textbooks():
-    """2^(4-1) with D = ABC has resolution IV, 2^(5-1) with E = ABCD has V: Box, Hunter and Hunter, chapter 6."""
+    """2^(4-1) with D = ABC has resolution IV, 2^(5-1) with E = ABCD V: Box, Hunter and Hunter, chapter 6."""
     four, five = (design.fraction({name: [-1, 1] for name in "ABCDE"[:n]}).says for n in (4, 5))
     assert four[1:] == ["Not confounded with any interaction of two: A, B, C, D.",
                         "Interactions of two that are aliased with each other: A x B with C x D; A x C with B x D; A x D with B x C."]  # fmt: skip
@@ -209,7 +209,7 @@ def test_a_combination_that_is_no_run_is_refused(tmp_path):
         drafting.write("one_at_a_time", str(base), str(tmp_path / "new.yaml"), "net=mobilenetv2")
 
 
-# ------------------------------------------------------------ what its rows say
+# ------------------------------------------------------------ analysis of its rows
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def samples(task: Detect, data) -> list:
     return list(loader(data.val, EvalBatches(len(data.val), 4), 0))
 
 
-# ------------------------------------------------------------ it learns
+# ------------------------------------------------------------ learning
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_eight_photographs_are_learnt(tmp_path):
     assert "mAP, 11 points" in text
 
 
-# ------------------------------------------------------------ one row
+# ------------------------------------------------------------ the row of a run
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
     assert "not the run's data set" in err
 
 
-# ------------------------------------------------------------ killed, and shared
+# ------------------------------------------------------------ resuming, several processes
 
 
 @pytest.mark.slow

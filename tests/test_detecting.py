@@ -24,7 +24,7 @@ AS_COMMITTED = {"resolution": 64, "epochs": 20}  # how the elpv studies in ablat
 
 
 def opened(name, **overrides):
-    """A sweep file and its runs, each of one hour; multiply-adds are counted only if the question needs them."""
+    """A file and its runs, each of one hour; multiply-adds are counted only if the question needs them."""
     sweep = read(SWEEPS / f"{name}.yaml", overrides)
     runs = plan.entries(sweep)
     for entry in runs:

@@ -1,4 +1,4 @@
-"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a network made by hand."""
+"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a hand-made network."""
 
 import numpy as np
 import pandas as pd

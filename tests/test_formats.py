@@ -274,7 +274,7 @@ def test_a_detector_trains_and_is_evaluated_on_such_a_folder(voc, tmp_path):
     assert json.loads(call("hbo.evaluate", run, "--json")[0])["images"] == 4
 
 
-# ------------------------------------------------------------ what is not split
+# ------------------------------------------------------------ folders without splits
 
 
 def whole(voc: Path, to: Path) -> Path:
@@ -319,7 +319,7 @@ def test_one_list_of_vocs_is_split_too(voc, tmp_path):
     assert (len(data.train), len(data.val)) == (6, 2)
 
 
-# ------------------------------------------------------------ each format's own
+# ------------------------------------------------------------ features of each format
 
 
 def edit_json(path: Path, change) -> None:
@@ -372,7 +372,7 @@ def test_of_three_parts_test_is_not_used_and_said_so(voc, tmp_path, capsys):
     assert "4 images are not used (test/: 4)" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------ what is refused
+# ------------------------------------------------------------ errors
 
 
 def _json(root: Path) -> Path:

@@ -148,7 +148,7 @@ def test_what_had_finished_by_then_is_counted_and_said(tmp_path):
     assert said.endswith("it was frozen after 3 of 18 runs had finished.")
 
 
-# ------------------------------------------------------------ what the page says
+# ------------------------------------------------------------ the study's page
 
 
 def test_the_page_says_as_frozen(tmp_path):

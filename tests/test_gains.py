@@ -34,7 +34,7 @@ def test_a_trend_is_a_regression_s_slope():
 
 
 def test_a_trend_s_interval_covers_the_true_slope_as_often_as_it_says():
-    """95 %, within the error of 600 draws, when one network's standard deviation is three times the other's."""
+    """95 %, within the error of 600 draws, when one network's standard deviation is three times as large."""
     costs, covered = [8.0, 4.0, 2.0, 1.0], []
     for seed in range(600):
         draw = np.random.default_rng(seed)

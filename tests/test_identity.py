@@ -60,7 +60,7 @@ def other(field: dataclasses.Field) -> object:
 
 
 def both(**changes: object) -> pd.DataFrame:
-    """The committed rows, and copies with these changes, new keys and 10 points more; the seeds are the same."""
+    """The committed rows, and the same seeds with these changes, new keys and 10 points more."""
     again = ROWS.assign(**changes, key=ROWS["key"] + "x", top1=ROWS["top1"] + 0.1)
     return pd.concat([ROWS, again], ignore_index=True)
 
@@ -267,7 +267,7 @@ def test_a_page_has_a_section_a_setting(tmp_path):
     assert page.count("<h3>How it was run</h3>") == 2
 
 
-# ------------------------------------------------------------ rows read as what they are
+# ------------------------------------------------------------ reading rows
 
 
 def test_a_key_is_text_whatever_it_looks_like(tmp_path):

@@ -128,7 +128,7 @@ def test_market_reads_images(tmp_path):
 
 
 def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypatch):
-    """A set of compressed images; the size of an uncompressed one says nothing, so it is read in full anyway."""
+    """Compressed images; the size of an uncompressed one says nothing, so it is read anyway."""
     run = {
         suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix)))
         for suffix in (".jpg", ".bmp")

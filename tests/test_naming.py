@@ -1,4 +1,4 @@
-"""Data sets and networks have their usual names, arms are named by what differs, and numbers have one format."""
+"""Data sets and networks have their usual names, arms are named by what differs, numbers have one format."""
 
 import dataclasses
 import json

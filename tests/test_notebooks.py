@@ -68,7 +68,7 @@ def test_the_committed_notebook_is_its_scripts(all_run, script):
 
 
 def test_runs_and_wandb_show_the_same_tables(tmp_path):
-    """Rows mirrored to a local W&B server and read back through its API, and the folder that they came from."""
+    """Rows mirrored to a local W&B server and read back by its API, and the folder they came from."""
     runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
     mirror = f"""
 import json

@@ -31,7 +31,7 @@ FOREIGN = [
 
 @pytest.fixture
 def folder(tmp_path) -> tuple[Path, list[Path]]:
-    """A study of three runs: the first is finished, the second has a folder in which a file can be damaged."""
+    """A study of three runs: the first is finished, the second has a folder for a damaged file."""
     file = tmp_path / "s.yaml"
     file.write_text(
         "method: grid\nparameters:"

@@ -1,4 +1,4 @@
-"""Folders of one's own photographs: each layout, its validation images, and errors that say what was found."""
+"""One's own photographs: each layout, its validation images, and errors that say what was found."""
 
 import csv
 import json
@@ -60,7 +60,7 @@ def listing(path, rows, header=("path", "label", "split"), suffix="jpg"):
     return path
 
 
-# ------------------------------------------------------------ folders in parts
+# ------------------------------------------------------------ folders with splits
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Valid"])
@@ -98,7 +98,7 @@ def test_a_folder_for_training_alone_says_what_to_type(split_set):
     assert "it contains train/" in said
 
 
-# ------------------------------------------------------------ classes alone
+# ------------------------------------------------------------ folders of classes only
 
 
 def test_a_share_of_each_class_is_reported(alone, capsys):

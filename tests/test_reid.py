@@ -86,7 +86,7 @@ def test_what_re_identification_cannot_obey_is_refused(given, word):
 
 
 def test_the_feature_is_what_the_networks_own_classifier_is_given():
-    """For each kind of network: the input of its last layer, recorded in a forward pass of the whole network."""
+    """For each kind of network: the input of its last layer, recorded in a pass of the whole network."""
     images = torch.randn(2, 3, 64, 64)
     for name, last, channels in (
         ("hbonet", "classifier", 1600), ("mobilenetv2", "classifier.1", 1280),

@@ -1,4 +1,4 @@
-"""Re-identification sets other than Market-1501: DukeMTMC, VeRi-776, MSMT17 with its lists, one's own folder."""
+"""Re-identification sets other than Market-1501: DukeMTMC, VeRi-776, MSMT17 with its lists, own folders."""
 
 import json
 import shutil
@@ -194,7 +194,7 @@ def test_a_list_that_is_wrong_is_refused(line, word, tmp_path):
         opened(root)
 
 
-# ------------------------------------------------------------ what is refused
+# ------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(("there", "word"), [

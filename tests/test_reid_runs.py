@@ -342,7 +342,7 @@ def test_open_data_gives_what_the_task_takes(market):
     assert 0 < found["map"] <= 1
 
 
-# ------------------------------------------------------------ to look at
+# ------------------------------------------------------------ pictures
 
 
 @pytest.mark.slow

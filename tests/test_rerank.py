@@ -138,7 +138,7 @@ def test_the_scale_of_the_features_and_the_galleries_order_do_not_matter():
 
 
 def test_a_crowded_neighbour_loses_to_mutual_ones():
-    """The purpose of re-ranking: the query's nearest image has 30 other images nearer to it than the query."""
+    """The purpose of re-ranking: the query's nearest image has 30 others nearer to it than the query."""
     draw = torch.Generator().manual_seed(0)
     around = lambda x, n, wide: torch.tensor([[x, 0.0]]) + wide * torch.randn(n, 2, generator=draw)
     right, wrong = around(-1.1, 25, 0.2), around(1.0, 60, 0.02)  # the query is at 0

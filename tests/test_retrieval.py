@@ -163,7 +163,7 @@ def brute_force(queries: Side, gallery: Side, metric: str) -> dict[str, float]:
 
 
 def far(a: list[float], b: list[float], metric: str) -> Fraction:
-    """An exact value that ranks like the distance: its square, or the negated cosine's square with its sign."""
+    """An exact value that ranks like the distance: its square, or the negated cosine's signed square."""
     a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
     if metric == "euclidean":
         return sum(((x - y) ** 2 for x, y in zip(a, b, strict=True)), Fraction(0))
@@ -250,7 +250,7 @@ def test_chunks_do_not_show():
             assert torch.equal(values[0], whole[name][i]), name
 
 
-# ------------------------------------------------------------ as torchmetrics
+# ------------------------------------------------------------ the metric class
 
 
 def shared(seed: int = 3) -> tuple[Side, Tensor, dict[str, float]]:

@@ -28,7 +28,7 @@ SEEDS = {
     **dict.fromkeys(("factorial", "contraction_cifar10", "reid_coil20"), 3), **dict.fromkeys(BCCD, 3),
     "pairing": 200,
     **dict.fromkeys(("table2_cifar10", "table6_cifar10", "parts_cifar10", "reid_omniglot", "few_photographs"), 5),
-}  # fmt: skip  # of the others 6, and one of a table and of backbones
+}  # fmt: skip  # others have six; tables and backbones have one
 FOLDERS: dict[str, str] = {}
 
 

@@ -25,7 +25,7 @@ PRINTED = [  # table 1 as printed in the paper: input, t, c, n, s (PAPER.md)
 
 
 def test_table_1_is_read_off_the_network_as_printed():
-    """At divisor 4 no channel count of width 1 is rounded; at the published 8 two are, and the notes say so."""
+    """At divisor 4 no channel count of width 1 is rounded; at the published 8 two are, as the notes say."""
     frame = stage_table(resolve(data="imagenet", width=1.0, divisor=4)).frame
     found = [tuple(line) for line in frame[["input", "t", "c", "n", "s"]].values.tolist()]
     assert found[:-1] == PRINTED

@@ -45,7 +45,7 @@ def write(root, name: str, *boxes: tuple) -> None:
     annotate(root / "Annotations" / f"{name}.xml", list(boxes), SIZE)
 
 
-# ------------------------------------------------------------ what is there
+# ------------------------------------------------------------ boxes
 
 
 def test_a_box_counts_pixels_from_one_and_means_the_last_one_too(folder):
@@ -184,7 +184,7 @@ def test_difficult_objects_are_not_trained_on_and_told_apart_in_evaluation(folde
     assert data.val[(0, 1)][1]["labels"].tolist() == [1, 0]
 
 
-# ------------------------------------------------------------ what is refused, by name
+# ------------------------------------------------------------ errors, by name
 
 
 def _remove(path):
