@@ -115,7 +115,7 @@ def started(command: list[str], env: Environment, log: Path) -> Iterator[subproc
     try:
         yield process
     finally:
-        # A second SIGTERM makes an agent stop its runs at once.
+        # A second SIGTERM makes an agent hurry its runs.
         for number in (
             signal.SIGTERM,
             signal.SIGTERM,

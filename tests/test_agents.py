@@ -91,7 +91,7 @@ def folder(row: dict[str, Any]) -> Path:
 
 
 def curve(row: dict[str, Any]) -> pd.DataFrame:
-    """metrics.csv with full precision, which pandas alone reads only in newer releases."""
+    """metrics.csv to the last bit: pandas' own parser is exact only in newer releases."""
     return pd.read_csv(folder(row) / "metrics.csv", dtype=str).map(float)
 
 

@@ -142,7 +142,7 @@ def test_a_run_that_was_killed_ends_as_the_folders(folder, packed, tmp_path):
     (row, _), (theirs, where) = (only_row(tmp_path / name) for name in ("folder", "packed"))
     assert theirs["resumed_at"]
     assert row["key"] == theirs["key"]
-    theirs |= {name: row[name] for name in ("data_dir", "folder")}  # the path and its kind
+    theirs |= {name: row[name] for name in ("data_dir", "folder")}  # the path and the folder's name
     (where / "row.json").write_text(json.dumps(theirs))
     same_run(tmp_path / "folder", tmp_path / "packed")
 

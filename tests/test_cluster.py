@@ -69,7 +69,7 @@ def test_cores_are_those_that_slurm_allots():
 
 
 def test_each_of_sruns_tasks_has_its_own_cores(monkeypatch):
-    """What SLURM allots to a task is not divided again between tasks; Lightning's processes do share it."""
+    """What SLURM allots to a task is not divided again between tasks, but between Lightning's processes."""
     run = resolve(data="imagenet", devices=2)
     monkeypatch.setattr(cluster, "cores", lambda: 6)
     for name in ("SLURM_STEP_ID", *SLURM):

@@ -259,6 +259,6 @@ def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)
     assert said.loc["residual=False against residual=True", "verdict"] == "lower"
     assert said.loc["upsample=bilinear against upsample=nearest", "verdict"] == "undecided"
-    # If a run is missing, effects are no longer unaliased.
+    # With a run missing, main effects are aliased.
     it.rows = rows[rows["arm"] != rows["arm"].iloc[0]]
     assert it.effects() is None

@@ -107,7 +107,7 @@ def test_a_trend_takes_seeds_by_its_weights_and_has_no_margin(tmp_path):
     assert found.lines == ("trend, per step of k",)
     n = found.find.seeds
     assert n is not None
-    has = lambda n: power.find(1.0, [(-0.5, 1.5), (0.5, 1.5)], n, 0.05)  # slope over three equal steps
+    has = lambda n: power.find(1.0, [(-0.5, 1.5), (0.5, 1.5)], n, 0.05)  # slope over three equally spaced k
     assert has(n) >= 0.8 > has(n - 1)
     assert (found.margin, found.equivalent, found.find.hours) == (None, None, None)
 

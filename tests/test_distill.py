@@ -39,7 +39,7 @@ BRIEF += ["--accelerator", "cpu", "--wandb", "disabled"]
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A wider network on the same digits, with averaged weights: those that were evaluated teach."""
+    """A wider network on the same digits; its averaged weights, which were evaluated, teach."""
     out = tmp_path_factory.mktemp("teacher")
     call("hbo.fit", *BRIEF, "--net", "mobilenetv2", "--width", 0.25, "--ema", 0.5, "--out", out)
     return only_row(out)[1]

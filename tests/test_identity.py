@@ -317,7 +317,7 @@ def test_columns_of_several_resolutions_still_say_what_tells_them_apart():
 
 
 def test_a_cache_of_the_evaluated_size_is_another_than_one_of_a_fixed_size():
-    """At 128 px both have 146 rows; at 96 px they do not, so they have separate columns."""
+    """At 128 px both have a side of 146 px; at 96 px they differ, so they have separate columns."""
     relative = [px(96, cache="disk"), px(128, cache="disk")]
     found = titles_of(at_resolutions(*relative, px(96, cache="disk", cache_size=146)))
     assert [re.sub(r"^.*cached_side=|\)$", "", title) for title in found] == ["eval_resize", "146"]

@@ -247,7 +247,7 @@ def test_a_head_sorts_by_the_keyboard(chromium: Page, pages):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_dot_tells_its_run(chromium: Page, pages, width):
-    """It shows key and command to mouse and keyboard."""
+    """It shows its key and command, by mouse and by keyboard."""
     chromium.open(pages["contraction"], width)
     told = "document.querySelector('.told').textContent"
     runs = json.loads(chromium.run("document.querySelector('.runs script').textContent"))

@@ -268,7 +268,7 @@ def test_three_negatives_a_positive_the_hardest_ones():
     model = detector()
     target = [{"boxes": torch.tensor([[100.0, 100.0, 180.0, 180.0]]), "labels": torch.tensor([1])}]
     logits = torch.zeros(1, len(model.anchors), 4)
-    logits[..., 0] = 10  # every anchor is certainly background
+    logits[..., 0] = 10  # every anchor is background for sure
     _, matched = model.loss(logits, torch.zeros_like(logits), target)
     far = (model.anchors[:, 0] > 250).nonzero()[:, 0]
 

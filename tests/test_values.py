@@ -1,5 +1,5 @@
-"""One rule for values: a flag, --config, a sweep, a variant and Python accept and reject the same values,
-with one line.
+"""One rule for values: a flag, --config, a sweep, a variant and Python accept and reject the same values;
+each error is one line.
 """
 
 import dataclasses
