@@ -207,7 +207,7 @@ def test_features_retrieve_as_the_run_does(tmp_path):
         "--bn_neck",
         "--flip_features",
     ]
-    # After a few updates the running statistics lag, and the last digits of all but equal features rank them.
+    # After fewer updates the running statistics lag: almost equal features are ranked by their last digits.
     call("hbo.fit", *args, "--epochs", 20, "--threads", 1, "--workers", 0, "--out", tmp_path / "runs")
     row, run = only_row(tmp_path / "runs")
     _, err = call("hbo.predict", run, root / "query", expect=2)
