@@ -22,7 +22,7 @@ FLAGS = [
 
 
 class Page:
-    """A page that is open, in a window whose width and colours can be set."""
+    """An open page, in a window whose width and colours can be set."""
 
     def __init__(self, send: int, receive: int) -> None:
         self.send, self.receive, self.rest, self.number, self.session = send, receive, b"", 0, None
@@ -31,7 +31,7 @@ class Page:
         self("Page.enable")
 
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
-        """What the browser answers to a command of the protocol."""
+        """Send a command of the protocol; returns the browser's answer."""
         self.number += 1
         message = {"id": self.number, "method": method, "params": params} | (
             {"sessionId": self.session} if self.session else {}
@@ -51,7 +51,7 @@ class Page:
         return json.loads(message)
 
     def open(self, path: Path, width: int, dark: bool = False) -> None:
-        """Show a file at a width, in the reader's light or dark."""
+        """Show a file at a width, in light or dark mode."""
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         colours = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self("Emulation.setEmulatedMedia", features=colours)
@@ -62,13 +62,13 @@ class Page:
         )
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page, once it is there."""
+        """The value of an expression in the page, once it is available."""
         found = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def press(self, key: str) -> None:
-        """A key, as typed."""
+        """Press a key."""
         for kind in ("rawKeyDown", "keyUp"):
             code = {"Tab": 9, "ArrowRight": 39, "Enter": 13}[key]
             text = {"text": "\r"} if key == "Enter" and kind == "rawKeyDown" else {}
@@ -82,7 +82,7 @@ class Page:
             )
 
     def point(self, x: float, y: float, click: bool = False) -> None:
-        """The mouse, moved to a place of the window, and pressed there."""
+        """Move the mouse to a point of the window, and click."""
         self("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased") if click else ():
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
@@ -98,7 +98,7 @@ class Page:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Page]:
-    """A page in a browser of its own, whose files lie in a folder."""
+    """A page in a separate browser, whose files lie in the folder."""
     assert CHROMIUM is not None
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'

@@ -1,4 +1,6 @@
-"""Shared by the tests: the published figures, the released layout, and runs in processes of their own."""
+"""What the tests share: the published figures, the layout of released checkpoints, and commands in separate
+processes.
+"""
 
 import csv
 import json
@@ -29,7 +31,7 @@ from hbo.tasks.reid.module import Reid
 ROOT = Path(__file__).parents[1]
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = ROOT / "papers" / "hbonet" / "published"
-# Shapes in signatures are checked under the tests, where it costs nothing to users.
+# Shapes in signatures are checked only under the tests, so they cost users nothing.
 check_shapes = beartype(conf=BeartypeConf(is_pep484_tower=True))
 for owner, *names in (
     (block.HarmoniousBottleneck, "forward"),
@@ -50,8 +52,7 @@ for owner, *names in (
     for name in names:
         setattr(owner, name, jaxtyped(getattr(owner, name), typechecker=check_shapes))
 QUIET = {"WANDB_MODE": "disabled"}
-# The most memory that a script held, in bytes. (Linux's ru_maxrss starts at that of the process that started
-# it.)
+# A script's peak memory, in bytes. (Linux's ru_maxrss starts at the value of the parent process.)
 PEAK = """
 import re, resource, sys
 from pathlib import Path
@@ -60,14 +61,14 @@ def peak():
         return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 """
-# Under nohup, or behind a shell's &, these are ignored, and so would they be by all that the tests start.
+# nohup and a shell's & ignore these signals, and every process that the tests start would inherit that.
 if threading.current_thread() is threading.main_thread():
     for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
 
 
-# Files of few tests that wait for minutes.
+# Files with few tests that wait for minutes.
 LONGEST = (
     "test_slurm",
     "test_agents",
@@ -78,9 +79,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """The files that take longest come first, then those with most slow tests: two processes share them and
-    end together.
-    """
+    """Run the slowest files first, then those with most slow tests, so that two processes finish together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (not item.path.name.startswith(LONGEST), -slow[item.path]))
 
@@ -95,7 +94,7 @@ def published(*tables: int) -> list[dict[str, str]]:
 
 
 def released_state(variant: str) -> dict[str, torch.Tensor]:
-    """A released checkpoint's layout filled with the reference's weights (../shared/reference/README.md's
+    """A released checkpoint's layout, filled with the reference's weights (../shared/reference/README.md's
     recipe).
     """
     shapes = json.loads((REFERENCE / "checkpoint_keys.json").read_text())[variant]
@@ -118,7 +117,7 @@ def _weights(key: str, shape: list[int]) -> torch.Tensor:
 
 
 def start(module: str, *args: object, env: dict[str, str | None] | None = None, **kwargs) -> subprocess.Popen:
-    """`python -m module args` in a process of its own; None in `env` takes a variable away."""
+    """Start `python -m module args` in a separate process; None in `env` removes a variable."""
     command = [sys.executable, "-m", module, *map(str, args)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(env), **kwargs
@@ -132,7 +131,9 @@ def _environment(changes: dict[str, str | None] | None) -> dict[str, str]:
 
 
 def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, str]:
-    """Run it to its end; standard output and error. Fails on another exit status than expected."""
+    """Run the command to its end; returns its output and errors. Fails if the exit status is not the expected
+    one.
+    """
     if kwargs.keys() <= {"env", "cwd"}:
         environment, cwd = _environment(kwargs.get("env")), str(kwargs.get("cwd") or Path.cwd())
         status, out, err = forked.call(module, [*map(str, args)], environment, cwd, timeout=600)
@@ -145,13 +146,13 @@ def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, st
 
 
 def only_row(out: Path) -> tuple[dict, Path]:
-    """The one row under a folder of runs, and the run's folder."""
+    """The only row in a folder of runs, and the run's folder."""
     (path,) = out.glob("*/*/row.json")
     return json.loads(path.read_text()), path.parent
 
 
 def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: int = 40) -> Path:
-    """An image folder of random PNGs: {class: number of images} a split."""
+    """An image folder of random PNGs; {class: number of images} for each split."""
     from PIL import Image
 
     draw = np.random.RandomState(0)
@@ -167,8 +168,8 @@ def make_folder(root: Path, train: dict[str, int], val: dict[str, int], size: in
 
 
 def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = (96, 80)) -> Path:
-    """A folder in VOC's layout that can be learnt: one to three rectangles a photograph, red ones `a` and
-    blue ones `b`.
+    """A folder in VOC's layout that can be learnt: one to three rectangles per photograph, red for `a`, blue
+    for `b`.
     """
     from PIL import Image, ImageDraw
 
@@ -189,7 +190,7 @@ def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = 
                 )
                 name = "ab"[draw.randint(2)]
                 ImageDraw.Draw(image).rectangle(box, fill={"a": (220, 30, 30), "b": (30, 30, 220)}[name])
-                # VOC counts from 1, the last pixel included.
+                # VOC counts from 1 and includes the last pixel.
                 boxes.append((name, *(corner + 1 for corner in box)))
             # In flat photographs whole channels are constant.
             grain = draw.randint(-15, 16, (height, width, 3))
@@ -200,7 +201,7 @@ def make_voc(root: Path, train: int = 8, test: int = 4, size: tuple[int, int] = 
 
 
 def annotate(path: Path, boxes: list[tuple], size: tuple[int, int]) -> None:
-    """A VOC annotation: (class, xmin, ymin, xmax, ymax) and, if it is so, "difficult"."""
+    """Write a VOC annotation: (class, xmin, ymin, xmax, ymax) and, for a difficult object, "difficult"."""
     objects = "".join(
         f"<object><name>{name}</name><difficult>{int(bool(hard))}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
         f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
@@ -213,11 +214,11 @@ def annotate(path: Path, boxes: list[tuple], size: tuple[int, int]) -> None:
 def make_market(
     root: Path, train: int = 6, test: int = 4, views: int = 3, size: tuple[int, int] = (48, 96)
 ) -> Path:
-    """A folder in Market's layout that can be learnt: identities of a colour each, on two cameras, the second
-    one darker.
+    """A folder in Market's layout that can be learnt: one colour per identity, two cameras, the second
+    darker.
 
-    `views` images an identity and camera, of those retrieved one a query; a distractor and a piece of junk in
-    the gallery.
+    `views` images per identity and camera; each identity to retrieve has one query per camera. The gallery
+    also has a distractor and a junk image.
     """
     from PIL import Image
 
@@ -246,9 +247,7 @@ def make_market(
 
 
 def make_runs(root: Path, *studies: str, **where) -> Path:
-    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` picks rows by their
-    fields.
-    """
+    """A folder of runs as `hbo.fit` leaves it, from the committed rows; `where` selects rows by field."""
     from hbo.analysis import results
 
     for row, curve in results._read(str(ROOT / "ablations"), studies):
@@ -264,19 +263,17 @@ def make_runs(root: Path, *studies: str, **where) -> Path:
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """Two threads, as the default run has; one where two processes share the tests."""
+    """Two threads, the default of a run; one if two processes share the tests."""
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1" else 2)
 
 
 @pytest.fixture
 def cache_memory(tmp_path, monkeypatch):
-    """What `--cache ram` keeps in memory is kept for the test alone."""
+    """Drop after each test what `--cache ram` keeps in memory."""
     monkeypatch.setattr("hbo.data.cache.MEMORY", tmp_path)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An image folder of two classes, 12 images to train on and 6 reported; a module that needs another has
-    its own.
-    """
+    """An image folder: two classes, 12 training and 6 validation images; some modules define their own."""
     return make_folder(tmp_path_factory.mktemp("set"), {"a": 6, "b": 6}, {"a": 3, "b": 3}, size=80)

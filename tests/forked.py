@@ -1,9 +1,9 @@
-"""`python -m MODULE` from a process that has imported the packages already: seconds of a processor's time
-less for each call.
+"""Run `python -m MODULE` from a process that has already imported the packages: each call saves seconds of
+CPU time.
 
-The forkserver of the standard library imports what every command imports (never `hbo` itself, so that a
-command still runs from its first line), and each call is a fork of it: a process of its own, with its own
-working directory, environment, output and exit status.
+The standard library's forkserver imports what every command imports (but never `hbo`, so that a command still
+runs from its first line). Each call is a fork with its own working directory, environment, output and exit
+status.
 """
 
 import multiprocessing
@@ -40,7 +40,7 @@ def _context() -> ForkServerContext:
 
 
 def _run(module: str, args: list[str], env: dict[str, str], cwd: str, out: str, err: str) -> None:
-    """In the fork: what `python -m module args` does."""
+    """Run `python -m module args` in the fork."""
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -61,7 +61,7 @@ def _run(module: str, args: list[str], env: dict[str, str], cwd: str, out: str, 
 
 
 def call(module: str, args: list[str], env: dict[str, str], cwd: str, timeout: float) -> tuple[int, str, str]:
-    """Exit status, standard output and error. Raises TimeoutError."""
+    """Run the module; returns exit status, standard output and standard error. Raises TimeoutError."""
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = _context().Process(target=_run, args=(module, args, env, cwd, str(out), str(err)))

@@ -1,5 +1,5 @@
-"""Which quick paths a result went through, and the same modules without them: for tests of hbo.kernels.norm
-and hbo.kernels.depthwise.
+"""Helpers for the tests of hbo.kernels.norm and hbo.kernels.depthwise: which quick paths a result used, and
+modules without them.
 """
 
 import copy
@@ -11,7 +11,7 @@ from hbo.bench.train import QUICK, use_pytorchs_own
 
 
 def taken(out: Tensor) -> dict[str, int]:
-    """Quick path -> how often it stands in the graph of gradients of `out`."""
+    """Quick path -> how often it occurs in the autograd graph of `out`."""
     nodes, seen, found = [out.grad_fn], set(), Counter()
     while nodes:
         node = nodes.pop()
@@ -25,7 +25,7 @@ def taken(out: Tensor) -> dict[str, int]:
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """A copy with PyTorch's own modules."""
+    """A copy that uses PyTorch's own modules."""
     module = copy.deepcopy(module)
     use_pytorchs_own(module, list(QUICK))
     return module

@@ -1,6 +1,4 @@
-"""Services that the tests start on this machine: W&B's loopback server, the real agents of its sweeps, a
-SLURM of one node.
-"""
+"""Services that the tests start locally: a W&B server, W&B's real sweep agents, and SLURM."""
 
 import json
 import os
@@ -36,7 +34,7 @@ Environment = dict[str, str]
 
 
 def wait_for(test: Callable[[], Any], seconds: float = 600, what: Callable[[], object] = lambda: "") -> Any:
-    """Wait until it holds, and return what it says; `what` is shown when it does not in time."""
+    """Wait until `test` is true and return its value; on a timeout, fail and show `what`."""
     end = time.monotonic() + seconds
     while not (found := test()):
         assert time.monotonic() < end, f"not within {seconds} s: {what()}"
@@ -45,7 +43,7 @@ def wait_for(test: Callable[[], Any], seconds: float = 600, what: Callable[[], o
 
 
 def rows(out: Path) -> dict[str, dict[str, Any]]:
-    """Key -> row, of all studies in a folder; a key may be there once."""
+    """Key -> row, over all studies in a folder; each key may occur only once."""
     found = [json.loads(path.read_text()) for path in out.glob("*/*/row.json")]
     assert len({row["key"] for row in found}) == len(found), "a key twice"
     return {row["key"]: row for row in found}
@@ -56,7 +54,7 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def wandb_server(folder: Path) -> Iterator[Environment]:
-    """W&B's loopback server on a free port; the environment of its clients, which leave the home folder
+    """W&B's server on a free local port; yields the environment of its clients, which leave the home folder
     alone.
     """
     command = [sys.executable, str(Path(__file__).parent / "wandb_server" / "server.py"), "--port", "0"]
@@ -80,7 +78,7 @@ def wandb_server(folder: Path) -> Iterator[Environment]:
             "WANDB_API_KEY": 40 * "a",
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_DIR": str(folder / "agents"),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the sweeps' python, and wandb
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # for `python` and `wandb`
         }
     finally:
         server.terminate()
@@ -88,8 +86,8 @@ def wandb_server(folder: Path) -> Iterator[Environment]:
 
 
 def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters: Any) -> str:
-    """`wandb sweep` of a grid in which a list is swept over; its name, ENTITY/PROJECT/ID. `primary`: what the
-    file asks.
+    """Create a grid sweep with `wandb sweep`; each list is swept over. Returns ENTITY/PROJECT/ID. `primary`:
+    the file's question.
     """
     parameters = {name: {"values" if isinstance(v, list) else "value": v} for name, v in parameters.items()}
     path = folder / f"{time.monotonic_ns()}.yaml"
@@ -109,15 +107,15 @@ def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters:
 
 @contextmanager
 def started(command: list[str], env: Environment, log: Path) -> Iterator[subprocess.Popen]:
-    """A process in the repository's root that writes its log there; it and its runs end with the block, if
-    need be.
+    """A process in the repository's root that logs to a file; it and its runs are stopped at the end of the
+    block.
     """
     with open(log, "w") as file:
         process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
-        # An agent's second word hurries its runs.
+        # A second SIGTERM makes an agent hurry its runs.
         for number in (
             signal.SIGTERM,
             signal.SIGTERM,
@@ -129,7 +127,7 @@ def started(command: list[str], env: Environment, log: Path) -> Iterator[subproc
 
 
 def with_patience(process: subprocess.Popen, seconds: float) -> int | None:
-    """The exit status; None if it is still running then."""
+    """The exit status; None if the process is still running after `seconds`."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -137,7 +135,7 @@ def with_patience(process: subprocess.Popen, seconds: float) -> int | None:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started, as SLURM finds the processes of a job."""
+    """A process and all its descendants, as SLURM finds the processes of a job."""
     children = [
         child for path in Path("/proc").glob(f"{pid}/task/*/children") for child in path.read_text().split()
     ]
@@ -149,10 +147,10 @@ def family(pid: int) -> list[int]:
 
 @contextmanager
 def slurm(folder: Path, cpus: int = 4, nodes: int = 1) -> Iterator[Environment]:
-    """SLURM's daemons as a cluster of this one machine, which may pretend to be several nodes, partition
-    `high` preempting `low`; the environment of its clients.
+    """SLURM's daemons on this machine, which may act as several nodes; jobs in partition `high` preempt those
+    in `low`. Yields the clients' environment.
 
-    Ports are free ones and all files lie in the folder: other daemons, living or left over, are not met.
+    It uses free ports and keeps all files in the folder, so it does not meet other daemons.
     """
     tools = Path(__file__).parent / "slurm"
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_CONF": str(folder / "slurm.conf")}
@@ -171,7 +169,7 @@ def slurm(folder: Path, cpus: int = 4, nodes: int = 1) -> Iterator[Environment]:
 
 
 def _free_ports(many: int) -> int:
-    """The lowest of several free ports with consecutive numbers."""
+    """The first of `many` consecutive free ports."""
     while True:
         with ExitStack() as stack:
             first = stack.enter_context(socket.socket())

@@ -1,5 +1,5 @@
-"""Sweeps by W&B's own command line and agents, against a loopback server: each row once, read back as it
-stands in its row.
+"""Sweeps with W&B's own command line and agents, against a local server: each row runs once and can be read
+back unchanged.
 """
 
 import json
@@ -37,7 +37,7 @@ FIELDS = {field.name for field in fields(Run)}
 TINY = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "accelerator": "cpu"}
 SHORT = {**TINY, "epochs": 2, "limit_batches": 3}
 LONG = {**TINY, "epochs": 8, "k": 2}
-# Never done: to be stopped.
+# Too long to finish: these runs are stopped.
 MANY = {
     **TINY,
     "epochs": 2000,
@@ -54,8 +54,8 @@ def server(tmp_path_factory) -> Iterator[Environment]:
 
 
 def read_back(env: Environment, **filters: Any) -> list[dict[str, Any]]:
-    """What `wandb.Api()` gives of runs, asked in a process of its own so that W&B's settings stay out of this
-    one.
+    """Runs as `wandb.Api()` returns them, read in a separate process so that W&B's settings do not leak into
+    this one.
     """
     code = f"""
 import json, wandb
@@ -69,8 +69,8 @@ print(json.dumps([parts(run) for run in runs], default=dict))
 
 
 def mirrors(run: dict[str, Any], row: dict[str, Any]) -> None:
-    """The W&B run holds the row: its fields are the config, the learning curve is the history, the summary
-    has the rest.
+    """Assert that the W&B run holds the row: fields in the config, the learning curve in the history, the
+    rest in the summary.
     """
     assert run["state"] == "finished"
     assert run["config"] == {name: row[name] for name in FIELDS}
@@ -83,7 +83,7 @@ def mirrors(run: dict[str, Any], row: dict[str, Any]) -> None:
     pd.testing.assert_frame_equal(
         pd.DataFrame(points)[expected.columns], expected, check_exact=True, check_dtype=False
     )
-    assert [point["_step"] for point in run["history"]] == list(range(row["epochs"]))  # one record an epoch
+    assert [point["_step"] for point in run["history"]] == list(range(row["epochs"]))  # one record per epoch
 
 
 def folder(row: dict[str, Any]) -> Path:
@@ -91,14 +91,14 @@ def folder(row: dict[str, Any]) -> Path:
 
 
 def curve(row: dict[str, Any]) -> pd.DataFrame:
-    """metrics.csv to the last bit, which pandas alone gives in its newer releases only."""
+    """metrics.csv to the last bit: pandas' own parser is exact only in newer releases."""
     return pd.read_csv(folder(row) / "metrics.csv", dtype=str).map(float)
 
 
 @pytest.fixture(scope="module")
 def grid(server, tmp_path_factory) -> tuple[str, Path, str]:
-    """A grid of four rows and one that cannot be built, by two agents at once: the sweep, the runs, what the
-    agents said.
+    """A grid of four valid rows and one invalid one, run by two agents at once: the sweep, the runs, the
+    agents' log.
     """
     root = tmp_path_factory.mktemp("grid")
     sweep = new_sweep(root, server, **SHORT, out=str(root / "runs"), study="grid", k=[1, 4, 2, 3, 0])
@@ -129,9 +129,7 @@ def test_two_agents_run_each_row_once(server, grid):
 
 
 def test_rows_come_back_from_wandb_the_impossible_one_marked(server, grid, tmp_path):
-    """The four rows as in their folder, and the one that no run can be with the fields that the sweep gave
-    it, and why.
-    """
+    """The four rows match their folders; the invalid one has the sweep's fields and an error."""
     environment = server | {"XDG_CACHE_HOME": str(tmp_path)}
     out, _ = call("hbo.analysis.results", "wandb:local/hbo", "--study", "grid", "--csv", env=environment)
     (tmp_path / "grid.csv").write_text(out)
@@ -145,7 +143,7 @@ def test_rows_come_back_from_wandb_the_impossible_one_marked(server, grid, tmp_p
 
 
 def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
-    """Bit for bit: the rows, the weights, each image's outcome, the learning curve."""
+    """Bit for bit: rows, weights, per-image outcomes, learning curve."""
     _, out, _ = grid
     (file,) = out.parent.glob("*.yaml")
     call(
@@ -155,9 +153,7 @@ def test_without_a_server_the_same_file_leaves_the_same_rows(grid, tmp_path):
 
 
 def test_wandb_sweep_takes_every_file_as_it_is(server, tmp_path):
-    """With what each asks, and with notes; and the files that are made of one of them. No word of a malformed
-    file.
-    """
+    """Files with questions or notes, and files from hbo.sweep, cause no complaint of a malformed file."""
     files = sorted((ROOT / "sweeps").glob("*.yaml"))
     for kind in drafting.KINDS:
         files.append(
@@ -193,7 +189,7 @@ def test_an_agent_runs_a_file_that_says_what_it_asks(server, tmp_path):
 
 
 def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, grid, tmp_path):
-    """The sweep's first row is done already, by the sweep before; its second is trained by two processes."""
+    """A previous sweep already finished the first row; two processes train the second."""
     former, out, _ = grid
     (done,) = [row for row in rows(out).values() if row["k"] == 1]
     written = (folder(done) / "last.ckpt").stat().st_mtime_ns
@@ -210,13 +206,13 @@ def test_a_finished_row_is_mirrored_and_two_processes_are_one_wandb_run(server, 
     mirrors(both, found[both["summary"]["key"]])
     assert both["config"]["devices"] == 2
     assert both["summary"]["val_images_seen"] == done["val_images_seen"]
-    assert read_back(server, **{"config.devices": 2}) == [both]  # no rank has one of its own
+    assert read_back(server, **{"config.devices": 2}) == [both]  # only one run, not one per rank
     assert again["id"] not in [run["id"] for run in read_back(server, sweep=former.split("/")[-1])]
 
 
 def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
-    """A run that SIGUSR1 and then SIGTERM end midway is one W&B run in the end, and the one that nothing
-    disturbed, which ran offline and was synced.
+    """A run interrupted by SIGUSR1 and SIGTERM is one W&B run in the end, equal to an uninterrupted offline
+    run that was synced.
     """
     flags = [word for name, value in (LONG | {"study": "long"}).items() for word in (f"--{name}", value)]
     whole = start("hbo.fit", *flags, "--out", tmp_path / "whole", env=server | {"WANDB_MODE": "offline"})
@@ -235,11 +231,11 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
 
     with started([*AGENT, sweep], server, log) as agent:
         wait_for(epochs, what=log.read_text)
-        agent.send_signal(signal.SIGUSR1)  # handed on to the run; the agent stays, and is given the run again
+        agent.send_signal(signal.SIGUSR1)  # passed on to the run; the agent stays and gets the run again
         wait_for(lambda: state() == "interrupted", what=log.read_text)
         before = epochs()
         wait_for(lambda: epochs() > before, what=log.read_text)
-        # As SLURM ends a job: W&B's own process gets it too, and is gone at once.
+        # As when SLURM ends a job: W&B's own process gets the signal too, and ends at once.
         for process in family(agent.pid):
             os.kill(process, signal.SIGTERM)
         assert with_patience(agent, 300) is not None
@@ -268,14 +264,14 @@ def test_signals_do_not_show_and_offline_looks_as_online(server, tmp_path):
 
 
 def stop(env: Environment, name: str) -> None:
-    """Stop on the run's page."""
+    """Press Stop on the run's page."""
     code = f"import wandb; wandb.Api().run('local/hbo/{name}').stop()"
     subprocess.run(["python", "-c", code], env=env, check=True, capture_output=True, timeout=300)
 
 
 def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
-    """The first of two rows is stopped midway: the agent takes the next, `hbo.sweep run` leaves it, `hbo.fit`
-    goes on.
+    """The first of two rows is stopped midway: the agent takes the next, `hbo.sweep run` skips it, `hbo.fit`
+    resumes it.
     """
     out, log = tmp_path / "runs", tmp_path / "log"
     sweep = new_sweep(tmp_path, server, **MANY, out=str(out), study="stop", seed=[0, 1])
@@ -311,11 +307,11 @@ def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
     assert rows(out) == found
     for key in found:
         assert f"python -m hbo.fit --config {out / 'stop' / key / 'config.yaml'} resumes from there" in ran
-    call("hbo.analysis.results", out / "stop", expect=2)  # none is finished
+    call("hbo.analysis.results", out / "stop", expect=2)  # no run has finished
 
 
 def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(server, tmp_path):
-    """Its own client hears of it; what goes on is another W&B run, with the whole curve."""
+    """The client notices the stop; the resumed run is a new W&B run with the whole curve."""
     flags = [
         word
         for name, value in {**MANY, "study": "alone", "wandb": "online"}.items()
@@ -360,7 +356,7 @@ wandb.agent(sys.argv[1], function=lambda: fit(resolve(**{MANY!r}, study="functio
 
 
 def test_a_function_of_an_agent_is_stopped(server, tmp_path):
-    """`wandb.agent(function=...)` throws an exception into the thread that trains."""
+    """`wandb.agent(function=...)` raises an exception in the training thread."""
     sweep, log = new_sweep(tmp_path, server, seed=0), tmp_path / "log"
     with started([sys.executable, "-c", FUNCTION, sweep, str(tmp_path)], server, log) as agent:
         wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), what=log.read_text)

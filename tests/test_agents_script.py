@@ -1,4 +1,4 @@
-"""sweeps/agents.sh beside stand-ins: which GPU each agent is given, and that the client's guard is off."""
+"""sweeps/agents.sh with stand-ins: which GPU each agent gets, and that wandb's failure guard is off."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from conftest import ROOT
 
 
 def started(folder, gpus: str, *words: str) -> tuple[int, list[str], str]:
-    """Exit status, a line an agent (its GPUs, how many share one, the guard), and what was said."""
+    """Exit status, one line per agent (its GPUs, how many agents share one, the guard), and the messages."""
     for name, line in (
         ("python", f"echo {gpus}"),
         ("wandb", 'echo "$CUDA_VISIBLE_DEVICES;$HBO_RUNS_PER_DEVICE;$WANDB_AGENT_DISABLE_FLAPPING"'),

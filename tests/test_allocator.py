@@ -1,4 +1,4 @@
-"""hbo.kernels.allocator: what was freed is kept."""
+"""hbo.kernels.allocator keeps freed memory."""
 
 import subprocess
 import sys
@@ -33,9 +33,9 @@ def test_kept_memory_is_not_faulted_in_again():
         kept, faults = out.split()
         return kept == "True", int(faults)
 
-    counts = [count("kept") for _ in range(3)]  # a kernel that takes idle pages back adds to some of them
+    counts = [count("kept") for _ in range(3)]  # a kernel that reclaims idle pages adds faults
     assert all(kept for kept, _ in counts)
     few = min(number for _, number in counts)
     _, many = count("given back")
     assert few < 200
-    assert many > 10 * few + 200  # or the former count says nothing
+    assert many > 10 * few + 200  # otherwise the first assert would prove nothing

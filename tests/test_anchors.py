@@ -1,5 +1,5 @@
-"""Anchors of SSD's first map, the objects that they learn, and what a finer map costs: published figures, and
-SSD's own rule.
+"""Anchors of SSD's first map, how objects are matched to them, and the cost of a finer map: published figures
+and SSD's own rule.
 """
 
 import json
@@ -28,7 +28,7 @@ def mobilenetv2(**kwargs) -> Detector:
 
 
 def test_published_parameters_and_multiply_adds_of_mobilenetv2s_ssdlite():
-    """Sandler et al. 2018, table 6: MNet V2 + SSDLite, 4.3 M parameters and 0.8 B multiply-adds."""
+    """Sandler et al. 2018, table 6: MNet V2 + SSDLite has 4.3 M parameters and 0.8 B multiply-adds."""
     found = cost.count(mobilenetv2(anchors="ssdlite"), 320)["total"]
     assert (found.params, found.macs) == (4_337_013, 788_830_144)
     assert (f"{found.params / 1e6:.1f}", f"{found.macs / 1e9:.1f}") == ("4.3", "0.8")
@@ -37,7 +37,7 @@ def test_published_parameters_and_multiply_adds_of_mobilenetv2s_ssdlite():
 
 
 def tensorflows(min_scale: float, layers: int) -> list[list[tuple[float, float]]]:
-    """(scale, width over height) of each layer, as object_detection's `create_ssd_anchors` lists them."""
+    """(scale, aspect ratio) for each layer, as object_detection's `create_ssd_anchors` lists them."""
     scales = [min_scale + (0.95 - min_scale) * i / (layers - 1) for i in range(layers)] + [1.0]
     specs = []
     for i in range(layers):
@@ -81,7 +81,7 @@ def test_the_heads_of_the_first_map_predict_three_anchors_a_place():
     assert model.head.classification_head.module_list[0][1].out_channels == 3 * 81
 
 
-# ------------------------------------------------------------ old rows stay what they were
+# ------------------------------------------------------------ old rows keep their identity
 
 
 def test_every_set_to_detect_on_takes_them_and_a_row_of_before_is_another_run():
@@ -90,7 +90,7 @@ def test_every_set_to_detect_on_takes_them_and_a_row_of_before_is_another_run():
         assert (run.anchors, run.matching, run.strides) == ("ssdlite", "bipartite", "16,32")
     before = resolve(data="voc", anchors="torchvision", matching="argmax")
     found = content(vars(before))
-    # So that a row without them has this identity.
+    # A row without these fields then has this identity.
     assert not {"anchors", "matching", "strides"} & found.keys()
     others = [
         resolve(data="voc"),
@@ -111,7 +111,7 @@ def test_the_committed_rows_keep_their_keys():
 
 @pytest.mark.slow
 def test_a_checkpoint_of_before_is_opened_with_the_anchors_that_it_has(tmp_path):
-    """Its fields lack the anchors; today's recipe would build another head, which its weights do not fit."""
+    """Its fields have no anchors; today's recipe would build another head, which the weights do not fit."""
     root = make_voc(tmp_path / "set", train=4, test=2)
     args = [
         "--data",
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_before_is_opened_with_the_anchors_that_it_has(tmp_path)
 
 
 def by_hand(overlaps: torch.Tensor) -> list[int]:
-    """Of all pairs that are left the one that overlaps most, until each object has one: SSD's MatchBBox."""
+    """Repeatedly match the pair that overlaps most, until each object has an anchor: SSD's MatchBBox."""
     left, found = overlaps.clone(), {}
     while len(found) < len(overlaps):
         one, anchor = divmod(int(left.argmax()), left.shape[1])
@@ -177,12 +177,12 @@ def test_bipartite_is_the_greedy_matching_of_ssds_code():
     for _ in range(50):
         objects = int(torch.randint(1, 9, (1,), generator=draw))
         overlaps = torch.rand(objects, 12, generator=draw)
-        overlaps[:, :3] += torch.rand(objects, 1, generator=draw)  # best anchors that many share
+        overlaps[:, :3] += torch.rand(objects, 1, generator=draw)  # so that many objects share a best anchor
         assert bipartite(overlaps).tolist() == by_hand(overlaps)
 
 
 def test_two_objects_that_share_their_best_anchor_each_get_one():
-    """Two small objects of one place: no anchor overlaps either by 0.5, and one is the best of both."""
+    """Two small objects at one place: no anchor overlaps either by 0.5, and the same one is best for both."""
     boxes = torch.tensor([[150.0, 150.0, 158.0, 162.0], [152.0, 152.0, 163.0, 160.0]])
     target = [{"boxes": boxes, "labels": torch.tensor([0, 1])}]
     matches = {}
@@ -195,7 +195,7 @@ def test_two_objects_that_share_their_best_anchor_each_get_one():
         assert model.loss(
             torch.zeros(1, len(model.anchors), 3), torch.zeros(1, len(model.anchors), 4), target
         )[1] == int((matches[matching] >= 0).sum())
-    assert sorted(set(matches["argmax"].tolist())) == [-1, 1]  # the first object teaches nothing
+    assert sorted(set(matches["argmax"].tolist())) == [-1, 1]  # the first object has no anchor
     assert sorted(matches["bipartite"].tolist())[-2:] == [0, 1]
 
 
@@ -209,8 +209,8 @@ def test_a_finer_map_comes_first_and_its_cost_is_counted():
         logits, _ = fine(torch.zeros(1, 3, 320, 320))
     assert [m.shape[-1] for m in maps] == [40, 20, 10, 5, 3, 2, 1]
     assert logits.shape[1] == len(fine.anchors) == 3 * 1600 + 6 * 539
-    # 192 channels (six times stage 3's 32): depthwise 3x3 and a pointwise to three anchors, of classes and of
-    # boxes; stride 16's 576 have six anchors now, where they had three.
+    # 192 channels (six times stage 3's 32): depthwise 3x3, then pointwise to classes and boxes of three
+    # anchors. Stride 16, with 576 channels, now has six anchors instead of three.
     added = 1600 * (2 * 9 * 192 + 192 * 3 * (81 + 4)) + 400 * 576 * 3 * (81 + 4)
     assert cost.count(fine, 320)["total"].macs - cost.count(plain, 320)["total"].macs == added
 

@@ -1,4 +1,4 @@
-"""HBO in Python: what `import hbo` offers."""
+"""What `import hbo` offers."""
 
 import doctest
 import subprocess
@@ -32,7 +32,7 @@ def test_the_lines_of_its_docstring():
 
 
 def test_the_lines_of_its_page(run, tmp_path, monkeypatch):
-    """As printed, with a run of this test in the place of KEY."""
+    """As printed, with this test's run in place of KEY."""
     text = (
         (ROOT / "docs" / "train.md")
         .read_text()

@@ -1,5 +1,5 @@
-"""Images in archives are the folder that they would unpack to: its key, order, draws and row; what is wrong with
-an archive is named.
+"""Images in archives are read as the unpacked folder: same key, order, draws and row; errors name what is
+wrong.
 """
 
 import io
@@ -38,7 +38,7 @@ def index_root(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Of JPEG, with names that no other class has."""
+    """JPEG files whose names are unique across classes."""
     root, draw = tmp_path_factory.mktemp("set"), np.random.RandomState(0)
     for part, number in (("train", 6), ("val", 3)):
         for label in ("ape", "bee"):
@@ -90,7 +90,7 @@ def test_so_it_is_with_a_share_held_out_or_left_out_or_passed_over(folder, packe
     assert torch.equal(
         batches(cached.train), batches(opened(packed, cache="disk", cache_dir=str(tmp_path)).train)
     )
-    assert len(list(tmp_path.iterdir())) == 2  # one cache for both, of training and of reported images
+    assert len(list(tmp_path.iterdir())) == 2  # one cache for both: a training and a validation file
 
 
 def test_workers_and_a_spawned_one_read_the_same(packed):
@@ -116,7 +116,7 @@ def test_a_broken_image_is_named_as_the_folders_is(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_the_folders(folder, packed, tmp_path):
-    """SIGKILL in the middle of an epoch of another archive's run, which goes on bit for bit as the folder's."""
+    """A run on an archive is killed within an epoch and resumes bit for bit as the run on the folder."""
     args = [
         "--data",
         "imagefolder",
@@ -142,7 +142,7 @@ def test_a_run_that_was_killed_ends_as_the_folders(folder, packed, tmp_path):
     (row, _), (theirs, where) = (only_row(tmp_path / name) for name in ("folder", "packed"))
     assert theirs["resumed_at"]
     assert row["key"] == theirs["key"]
-    theirs |= {name: row[name] for name in ("data_dir", "folder")}  # where it lies, and how that is called
+    theirs |= {name: row[name] for name in ("data_dir", "folder")}  # the path and the folder's name
     (where / "row.json").write_text(json.dumps(theirs))
     same_run(tmp_path / "folder", tmp_path / "packed")
 
@@ -184,7 +184,7 @@ def test_torchvisions_archives_are_imagenets_folder(tmp_path):
     assert resolve(data_dir=str(there)).identity() == resolve(data_dir=str(root)).identity()
     assert torch.equal(batches(opened(root).train), batches(opened(there).train))
     assert layout.look(there, (4, 4)) == layout.look(root, (4, 4)) == (None, "counts, as published")
-    for part in ("train", "val"):  # beside what was unpacked from them they are not looked at
+    for part in ("train", "val"):  # ignored if they lie beside the unpacked folders
         shutil.copytree(root / part, there / part)
     assert layout.kind(there) == "parts"
     shutil.rmtree(there / "train")
@@ -195,7 +195,7 @@ def test_torchvisions_archives_are_imagenets_folder(tmp_path):
 
 
 def make_imagenet(root):
-    """Two photographs a class and part, under ImageNet's names."""
+    """Two photographs per class and split, under ImageNet's names."""
     for part in ("train", "val"):
         for k, label in enumerate(("n00000001", "n00000002")):
             (root / part / label).mkdir(parents=True)
@@ -207,7 +207,7 @@ def make_imagenet(root):
 
 
 def test_hugging_faces_imagenet_is_the_folder(tmp_path):
-    """Its names have the class behind them, which would be another order: 3 and 20."""
+    """Its file names end with the class, which would change the order: 3 and 20."""
     pytest.importorskip("pyarrow")
     root, there = make_imagenet(tmp_path / "folder"), tmp_path / "parquet"
     there.mkdir()
@@ -225,7 +225,7 @@ def test_hugging_faces_imagenet_is_the_folder(tmp_path):
 
 
 def test_imagenet_under_other_names_is_another_set(tmp_path):
-    """With them its order is another, and the published key is not its."""
+    """Other names give another order, so the published key does not apply."""
     root, there = make_imagenet(tmp_path / "folder"), tmp_path / "tar"
     there.mkdir()
     for part in ("train", "val"):
@@ -286,7 +286,7 @@ def test_a_shard_twice_and_other_formats_beside_are_refused(folder, tars):
 
 @pytest.mark.parametrize("keep", [-700, -10240, 512 + 300, 0])
 def test_a_tar_that_was_cut_is_named(tars, keep):
-    """Within an image, behind the last one, within the first, and wholly."""
+    """Cut within an image, after the last one, within the first, and at the start."""
     path = tars / "train-000001.tar"
     content = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -364,7 +364,7 @@ def test_parquet_without_pyarrow_names_the_extra(tars, monkeypatch):
 
 
 def test_shards_as_they_are_published_are_found(tmp_path):
-    """Names of sets at Hugging Face: numbered from 0 or 1, of how many, with a hash, or one alone."""
+    """Names of sets on Hugging Face: numbered from 0 or 1, with a total, with a hash, or a single file."""
     names = ["imagenet1k-train-0000.tar", "imagenet1k-train-0001.tar", "imagenet1k-validation-00.tar"]
     assert [len(shards.paths) for shards in found_of(tmp_path / "wds", names).values()] == [2, 1]
     names = ["train-00000-of-00002-a1b2c3.parquet", "train-00001-of-00002-d4e5f6.parquet", "test-1.parquet"]

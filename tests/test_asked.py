@@ -1,4 +1,4 @@
-"""What a sweep file asks, held against its own arms: every file of sweeps/ is answered, and a typo is refused
+"""A sweep file's question against its own arms: every file in sweeps/ can be answered, and a typo is an error
 before any run.
 """
 
@@ -43,7 +43,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """For the files whose key is of what a folder, or a checkpoint, holds."""
+    """For files whose key depends on the contents of a folder or a checkpoint."""
     root = tmp_path_factory.mktemp("folders")
     voc = {"data_dir": str(make_voc(root / "voc", train=2, test=1))}
     weights = trained(root / "backbones_cifar10")
@@ -71,7 +71,7 @@ def test_each_file_asks_what_its_arms_answer(path, folders):
     assert sweep.primary.margin is not None
     assert sweep.primary.metric == asked.metric(sweep, runs)
     assert sweep.primary == study.of_file(path.stem)
-    if path.stem != "mobilenetv2":  # the control, read beside others
+    if path.stem != "mobilenetv2":  # the control, which is read with other studies
         assert lines(path, **overrides)
 
 
@@ -79,7 +79,7 @@ def test_each_file_asks_what_its_arms_answer(path, folders):
     "path", [path for path in FILES if path.stem not in ELSEWHERE], ids=lambda path: path.stem
 )
 def test_other_data_are_asked_the_same(path):
-    """Multiply-adds change with the classes and the resolution; who is whose partner does not."""
+    """Multiply-adds change with the classes and the resolution; the pairs do not."""
     if path.stem != "mobilenetv2":
         assert len(lines(path, data="elpv")) == len(lines(path))
 
@@ -158,7 +158,7 @@ def test_a_default_that_no_arm_has_is_refused(write):
 
 
 def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys):
-    """`--set k=2` leaves one arm of the two that are compared."""
+    """`--set k=2` leaves only one of the two arms that are compared."""
     path = write({"versus": "k=2 against k=1"})
     with pytest.raises(SystemExit) as stop:
         main(["status", str(path), "--set", "k=2", "--set", f"out={tmp_path}"])
@@ -171,7 +171,7 @@ def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys)
     assert "2 runs: 2 missing" in said.out
     sweep = read(path, {"k": 2})
     with pytest.raises(UserError, match="no arm of the file has k=1"):
-        asked.primary(sweep, plan.entries(sweep))  # what is planned or frozen has to be answered
+        asked.primary(sweep, plan.entries(sweep))  # a plan or a frozen question must have its arms
 
 
 def test_keys_for_readers_are_passed_over(write):
@@ -192,7 +192,7 @@ def test_a_file_without_a_question_is_asked_the_usual(write):
 
 
 def test_main_effects_are_means_over_all_arms():
-    """In a whole factorial, and in half of one: without noise each is what was put in, whatever the other
+    """In a full factorial and in half of one: without noise each effect is the true one, whatever the other
     factors do.
     """
     combinations = [(k, r, s) for k in (1, 2) for r in (True, False) for s in ("release", "uniform")]
@@ -222,7 +222,7 @@ def test_main_effects_are_means_over_all_arms():
 def test_a_main_effect_that_is_another_s_is_none():
     arms = [Arm(f"{k}{r}", {"k": k, "residual": r}, math.nan) for k, r in ((1, True), (1, False), (2, True))]
     asks = Question(versus=("k",), judge="effects")
-    assert families(asks, arms)[0].contrasts == []  # runs are missing: no line yet
+    assert families(asks, arms)[0].contrasts == []  # runs are missing, so there is no line yet
     with pytest.raises(UserError, match="the arms of its values also differ in other fields"):
         check_arms(asks, arms)
 

@@ -1,4 +1,4 @@
-"""What of a folder is not used, or used twice, is said and stands in the row; advice deletes no
+"""Images that are unused or used twice are reported and recorded in the row; no advice would delete a
 photograph.
 """
 
@@ -100,7 +100,7 @@ def test_photographs_in_both_parts_are_counted(root, capsys):
     assert "1 of the 5 validation images are also training images" in capsys.readouterr().err
     shutil.copy(root / "train" / "a" / "0.png", root / "train" / "b" / "copy.png")
     held = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2, resolution=64, holdout=0.5))
-    # Of the parts that are trained on and reported, whatever lies in val/.
+    # The training and validation images of this run, whatever lies in val/.
     assert held.facts["also_in_val"] in (
         0,
         1,
@@ -135,7 +135,7 @@ def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 4
 
 
-# ------------------------------------------------------------ one class, one level off
+# ------------------------------------------------------------ a single class, folders one level off
 
 
 def test_one_class_is_refused_before_training(tmp_path):

@@ -1,4 +1,4 @@
-"""A study's folder as backbone_checkpoint: its classifier of the run's own network."""
+"""A study's folder as backbone_checkpoint: each run gets the classifier with its own network."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from hbo.errors import UserError
 
 
 def add(root: Path, key: str, state: str = "done", **given) -> Path:
-    """A classifier's run, as far as one is found by."""
+    """A classifier's run: as many files as it takes to find one."""
     where = root / key
     where.mkdir(parents=True)
     (where / "row.json").write_text(json.dumps({**asdict(resolve(data="imagenet", **given)), "state": state}))
@@ -39,12 +39,12 @@ def test_each_network_gets_its_own(tmp_path):
     (tmp_path / "broken" / "row.json").write_text("{")
     for key, given in wanted.items():
         assert run(tmp_path, **given).start_file() == str(tmp_path / key)
-        # By the study or by the run: the same weights, the same run.
+        # The study and the run give the same weights and the same key.
         assert run(tmp_path, **given).key() == run(tmp_path / key, **given).key()
     assert len({run(tmp_path, **given).key() for given in wanted.values()}) == 4
     by_sweep = resolve(data="market1501", variant=f"net=mobilenetv2 width=0.5 backbone_checkpoint={tmp_path}")
     assert by_sweep.start_file() == str(tmp_path / "c")
-    # A run's folder is what it says; refused later.
+    # A run's folder is taken as given; a mismatch is an error later.
     assert run(tmp_path / "a", width=0.25).start_file() == str(tmp_path / "a")
     assert run("some.pth").start_file() == "some.pth"
 
@@ -103,8 +103,8 @@ def test_a_study_without_it_is_refused(there, word, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_starts_from_a_studys_classifier(tmp_path):
-    """From hbo.fit and through a sweep: the key is the same, the row says from which, and evaluate and
-    config.yaml take it again.
+    """Through hbo.fit and through a sweep the key is the same, the row records the classifier, and evaluate
+    and config.yaml use it again.
     """
     small = ["--width", 0.1, "--threads", 1, "--epochs", 1, "--accelerator", "cpu"]
     call("hbo.fit", "--data", "digits", "--limit_batches", 2, *small, "--out", tmp_path, "--study", "first")
@@ -134,7 +134,7 @@ def test_a_run_starts_from_a_studys_classifier(tmp_path):
     )
     row, folder = only_row(tmp_path / "out")
     assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0")
-    call("hbo.fit", "--config", folder / "config.yaml")  # it is finished
+    call("hbo.fit", "--config", folder / "config.yaml")  # already finished
     assert only_row(tmp_path / "out")[0]["started"] == row["started"]
     assert json.loads(call("hbo.evaluate", folder, "--json")[0])["map"] == pytest.approx(row["map"], rel=1e-9)
     shutil.copytree(classifier, tmp_path / "second" / "copy")

@@ -1,4 +1,6 @@
-"""A batch augmented at once is the one that is augmented image by image; what a GPU does, here on the CPU."""
+"""Augmenting a whole batch gives the same as augmenting image by image; it is done on GPUs, and tested here
+on the CPU.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ CROP = v2.RandomResizedCrop(24, antialias=True)
 
 
 def raw(parts, sizes, channels=3):
-    """A batch of noise, drawn for and cut."""
+    """A batch of noise, cropped, with its random draws."""
     torch.manual_seed(0)
     how, images = Augment(parts), []
     for size in sizes:
@@ -37,7 +39,7 @@ SHIFT = v2.RandomCrop(24, padding=3, padding_mode="reflect")
     ([FLIPS[1]], [(24, 30)] * 24, 3, 0),
 ], ids=["crop", "flips", "jitter", "grey", "shift", "grey-jitter", "flip"])  # fmt: skip
 def test_it_is_image_by_image_within_a_level(parts, sizes, channels, levels, monkeypatch):
-    """Jitter makes up to three of a level before it; without a resize no bit differs."""
+    """Jitter can turn a difference of one level into three; without a resize the result is bit-identical."""
     batch, how = raw(parts, sizes, channels)
     one, whole = augment.unpack(batch, how), batched.unpack(batch, how)
     assert whole.dtype == torch.uint8
@@ -45,5 +47,5 @@ def test_it_is_image_by_image_within_a_level(parts, sizes, channels, levels, mon
     difference = (one.int() - whole.int()).abs()
     assert difference.max() <= levels
     assert difference.float().mean() < 0.3
-    monkeypatch.setattr(batched, "LARGEST", 40_000)  # in several groups
+    monkeypatch.setattr(batched, "LARGEST", 40_000)  # split into several groups
     assert torch.equal(whole, batched.unpack(batch, how))

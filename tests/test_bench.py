@@ -1,4 +1,4 @@
-"""hbo.bench: what stands beside what. No test asserts a time."""
+"""hbo.bench: what is compared with what. No test asserts a time."""
 
 import json
 import statistics
@@ -70,7 +70,7 @@ def test_every_rival_takes_every_turn():
     for name, rival in {"all": "plain", "batch_norm": "no_batch_norm", "depthwise": "no_depthwise"}.items():
         assert found["worth"][name] == [a / b for a, b in zip(cpu[rival], cpu["channels_last"], strict=True)]
     assert set(found["ratio"]["nchw"]) == {1.0}
-    assert all(size > 1e8 for size in found["peak_bytes"].values())  # torch alone takes as much
+    assert all(size > 1e8 for size in found["peak_bytes"].values())  # torch alone takes this much
 
 
 @pytest.mark.slow
@@ -196,9 +196,7 @@ def test_what_cannot_be_measured_is_said(tmp_path):
     ("mobilenetv2", "mobilenetv2 at the same multiply-adds"),
 ])  # fmt: skip
 def test_the_ratios_that_are_told_are_those_of_the_files(rival, line):
-    """The table of ablations/bench, and the sentence of docs/costs.md, against the turns that are
-    committed.
-    """
+    """The table in ablations/bench and the sentence in docs/costs.md match the committed measurements."""
     folder = ROOT / "ablations" / "bench"
     told = []
     for k in (1, 2, 3):
@@ -219,7 +217,7 @@ def test_the_ratios_that_are_told_are_those_of_the_files(rival, line):
     [("batch_norm", "batch norm |"), ("depthwise", "5x5 depthwise gradients |"), ("all", "both |")],
 )
 def test_what_the_quick_paths_are_worth_is_what_the_files_say(path, line):
-    """Their table, too; and each pays by a tenth at batch 32, else it would be deleted."""
+    """The table matches too; and each path saves at least a tenth at batch 32, or it would be deleted."""
     folder = ROOT / "ablations" / "bench"
     worth = [
         json.loads((folder / f"quick_batch{b}_k{k}.json").read_text())["worth"][path]
@@ -236,7 +234,9 @@ def test_what_the_quick_paths_are_worth_is_what_the_files_say(path, line):
 
 
 def test_what_a_phone_s_programs_print_is_read(tmp_path):
-    """Lines as benchmark_model and executor_runner print them, by their sources, between the script's own."""
+    """Lines as benchmark_model and executor_runner print them, according to their sources, among the script's
+    own.
+    """
     log = tmp_path / "phone.log"
     log.write_text(
         "# hbo: file=net.tflite runtime=litert threads=2\n"
@@ -262,7 +262,7 @@ def test_the_script_for_a_phone_times_every_file_and_says_so():
         (file, str(n)) for n in android.THREADS for file in ("net.tflite", "net.pte")
     ]
     assert "Not tested on a phone" in text
-    assert "--method_name=forward" in text  # the facts are a method, too
+    assert "--method_name=forward" in text  # the file's metadata are a method, too
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""hbo.bench data: what stands beside what. No test asserts a time."""
+"""hbo.bench data: what is compared with what. No test asserts a time."""
 
 import json
 
@@ -18,8 +18,8 @@ from hbo.tasks.classify.module import Classify
     {"data": "elpv", "per_class": 4, "holdout": 0.5},
 ], ids=str)  # fmt: skip
 def test_the_reference_makes_the_same_images(given, tmp_path):
-    """With the same random numbers torchvision's first transforms give what the network gets, but for
-    rounding to bytes.
+    """With the same random numbers, torchvision's first transforms give the network's input, up to rounding
+    to bytes.
     """
     root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 1}, size=90)
     where = {"data_dir": str(root)} if given["data"] == "imagefolder" else {}
@@ -35,7 +35,7 @@ def test_the_reference_makes_the_same_images(given, tmp_path):
             theirs, *rest = reference[item]
         assert rest == [label, index]
         mine = (image - task.mean) / task.std
-        # elpv's plain path resizes tensors, which rounds otherwise than PIL.
+        # elpv's plain path resizes tensors, which rounds differently from PIL.
         assert (mine - theirs).abs().max() <= (1.1 / 255 / 0.224 if given["data"] == "elpv" else 1e-5)
 
 
@@ -57,7 +57,7 @@ def test_every_rival_takes_every_turn_and_nothing_is_left_behind(tmp_path, monke
 
 
 def test_the_difference_is_that_of_the_same_crops(tmp_path):
-    """None where the cache is as large as the photographs, but for rounding; more, the smaller it is."""
+    """Zero, up to rounding, if the cache is as large as the photographs; larger for a smaller cache."""
     root = make_folder(tmp_path / "set", {"a": 8}, {"a": 1}, size=120)
     given = {"data": "imagefolder", "data_dir": str(root), "resolution": 64, "batch": 2}
     plain = open_data(resolve(**given)).train

@@ -20,8 +20,8 @@ def allowed(name: str, value: object) -> bool:
 
 
 def choices(field: dataclasses.Field) -> list:
-    """Every value of a switch: its `Literal`'s, both booleans, or numbers about its default that `Block`
-    allows.
+    """Every value of a switch: its `Literal`'s values, both booleans, or numbers near the default that
+    `Block` allows.
     """
     if typing.get_origin(field.type) is typing.Literal:
         return list(typing.get_args(field.type))
@@ -36,7 +36,7 @@ def choices(field: dataclasses.Field) -> list:
 
 
 CASES = [(f.name, value) for f in dataclasses.fields(Block) for value in choices(f)]
-BASES = [Block(k=k) for k in (1, 2, 3)]  # some switches have nothing to act on at some k
+BASES = [Block(k=k) for k in (1, 2, 3)]  # some switches have no effect at some k
 
 
 def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> HarmoniousBottleneck:
@@ -62,9 +62,7 @@ def test_every_value_runs_forward_and_backward(name, value, stride, size):
 
 @pytest.mark.parametrize(("name", "value"), [case for case in CASES if case[1] != getattr(Block(), case[0])])
 def test_every_value_changes_the_network(name, value):
-    """A switch that is parsed but ignored fails here: other parameters, or another output with the same
-    ones.
-    """
+    """A switch that is parsed but ignored fails here: it must change the parameters or the output."""
     x = torch.randn(2, 6, 16, 16)
 
     def differs(base: Block) -> bool:
@@ -126,7 +124,7 @@ def test_uniform_treats_every_k_and_stride_alike_where_the_release_does_not():
 
 
 @pytest.mark.parametrize(("scheme", "k", "expected"), [
-    # after every pointwise; after the depthwise at k = 1 alone
+    # after every pointwise convolution; after the depthwise one only at k = 1
     ("release", 1, 2), ("release", 2, 2), ("release", 3, 3),
     ("uniform", 1, 2), ("uniform", 2, 3), ("uniform", 3, 4),
     ("paper", 1, 2), ("paper", 2, 2), ("paper", 3, 2),  # the first and the last of a cascade (section 4.1)
@@ -137,8 +135,8 @@ def test_non_linearities_of_a_scheme(scheme, k, expected):
 
 @pytest.mark.parametrize(("ratio", "cin", "cout", "concat"), [
     (0.5, 8, 8, 4), (0.5, 9, 9, 5), (0.0, 8, 8, 0), (0.25, 8, 8, 2), (0.3, 10, 10, 3),
-    (0.75, 36, 72, 36),  # wants 54, the input has 36
-    (0.99, 8, 8, 7),  # something must be computed
+    (0.75, 36, 72, 36),  # wants 54, but the input has 36
+    (0.99, 8, 8, 7),  # at least one channel must be computed
 ])  # fmt: skip
 def test_channels_drawn_and_computed(ratio, cin, cout, concat):
     module = make(Block(concat_ratio=ratio), cin=cin, cout=cout)
@@ -170,7 +168,7 @@ def test_upsampling_is_torch_s(mode):
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_transposed_starts_as_bilinear(factor):
     x = torch.randn(1, 3, 6, 6)
-    # Borders: one clamps, the other pads with zeros.
+    # Borders differ: one clamps, the other pads with zeros.
     inner = (
         ...,
         slice(factor, -factor),

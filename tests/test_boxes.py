@@ -1,5 +1,5 @@
-"""Photographs with boxes, as training and evaluation see them: order and augmentation as functions of (seed,
-epoch, index).
+"""Photographs with boxes in training and evaluation: order and augmentation are functions of (seed, epoch,
+index).
 """
 
 import math
@@ -33,10 +33,10 @@ def test_order_and_augmentation_are_functions_of_seed_epoch_and_index(tmp_path):
     run = resolve(data="vocfolder", data_dir=str(root), batch=4, resolution=64, seed=3)
     data = open_data(run)
     here = batches(data, run)
-    torch.manual_seed(99)  # the state outside has no part in it
+    torch.manual_seed(99)  # the global random state has no effect
     assert same(here, batches(open_data(run), run))
     assert same(here, batches(data, run, workers=2))
-    assert same(here[1:], batches(data, run, progress=1))  # taken up after a batch
+    assert same(here[1:], batches(data, run, progress=1))  # resumed after one batch
     assert not same(here, batches(data, run, progress=2))  # another epoch
     for epoch in range(2):
         one, two = data.train[(epoch, 5)], data.train[(epoch, 5)]
@@ -45,7 +45,7 @@ def test_order_and_augmentation_are_functions_of_seed_epoch_and_index(tmp_path):
     assert not torch.equal(data.train[(0, 5)][0], data.train[(1, 5)][0])
     other = open_data(resolve(data="vocfolder", data_dir=str(root), batch=4, resolution=64, seed=4))
     assert not torch.equal(data.train[(0, 5)][0], other.train[(0, 5)][0])
-    assert torch.equal(data.val[(0, 1)][0], other.val[(7, 1)][0])  # what is reported is never changed
+    assert torch.equal(data.val[(0, 1)][0], other.val[(7, 1)][0])  # validation images are never augmented
 
 
 def test_evaluation_sees_each_photograph_once(tmp_path):
@@ -55,7 +55,7 @@ def test_evaluation_sees_each_photograph_once(tmp_path):
 
 
 def inside(image, box) -> list[float]:
-    """Mean colour within a box, its rim left out."""
+    """Mean colour inside a box, without its border."""
     x1, y1, x2, y2 = box
     return (
         image[:, math.ceil(y1 + 2) : int(y2 - 2), math.ceil(x1 + 2) : int(x2 - 2)]
@@ -68,8 +68,8 @@ def inside(image, box) -> list[float]:
 @pytest.mark.parametrize("ssd_augment", [True, False])
 @pytest.mark.parametrize("flip", ["horizontal", "both"])
 def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
-    """What is in a box is coloured, as objects alone are, wherever zoom-out, crop, flip and resize have put
-    it; without the photometric distortion, which exchanges channels, it has its class's colour.
+    """Each box stays on its coloured object through zoom-out, crop, flip and resize; without photometric
+    distortion, which permutes channels, it keeps the colour of its class.
     """
     data = opened(
         make_voc(tmp_path / "set", train=8, test=2), ssd_augment=ssd_augment, flip=flip, resolution=128
@@ -96,7 +96,7 @@ def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
 
 
 def test_the_zoom_out_and_the_crop_are_ssds(tmp_path):
-    """With SSD's augmentation objects shrink (zoomed out onto grey) and grow (cropped); without, their size
+    """SSD's augmentation shrinks objects (zoom-out onto grey) and enlarges them (crop); without it their size
     is fixed.
     """
     root = make_voc(tmp_path / "set", train=8, test=2)

@@ -1,5 +1,5 @@
-"""The cache: the pixels of the plain path, the same crops of smaller copies, several processes and kills, and
-on the device.
+"""The cache: the pixels of the plain path, the same crops from smaller copies, concurrent and killed
+processes, and the device.
 """
 
 import os
@@ -38,7 +38,7 @@ def photographs(folder: Path, where: Path, kind: str = "disk", **given):
 
 
 def linked(root: Path, number: int, size: int) -> Path:
-    """A folder of one photograph under many names."""
+    """A folder with one photograph under many names."""
     make_folder(root, {"a": 1}, {"a": 1}, size=size)
     first = root / "train" / "a" / "0.png"
     for i in range(1, number):
@@ -89,7 +89,7 @@ def test_evaluation_of_photographs_is_exact_too(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def chart(tmp_path_factory):
-    """Photographs whose pixels say where they are: red is the column, green the row, from 0 to 255."""
+    """Photographs whose pixels encode their position from 0 to 255: red is the column, green the row."""
     root, height, width = tmp_path_factory.mktemp("chart"), 360, 480
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack([255 * x / (width - 1), 255 * y / (height - 1), 0 * x], 2).round().astype(np.uint8)
@@ -101,14 +101,12 @@ def chart(tmp_path_factory):
 
 
 def corners(image: torch.Tensor) -> torch.Tensor:
-    """Where in the photograph, as shares of 255, the four corners of a crop come from."""
+    """The position in the photograph, from 0 to 255, of each corner of a crop."""
     return image[:2].float()[:, [0, 0, -1, -1], [0, -1, 0, -1]]
 
 
 def test_a_crop_is_the_same_part_of_the_photograph(chart, tmp_path):
-    """Within a pixel of the small copy (each edge goes to the nearest), and the same one flipped; small crops
-    are half of it.
-    """
+    """Within a pixel of the small copy (each edge is rounded to the nearest), flipped or not."""
     given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 48, "batch": 2}
     plain, cached, large = (
         opened("none", tmp_path, **given).train,
@@ -125,13 +123,11 @@ def test_a_crop_is_the_same_part_of_the_photograph(chart, tmp_path):
         assert (a - b).abs().max() <= 1.0 * 255 / 120
         assert (
             plain[item][0].int() - large[item][0].int()
-        ).abs().max() <= 1  # the same box; PIL rounds otherwise
+        ).abs().max() <= 1  # the same box; PIL rounds differently
 
 
 def test_enlarged_crops_are_counted_as_the_recipe_draws_them(chart, tmp_path):
-    """Against the distribution drawn by NumPy, which knows nothing of pixels: areas, log-uniform ratios, ten
-    tries.
-    """
+    """Against a distribution drawn in NumPy without any pixels: areas, log-uniform ratios, ten tries."""
     given = {"data": "imagefolder", "data_dir": str(chart), "resolution": 96, "batch": 2, "crop_area": 0.2}
     found = opened("disk", tmp_path, **given, cache_size=120).train.upsampled()
     draw = np.random.RandomState(0)
@@ -170,7 +166,7 @@ print(data.train.pixels.flat.sum().item())
 
 @pytest.fixture(scope="module")
 def slow_folder(tmp_path_factory):
-    """Some seconds of decoding."""
+    """Takes a few seconds to decode."""
     return linked(tmp_path_factory.mktemp("slow"), 200, size=700)
 
 
@@ -210,14 +206,14 @@ def test_a_killed_build_leaves_nothing_that_passes_for_whole(slow_folder, tmp_pa
     assert int(out) > 0
 
 
-# At so few images a batch a rate of 0.05 can overflow: what is compared here need not be learnt.
+# With so few images per batch a rate of 0.05 can overflow; this comparison does not need to learn.
 RUN = ["--resolution", 32, "--batch", 4, "--epochs", 5, "--width", 0.1, "--lr", 0.001]
 RUN += ["--threads", 1, "--workers", 0, "--cache", "disk"]
 
 
 @pytest.fixture(scope="module")
 def unbroken(folder, tmp_path_factory):
-    """A run with a cache: its flags, and where it is."""
+    """A run with a cache: its flags and its folder."""
     where = tmp_path_factory.mktemp("unbroken")
     args = ["--data", "imagefolder", "--data_dir", folder, "--cache_dir", where / "caches", *RUN]
     call("hbo.fit", *args, "--out", where / "runs")
@@ -244,7 +240,7 @@ def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
 @pytest.mark.parametrize("kind", ["none", "disk"])
 @pytest.mark.parametrize("given", [*EXACT, {"data": "imagefolder", "resolution": 64, "jitter": 0.3}], ids=lambda g: "-".join(map(str, g.values())))  # fmt: skip
 def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_path):
-    """The same draws; the same bits too, but where the loader has PIL jitter or resize."""
+    """The same draws, and the same bits except where the loader jitters or resizes with PIL."""
     given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     here, there = (opened(kind, tmp_path, **given, augment=where).train for where in ("loader", "device"))
     pil = given["data"] == "imagefolder" and (given.get("jitter") or (kind == "none" and "crop" not in given))
@@ -255,7 +251,7 @@ def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_p
 
 @pytest.mark.slow
 def test_a_run_augmented_on_the_device_learns_the_same(unbroken, tmp_path):
-    """On the CPU bit for bit: a batch that is unpacked in training is the one that the loader makes."""
+    """On the CPU bit for bit: unpacking a batch during training gives the batch that the loader makes."""
     args, whole = unbroken
     call("hbo.fit", *args, "--augment", "device", "--out", tmp_path)
     losses = [np.load(only_row(out)[1] / "outcomes.npz")["loss"] for out in (whole, tmp_path)]

@@ -1,5 +1,5 @@
-"""A cache's file: found again by what the set holds, refused where it is stale or damaged, and never too
-large for its place.
+"""A cache's file: found again by the contents of the set, an error if stale or damaged, and never too large
+for its disk.
 """
 
 import os
@@ -22,7 +22,7 @@ def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "cache: 12 images of imagefolder" in said
     before = [(path, path.stat().st_mtime_ns) for path in files(tmp_path)]
-    shutil.copytree(folder, tmp_path / "moved")  # with the times of its files
+    shutil.copytree(folder, tmp_path / "moved")  # with the files' times
     photographs(tmp_path / "moved", tmp_path, k=2, seed=5, epochs=3)
     assert [(path, path.stat().st_mtime_ns) for path in files(tmp_path)] == before
     photographs(folder, tmp_path, resolution=32)
@@ -68,7 +68,7 @@ def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how,
 
 
 def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
-    """As jobs make it on their local disks: `cp -r`."""
+    """As jobs copy it to their local disks: `cp -r`."""
     first = photographs(folder, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
     copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
@@ -79,7 +79,7 @@ def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
     assert "have other times" in capsys.readouterr().err
     assert all(torch.equal(a, b) for a, b in zip(batches(first.train), batches(again.train), strict=True))
     photographs(copy, tmp_path)
-    assert capsys.readouterr().err == ""  # it was read once
+    assert capsys.readouterr().err == ""  # only one pass over the files
     assert {path: path.stat().st_mtime_ns for path in before} == before
     image = copy / "train" / "a" / "1.png"
     content = bytearray(image.read_bytes())
@@ -90,7 +90,7 @@ def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
 
 
 def test_another_set_of_the_same_names_sizes_and_times_is_refused(folder, tmp_path):
-    """As two archives give them that were packed with one time for all."""
+    """As in two archives that were packed with one fixed time."""
     one, two = (shutil.copytree(folder, tmp_path / name / "set") for name in ("one", "two"))
     content = bytearray((two / "train" / "a" / "1.png").read_bytes())
     content[-1] ^= 1
@@ -107,7 +107,7 @@ def test_a_stale_one_is_refused(folder, tmp_path):
     photographs(root, tmp_path)
     image = root / "train" / "a" / "1.png"
     content = bytearray(image.read_bytes())
-    content[-1] ^= 1  # written anew, as long as before
+    content[-1] ^= 1  # rewritten with the same size
     image.write_bytes(content)
     os.utime(image, (1, 1))
     with pytest.raises(DataError, match="stale, the images have changed"):
@@ -115,12 +115,12 @@ def test_a_stale_one_is_refused(folder, tmp_path):
 
 
 def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
-    """A resolution at which two thousand photographs would take more than this disk has."""
+    """At this resolution two thousand photographs would take more than the free space of this disk."""
     root = linked(tmp_path / "set", 2000, size=40)
     free = shutil.disk_usage(tmp_path).free
     side = int((1.3 * free / 3 / 2000) ** 0.5)
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # If it were written all the same, not for long.
+    # If it were written after all, it would not last long.
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))
     try:
         with pytest.raises(
@@ -137,7 +137,7 @@ def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
 def test_a_broken_image_is_named_and_nothing_is_left(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     image = root / "train" / "b" / "2.png"
-    image.write_bytes(image.read_bytes()[:300])  # its header is whole
+    image.write_bytes(image.read_bytes()[:300])  # its header is intact
     with pytest.raises(DataError, match=str(image)):
         photographs(root, tmp_path)
     assert not list((tmp_path / "caches").iterdir())

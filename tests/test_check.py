@@ -1,4 +1,4 @@
-"""Broken images: all of them listed by one command, and passed over by name where the run asks for it."""
+"""Broken images: one command lists them all, and a run skips them by name if asked to."""
 
 import pytest
 from conftest import call, make_folder, make_market, make_voc, only_row
@@ -12,7 +12,7 @@ from hbo.tasks.build import open_data
 
 
 def cut(path):
-    """Leave the header and half of the rest."""
+    """Keep the header and half of the rest."""
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     return path
@@ -20,8 +20,8 @@ def cut(path):
 
 @pytest.fixture
 def root(tmp_path):
-    """16 images to train on and 8 to report, of which three and one are broken: cut short, no image, empty,
-    of 16 bits.
+    """16 training and 8 validation images, of which three and one are broken: truncated, not an image, empty,
+    16-bit.
     """
     root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 4, "b": 4})
     cut(root / "train" / "a" / "0.png")

@@ -1,4 +1,6 @@
-"""Checkpoints of the release: loaded where they match, named where they do not, never run."""
+"""Checkpoints of the release: loaded if they match, an error that names the mismatch if not, and their code
+never runs.
+"""
 
 import json
 import pickle
@@ -91,7 +93,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
 
 
 def test_other_switches_than_the_releases_are_refused():
-    """Their weights have the same names and shapes, but would be another network."""
+    """Their weights have the same names and shapes, but the network would differ."""
     state = released_state("width0.25_div8_k2")
     with pytest.raises(UserError, match="bilinear"):
         load_released(build("hbonet", Block(k=2, upsample="bilinear"), 0.25, 8), state)

@@ -1,4 +1,4 @@
-"""Claims are judged by what is counted and measured, and by nothing else."""
+"""Claims are judged only by what is counted and measured."""
 
 import copy
 import csv
@@ -57,9 +57,7 @@ def test_what_other_data_say_stands_beside_and_decides_nothing():
 
 
 def at(difference: float):
-    """Rows by the paper's protocol, each k's top-1 at the published value, k = 2 shifted by the difference in
-    points.
-    """
+    """Rows with the paper's protocol, each k at its published top-1, k = 2 shifted by `difference` points."""
     said = {1: 0.583, 2: 0.593 + difference / 100, 3: 0.582}
     return imagenet(top1=[said[k] for k in ROWS["k"]])
 
@@ -91,7 +89,7 @@ TREND = FILE["trends"][0]["says"]
 
 
 def test_the_published_trend_is_the_cells_slope():
-    """Points of top-1 with each halving of table 2's multiply-adds."""
+    """Points of top-1 per halving of table 2's multiply-adds."""
     ours, theirs = ([row for row in published(2) if row["model"] == net] for net in ("hbonet", "mobilenetv2"))
     halvings = [
         -math.log2(float(a["mmacs"]) * float(b["mmacs"])) / 2 for a, b in zip(ours, theirs, strict=True)
@@ -111,7 +109,7 @@ def test_the_published_trend_is_the_cells_slope():
 )
 def test_a_measured_trend_is_judged_by_its_interval(change, word):
     rows = table_2(seeds=change.get("seeds", 4), data="imagenet")
-    if "turned" in change:  # the networks' names exchanged
+    if "turned" in change:  # with the networks' names exchanged
         rows["top1"] = 1 - rows["top1"]
     (trend,) = [v for v in claims.check(rows) if v.kind == "trend"]
     assert trend.word == word
@@ -149,8 +147,8 @@ def test_totals_name_what_there_is_alone():
     ],
 )
 def test_what_authors_count_gives_what_they_published(net, also, said):
-    """The published costs of table 7 whose authors count or build otherwise; and their other sizes, as their
-    READMEs print them.
+    """The published costs in table 7 that their authors count or build differently, and their other sizes as
+    printed in their READMEs.
     """
     run = resolve(data="imagenet", net=net)
     terms, cost = rivals.terms(run), paper.cost_of(run)
@@ -168,8 +166,8 @@ def test_table_7_s_disagreements_are_put_together_here_and_now():
 
 
 def test_igcv3_at_0_7_contradicts_its_rule():
-    """Its authors' table at width 0.7 (even channels), by the rule that gives 318 M at 1.0: 178 M, and not
-    the 210 M printed.
+    """Its authors' table at width 0.7 (even channels): the rule that gives 318 M at 1.0 gives 178 M, not the
+    printed 210 M.
     """
     even = lambda channels: round(channels) + round(channels) % 2
     stages = [
@@ -206,7 +204,7 @@ def test_who_trained_table_2_s_mobilenetv2():
 
 def test_disagreements_are_counted_here_and_now():
     said = claims.disagreements()
-    # Table 5's two cells; table 1's first row as released and printed.
+    # Table 5's two cells; table 1's first row as released and as printed.
     for macs in (
         "108.2 M",
         "97.7 M",

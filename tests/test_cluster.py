@@ -1,4 +1,4 @@
-"""hbo.runs.cluster: what a process may use of its machine, told by real processes under taskset and in a
+"""hbo.runs.cluster: the cores that a process may use, tested with real processes under taskset and in a
 control group.
 """
 
@@ -24,7 +24,7 @@ SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
 
 
 def said(code: str, *before: str, **env: str) -> str:
-    """What a process of its own prints, outside of any job."""
+    """What a separate process prints, outside any job."""
     clean = {name: value for name, value in os.environ.items() if name not in SLURM}
     command = [*before, sys.executable, "-c", code]
     done = subprocess.run(command, env=clean | env, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -35,8 +35,8 @@ def said(code: str, *before: str, **env: str) -> str:
 @pytest.mark.skipif(not shutil.which("taskset"), reason="needs taskset")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to take one away")
 def test_cores_are_those_of_the_affinity_wherever_they_are_counted():
-    """One core of more: loaders, runs at once, the plan's advice and the cache's pool know; the row names the
-    machine.
+    """With one core of several, the loaders, the runs at once, the plan's advice and the cache's pool use
+    one; the row names the machine.
     """
     code = """
 import sys
@@ -57,7 +57,7 @@ print(len(places([SimpleNamespace(run=run)], None)), data_workers(run, False), l
     core = str(min(os.sched_getaffinity(0)))
     words = said(code, "taskset", "-c", core)
     assert words.startswith("1 1 4 ")
-    assert words.endswith(f"{os.cpu_count()} cores")  # the machine is the same one, whatever is allotted
+    assert words.endswith(f"{os.cpu_count()} cores")  # the machine is the same, whatever is allotted
 
 
 def test_cores_are_those_that_slurm_allots():
@@ -65,13 +65,11 @@ def test_cores_are_those_that_slurm_allots():
     assert said(CORES, SLURM_CPUS_PER_TASK="1") == "1"
     assert said(CORES, SLURM_CPUS_ON_NODE="1") == "1"
     assert said(CORES, SLURM_CPUS_PER_TASK="1", SLURM_CPUS_ON_NODE="64") == "1"
-    assert said(CORES, SLURM_CPUS_ON_NODE="100000") == str(machine)  # no more than there are
+    assert said(CORES, SLURM_CPUS_ON_NODE="100000") == str(machine)  # no more than the machine has
 
 
 def test_each_of_sruns_tasks_has_its_own_cores(monkeypatch):
-    """What SLURM allots a task is not shared out once more between the tasks; what Lightning's processes
-    share is.
-    """
+    """What SLURM allots to a task is not divided again between tasks, but between Lightning's processes."""
     run = resolve(data="imagenet", devices=2)
     monkeypatch.setattr(cluster, "cores", lambda: 6)
     for name in ("SLURM_STEP_ID", *SLURM):
@@ -122,12 +120,12 @@ def test_quotas_of_control_groups(files, quotas, tmp_path):
     ("-1", 2, []),
     ("NoDevFiles", 2, []),
     ("none", 2, []),
-    ("1,-1,0", 1, ["1"]),  # what follows a -1 is hidden
+    ("1,-1,0", 1, ["1"]),  # GPUs after a -1 are hidden
     ("3, 1", 2, ["3", "1"]),
-    ("0,1,7", 2, ["0", "1"]),  # the third is not there
+    ("0,1,7", 2, ["0", "1"]),  # the third does not exist
     ("1,1", 0, []),
     ("GPU-8932f937,GPU-2ab19f01", 2, ["GPU-8932f937", "GPU-2ab19f01"]),
-    ("MIG-a1,MIG-b2", 1, ["MIG-a1", "MIG-b2"]),  # each process counts the first alone
+    ("MIG-a1,MIG-b2", 1, ["MIG-a1", "MIG-b2"]),  # each process uses only the first
 ])  # fmt: skip
 def test_gpus_are_named_as_torch_reads_them(named, there, gpus, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -142,7 +140,7 @@ def test_gpus_are_named_as_torch_reads_them(named, there, gpus, monkeypatch):
     ("named", "each"), [("-1", ["-1"]), ("", [""]), ("NoDevFiles", ["NoDevFiles"]), ("4,5", ["4", "5"])]
 )
 def test_agents_are_started_on_the_gpus_that_torch_reads(named, each, tmp_path):
-    """sweeps/agents.sh beside an nvidia-smi that lists four."""
+    """sweeps/agents.sh with an nvidia-smi that lists four GPUs."""
     tools = {"wandb": 'echo "agent:$CUDA_VISIBLE_DEVICES"', "nvidia-smi": r"printf '0\n1\n2\n3\n'"}
     for name, line in tools.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")

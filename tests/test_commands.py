@@ -1,4 +1,4 @@
-"""The command beside a run gives that run: read back by the real parser, it has the row's key."""
+"""The command shown for a run recreates it: parsed by the real parser, it has the row's key."""
 
 import shlex
 from functools import cache
@@ -22,7 +22,7 @@ def parser():
 
 
 def key_from(text: str, row: dict) -> str:
-    """The key of the run that a command makes; DIR and FILE hold what the row says that they held."""
+    """The key of the run that a command creates; DIR and FILE stand for what the row recorded."""
     words = shlex.split(text)
     assert words[:3] == ["python", "-m", "hbo.fit"]
     given = flags.given(parser(), words[3:])
@@ -43,8 +43,8 @@ def test_every_committed_row_has_a_command_of_its_own():
 
 
 def without_one(text: str) -> list[tuple[str, str]]:
-    """Each flag of a command, and the command without it; a folder's recipe is always said, as a small one
-    has its own.
+    """Each flag of a command, and the command without it; a folder's recipe is always written out, as small
+    folders have a different one.
     """
     words = shlex.split(text)
     needed = {

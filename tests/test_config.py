@@ -1,4 +1,4 @@
-"""Flags, recipes, keys: what is asked is what is resolved, and what is wrong is said in one line."""
+"""Flags, recipes, keys: a run is resolved as asked, and each error is one line."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def test_an_explicit_flag_beats_the_recipe(data):
               "anchors": "torchvision", "matching": "argmax"}  # fmt: skip
     for field, value in SETS[data].recipe.items():
         if field == "task":
-            continue  # no flag changes what a set is for
+            continue  # no flag changes a set's task
         assert getattr(resolve(data=data), field) == value
         assert getattr(resolve(data=data, **{field: others[field]}), field) == others[field] != value
 
@@ -213,7 +213,7 @@ def test_the_key_is_what_can_change_the_result():
     ]
     assert len({run.key(), *keys}) == len(keys) + 1
     two, nodes = (dataclasses.replace(run, **{f: 2}).key() for f in ("devices", "num_nodes"))
-    assert two == nodes != run.key()  # batch norm sees batch / 2 images in both
+    assert two == nodes != run.key()  # in both cases batch norm sees batch / 2 images
     detector = resolve(data="voc")
     keys = [dataclasses.replace(detector, **{f: v}).key() for f, v in detection.items()]
     assert len({detector.key(), *keys}) == len(keys) + 1
@@ -224,8 +224,8 @@ def test_the_key_is_what_can_change_the_result():
 
 
 def test_a_cache_is_in_the_key_where_it_changes_pixels():
-    """Random-resized crops of photographs are cut from smaller copies: the copies' size counts, not where
-    they lie.
+    """Random-resized crops of photographs are cut from smaller copies: the copies' size is in the key, their
+    place is not.
     """
     key = lambda **given: resolve(data="imagenet", **given).key()
     assert key(cache="ram") == key(cache="disk", cache_dir="c") == key(cache="ram", cache_size=256) != key()
@@ -285,7 +285,7 @@ def test_a_recipes_milestones_keep_their_shares_of_other_epochs():
     assert resolve(data="voc", epochs=56).drops == [36, 48]
     assert resolve(data="voc", epochs=7).drops == [4.5, 6]
     assert resolve(data="voc", epochs=56, milestones="10").drops == [10]
-    assert resolve(data="voc", milestones=60).milestones == "60"  # as YAML has it
+    assert resolve(data="voc", milestones=60).milestones == "60"  # as YAML reads it
     assert resolve(data="voc", schedule="cosine").milestones is None
 
 
@@ -337,9 +337,7 @@ def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
 
 
 def test_a_recipes_warm_up_is_left_out_by_its_length_alone():
-    """The rate that table 8's recipe starts from goes with the warm-up; a rate that the user gives without
-    one is refused.
-    """
+    """Without a warm-up the recipe's starting rate is dropped; one given by the user is an error."""
     assert resolve(data="voc", data_dir=".", warmup=0.0).warmup_from == 0
     assert resolve(data="voc", data_dir=".").warmup_from == 1e-6
     with pytest.raises(UserError, match="needs --warmup"):

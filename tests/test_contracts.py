@@ -1,4 +1,4 @@
-"""What PyTorch promises of modules, of a network in default training on a CPU: hooks, pruning,
+"""What PyTorch promises of modules holds for a network in default training on a CPU: hooks, pruning,
 parametrizations, derivatives.
 
 The oracle is the same network made of PyTorch's own modules.
@@ -36,7 +36,7 @@ def _images(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def _layers() -> nn.Sequential:
-    """A depthwise 5x5, batch norm and ReLU6, in double precision: both quick paths."""
+    """A depthwise 5x5, batch norm and ReLU6 in double precision, which take both quick paths."""
     torch.manual_seed(0)
     return conv_norm(4, 4, 5, groups=4).double()
 
@@ -156,7 +156,7 @@ def test_a_gradient_penalty_on_a_network_is_pytorch_s():
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # PyTorch's own use of what it gives up
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # PyTorch itself uses what it deprecates
 def test_torch_func_works():
     conv, x = _layers()[0], _images(2, 4, 9, 8, dtype=torch.float64)
     theirs, weights = plain(conv), dict(conv.named_parameters())

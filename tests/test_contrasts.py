@@ -1,4 +1,4 @@
-"""Contrasts against other libraries and by hand; and their error rates in simulated studies."""
+"""Contrasts against other libraries and hand-computed values, and their error rates in simulated studies."""
 
 import math
 from functools import lru_cache
@@ -45,7 +45,7 @@ def test_an_equivalence_is_two_one_sided_tests(margin):
 
 
 def test_a_trend_is_a_regression_s_slope():
-    """The estimate is that of least squares on the arms' means; its variance is the sum of the arms' own."""
+    """The estimate is the least-squares slope of the arms' means; its variance sums the arms' own."""
     rng, x = np.random.default_rng(0), np.array([0.0, 1.0, 2.5, 4.0])
     runs = {str(i): rng.normal(0.7 + 0.01 * i, 0.01, 4) for i in range(4)}
     slope = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -59,8 +59,8 @@ def test_a_trend_is_a_regression_s_slope():
 
 
 def test_a_family_is_adjusted_together():
-    """An interval leaves out zero where the adjusted p is at most 5 %, and only there; never stricter than
-    Sidak's rule.
+    """An interval excludes zero exactly when the adjusted p is at most 5 %; it is never wider than Sidak's
+    rule.
     """
     rng = np.random.default_rng(3)
     for _ in range(30):
@@ -104,7 +104,7 @@ def test_pairs_where_seeds_explain_the_variance():
     moved = {seed: value + 0.3 * (seed % 2) for seed, value in seeded(a).items()}
     both = {seed: value + 0.3 * (seed % 2) for seed, value in seeded(b).items()}
     (same,) = contrasts.judge({"a": moved, "b": both}, [AGAINST])
-    # What a seed does to both does not matter.
+    # A seed's effect on both arms cancels.
     assert (same.low, same.high) == pytest.approx((line.low, line.high))
 
 
@@ -116,7 +116,7 @@ def test_few_runs_and_none():
     assert (stuck.verdict, stuck.se) == ("undecided", 0)
     assert all(math.isnan(x) for x in (stuck.p, stuck.low, stuck.detectable[0]))
     assert "all runs are equal" in sentences.sentence(stuck, "top1")
-    half = one([0.5] * 4, B)  # the other arm's deviation is enough
+    half = one([0.5] * 4, B)  # the other arm's standard deviation is enough
     assert half.df == pytest.approx(5)
 
 
@@ -132,8 +132,8 @@ def test_the_order_of_runs_does_not_matter_and_sides_flip_the_sign():
 
 
 def test_seeds_that_would_decide_do_decide():
-    """With as many seeds as are named, studies of the same difference and deviations are decided 4 times in
-    5.
+    """With the named number of seeds, 80 % of studies with the same difference and standard deviations are
+    decided.
     """
     line = one(A, B)
     assert line.verdict == "undecided"
@@ -149,8 +149,8 @@ def test_seeds_that_would_decide_do_decide():
 
 
 def study(rng, n, noise, effect=0.0, correlation=0.0, collapses=0.0) -> dict[str, dict[int, float]]:
-    """Arms of these deviations on n seeds; arms but the first are moved; a share of the runs loses 30
-    points.
+    """Arms with these standard deviations on n seeds; `effect` is added to all arms but the first; a share of
+    the runs loses 30 points.
     """
     shared = rng.normal(size=n)
     found = {}
@@ -163,7 +163,7 @@ def study(rng, n, noise, effect=0.0, correlation=0.0, collapses=0.0) -> dict[str
 
 
 def decided(samples, asked) -> list[bool]:
-    """Which lines `judge` would call higher or lower, without what else it works out; with 1,000 draws."""
+    """Which lines `judge` would call higher or lower, without its other results; with 1,000 draws."""
     paired = contrasts.pairing(samples).used
     level = contrasts.levels(len(asked)).difference
     if not paired and len(asked) > 1:
@@ -173,7 +173,7 @@ def decided(samples, asked) -> list[bool]:
 
 @lru_cache
 def rates(n: int, arms: int, case: str, studies: int = 1000) -> tuple[float, float]:
-    """Shares of studies with any verdict of a difference, and with one for the first comparison."""
+    """Shares of studies with at least one significant difference, and with one for the first comparison."""
     base = [1.5] * arms
     noise, keywords = {
         "equal": (base, {}),
@@ -197,8 +197,8 @@ def rates(n: int, arms: int, case: str, studies: int = 1000) -> tuple[float, flo
 @pytest.mark.parametrize("arms", [2, 4])
 @pytest.mark.parametrize("n", SEEDS)
 def test_false_alarms_stay_below_five_percent(n, arms, case, record_property):
-    """A/A: no arm differs; one may be 3 times as noisy, one run in thirty may collapse, seeds may move all
-    arms.
+    """A/A: no arm differs; one arm may be 3 times as noisy, one run in thirty may collapse, seeds may affect
+    all arms.
     """
     found, _ = rates(n, arms, case)
     record_property("rate", found)
@@ -208,8 +208,8 @@ def test_false_alarms_stay_below_five_percent(n, arms, case, record_property):
 
 @pytest.mark.slow
 def test_gains_are_found_more_often_than_by_pairs_alone(record_property):
-    """3 points at a deviation of 1.5 with 5 seeds and 6 arms: a paired t with Holm's rule found 0.38 to 0.41
-    of them.
+    """3 points with a standard deviation of 1.5, 5 seeds and 6 arms: a paired t-test with Holm's rule found
+    38 to 41 %.
     """
     found = {case: rates(5, 6, case)[1] for case in ("3 points", "3 points, correlated")}
     single = rates(5, 2, "3 points")[1]
@@ -221,7 +221,7 @@ def test_gains_are_found_more_often_than_by_pairs_alone(record_property):
 
 @pytest.mark.slow
 def test_an_equivalence_is_false_five_times_in_a_hundred_at_most():
-    """Arms that differ by the margin exactly."""
+    """Arms that differ by exactly the margin."""
     rng, found = np.random.default_rng(5), 0
     for _ in range(1500):
         samples = study(rng, 6, [1.5, 1.5], effect=3.0)
@@ -235,8 +235,8 @@ def test_an_equivalence_is_false_five_times_in_a_hundred_at_most():
 @pytest.mark.slow
 @pytest.mark.parametrize("arms", [2, 3])
 def test_looks_make_no_more_false_alarms(arms):
-    """A/A studies at looks of 6, 10, 16 and 24 seeds, stopped at the first that decides; and they save seeds
-    where there is a gain.
+    """A/A studies with looks at 6, 10, 16 and 24 seeds, stopped at the first that decides; looks save seeds
+    if there is a gain.
     """
     at, rng = [6, 10, 16, 24], np.random.default_rng(arms)
     asked = [Contrast(str(a), {str(a): 1.0, "0": -1.0}) for a in range(1, arms)]
@@ -250,7 +250,7 @@ def test_looks_make_no_more_false_alarms(arms):
 
 @pytest.mark.slow
 def test_looks_save_seeds():
-    """A difference that 24 seeds find 4 times in 5 and more: as often found, with fewer seeds on average."""
+    """A difference that 24 seeds find in over 80 % of studies is found as often, with fewer seeds."""
     at, rng = [6, 12, 18, 24], np.random.default_rng(9)
     used, found = [], []
     for _ in range(300):
@@ -266,7 +266,7 @@ def test_looks_save_seeds():
 
 
 def test_stopping_and_going_on_changes_no_verdict():
-    """What a look decides stays, whatever seeds follow; before the first look there is no verdict."""
+    """What a look decides stays, whatever later seeds show; before the first look there is no verdict."""
     rng, at, seeds = np.random.default_rng(4), [6, 10, 16, 24], list(range(24))
     asked = [Contrast(str(a), {str(a): 1.0, "0": -1.0}) for a in range(1, 3)]
     samples = study(rng, 24, [1.5] * 3, effect=2.0)

@@ -1,4 +1,4 @@
-"""Costs: the paper's 39 rows, torch's own counter as oracle, and section 3.2's law."""
+"""Costs: the paper's 39 rows, torch's own counter as oracle, and the law of section 3.2."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ def test_torchs_counter_agrees(net, size):
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear", "transposed", "pixelshuffle"])
 def test_the_meta_device_agrees(upsample):
-    """There torch's own kernels give the shapes; on the CPU the convolutions are passed over by ours."""
+    """On meta, torch's own kernels give the shapes; on the CPU our counter skips the convolutions."""
     here = build(block=Block(k=3, upsample=upsample))
     with torch.device("meta"):
         there = build(block=Block(k=3, upsample=upsample))
@@ -57,7 +57,7 @@ def test_the_meta_device_agrees(upsample):
 
 
 class Counted(nn.Sequential):
-    """Two convolutions and what the paper does not count, its costs by hand."""
+    """Two convolutions and layers that the paper does not count, with costs by hand."""
 
     def __init__(self):
         super().__init__(
@@ -130,7 +130,7 @@ def test_command_line_is_table_6_and_resolves_like_a_run(capsys):
     assert "total" in text
 
 
-# ------------------------------------------------------------ attention, and products in other words
+# ------------------------------------------------------------ attention, and other forms of matrix products
 
 # fmt: off
 NETWORKS = [
@@ -146,15 +146,15 @@ NETWORKS = [
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvisions_published_costs(name):
-    """`_ops`, in G multiply-adds with three digits. Of ViT, Swin and MaxViT they include the products of two
-    maps.
+    """`_ops` is in G multiply-adds, to three digits. For ViT, Swin and MaxViT it includes the products of two
+    activations.
     """
     from torchvision import models
 
     facts: Any = models.get_model_weights(name)
     facts = facts.DEFAULT
     aux = {"aux_logits": True, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    # Regnet works out its table with tensors.
+    # Regnet computes its table with tensors.
     with torch.device("cpu" if name.startswith("regnet") else "meta"):
         net = models.get_model(name, weights=None, **aux)
     total = cost.count(net, facts.transforms().crop_size[0])["total"]
@@ -162,7 +162,7 @@ def test_torchvisions_published_costs(name):
     assert bool(total.attention_macs) == name.startswith(("vit", "swin", "maxvit"))
 
 
-D, L = 16, 7 * 5  # channels, places of a map
+D, L = 16, 7 * 5  # channels, positions of a map
 
 
 class Multihead(nn.Module):
@@ -175,7 +175,7 @@ class Multihead(nn.Module):
 
 
 class Functional(nn.Module):
-    """The same attention on weights that no layer holds, in four ways to write a linear layer."""
+    """The same attention with bare weights, and four ways to write a linear layer."""
 
     def __init__(self):
         super().__init__()
@@ -207,7 +207,7 @@ def test_attention_however_it_is_written(attention, device):
     assert all(weight.requires_grad for weight in net.parameters())
     assert torch.backends.mha.get_fastpath_enabled()
     hooks = nn.modules.module
-    assert not hooks._global_forward_pre_hooks  # later networks are not counted
+    assert not hooks._global_forward_pre_hooks  # networks run later are not counted
     assert not hooks._global_forward_hooks
 
 
@@ -217,15 +217,15 @@ class Turned(nn.Module):
 
 
 def test_an_encoder_layer_is_its_linear_layers_and_its_products():
-    """Torch's fast path does all of it in one operator, which its own counter does not know."""
+    """Torch's fast path does all of it in one operator, which torch's counter does not know."""
     layer = nn.TransformerEncoderLayer(D, 4, 3 * D, batch_first=True)
     total = cost.count(nn.Sequential(nn.Conv2d(3, D, 1), nn.Flatten(2), Turned(), layer), (7, 5))["total"]
     assert total.macs == L * 3 * D + L * (4 + 2 * 3) * D * D + 2 * L * L * D
 
 
 class Dot(nn.Module):
-    """A linear layer of one output, as a matrix with a vector; its weights standardised, as some networks
-    do.
+    """A linear layer with one output, as a matrix-vector product; its weights are standardised, as in some
+    networks.
     """
 
     def __init__(self):

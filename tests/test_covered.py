@@ -1,5 +1,5 @@
-"""What share of each class's objects some anchor covers: against boxes counted by hand, and what is
-proposed.
+"""The share of each class's objects that some anchor covers, against boxes counted by hand, and the proposed
+scale.
 """
 
 import pytest
@@ -14,8 +14,8 @@ from hbo.tasks.build import open_data
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photographs of 96 x 80 with small objects, `a`, a twelfth of a side, and large ones, `b`, half of it;
-    one difficult one.
+    """Photographs of 96 x 80 with small objects `a`, about a twelfth of a side, large ones `b`, half a side,
+    and one difficult one.
     """
     root = make_voc(tmp_path_factory.mktemp("voc") / "set", train=8, test=2)
     for i, path in enumerate(sorted((root / "Annotations").iterdir())):

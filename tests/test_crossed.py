@@ -11,8 +11,8 @@ from hbo.errors import UserError
 
 
 def runs(rng: np.random.Generator, n: int, images: np.ndarray, seeds: float, moved: float) -> np.ndarray:
-    """(n, images) outcomes of an arm: right where seed, image, the arm's own liking of an image and chance
-    add up to above zero.
+    """(n, images) outcomes of an arm: right where the effects of seed, image, arm x image and chance sum to
+    above zero.
     """
     liking = rng.normal(0, 0.5, len(images))
     return (
@@ -24,8 +24,8 @@ def runs(rng: np.random.Generator, n: int, images: np.ndarray, seeds: float, mov
 @pytest.mark.parametrize("n", [3, 6, 10])
 @pytest.mark.parametrize("seeds", [0.0, 0.2])
 def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
-    """At least: with few runs the images' part holds some of the seeds' too, which makes the interval
-    cautious.
+    """At least 95 %: with few runs the images' part includes some of the seeds' variance, so the interval is
+    conservative.
     """
     rng, spread, hits = np.random.default_rng(n), math.sqrt(1 + seeds**2 + 1.5**2 + 0.5**2), 0
     truth = stats.norm.cdf(1.0 / spread) - stats.norm.cdf(0.8 / spread)
@@ -37,8 +37,8 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
 
 
 def test_resampled_runs_and_images_scatter_as_much():
-    """Against a bootstrap of whole runs and whole images, which counts the interaction of the two three times
-    (Owen 2007).
+    """Against a bootstrap of whole runs and whole images, which counts their interaction three times (Owen
+    2007).
     """
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1.5, 200)
@@ -50,13 +50,13 @@ def test_resampled_runs_and_images_scatter_as_much():
         drawn.append(means[0] - means[1])
     found = crossed(a, b)
     parts, ours = found.se_seeds**2 + found.se_images**2, ((found.high - found.low) / 2 / 1.96) ** 2
-    assert ours < parts  # in which the interaction stands twice
+    assert ours < parts  # the sum of the parts counts the interaction twice
     assert 2 * parts - ours == pytest.approx(float(np.var(drawn)), rel=0.1)
 
 
 def test_without_images_noise_it_is_welch_s():
     a = np.repeat([[True] * 8 + [False] * 2, [True] * 6 + [False] * 4], 1, axis=0)
-    # Runs that are right everywhere or nowhere.
+    # Runs that are right on every image or on none.
     always = np.vstack([np.ones((3, 10), bool), np.zeros((2, 10), bool)])
     found = crossed(always, always[::-1])
     assert found.difference == 0

@@ -1,6 +1,4 @@
-"""Data: fixed splits, order as a function of (seed, epoch, index), and broken folders named before
-training.
-"""
+"""Data: fixed splits, order as a function of (seed, epoch, index), broken folders found before training."""
 
 import shutil
 from collections import Counter
@@ -36,8 +34,8 @@ def test_elpv_is_the_published_set_split_75_25_by_label_and_type(elpv):
 
 
 def test_elpv_images_are_the_packages_resized(elpv):
-    """The reported images against torchvision on the package's own loader: same pixels, same labels, no image
-    in both parts.
+    """The validation images match torchvision on the package's own loader: same pixels, same labels, no
+    training image.
     """
     from elpv_dataset.utils import load_dataset
 
@@ -60,7 +58,7 @@ def test_the_split_is_fixed_for_ever():
 
 
 def test_per_class_leaves_some_training_images_alone():
-    """As many of each class, those of 10 among those of 20; a class that has fewer keeps all of them."""
+    """The same number per class, the 10 among the 20; a smaller class keeps all its images."""
     whole, ten, twenty = (open_data(resolve(data="digits", batch=8, per_class=n)) for n in (None, 10, 20))
     assert Counter(ten.train.labels) == dict.fromkeys(range(10), 10)
     images = [
@@ -81,7 +79,7 @@ def test_holdout_parts_the_training_images_alone():
     pixels = lambda images: {images[0, i][0].numpy().tobytes() for i in range(len(images))}
     trained, held, reported = pixels(part.train), pixels(part.val), pixels(whole.val)
     assert trained | held == pixels(whole.train)
-    assert len(held & reported) <= len(pixels(whole.train) & reported)  # but for digits drawn alike
+    assert len(held & reported) <= len(pixels(whole.train) & reported)  # except for identical digits
 
 
 def batches_of(images, workers: int = 0, seed: int = 0, rank: int = 0, world: int = 1, done: int = 0):
@@ -159,7 +157,7 @@ def test_class_weights_let_each_class_count_the_same():
 
 
 def test_imagenets_transforms_are_the_protocols(tmp_path):
-    """Evaluation: the short side to 256, the middle 224, on PIL images with bilinear interpolation."""
+    """Evaluation: resize the short side to 256 with PIL's bilinear interpolation, crop the centre 224."""
     root = make_folder(tmp_path, {"a": 2, "b": 2}, {"a": 1, "b": 1}, size=300)
     data = open_data(resolve(data="imagefolder", data_dir=str(root), batch=4))
     image, label, _ = data.val[0, 1]
@@ -263,7 +261,7 @@ def test_a_folder_can_go_to_a_spawned_worker(root):
 @pytest.mark.slow
 def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
     path = root / "train" / "a" / "1.png"
-    path.write_bytes(path.read_bytes()[:200])  # its header is whole
+    path.write_bytes(path.read_bytes()[:200])  # its header is intact
     args = [
         "--data",
         "imagefolder",

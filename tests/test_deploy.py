@@ -1,4 +1,4 @@
-"""hbo.deploy: the same logits as the module's, for every value of every switch."""
+"""hbo.deploy: the same logits as the module, for every value of every switch."""
 
 import copy
 import dataclasses
@@ -16,17 +16,16 @@ from hbo.deploy.bottleneck import Bottleneck
 from hbo.deploy.lanes import LANES, fill
 from hbo.errors import UserError
 
-# The switches whose every value deploys.
+# The switches that deploy at every value.
 DEPLOYED = {"k", "scheme", "concat_ratio", "upsample", "residual", "contract", "kernel"}
-# of the largest logit, in float64; float32, as deployed, is held to 1e-4 by hbo.export on real images
+# relative to the largest logit, in float64; hbo.export checks float32, as deployed, to 1e-4 on real images
 LEAST = 1e-9
 
 
 def shuffled(net: nn.Module) -> nn.Module:
-    """Batch norms as after a training that was none: fresh ones would make their folding trivially right.
+    """Give batch norms values as after training: with fresh ones, folding would be right trivially.
 
-    Their statistics are those of random images, nearly: with any others the images would be lost on the way
-    to the logits.
+    The statistics are close to those of random images; others would drown the images before the logits.
     """
     draw = torch.Generator().manual_seed(3)
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -47,8 +46,8 @@ def shuffled(net: nn.Module) -> nn.Module:
 
 
 def far(net: nn.Module, *sizes: tuple[int, int]) -> float:
-    """The largest difference over sizes, of the largest logit."""
-    net = net.double()  # in float32 a deep network's rounding errors grow to what a small mistake would cost
+    """The largest difference over the sizes, relative to the largest logit."""
+    net = net.double()  # in float32 a deep network's rounding errors would hide a small mistake
     before, deployed = copy.deepcopy(net.state_dict()), deploy(net)
     assert all(value.equal(before[name]) for name, value in net.state_dict().items()), "the model was changed"
     found = []
@@ -70,7 +69,7 @@ def test_every_value_of_every_switch(name, value, k):
         pytest.skip("no net has that k, or it is another case")
     torch.manual_seed(0)
     net = nets.build("hbonet", dataclasses.replace(Block(k=k), **{name: value}), 0.1, num_classes=7)
-    if name not in DEPLOYED:  # a switch that is new may bring a module that deploy refuses by name
+    if name not in DEPLOYED:  # a new switch may bring a module that deploy refuses by name
         try:
             deploy(net.eval())
         except UserError as error:
@@ -97,7 +96,7 @@ def test_every_net(name, fields):
 @pytest.mark.parametrize("divisor", [1, 2, 8])
 @pytest.mark.parametrize("width", [0.15, 0.25, 0.6])
 def test_every_width(width, divisor):
-    """Channels that fill registers, that share them, and odd numbers of them."""
+    """Channels that fill registers, share them, or are odd in number."""
     for block in (Block(), Block(k=2, scheme="uniform", concat_ratio=0.3)):
         torch.manual_seed(0)
         assert far(shuffled(nets.build("hbonet", block, width, divisor, num_classes=7)), (64, 64)) < LEAST
@@ -120,7 +119,7 @@ def test_what_is_left_is_arithmetic_on_full_registers(block):
         "flatten",
         "linear",
     }
-    # A bottleneck upsamples one map, and only a contraction puts two side by side, after its first halving.
+    # A bottleneck upsamples one map, and only a contraction concatenates two, after its first halving.
     bottlenecks = [m for m in deployed.modules() if isinstance(m, Bottleneck)]
     assert names.count("upsample_nearest2d") <= len(bottlenecks)
     assert names.count("cat") <= len(bottlenecks)
@@ -161,7 +160,7 @@ def test_a_zoo_s_network_has_its_batch_norm_folded_or_is_refused():
 
 
 def replace(net: nn.Module, kind: type, make) -> None:
-    """Put `make(module)` in the place of each module of exactly that type."""
+    """Replace each module of exactly this type by `make(module)`."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is kind:
@@ -169,7 +168,7 @@ def replace(net: nn.Module, kind: type, make) -> None:
 
 
 def at(net: nn.Module, name: str, make) -> None:
-    """Put `make(module)` in the place of one."""
+    """Replace one module by `make(module)`."""
     parent, _, last = name.rpartition(".")
     setattr(net.get_submodule(parent), last, make(net.get_submodule(name)))
 

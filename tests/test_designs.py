@@ -1,6 +1,4 @@
-"""Designs: how many runs, that levels meet equally often, that main effects are clear, and that the written
-file runs.
-"""
+"""Designs: the number of runs, balanced levels, unaliased main effects, and that the written file runs."""
 
 from collections import Counter
 from itertools import combinations, product
@@ -27,7 +25,7 @@ def levels(*counts):
 
 
 def written(kind, tmp_path, base=FACTORIAL, start=None):
-    """The new file read, its runs resolved."""
+    """The new file as read, with its runs resolved."""
     path, said = drafting.write(kind, str(base), str(tmp_path / "new.yaml"), start)
     sweep = read(path, {"out": str(tmp_path / "runs")})
     return sweep, [resolve(**row) for row in sweep.rows], said
@@ -41,8 +39,8 @@ def arms_of(runs):
 
 
 def test_a_third_of_the_factorial(tmp_path):
-    """162 runs become 54: 18 of 54 combinations, each level as often, and each with every level of the others
-    as often.
+    """162 runs become 54: 18 of 54 combinations; each level occurs equally often, also with every level of
+    the others.
     """
     _sweep, runs, said = written("fraction", tmp_path)
     assert len(runs) == 54
@@ -62,7 +60,7 @@ def test_a_third_of_the_factorial(tmp_path):
 
 @pytest.mark.parametrize(("counts", "runs"), [((3, 3, 3, 2), 18), ((2, 2, 2), 4), ((2, 2, 2, 2, 3), 24), ((2,) * 5, 16), ((3,) * 4, 27), ((2, 2, 2, 3, 3, 3), 36), ((5, 5, 5, 4), 100)])  # fmt: skip
 def test_main_effects_of_a_fraction_are_orthogonal(counts, runs):
-    """By their own columns: dummies less their means have no inner product, and the model has full rank."""
+    """By definition: the centred dummy columns are orthogonal, and the model has full rank."""
     found = design.fraction(levels(*counts)).combinations
     assert len(found) == runs
     assert len({tuple(one.values()) for one in found}) == runs
@@ -77,9 +75,7 @@ def test_main_effects_of_a_fraction_are_orthogonal(counts, runs):
 
 
 def test_aliases_are_the_textbooks():
-    """2^(4-1) with D = ABC is of resolution IV, 2^(5-1) with E = ABCD of V: Box, Hunter and Hunter, chapter
-    6.
-    """
+    """2^(4-1) with D = ABC has resolution IV, 2^(5-1) with E = ABCD V: Box, Hunter and Hunter, chapter 6."""
     four, five = (design.fraction({name: [-1, 1] for name in "ABCDE"[:n]}).says for n in (4, 5))
     assert four[1:] == ["Not confounded with any interaction of two: A, B, C, D.",
                         "Interactions of two that are aliased with each other: A x B with C x D; A x C with B x D; A x D with B x C."]  # fmt: skip
@@ -213,14 +209,12 @@ def test_a_combination_that_is_no_run_is_refused(tmp_path):
         drafting.write("one_at_a_time", str(base), str(tmp_path / "new.yaml"), "net=mobilenetv2")
 
 
-# ------------------------------------------------------------ what its rows say
+# ------------------------------------------------------------ analysis of its rows
 
 
 @pytest.fixture
 def rows(tmp_path):
-    """Made-up rows of the fraction: k = 2 is worth 3 points, no residual costs 2, one seed is better than
-    another.
-    """
+    """Made-up rows of the fraction: k = 2 adds 3 points, no residual costs 2, and seeds differ."""
     _sweep, runs, _ = written("fraction", tmp_path)
     draw, lines = np.random.default_rng(0), []
     row = study.read("contraction_uniform").done.to_dict("records")[0]
@@ -232,8 +226,8 @@ def rows(tmp_path):
 
 
 def test_an_analysis_of_variance_takes_main_effects_from_a_fraction(rows):
-    """The squared deviations of the means, as in any balanced design; a second order is refused: the runs do
-    not hold it.
+    """The squared deviations of the means, as in any balanced design; order 2 is an error, as its
+    combinations were not run.
     """
     found = stats.effects(rows, list(NAMES), order=1).set_index("term")
     assert set(found.index) == {*NAMES, "seed"}
@@ -242,7 +236,7 @@ def test_an_analysis_of_variance_takes_main_effects_from_a_fraction(rows):
         assert found.loc[name, "sum_sq"] == pytest.approx(
             len(rows) / len(means) * ((means - rows["top1"].mean()) ** 2).sum()
         )
-    assert [term for term in found.index if term != "seed"][:2] == ["k", "residual"]  # by their shares
+    assert [term for term in found.index if term != "seed"][:2] == ["k", "residual"]  # sorted by their shares
     assert (found.loc[["k", "residual"], "p_holm"] < 1e-6).all()
     with pytest.raises(UserError, match="were not run"):
         stats.effects(rows, list(NAMES), order=2)
@@ -265,6 +259,6 @@ def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)
     assert said.loc["residual=False against residual=True", "verdict"] == "lower"
     assert said.loc["upsample=bilinear against upsample=nearest", "verdict"] == "undecided"
-    # A run is missing: effects are no longer clear of each other.
+    # With a run missing, main effects are aliased.
     it.rows = rows[rows["arm"] != rows["arm"].iloc[0]]
     assert it.effects() is None

@@ -1,5 +1,5 @@
-"""Detectors trained in processes of their own: they learn, resume to the bit, share their images, start from
-a classifier.
+"""Detectors trained in separate processes: they learn, resume bit for bit, share their images, start from a
+classifier.
 """
 
 import json
@@ -39,7 +39,7 @@ BRIEF = [*SMALL, "--epochs", 3, "--warmup", 0.5, "--lr", 0.01, "--schedule", "co
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Sixteen photographs to train on, five to report; a faulty box in each part."""
+    """Sixteen training and five validation photographs, with a faulty box in each split."""
     root = make_voc(tmp_path_factory.mktemp("voc") / "set", train=16, test=5)
     for name in ("000003", "000017"):
         path = root / "Annotations" / f"{name}.xml"
@@ -61,14 +61,12 @@ def samples(task: Detect, data) -> list:
     return list(loader(data.val, EvalBatches(len(data.val), 4), 0))
 
 
-# ------------------------------------------------------------ it learns
+# ------------------------------------------------------------ learning
 
 
 @pytest.mark.slow
 def test_eight_photographs_are_learnt(tmp_path):
-    """Reported are the very photographs that are trained on: every object is found, at its place, with its
-    class.
-    """
+    """Validated on the training photographs: every object is found, at its place, with its class."""
     root = make_voc(tmp_path / "set", train=8, test=1)
     lists = root / "ImageSets" / "Main"
     for n in range(8):  # the same photographs under other names
@@ -112,7 +110,7 @@ def test_eight_photographs_are_learnt(tmp_path):
     assert "mAP, 11 points" in text
 
 
-# ------------------------------------------------------------ one row
+# ------------------------------------------------------------ the row of a run
 
 
 @pytest.mark.slow
@@ -171,12 +169,12 @@ def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path
     boxes = np.array([[float(x) for x in line.split()[2:]] for line in lines])
     assert (
         (boxes >= 0) & (boxes <= [96, 80, 96, 80])
-    ).all()  # in pixels of the photograph, not of the 64 x 64
+    ).all()  # in pixels of the photograph, not of the 64 x 64 input
     assert boxes[:, 2].max() > 64
     assert {line.split()[0] for line in lines} <= {"a", "b"}
     assert float(last.split("on cpu: ")[1].split(" ms")[0]) > 0
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
-    green = np.abs(pixels - [0x00, 0xA8, 0x46]).sum(2) < 30  # the boxes' colour, which the photograph lacks
+    green = np.abs(pixels - [0x00, 0xA8, 0x46]).sum(2) < 30  # the boxes' colour; no photograph has it
     assert green.sum() > 500
     call("hbo.evaluate", run_folder, "--image", photograph, "--out", picture, "--score", 1)
     none = np.asarray(Image.open(picture).convert("RGB")).astype(int)
@@ -205,17 +203,17 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     assert (
         np.abs(pixels - [0xFF, 0x8C, 0x00]).sum(2) < 30
-    ).sum() > 500  # false ones, of which there are many at score 0
+    ).sum() > 500  # false detections, of which there are many at score 0
     _, err = call("hbo.analysis.detections", tmp_path, expect=2)
     assert "no finished run of a detector" in err
-    other = make_voc(tmp_path / "other", train=16, test=5)  # the same photographs, reported in another order
+    other = make_voc(tmp_path / "other", train=16, test=5)  # the same photographs in another order
     listing = other / "ImageSets" / "Main" / "test.txt"
     listing.write_text("\n".join(reversed(listing.read_text().split())))
     _, err = call("hbo.analysis.detections", run_folder, "--data_dir", other, expect=2)
     assert "not the run's data set" in err
 
 
-# ------------------------------------------------------------ killed, and shared
+# ------------------------------------------------------------ resuming, several processes
 
 
 @pytest.mark.slow
@@ -239,8 +237,8 @@ def test_killed_within_an_epoch_it_ends_as_the_unbroken_run(folder, unbroken, tm
 
 @pytest.mark.slow
 def test_two_processes_report_what_one_reports(folder, tmp_path):
-    """Two processes count each photograph once; the detector that they trained has the metrics that one
-    process finds.
+    """Two processes count each photograph once; the metrics of their detector are those that one process
+    finds.
     """
     two = ["--devices", 2, "--accelerator", "cpu"]
     call("hbo.fit", *BRIEF, "--data_dir", folder, *two, "--out", tmp_path)
@@ -256,8 +254,8 @@ def test_two_processes_report_what_one_reports(folder, tmp_path):
 
 
 def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
-    """On two devices the mean of the two losses is the loss of both halves together, as many matches as
-    either has.
+    """On two devices the mean of the two losses is the loss of the whole batch, as both divide by the mean
+    number of matches.
     """
     run = resolve(data="vocfolder", data_dir=str(folder), width=0.1, resolution=64, batch=4)
     data = open_data(run)
@@ -294,7 +292,7 @@ def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
 
 
 def test_nothing_to_find_is_no_figure():
-    """COCO's own code says -1, which is no share of anything."""
+    """COCO's own code returns -1, which is not a score."""
     none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
     outcomes = Detections()
     truth = {"boxes": none["boxes"], "labels": none["labels"], "difficult": torch.zeros(0, dtype=torch.bool)}
@@ -350,10 +348,10 @@ def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_pa
             other += not torch.equal(moved[inner], value)
         elif "weight" in name:
             assert not torch.equal(kept[inner], value), f"{inner} was not trained"
-            # It started there.
+            # It started from the classifier's weights.
             assert torch.cosine_similarity(kept[inner].flatten(), value.flatten(), dim=0) > 0.9
     assert same > 100
-    assert other > same / 2  # without the flag they move
+    assert other > same / 2  # without the flag they change
 
 
 def backbone_of(run) -> tuple[dict, str]:

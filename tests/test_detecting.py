@@ -1,5 +1,5 @@
-"""What a study can show before it is run: seeds against statsmodels and scipy, the deviation against the rows
-that it is pooled over.
+"""What a study can show before it is run: seeds against statsmodels and scipy, and the standard deviation
+against the rows that it is pooled from.
 """
 
 import json
@@ -20,11 +20,11 @@ from hbo.sweep.__main__ import main
 from hbo.sweep.study import read
 
 SWEEPS = ROOT / "sweeps"
-AS_COMMITTED = {"resolution": 64, "epochs": 20}  # how the studies of elpv in ablations/ were run
+AS_COMMITTED = {"resolution": 64, "epochs": 20}  # how the elpv studies in ablations/ were run
 
 
 def opened(name, **overrides):
-    """A file and its runs, each of an hour; no multiply-adds are counted where nothing goes by them."""
+    """A file and its runs, each of one hour; multiply-adds are counted only if the question needs them."""
     sweep = read(SWEEPS / f"{name}.yaml", overrides)
     runs = plan.entries(sweep)
     for entry in runs:
@@ -44,7 +44,7 @@ def nothing_committed(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("points", "sd"), [(1.0, 1.5), (2.0, 1.5), (0.5, 0.3), (3.0, 1.5)])
 def test_the_seeds_are_statsmodels(points, sd, tmp_path):
-    """Two lines, each at Sidak's level, of two arms of one deviation."""
+    """Two lines at Sidak's level, each between two arms of equal standard deviation."""
     found = d.detect(*opened("contraction", out=str(tmp_path)), points, sd)
     level = 1 - math.sqrt(0.95)
     assert found.level == pytest.approx(level)
@@ -75,7 +75,7 @@ def test_an_equivalence_takes_the_least_seeds_that_show_it(tmp_path):
 
 
 def test_a_mean_of_pairs_takes_fewer_seeds_by_its_weights(tmp_path):
-    """Table 2: twelve arms of weight 1/6, so that the standard error is sd / sqrt(3 n), of 12 (n - 1) degrees
+    """Table 2: twelve arms with weight 1/6, so the standard error is sd / sqrt(3 n) with 12 (n - 1) degrees
     of freedom.
     """
     sweep, runs = opened("table2", seed=[0, 1, 2], out=str(tmp_path))
@@ -107,13 +107,13 @@ def test_a_trend_takes_seeds_by_its_weights_and_has_no_margin(tmp_path):
     assert found.lines == ("trend, per step of k",)
     n = found.find.seeds
     assert n is not None
-    has = lambda n: power.find(1.0, [(-0.5, 1.5), (0.5, 1.5)], n, 0.05)  # slope of three equal steps
+    has = lambda n: power.find(1.0, [(-0.5, 1.5), (0.5, 1.5)], n, 0.05)  # slope over three equally spaced k
     assert has(n) >= 0.8 > has(n - 1)
     assert (found.margin, found.equivalent, found.find.hours) == (None, None, None)
 
 
 def test_the_deviation_is_pooled_over_rows_of_the_same_data_and_protocol(tmp_path):
-    """Eight arms of six seeds on elpv, of three studies; neither the tuning, nor 96 px, nor CIFAR-10."""
+    """Eight arms with six seeds on elpv, from three studies; not the tuning, 96 px or CIFAR-10."""
     found = d.detect(*opened("contraction", **AS_COMMITTED, out=str(tmp_path)), 1.0).deviation
     rows = results.load(ROOT / "ablations", "contraction", "contraction_uniform", "mobilenetv2")
     variances = rows.groupby(["study", "k"])["top1"].var()

@@ -1,4 +1,4 @@
-"""What is drawn over a photograph is what the metric counts; and the classes' means."""
+"""The boxes drawn over a photograph are those that the metric counts; and the mean of each class."""
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,9 @@ def test_found_missed_false_and_difficult():
     drawn = marks(seen, there, ["cell", "dust"])
     assert {(m.kind, m.text, tuple(m.box)) for m in drawn} == {
         ("found", "cell 0.90", tuple(WHOLE)),
-        ("false", "cell 0.80", tuple(HALF)),  # a second one of the same
-        ("difficult", "cell", tuple(FAR)),  # the detection of it is not drawn
-        ("found", "dust 0.60", tuple(NEAR)),  # the better one at 0.3 is below the least score
+        ("false", "cell 0.80", tuple(HALF)),  # a second one on the same object
+        ("difficult", "cell", tuple(FAR)),  # its detection is not drawn
+        ("found", "dust 0.60", tuple(NEAR)),  # the better one at 0.3 is below the score threshold
         ("missed", "dust", tuple(WHOLE)),
     }
     assert [m.kind for m in marks(seen, there, ["cell", "dust"], score=0.95)].count("missed") == 3

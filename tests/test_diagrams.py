@@ -1,6 +1,4 @@
-"""The drawn block is the built block: shapes, costs and switches of a trace, and figures without colliding
-text.
-"""
+"""The drawn block is the built block: shapes, costs and switches of a trace; no text in a figure overlaps."""
 
 import itertools
 from dataclasses import fields, replace
@@ -21,7 +19,7 @@ STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
 BLOCKS = {
     replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS
 }
-SIZES = (16, 17)  # an odd map grows past its partner and is cropped
+SIZES = (16, 17)  # an odd map grows beyond its partner and is cropped
 
 
 def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> HarmoniousBottleneck:
@@ -31,8 +29,8 @@ def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> Harmonio
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """In place of the suite's two: to wake the second takes longer than these small maps, on a busy machine
-    by far.
+    """Instead of the suite's two threads: waking the second takes longer than these small maps, above all on
+    a busy machine.
     """
     torch.set_num_threads(1)
 
@@ -40,7 +38,7 @@ def _threads():
 @pytest.fixture(scope="module")
 def traced():
     """Every value of every switch at every depth and stride: module, block, stride, input size, steps."""
-    torch.set_num_threads(1)  # this runs before what a test alone needs
+    torch.set_num_threads(1)  # this fixture runs before the per-test one
     cases = itertools.product(BLOCKS, STRIDES, SIZES)
     modules = [(make(block, stride).eval(), block, stride, size) for block, stride, size in cases]
     return [(*case, trace(case[0], 6, case[3])) for case in modules]
@@ -96,7 +94,7 @@ def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced
         ]
         smaller = [s for s in steps[1:] if s.kind != "crop" and s.shape[1] < steps[s.inputs[0]].shape[1]]
         assert halved == smaller
-        main = max(block.k, stride - 1)  # at k = 0 the 3 x 3 convolution takes the stride
+        main = max(block.k, stride - 1)  # at k = 0 the 3 x 3 convolution has the stride
         pooled = stride == 2 and any(s.kind in ("add", "concat") for s in steps)  # for the shortcuts
         assert len(halved) == main + pooled, (block, stride)
 
@@ -134,12 +132,12 @@ def test_what_is_switched_off_is_not_there(k, stride):
     assert {"add", "concat"} <= set(kinds(whole, stride))
     assert "add" not in kinds(replace(whole, residual=False), stride)
     assert "concat" not in kinds(replace(whole, concat_ratio=0.0), stride)
-    assert "add" in kinds(Block(k=k), stride) or (k, stride) == (1, 2)  # the release's exception
+    assert "add" in kinds(Block(k=k), stride) or (k, stride) == (1, 2)  # an exception in the release
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Block)])
 def test_every_value_of_a_switch_has_a_picture_of_its_own(name):
-    """Or it is parsed and ignored. Two bases: some switches have nothing to act on at some k."""
+    """Otherwise it is parsed but ignored. Two bases, as some switches have no effect at some k."""
     values = [value for field, value in CASES if field == name]
     pictures = {
         tuple(
@@ -207,9 +205,9 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
     extents = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts]
     assert len(extents) > 15
-    # A paper's text is so wide.
+    # The text width of a paper.
     assert figure.get_figwidth() == 6.875 or (name == "wide" and figure.get_figwidth() < 8)
-    assert figure.get_figheight() <= 8.5  # and so high, less a caption
+    assert figure.get_figheight() <= 8.5  # and its text height, minus a caption
     assert all(t.get_fontsize() >= 7 for t in texts)
     for text, box in extents:
         assert box.x0 >= 0, text
@@ -239,8 +237,8 @@ def titles(figure) -> list[str]:
 
 
 def test_figures_3_and_4_are_the_paper_s():
-    """Its 3: inverted residual and harmonious bottleneck, each at both strides. Its 4: k contraction units,
-    one after the other.
+    """Figure 3: inverted residual and harmonious bottleneck, each at both strides. Figure 4: k contraction
+    units in sequence.
     """
     kinds = ["Inverted residual, t = 6, stride 1", "Inverted residual, t = 6, stride 2"]
     kinds += [

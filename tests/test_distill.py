@@ -1,4 +1,4 @@
-"""Distillation: the loss against numpy, its laws, the run's key, what is an error, and a run that resumes."""
+"""Distillation: the loss against numpy, its laws, the run's key, errors, and resuming."""
 
 import copy
 import json
@@ -39,9 +39,7 @@ BRIEF += ["--accelerator", "cpu", "--wandb", "disabled"]
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A wider network on the same digits, with an average of its weights: what it was evaluated with
-    teaches.
-    """
+    """A wider network on the same digits; its averaged weights, which were evaluated, teach."""
     out = tmp_path_factory.mktemp("teacher")
     call("hbo.fit", *BRIEF, "--net", "mobilenetv2", "--width", 0.25, "--ema", 0.5, "--out", out)
     return only_row(out)[1]
@@ -65,8 +63,8 @@ def test_the_loss_is_hintons(temperature):
 
 
 def test_at_a_high_temperature_the_gradient_is_that_of_matched_logits():
-    """Section 2.1 of that paper: (z - v) / classes of logits z and v of mean zero, whatever T is, where T is
-    large.
+    """Section 2.1 of that paper: for large T the gradient is (z - v) / classes, with z and v the zero-mean
+    logits.
     """
     torch.manual_seed(0)
     z, v = torch.randn(2, 1, 5, dtype=torch.float64)
@@ -100,12 +98,12 @@ def batch():
 
 @pytest.fixture
 def alone(monkeypatch):
-    """A task outside a trainer: no update was done."""
+    """A task outside a trainer, before the first update."""
     monkeypatch.setattr(Classify, "global_step", 0)
 
 
 def test_a_weight_of_one_and_its_own_twin_leave_no_gradient(teacher, batch, alone, monkeypatch):
-    """In evaluation mode, as a batch's own statistics are none of the twin's."""
+    """In evaluation mode, as the twin does not use the batch's own statistics."""
     task = task_of(teacher, distill_weight=1.0)
     task.begin()
     assert task.teacher is not None
@@ -125,8 +123,8 @@ def test_a_weight_of_nought_leaves_the_labels_gradient(teacher, batch, alone):
 
 
 def test_the_teacher_is_no_part_of_the_network(teacher):
-    """Not of its weights, its checkpoint, its mode nor its optimizer; and it has the average that it was
-    evaluated with.
+    """It is not in the weights, the checkpoint, the mode or the optimizer, and it has the averaged weights
+    that were evaluated.
     """
     task, plain = task_of(teacher), task_of(teacher)
     before = torch.get_rng_state()
@@ -271,12 +269,12 @@ def test_a_taught_run_is_resumed_exactly_and_its_row_says_by_whom(teacher, tmp_p
     assert json.loads(json.dumps(identity.of_row(table.to_dict("records")[0]))) == row["identity"]
     assert command(row).endswith("--distill TEACHER")
     shutil.rmtree(its)
-    assert "top1" in call("hbo.evaluate", folder, "--json")[0]  # what is taught needs its teacher no more
+    assert "top1" in call("hbo.evaluate", folder, "--json")[0]  # the teacher is no longer needed
 
 
 @pytest.mark.slow
 def test_a_weight_of_nought_is_the_run_without_a_teacher(teacher, tmp_path):
-    """To the bit, with random draws in it: the teacher takes none of them."""
+    """Bit for bit, with random draws: the teacher uses none of them."""
     args = [*BRIEF, "--dropout", 0.2, "--drop_path", 0.1, "--mixup", 0.2]
     call("hbo.fit", *args, "--out", tmp_path / "plain")
     call("hbo.fit", *args, "--distill", teacher, "--distill_weight", 0, "--out", tmp_path / "taught")

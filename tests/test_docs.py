@@ -1,5 +1,5 @@
-"""README and the other pages: every command that they print is taken by its parser, the cheap ones run as
-printed, every link leads somewhere.
+"""README and the other pages: every printed command parses, the cheap ones run as printed, and every link
+resolves.
 """
 
 import importlib
@@ -25,14 +25,14 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "
     (ROOT / "docs").glob("*.md")
 )
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
-# Run as printed, each in seconds and without data; all others are read by their parser alone.
+# Run as printed: each takes seconds and needs no data. All other commands are only parsed.
 CHEAP = (
     "hbo", "hbo.cost", "hbo.evaluate", "hbo.predict", "hbo.data.check", "hbo.analysis.mistakes",
     "hbo.analysis.results", "hbo.analysis.tables",
     "hbo.analysis.study", "hbo.sweep status", "hbo.sweep design",
 )  # fmt: skip
-LONG = ("hbo.analysis.tables 8", "hbo.analysis.tables 9", "--image FILE")  # tens of seconds; a detector's
-STATUS = {"--gate": 3}  # of a question that the committed rows leave undecided
+LONG = ("hbo.analysis.tables 8", "hbo.analysis.tables 9", "--image FILE")  # tens of seconds; needs a detector
+STATUS = {"--gate": 3}  # for a question that the committed rows leave undecided
 OTHERS = ("pip", "make", "wandb", "sbatch", "docker", "apptainer", "sweeps/agents.sh")
 
 
@@ -41,7 +41,7 @@ def text_of(page: Path) -> str:
 
 
 def printed() -> list[str]:
-    """The commands of all pages, once each, without their comments."""
+    """The commands of all pages, each once, without comments."""
     blocks = [body for page in PAGES for kind, body in BLOCK.findall(text_of(page)) if kind == "sh"]
     found = [
         shlex.split(line, comments=True) for body in blocks for line in body.replace("\\\n", " ").splitlines()
@@ -54,7 +54,7 @@ def cheap(line: str) -> bool:
 
 
 def module_of(line: str) -> tuple[str, list[str]]:
-    """`hbo.cost`, and what follows; a verb of hbo.sweep belongs to the name."""
+    """`hbo.cost`, and the arguments; a verb of hbo.sweep belongs to the name."""
     name, *rest = shlex.split(line)[2:]
     return (f"{name} {rest[0]}" if name == "hbo.sweep" else name), rest
 
@@ -63,7 +63,7 @@ PYTHON = [line for line in printed() if re.match(r"(\.venv/bin/)?python -m hbo",
 
 
 class Read(BaseException):
-    """The command line was read; nothing was done."""
+    """The command line was parsed; nothing was done."""
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def here(tmp_path_factory):
 
 @pytest.fixture
 def folder(here, monkeypatch):
-    """A function that makes DIR what a command takes it for, and puts this module's run in the place of STUDY
-    and KEY.
+    """A function that makes DIR the data that a command expects and replaces STUDY and KEY by this module's
+    run.
     """
     monkeypatch.chdir(here)
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -142,7 +142,7 @@ def test_a_command_is_read_by_its_parser(line, folder, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             entry(name)(rest if "--help" in rest else [*rest, "--print_config"])
         assert (stop.value.code, len(capsys.readouterr().out) > 1000) == (0, True)
-    elif name.startswith("hbo.sweep"):  # the file, the fields of each run and the question, too
+    elif name.startswith("hbo.sweep"):  # the file, the fields of each run and the question are checked, too
         study, runs = sweep.opened(sweep.parser().parse_args(rest))
         assert len(runs) == len(study.rows)
     else:
@@ -153,7 +153,7 @@ def test_a_command_is_read_by_its_parser(line, folder, monkeypatch, capsys):
 
 
 def reading(function):
-    """The same function, which ends the command once it has read the line."""
+    """The same function, but it ends the command once the line is parsed."""
 
     def read(*args, **kwargs):
         function(*args, **kwargs)
@@ -172,7 +172,7 @@ def test_a_cheap_command_does_as_printed(line, folder, capsys):
         status = stop.code or 0
     said = capsys.readouterr()
     assert (status, bool(said.out), "error:" in said.err) == (expected, True, False), said.err
-    if "mobilenetv2" in rest:  # the table of the first screen
+    if "mobilenetv2" in rest:  # the table on README's first screen
         table = [
             row
             for row in text_of(ROOT / "README.md").splitlines()
@@ -226,7 +226,7 @@ def test_the_list_of_commands_imports_none_of_them():
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """As GitHub derives them from headings."""
     headings = re.findall(r"(?m)^#+ (.*)$", BLOCK.sub("", text_of(page)))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -271,7 +271,9 @@ def test_without_a_checkout_a_study_of_ones_own_is_read_and_what_is_missing_is_s
 
 
 def test_the_switch_of_the_first_screen_works_and_leaves_old_keys(tmp_path):
-    """Its two pieces, put where README says: another network, a flag, and the default's key as it was."""
+    """Its two pieces, inserted where README says, give another network and a flag; the default's key is
+    unchanged.
+    """
     field, use = (body for kind, body in BLOCK.findall(text_of(ROOT / "README.md")) if kind == "python")
     shutil.copytree(ROOT / "hbo", tmp_path / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     source = text_of(tmp_path / "hbo" / "block.py")
@@ -309,7 +311,7 @@ def test_one_version():
 
 
 def test_the_constraints_meet_what_is_required():
-    """Each requirement has a version there, which it takes; and nothing else stands there."""
+    """Each requirement has a version that satisfies it, and no other package is listed."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -317,7 +319,7 @@ def test_the_constraints_meet_what_is_required():
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     text = (ROOT / "pyproject.toml").read_text()
-    # The others are for environments of their own.
+    # The other extras are for separate environments.
     (extras,) = re.findall(r'(?m)^dev = \["hbo\[([\w,]+)\]"', text)
     lists = [
         re.search(rf"(?ms)^{name} = \[(.*?)\](?: *#[^\n]*)?$", text)

@@ -1,6 +1,4 @@
-"""hbo.export on a network that was really trained: the file gives the module's logits, and int8 its
-accuracy.
-"""
+"""hbo.export on a trained network: the file gives the module's logits, and int8's accuracy is measured."""
 
 import json
 import os
@@ -46,20 +44,20 @@ def test_int8_says_what_it_costs_and_leaves_it_beside_the_row(tmp_path):
     call("hbo.export", folder, "--int8", *to)
     eight = json.loads((folder / "last-int8.xml.json").read_text())
     assert eight["float_difference"] == pytest.approx(about["difference"], abs=1e-5)
-    assert eight["difference"]["real, what varies"] > 1e-3  # its own
+    assert eight["difference"]["real, what varies"] > 1e-3  # int8 has an error of its own
     assert eight["float"]["top1"] == pytest.approx(row["top1"], abs=1e-3)
     assert abs(eight["int8"]["top1"] - row["top1"]) < 0.1
-    assert json.loads((folder / "row.json").read_text()) == row  # as training left it
+    assert json.loads((folder / "row.json").read_text()) == row  # unchanged since training
     (read,) = results.load(tmp_path).to_dict("records")
     assert read["int8_top1_openvino"] == eight["int8"]["top1"]
     larger = ("--resolution", 64, "--eval_resize", 64, "--file", tmp_path / "large.xml")
-    call("hbo.export", folder, "--int8", *to, *larger)  # another protocol's is not the row's
+    call("hbo.export", folder, "--int8", *to, *larger)  # a result at another resolution is not the row's
     assert results.load(tmp_path)["int8_top1_openvino"].tolist() == [eight["int8"]["top1"]]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Digits, two epochs: its row and its folder."""
+    """Digits, two epochs: the row and the folder."""
     out = tmp_path_factory.mktemp("digits")
     call("hbo.fit", "--data", "digits", "--width", "0.1", "--epochs", "2", "--threads", "1", "--out", out)
     return only_row(out)
@@ -80,7 +78,7 @@ def test_every_runtime_s_file_is_checked_and_its_page_s_example_runs(
     written = json.loads(path.with_name(path.name + ".json").read_text())
     assert (written["key"], written["classes"]) == (row["key"], [str(i) for i in range(10)])
     assert written["metrics"]["top1"] == row["top1"]
-    assert not {"devices", "num_nodes", "threads", "out"} & written["run"].keys()  # of the machine
+    assert not {"devices", "num_nodes", "threads", "out"} & written["run"].keys()  # machine settings
     assert written["licence"] == {"code": "MIT", "images": "CC BY 4.0"}
     for file in folder.glob(f"{path.name.split('.')[0]}.*"):
         if file.suffix != ".ckpt":
@@ -101,7 +99,7 @@ def test_every_runtime_s_file_is_checked_and_its_page_s_example_runs(
     image = net.preprocess(folder / "photograph.png")[None]
     prepared = torch.from_numpy(space["prepared"]("photograph.png", written))
     assert (prepared - image).abs().max() < 0.1  # a level or two of 255
-    # Of the same pixels: two updates leave logits so close that a level can change the class.
+    # On the same pixels: after two updates logits are so close that one level can change the class.
     with torch.no_grad():
         assert capsys.readouterr().out.strip() == net.classes[int(net(prepared).argmax())]
     monkeypatch.chdir(os.path.dirname(ROOT))
@@ -144,13 +142,13 @@ def test_no_file_is_written_over_another_s(run, tmp_path):
     (tmp_path / "net.bin").write_text("weights")
     with pytest.raises(export.UserError, match=r"net\.bin would be written too"):
         export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)
-    (tmp_path / "net.xml").write_text("graph")  # its own from before: written anew
+    (tmp_path / "net.xml").write_text("graph")  # the file's own, from an earlier export: overwritten
     export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)
 
 
 def test_a_file_says_how_it_was_trained_whatever_the_export_was_asked(run):
-    """Flags of the export change neither the set that was trained on nor its licence; at another size there
-    are no metrics.
+    """Flags of the export do not change the recorded training set or its licence; at another size there are
+    no metrics.
     """
     row, folder = run
     _, about = export.export(

@@ -1,5 +1,5 @@
-"""When a launcher starts no more: after so many failed runs in a row, or after a share of all; not by those
-that failed here and there among thousands.
+"""When a launcher starts no more runs: after too many failures in a row, or too large a share of failures;
+not after a few among thousands.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What is drawn is what the rows and the networks say."""
+"""Figures show what the rows and the networks say."""
 
 import dataclasses
 import io
@@ -23,9 +23,7 @@ STUDY = study.read("contraction", "mobilenetv2", source=ROOT / "ablations")
 
 
 def table_2(seeds: int = 4, data: str = "digits", **changes) -> pd.DataFrame:
-    """Rows of table 2's networks, as if they had been trained: what was published, and some points up or down
-    by seed.
-    """
+    """Rows of table 2's networks as if trained: the published value, shifted a few points by seed."""
     made = []
     for line, run in zip(published(2), paper.runs(2), strict=True):
         run = resolve(data=data, net=run.net, width=run.width, divisor=run.divisor)
@@ -167,7 +165,7 @@ def test_an_arm_has_one_colour_in_every_figure():
 
 @pytest.mark.parametrize("cost", ["macs", "latency_ms"])
 def test_a_point_stands_at_its_cost(cost):
-    """In the axes' own units, whatever stands beside it."""
+    """In the axes' own units, whatever else is drawn."""
     axes = figures.accuracy_cost(STUDY, cost).axes[0]
     scale = {"macs": 1e6, "latency_ms": 1}[cost]
     expected = [runs[cost].iloc[0] / scale for _, runs in STUDY.done.groupby("arm", sort=False)]
@@ -176,7 +174,7 @@ def test_a_point_stands_at_its_cost(cost):
 
 
 def test_a_switch_of_a_factorial_study_is_its_main_effect():
-    """With more lines than colours, all runs of a value together."""
+    """With more lines than colours, all runs with a value are pooled."""
     rows = STUDY.done[STUDY.done["net"] == "hbonet"]
     many = [rows.assign(concat_ratio=i / 10, top1=rows["top1"] + i / 100) for i in range(9)]
     crossed = pd.concat(many, ignore_index=True)
@@ -222,7 +220,7 @@ def test_multiply_adds_by_map_sum_up_to_the_count(fields):
 
 
 def test_contraction_moves_work_to_smaller_maps():
-    """The same multiply-adds within 4 %, further down with each unit: what the block is for."""
+    """The multiply-adds agree within 4 %, and move to smaller maps with each unit, as the block intends."""
     ours = [
         figures.by_height(build_net(resolve(data="imagenet", width=0.25, divisor=8, k=k), 1000), 224)
         for k in (0, 1, 2, 3)
@@ -286,7 +284,7 @@ def test_a_line_a_network_and_the_gains_below_are_welch_s():
     assert top.get_xscale() == below.get_xscale() == "log"
     assert top.get_shared_x_axes().joined(top, below)
     drawn = {line.get_label(): line.get_xydata() for line in top.get_lines()}
-    # Nothing published.
+    # No published values.
     assert {"HBONet, n=4", "MobileNetV2, n=4"} == {label for label in drawn if not label.startswith("_")}
     mean = {net: rows[rows["net"] == net].groupby("macs")["top1"].mean() for net in ("hbonet", "mobilenetv2")}
     np.testing.assert_allclose(drawn["HBONet, n=4"], np.c_[mean["hbonet"].index / 1e6, 100 * mean["hbonet"]])
@@ -345,7 +343,7 @@ def test_a_study_over_widths_has_the_figure():
         ("table2",), rows.assign(depths=[[] for _ in rows.index]), STUDY.curves.iloc[:0], rows["arm"].iloc[0]
     )
     assert "budgets" in figures.of(it)
-    assert "budgets" not in figures.of(STUDY)  # one budget
+    assert "budgets" not in figures.of(STUDY)  # only one budget
 
 
 def test_a_forest_plot_has_a_row_a_line():
@@ -363,7 +361,7 @@ def test_a_forest_plot_has_a_row_a_line():
     assert [line.get_color() for line in points] == [
         looks[arm].colour for arm in ("hbonet k=2", "hbonet k=3", "mobilenetv2")
     ]
-    # Decided ones are full.
+    # Decided lines have filled markers.
     assert [line.get_markerfacecolor() == line.get_color() for line in points] == [
         False,
         True,
@@ -393,7 +391,7 @@ def test_the_command_takes_a_folder_of_runs_and_a_page(tmp_path):
     out, _ = call("hbo.analysis.figures", runs / "contraction", runs / "mobilenetv2", "--to", f"{tmp_path}/out/", "--of", "k",
                   "--format", "pdf", "--width", "column", "--font", "serif")  # fmt: skip
     assert out.split() == [f"{tmp_path}/out/contraction.pdf"]
-    # Points: 3.25 inches.
+    # In points: 3.25 inches.
     assert b"/MediaBox [ 0 0 234 " in (tmp_path / "out" / "contraction.pdf").read_bytes()
 
 

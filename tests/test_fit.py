@@ -1,4 +1,4 @@
-"""Runs in processes of their own: rows, resuming, signals, kills, the loss that is lost."""
+"""Runs in separate processes: rows, resuming, signals, kills, a loss that becomes NaN."""
 
 import json
 import os
@@ -25,11 +25,11 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 def same_run(a, b, loss_rtol: float = 0) -> None:
-    """Weights, outcomes and learning curve are bit for bit the same; so is the row, but for when and how
-    long.
+    """Weights, outcomes and learning curve are bit-identical; so is the row, except for when and how long it
+    ran.
 
-    `loss_rtol`: of the curve's mean training loss alone, whose sums several ranks add up in another order
-    after a cut.
+    `loss_rtol` applies only to the curve's mean training loss, which several ranks sum in another order after
+    a restart.
     """
     (row_a, folder_a), (row_b, folder_b) = only_row(a), only_row(b)
     theirs = weights(folder_b)
@@ -121,7 +121,7 @@ def test_killed_at_three_random_moments_it_ends_as_the_unbroken_run(unbroken, tm
     for attempt in range(3):
         process = start("hbo.fit", *args)
         before = stamp(tmp_path)
-        wait_for(lambda b=before: stamp(tmp_path) > b, process)  # it trains, and has kept something new
+        wait_for(lambda b=before: stamp(tmp_path) > b, process)  # it trains, and has saved something new
         time.sleep(draw.uniform(0, 0.5))
         process.kill()
         process.communicate()
@@ -159,7 +159,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path, number):
-    """Ctrl-C and schedulers reach the workers too; they must live until the checkpoint is written."""
+    """Ctrl-C and schedulers signal the workers too; they must live until the checkpoint is written."""
     root = make_folder(tmp_path / "set", {"a": 80, "b": 80}, {"a": 3, "b": 2})
     args = [
         "--data",
@@ -197,7 +197,7 @@ def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
 
 
 def test_dropout_is_resumed_exactly(tmp_path):
-    """A rival with dropout draws its noise from (seed, update, rank), so a cut does not show."""
+    """A rival with dropout draws its noise from (seed, update, rank), so a restart does not show."""
     args = [
         "--data",
         "fake",

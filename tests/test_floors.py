@@ -1,6 +1,4 @@
-"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a network made by
-hand.
-"""
+"""hbo.analysis.floors: colour histograms against numpy's, untrained features against a hand-made network."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +29,7 @@ def test_colour_histograms_are_numpys():
 
 
 def test_floors_are_of_the_first_weights_of_a_run(market):
-    """Their features are those of a network of that seed, made as `hbo.fit` makes it."""
+    """Their features come from an untrained network with the run's seed, built as `hbo.fit` builds it."""
     import pytorch_lightning as pl
 
     from hbo.analysis.floors import floors, table

@@ -1,5 +1,5 @@
-"""A folder that the data set would not look at is refused, wherever it is given; never another data set than
-meant.
+"""A folder that the data set would ignore is an error, wherever it is given; no other data set is used
+silently.
 """
 
 import pytest
@@ -77,7 +77,7 @@ def test_a_sweep_refuses_it(tmp_path):
 
 
 def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
-    """`--set data=elpv`, as the tables' files say; a folder that is set too is refused."""
+    """`--set data=elpv` works as the tables' files say; setting a folder too is an error."""
     rows = study.read(ROOT / "sweeps" / "table2.yaml", {"data": ["elpv", "imagenet"]}).rows
     assert {(row["data"], row["data_dir"]) for row in rows} == {("elpv", None), ("imagenet", "imagenet")}
     assert {resolve(**row).data_dir for row in rows} == {None, "imagenet"}
@@ -86,7 +86,7 @@ def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
 
 
 def test_a_checkpoint_from_before_is_evaluated_all_the_same(tmp_path):
-    """Its data_dir was not looked at; and another set does not inherit the folder of the run's own."""
+    """Its data_dir was ignored; and another set does not inherit the folder of the run's own set."""
     run = resolve(
         data="digits", width=0.1, epochs=1, limit_batches=1, wandb="disabled", threads=1, out=str(tmp_path)
     )

@@ -1,6 +1,4 @@
-"""Boxes as people have them: the same ones in each format are the same targets; what is refused says what was
-found.
-"""
+"""Boxes in common formats: the same boxes give the same targets in each; errors say what was found."""
 
 import json
 import shutil
@@ -22,7 +20,7 @@ PARTS = {"trainval": "train", "test": "val"}
 
 
 def things(root: Path, stem: str) -> list[tuple[str, int, int, int, int]]:
-    """(class, x, y, width, height) from 0, of an annotation of VOC's."""
+    """(class, x, y, width, height), counted from 0, of a VOC annotation."""
     found = []
     for one in ElementTree.parse(root / "Annotations" / f"{stem}.xml").iterfind("object"):
         x1, y1, x2, y2 = (int(one.findtext(f"bndbox/{c}") or "") for c in ("xmin", "ymin", "xmax", "ymax"))
@@ -35,7 +33,7 @@ def stems(root: Path, split: str) -> list[str]:
 
 
 def coco_json(root: Path, names: list[str]) -> str:
-    """With an unused category, as Roboflow writes one, and ids in no order."""
+    """With an unused category, as Roboflow writes one, and unordered ids."""
     categories = [{"id": 0, "name": "things"}, {"id": 7, "name": "b"}, {"id": 3, "name": "a"}]
     ids = {"a": 3, "b": 7}
     images, annotations = [], []
@@ -98,7 +96,7 @@ def yolo(root: Path, to: Path) -> None:
 
 
 def yolo_by_part(root: Path, to: Path) -> None:
-    """As Roboflow exports it: paths that start from a folder that is not there."""
+    """As Roboflow exports it: the paths start with a folder that does not exist."""
     for split, folder in (("trainval", "train"), ("test", "valid")):
         (to / folder / "labels").mkdir(parents=True)
         for name in stems(root, split):
@@ -126,7 +124,7 @@ def voc_beside(root: Path, to: Path) -> None:
 
 
 def voc_named(root: Path, to: Path) -> None:
-    """Folders of other names, each with its parts."""
+    """Folders with other names, each with its splits."""
     for split, part in PARTS.items():
         for name in stems(root, split):
             copy(root, name, to / "images" / part)
@@ -187,8 +185,8 @@ def test_the_same_boxes_are_the_same_targets_and_the_same_map(voc, tmp_path, lay
 
 
 def mean_average_precision(part) -> float:
-    """Of detections that are the truth, moved by some pixels and some of them under another class, by the
-    image's name.
+    """Of detections made from the truth, shifted by a few pixels and some with the wrong class; images sorted
+    by name.
     """
     metric = VOCMeanAveragePrecision(2)
     order = sorted(range(len(part)), key=lambda i: Path(part.paths[i]).stem)
@@ -232,7 +230,7 @@ def test_the_key_is_of_what_the_folder_holds(voc, tmp_path, layout):
 
 
 def test_the_layout_of_before_keeps_its_fingerprint(voc):
-    """`layout.look` of trainval and test, which committed rows have under `images`."""
+    """`layout.look` of trainval and test; committed rows record it under `images`."""
     from hbo.tasks.detect import layout
 
     images = resolve(data="vocfolder", data_dir=str(voc)).identity()["images"]
@@ -276,7 +274,7 @@ def test_a_detector_trains_and_is_evaluated_on_such_a_folder(voc, tmp_path):
     assert json.loads(call("hbo.evaluate", run, "--json")[0])["images"] == 4
 
 
-# ------------------------------------------------------------ what is not split
+# ------------------------------------------------------------ folders without splits
 
 
 def whole(voc: Path, to: Path) -> Path:
@@ -321,7 +319,7 @@ def test_one_list_of_vocs_is_split_too(voc, tmp_path):
     assert (len(data.train), len(data.val)) == (6, 2)
 
 
-# ------------------------------------------------------------ each format's own
+# ------------------------------------------------------------ features of each format
 
 
 def edit_json(path: Path, change) -> None:
@@ -374,7 +372,7 @@ def test_of_three_parts_test_is_not_used_and_said_so(voc, tmp_path, capsys):
     assert "4 images are not used (test/: 4)" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------ what is refused
+# ------------------------------------------------------------ errors
 
 
 def _json(root: Path) -> Path:

@@ -1,5 +1,5 @@
-"""A question that is written down before its runs: what is frozen, what is refused, and what the study's page
-says of it.
+"""A question frozen before its runs: what is frozen, what is an error, and what the study's page says about
+it.
 """
 
 import json
@@ -29,7 +29,9 @@ def opened(out: Path, path: Path = FILE, **overrides):
 
 
 def run_it(out: Path, started: str = LATER, seeds: int = 6) -> Path:
-    """The study's committed rows as its runs, each started then; seeds beyond 6 repeat the first."""
+    """The study's committed rows as its runs, all with this start time; seeds beyond 6 are copies of seed 0
+    with other values.
+    """
     make_runs(out, "contraction")
     for path in list(out.glob("contraction/*/row.json")):
         row = json.loads(path.read_text()) | {"started": started}
@@ -72,7 +74,7 @@ def test_the_same_plan_again_leaves_the_file_alone(tmp_path):
     path = tmp_path / "contraction" / "frozen.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
     run_it(tmp_path)
-    # Neither what has finished nor what is expected is judged by.
+    # Finished runs and the expected standard deviation are not compared.
     again = freeze(*opened(tmp_path), expected={"sd": 0.02})
     assert again == first
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
@@ -146,7 +148,7 @@ def test_what_had_finished_by_then_is_counted_and_said(tmp_path):
     assert said.endswith("it was frozen after 3 of 18 runs had finished.")
 
 
-# ------------------------------------------------------------ what the page says
+# ------------------------------------------------------------ the study's page
 
 
 def test_the_page_says_as_frozen(tmp_path):
@@ -197,7 +199,7 @@ def test_results_copy_the_plan_beside_the_csv(tmp_path, capsys):
     plan_ = freeze(*opened(tmp_path / "runs"))
     run_it(tmp_path / "runs")
     argv = ["contraction", "--runs", str(tmp_path / "runs"), "--to", str(tmp_path / "tables")]
-    for _ in range(2):  # the second time it is there
+    for _ in range(2):  # the second time it already exists
         results_main(argv)
         assert capsys.readouterr().out.startswith(f"{tmp_path}/tables/contraction.csv: 18 done")
     assert frozen.read(tmp_path / "tables", "contraction") == plan_

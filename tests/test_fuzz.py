@@ -1,7 +1,7 @@
-"""Some 500 made-up command lines, configs and sweep files over all commands: one line and exit status 2, or
-accepted.
+"""About 500 generated command lines, configs and sweep files for all commands: each is accepted, or is a
+one-line error with exit status 2.
 
-Made by a generator of a fixed seed, so that a failure comes again; nothing is trained.
+The generator has a fixed seed, so that failures repeat; nothing is trained.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from hbo.sweep import loading, timing
 from hbo.sweep.__main__ import main as sweep
 
 NAMES = [f.name for f in fields(Run)]
-# Words as YAML and as a shell have them; those of a kind beside each other.
+# Words as written in YAML and in a shell, grouped by kind.
 WORDS = [
     "0", "1", "2", "-1", "1.0", "1.5", "1e-3", "1e3", "1e400", "-0", "010", "0x10", "0b1", "1:30", "1_000",
     "9" * 30, "9" * 5000, "1e", "+1",
@@ -123,7 +123,7 @@ def some_sweep(draw: random.Random, folder: Path) -> list[str]:
 
 
 def refused_or_accepted(main: Callable[[list[str]], object], argv: list[str]) -> None:
-    """No traceback; what is refused is refused in one line."""
+    """No traceback; an error is one line."""
     out, err = io.StringIO(), io.StringIO()
     status: object = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
@@ -180,7 +180,7 @@ def test_commands_with_all_flags(main, tmp_path, monkeypatch):
 @pytest.mark.parametrize("main", [results.main, study.main, tables.main, claims.main, figures.main, report.main, ranks.main, detections.main, bench,
                                   sweep])  # fmt: skip
 def test_commands_with_flags_of_their_own(main, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where there is nothing to work on
+    monkeypatch.chdir(tmp_path)  # an empty folder
     draw = random.Random(400)
     for _ in range(8):
         argv = [draw.choice(WORDS)] * draw.randint(0, 2) + [draw.choice(OWN), draw.choice(WORDS)]

@@ -1,4 +1,4 @@
-"""Gains and trends against scipy and statsmodels, and their rates by simulation."""
+"""Gains and trends against scipy and statsmodels, and their coverage in simulations."""
 
 import math
 
@@ -34,12 +34,12 @@ def test_a_trend_is_a_regression_s_slope():
 
 
 def test_a_trend_s_interval_covers_the_true_slope_as_often_as_it_says():
-    """95 % within what 600 draws allow, where one network scatters three times as much as the other."""
+    """95 %, within the error of 600 draws, when one network's standard deviation is three times as large."""
     costs, covered = [8.0, 4.0, 2.0, 1.0], []
     for seed in range(600):
         draw = np.random.default_rng(seed)
         gap = [0.01 * -math.log2(cost) for cost in costs]
-        sd = [0.03, 0.01]  # the two networks' noise differs
+        sd = [0.03, 0.01]  # the two networks' standard deviations differ
         budgets = [
             (c, draw.normal(0.6 + g, sd[0], 4), draw.normal(0.6, sd[1], 4))
             for c, g in zip(costs, gap, strict=True)

@@ -1,4 +1,4 @@
-"""What of the paper holds here: each figure comes from the rows and the published cells."""
+"""Which claims of the paper hold here: each figure comes from the rows and the published cells."""
 
 import copy
 

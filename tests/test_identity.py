@@ -1,4 +1,4 @@
-"""No two different runs are ever one number: keys, arms, cells and claims are made from one identity."""
+"""Different runs are never averaged: keys, arms, cells and claims all derive from one identity."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from hbo.sweep import plan, timing
 
 COMMITTED = [row for row, _ in results._read(str(ROOT / "ablations"), ())]
 ROWS = results.load(ROOT / "ablations", "contraction")
-# The rows are of three k.
+# The rows have three values of k.
 APART = [f for f in dataclasses.fields(Run) if f.name not in Run.NOT_IN_KEY | {"seed", "k"}]
 
 
@@ -31,7 +31,7 @@ def test_the_key_of_every_committed_row_follows_from_its_fields():
 
 
 def test_a_run_and_its_row_have_one_identity():
-    """From the fields as a run resolves them, and as CSV has them."""
+    """From the fields as a run resolves them, and as read from CSV."""
     plain = [row for row in COMMITTED if row["data"] == "elpv"]
     assert len(plain) == 66
     for row in plain:
@@ -47,7 +47,7 @@ def test_a_run_and_its_row_have_one_identity():
 
 
 def other(field: dataclasses.Field) -> object:
-    """A value of a field that is not the committed rows'."""
+    """A value of a field that differs from the committed rows'."""
     here = ROWS[field.name].iloc[0]
     for value in typing.get_args(field.type):
         if value is not type(None) and not isinstance(value, type) and value != here:
@@ -60,15 +60,13 @@ def other(field: dataclasses.Field) -> object:
 
 
 def both(**changes: object) -> pd.DataFrame:
-    """The committed rows, and the same with these changes under keys of their own: the same seeds, 10 points
-    more.
-    """
+    """The committed rows, and the same seeds with these changes, new keys and 10 points more."""
     again = ROWS.assign(**changes, key=ROWS["key"] + "x", top1=ROWS["top1"] + 0.1)
     return pd.concat([ROWS, again], ignore_index=True)
 
 
 def assert_apart(table: pd.DataFrame) -> None:
-    """Nothing that is made from a table has a number over more than the six seeds of an arm."""
+    """No number made from the table averages more than the six seeds of an arm."""
     assert set(results.summary(table)["n"]) == {6}
     assert len(results.summary(table)) == 6
     arms = table.assign(arm=study.labels(table)).groupby("arm")["key"].count()
@@ -103,7 +101,7 @@ def test_so_does_what_no_field_says_alone(changes):
 
 
 def test_a_column_says_what_tells_it_from_the_next_in_words():
-    """What an identity has besides fields is absent where it is not; no default of Python's is printed."""
+    """A part of the identity that a run lacks is shown as absent; no Python default is printed."""
     rows_ = ROWS.assign(data="imagenet", crop="random", identity=None)
     table = pd.concat([rows_, rows_.assign(cache="ram", key=ROWS["key"] + "x")], ignore_index=True)
     titles = [name for name in tables.paper_table(6, table).frame.columns if name.startswith("top-1 on")]
@@ -111,7 +109,7 @@ def test_a_column_says_what_tells_it_from_the_next_in_words():
 
 
 def test_images_and_backbones_are_what_files_hold():
-    """Two folders under one name, two checkpoints under one path: rows say which under `identity`."""
+    """Two folders with one name, two checkpoints with one path: rows tell them apart by `identity`."""
     for name, values in (
         ("images", ("0123456789", "9876543210")),
         ("backbone", ("0123456789", "9876543210")),
@@ -151,7 +149,9 @@ def test_the_same_seed_twice_is_refused_by_its_keys():
 
 
 def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
-    """The folder that it was of is not in the row: by data_dir, else by its study; and the tables say so."""
+    """Its row does not record which folder it used: it is grouped by data_dir, or else by study, and the
+    tables say so.
+    """
     old = [row | {"data": "imagefolder"} for row in COMMITTED if row["study"] == "contraction"]
     for i, row in enumerate(old):
         folder = tmp_path / "mixed" / f"{i:010x}"
@@ -187,7 +187,7 @@ def test_a_measurement_stands_on_the_line_of_its_resolution_alone(number, resolu
 
 
 def test_a_plan_takes_the_time_of_the_same_run_alone(tmp_path):
-    """Another precision's seconds are no estimate of this one's."""
+    """Seconds at another precision do not predict this one's."""
     from hbo.sweep.study import read
 
     path = tmp_path / "s.yaml"
@@ -267,7 +267,7 @@ def test_a_page_has_a_section_a_setting(tmp_path):
     assert page.count("<h3>How it was run</h3>") == 2
 
 
-# ------------------------------------------------------------ rows read as what they are
+# ------------------------------------------------------------ reading rows
 
 
 def test_a_key_is_text_whatever_it_looks_like(tmp_path):
@@ -291,7 +291,7 @@ def test_a_csv_of_other_things_is_no_study(tmp_path):
 
 
 def at_resolutions(*protocols: dict[str, object]) -> pd.DataFrame:
-    """Rows of table 3's HBONet 0.8 under several protocols, two seeds each, none of them the paper's."""
+    """Rows of table 3's HBONet 0.8 with several protocols, two seeds each, none with the paper's protocol."""
     line = next(run for run in published.runs(3) if run and run.net == "hbonet" and run.resolution == 96)
     base = dataclasses.asdict(line) | {"data": "imagefolder", "epochs": 2, "identity": None}
     same = ROWS[(ROWS["k"] == 1) & (ROWS["seed"] < 2)].assign(
@@ -311,13 +311,13 @@ def px(resolution: int, **others: object) -> dict[str, object]:
 
 
 def test_columns_of_several_resolutions_still_say_what_tells_them_apart():
-    """On one line or on many: a column at one resolution alone differs from one at two by more than that."""
+    """On one line or on several: the columns differ in more than their resolutions."""
     found = titles_of(at_resolutions(px(96), px(128), px(96, precision="bf16-mixed")))
     assert [re.sub(r"^.*precision=|\)$", "", title) for title in found] == ["32-true", "bf16-mixed"]
 
 
 def test_a_cache_of_the_evaluated_size_is_another_than_one_of_a_fixed_size():
-    """At 128 px both have 146 rows; at 96 they do not, and share no column."""
+    """At 128 px both have a side of 146 px; at 96 px they differ, so they have separate columns."""
     relative = [px(96, cache="disk"), px(128, cache="disk")]
     found = titles_of(at_resolutions(*relative, px(96, cache="disk", cache_size=146)))
     assert [re.sub(r"^.*cached_side=|\)$", "", title) for title in found] == ["eval_resize", "146"]

@@ -1,4 +1,6 @@
-"""--cache jpeg: training's photographs as PIL would keep them, what is reported exact, and a key of its own."""
+"""--cache jpeg: training photographs as PIL would save them, exact validation photographs, and a key of its
+own.
+"""
 
 import io
 
@@ -19,7 +21,7 @@ GIVEN = {"data": "imagefolder", "resolution": 32, "batch": 4, "cache_size": 48}
 
 @pytest.fixture(scope="module")
 def smooth(tmp_path_factory):
-    """Photographs that JPEG keeps well: gradients, of two shapes."""
+    """Photographs that JPEG compresses well: gradients, in two shapes."""
     root, draw = tmp_path_factory.mktemp("smooth"), np.random.RandomState(0)
     for part in ("train", "val"):
         for label in ("a", "b"):
@@ -51,7 +53,7 @@ def test_it_keeps_what_pil_would(smooth, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
-    """So which of them a machine has is in no key."""
+    """So the key does not depend on which of them a machine has."""
     pytest.importorskip("simplejpeg")
     small = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (1, channels, 9, 7), dtype=np.uint8))
     image = torch.nn.functional.interpolate(small, (161, 203), mode="bilinear")[0].permute(1, 2, 0)
@@ -77,7 +79,7 @@ def test_the_same_crops_differ_little_and_what_is_reported_not_at_all(smooth, tm
 
 
 def test_a_run_with_it_is_another_run():
-    """Than without a cache, and than with a decoded one."""
+    """It differs from a run without a cache and from one with a decoded cache."""
     given = {"data": "imagenet"}
     plain, disk, ram, kept = (
         resolve(cache=kind, **given).identity() for kind in ("none", "disk", "ram", "jpeg")
@@ -88,7 +90,7 @@ def test_a_run_with_it_is_another_run():
 
 
 def test_it_is_built_from_an_archive_as_from_the_folder(smooth, tmp_path, monkeypatch, capsys):
-    """In the order in which the archive has its images, and once for both."""
+    """In the order of the archive's images, and only once for both."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
     parts = {part: smooth / part for part in ("train", "val")}
     packed = packing.pack(parts, tmp_path / "packed", "tar")

@@ -1,5 +1,5 @@
-"""Tables as LaTeX: what is in them, and that a paper of two columns compiles with them, nothing reaching past
-its text.
+"""Tables as LaTeX: their contents, and that a two-column paper compiles with them and nothing exceeds the
+text area.
 """
 
 import re
@@ -31,7 +31,7 @@ PAPER = r"""\documentclass[10pt,twocolumn]{article}
 
 
 def floats(text: str) -> list[dict[str, list[str]]]:
-    """Of each float: its label, caption, rows as cells, and the lines of its notes."""
+    """For each float: its label, caption, rows as cells, and the lines of its notes."""
     found = []
     for part in re.findall(r"\\begin\{table\*?\}.*?\\end\{table\*?\}", text, re.DOTALL):
         body = re.search(r"\\toprule\n(.*?)\\bottomrule", part, re.DOTALL)
@@ -52,8 +52,8 @@ def floats(text: str) -> list[dict[str, list[str]]]:
 
 @pytest.mark.parametrize("number", range(1, 10))
 def test_a_table_of_the_paper_can_be_pasted(number):
-    """Every line of it, at most 8 columns a float, a label, notes inside, nothing special left, no number but
-    LaTeX's own.
+    """Every line, at most 8 columns per float, a label, notes inside, all special characters escaped,
+    numbered by LaTeX only.
     """
     table = paper_table(number, ROWS)
     text = table.latex()
@@ -75,7 +75,7 @@ def test_a_table_of_the_paper_can_be_pasted(number):
     )
     assert not re.search(r"(?<!\\)[%#]", text.replace("% \\usepackage{booktabs}\n", ""))
     shown = {c for part in parts for c in " ".join(" ".join(line) for line in part["rows"]).split()}
-    for name in table.frame.columns[1:]:  # each number is in a float, or its column is named in a note
+    for name in table.frame.columns[1:]:  # each number is in a float, or a note names its column
         left_out = any(name in note for note in parts[0]["notes"])
         cells = {
             str(c).split()[0].replace("-", "$-$")
@@ -147,8 +147,8 @@ def test_a_file_a_table(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_a_paper_of_two_columns_compiles_with_all_of_them(tmp_path):
-    """Every table of the paper, the claims, and a study of each task: no error, and nothing reaches past the
-    text.
+    """Every table of the paper, the claims, and a study of each task: no error, and nothing exceeds the text
+    area.
     """
     tables = {f"table{n}": paper_table(n, ROWS) for n in range(1, 10)}
     tables |= {"claims": claims.table(claims.check(ROWS)), "nasty": NASTY}

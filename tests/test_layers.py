@@ -1,4 +1,4 @@
-"""hbo.kernels.depthwise, and blocks of quick modules, against PyTorch's own modules, in double precision."""
+"""hbo.kernels.depthwise, and blocks of quick modules, against PyTorch's own modules in double precision."""
 
 import pytest
 import torch
@@ -49,9 +49,9 @@ def test_5x5_takes_the_quick_gradients_in_training(stride):
     (Depthwise(4, 3), WIDE),
     (Depthwise(4, 7), WIDE),
     (Depthwise(4, 5, 4), WIDE),
-    (Depthwise(4, 5), (2, 4, 8, 7)),  # too narrow to gain
+    (Depthwise(4, 5), (2, 4, 8, 7)),  # too narrow to be faster
     (Depthwise(4, 5).eval(), WIDE),
-    (Depthwise(1, 5), (2, 1, 9, 8)),  # one channel: its order is PyTorch's to decide
+    (Depthwise(1, 5), (2, 1, 9, 8)),  # one channel: PyTorch chooses its memory format
     (_with(Depthwise(4, 5), padding_mode="circular", _reversed_padding_repeated_twice=[2] * 4), WIDE),
     (_with(Depthwise(4, 5), dilation=(2, 2), padding=(4, 4)), WIDE),
     (_with(Depthwise(4, 5), bias=nn.Parameter(torch.ones(4))), WIDE),
@@ -78,7 +78,7 @@ def test_another_layout_precision_or_no_gradient_takes_pytorch_s():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(8, 8, 56, 56), (4, 24, 28, 27), (2, 5, 9, 8)])
 def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
-    """The quick kernels are of float32; double precision has others."""
+    """The quick kernels use float32; in double precision other kernels are used."""
     x, weight = _map(*shape), torch.zeros(shape[1], 1, 5, 5, dtype=torch.float64, requires_grad=True)
     out = F.conv2d(x, weight, stride=stride, padding=2, groups=shape[1])
     g = _map(*out.shape, seed=1).detach()
@@ -89,7 +89,7 @@ def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
     )
     ours = weight_gradient(g.float(), x, stride)
     assert (ours - truth).abs().max() < 1e-5 * truth.abs().max()
-    assert (theirs - truth).abs().max() < 1e-5 * truth.abs().max()  # and no nearer by much
+    assert (theirs - truth).abs().max() < 1e-5 * truth.abs().max()  # PyTorch's is not much closer
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (5, 7), (1, 7), (2, 5)])

@@ -1,5 +1,5 @@
-"""A data set's fingerprint: names and bytes of what is read, none for the set as it was published, never
-remembered.
+"""A data set's fingerprint: names and bytes of the files that are read, none for the set as published, never
+cached.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def key(data, path, **given):
 
 
 def pictures(root, suffix, seed=0, size=(40, 36)):
-    """Two classes of noise in one format; a compressed one's files are filled up to one length."""
+    """Two classes of noise in one format; compressed files are padded to one length."""
     draw = np.random.RandomState(seed)
     for part in ("train", "val"):
         for name in ("x", "y"):
@@ -60,7 +60,7 @@ def test_two_files_that_change_places_are_another_set(tmp_path):
 
 
 def test_a_change_on_disk_is_seen_within_the_process(tmp_path):
-    """The same run object, another picture of the same size with the same times."""
+    """The same run object, with another picture of the same size and times."""
     root = pictures(tmp_path / "set", ".bmp")
     run = resolve(data="imagefolder", data_dir=str(root))
     before, path = run.key(), root / "val" / "x" / "0.bmp"
@@ -128,7 +128,7 @@ def test_market_reads_images(tmp_path):
 
 
 def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypatch):
-    """Of compressed images; an uncompressed one's size says nothing, so that it is read all the same."""
+    """Compressed images; the size of an uncompressed one says nothing, so it is read anyway."""
     run = {
         suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix)))
         for suffix in (".jpg", ".bmp")
@@ -147,7 +147,7 @@ def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypa
 
 
 def as_published(monkeypatch, data, counts):
-    """Pretend that the set was published with these counts of images."""
+    """Pretend that the published set has these counts of images."""
     one = dataclasses.replace(SETS[data], look=lambda root: layout.look(root, counts))
     monkeypatch.setitem(SETS, data, one)
 
@@ -165,7 +165,7 @@ def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(
 
 @pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
 def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_path, monkeypatch, data):
-    """Once it was taken as it lies. Every other folder keeps the fingerprint that it had."""
+    """Earlier versions ignored the orientation. Every other folder keeps its fingerprint."""
     make = {
         "imagefolder": lambda root: make_folder(root, {"x": 2, "y": 2}, {"x": 1, "y": 1}),
         "vocfolder": make_voc,
@@ -176,7 +176,7 @@ def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_p
     def same_as_before():
         now = SETS[data].looked(data, str(root))[0]
         with monkeypatch.context() as patch:
-            # The code of before looked at no header.
+            # The earlier code read no header.
             patch.setattr("hbo.headers.any_turned", lambda paths: False)
             return now == SETS[data].looked(data, str(root))[0]
 
@@ -189,15 +189,15 @@ def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_p
     for kept in (1, 0, 9):
         save(kept)
         assert same_as_before()
-    save(6, "TIFF")  # PIL itself always turned it
+    save(6, "TIFF")  # PIL itself always rotated it
     assert same_as_before()
     for orientation in (2, 3, 6):
         save(orientation)
         assert not same_as_before()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "READ_WHOLE", 100)  # a set that goes by its sizes
+        patch.setattr(files, "READ_WHOLE", 100)  # so that the set is known by its sizes
         assert not same_as_before()
-        patch.setattr(files, "MANY", 3)  # more images than are looked at one by one
+        patch.setattr(files, "MANY", 3)  # more images than are checked one by one
         assert same_as_before()
     path.write_bytes(b"no image")
     assert same_as_before()

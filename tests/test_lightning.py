@@ -1,4 +1,4 @@
-"""Lightning's own callbacks and loggers on our tasks: what an epoch gives reaches them under the learning
+"""Lightning's own callbacks and loggers work with our tasks: they get an epoch's values under the learning
 curve's names.
 """
 
@@ -58,7 +58,7 @@ def test_a_model_checkpoint_keeps_the_best_epoch_and_a_logger_has_the_curve(tmp_
     assert list(by_epoch.index) == list(range(EPOCHS))
     assert best.best_model_score == pytest.approx(by_epoch["val/top1"].max())
     assert best.best_model_path.endswith(f"epoch={int(by_epoch['val/top1'].idxmax())}.ckpt")
-    # each number of the curve's last point is what the callbacks saw
+    # the callbacks saw each value of the curve's last point
     assert {"train/loss", "lr", "val/loss", "val/top1"} <= task.curve_point.keys()
     for name, value in task.curve_point.items():
         assert float(trainer.callback_metrics[name]) == pytest.approx(value, rel=1e-6)

@@ -1,4 +1,4 @@
-"""The linter's rules, on files that break them."""
+"""The linter's rules, tested on files that break them."""
 
 import subprocess
 import sys

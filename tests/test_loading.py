@@ -1,6 +1,4 @@
-"""hbo.sweep.loading: a plan says when the images, not the network, are what a run waits for. No test asserts
-a time.
-"""
+"""hbo.sweep.loading: a plan says when loading, not the network, limits a run. No test asserts a time."""
 
 import pytest
 import yaml
@@ -14,7 +12,7 @@ from hbo.sweep.loading import verdict
 
 @pytest.mark.slow
 def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
-    """Photographs of three million pixels for a network at 32 x 32; from a cache they are small ones."""
+    """Photographs of three million pixels for a network at 32 x 32; the cache holds small copies."""
     root = make_folder(tmp_path / "set", {"a": 2, "b": 2}, {"a": 1, "b": 1}, size=1800)
     values = {
         "data": "imagefolder",
@@ -39,7 +37,7 @@ def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
     assert "use --set cache=disk" in said[0].out
     assert "bottleneck" not in said[1].out
     assert "cache:" not in said[1].err
-    assert not (tmp_path / "caches").exists()  # a plan builds nothing that stays
+    assert not (tmp_path / "caches").exists()  # a plan leaves nothing behind
 
 
 def test_what_to_type(monkeypatch):

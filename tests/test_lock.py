@@ -1,4 +1,4 @@
-"""One process a run: among many that ask at once, after a death, and where nobody can be asked."""
+"""One process per run: when many ask at once, after a crash, and when the holder cannot be checked."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def ask(folder, at: float) -> subprocess.Popen:
 
 
 def elsewhere(folder, age: float, number: int = 0):
-    """A lock of a process on another host, its last beat so many seconds ago."""
+    """A lock held by a process on another host, with its last heartbeat `age` seconds ago."""
     path = folder / f"lock.{number}"
     path.write_text(json.dumps({"host": "other", "space": "x", "pid": 1, "began": "1", "step": 3, "of": 9}))
     os.utime(path, (time.time() - age, time.time() - age))

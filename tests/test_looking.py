@@ -1,5 +1,5 @@
-"""What a launcher asks of the file system: each done row once, whatever the number of looks; and what two
-studies with the same keys do at the same time.
+"""What a launcher asks of the file system: it reads each done row once, however often it looks; and two
+studies with the same keys at the same time.
 """
 
 import json
@@ -35,7 +35,7 @@ sys.addaudithook(_note)
 
 @pytest.fixture
 def counted():
-    """What this process opens while the test runs."""
+    """What this process opens during the test."""
     global counting
     opened["files"].clear()
     opened["folders"].clear()
@@ -45,7 +45,7 @@ def counted():
 
 
 def drawn(out: Path, n: int, done: int) -> list[Entry]:
-    """A study of `n` runs, so many of them with a tiny row that is done; keys and results are made up."""
+    """A study of `n` runs, of which `done` have a small finished row; keys and results are made up."""
     run = Run(out=str(out), study="many")
     found = [Entry({}, run, key=f"{i:010x}", state="missing") for i in range(n)]
     for entry in found:
@@ -57,21 +57,21 @@ def drawn(out: Path, n: int, done: int) -> list[Entry]:
 
 
 def test_ten_thousand_done_rows_are_read_once_and_not_at_every_look(tmp_path, counted, monkeypatch):
-    """Twenty looks after the first open one folder a study each, and no file at all."""
+    """Twenty later looks open the study's folders only, and no file."""
     runs = drawn(tmp_path, 10_001, 10_000)
     opened["files"].clear()
     for entry in runs:
         plan.refresh(entry)
     assert sum(path.endswith("row.json") for path in counted["files"]) == 10_000
     monkeypatch.setattr(pool, "start", lambda entry, place: pytest.fail("nothing is to be started here"))
-    launcher = pool.Workers(runs, [], 0, 5)  # no place is free: it looks
+    launcher = pool.Workers(runs, [], 0, 5)  # no place is free, so it only looks
     opened["files"].clear()
     opened["folders"].clear()
     for _ in range(20):
         launcher.looked = -1e9
         assert launcher.goes_on()
     assert counted["files"] == []
-    assert len(counted["folders"]) == 20 * 2  # the folder of all studies, and the one study in it
+    assert len(counted["folders"]) == 20 * 2  # the folder of all studies, and its one study
 
 
 def test_a_study_that_nobody_has_begun_costs_a_look_no_more(tmp_path, counted):
@@ -93,7 +93,7 @@ def test_a_row_that_changes_is_read_again(tmp_path):
 
 
 def test_the_file_systems_time_is_asked_once_a_minute(tmp_path, counted, monkeypatch):
-    """Of whichever folders: each probe is a file made and removed."""
+    """One probe for all folders: each creates and removes a file."""
     now = time.monotonic()
     monkeypatch.setattr(lock, "_offsets", {})
     monkeypatch.setattr(lock.time, "monotonic", lambda: now)
@@ -107,12 +107,12 @@ def test_the_file_systems_time_is_asked_once_a_minute(tmp_path, counted, monkeyp
         assert alive() == [i % 2 == 1 for i in range(50)]
     touched = probes()
     now += lock.PROBED + 1
-    assert alive() == [i % 2 == 1 for i in range(50)]  # the file system's own time has not moved
+    assert alive() == [i % 2 == 1 for i in range(50)]  # the file system's own time has not changed
     assert (touched, probes()) == (1, 2)
 
 
 def test_a_row_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
-    """The text is synced before the file takes the row's name, and the folder after it."""
+    """Sync the text before the file gets the row's name, and the folder afterwards."""
     calls: list[str] = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(
@@ -127,7 +127,7 @@ def test_a_row_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_studies_with_the_same_keys_at_once_train_each_once(tmp_path):
-    """The second study waits for the run that the first one has under way, and takes the row over."""
+    """The second study waits for the run that the first one is training, and reuses its row."""
     long = {**BASE, "epochs": 6, "seed": [0, 1]}
     first = start(
         "hbo.sweep",
@@ -170,7 +170,7 @@ def test_a_key_that_another_study_trains_is_left_to_it(tmp_path):
     flags = ["--data", "digits", "--out", tmp_path, "--study", "mine", "--threads", 1]
     folder = tmp_path / "other" / resolve(data="digits").key()
     folder.mkdir(parents=True)
-    elsewhere(folder, age=-3600)  # alive for as long as this test may take
+    elsewhere(folder, age=-3600)  # alive for the whole test
     _, err = call("hbo.fit", *flags, expect=lock.BUSY)
     assert err.endswith("is training this run; when it is done, the same command takes it over\n")
     assert str(folder) in err

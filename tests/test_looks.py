@@ -1,4 +1,4 @@
-"""Boundaries against published tables and against simulated motions."""
+"""Boundaries against published tables and simulated Brownian motions."""
 
 import math
 
@@ -13,7 +13,7 @@ FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def pocock(share: float, alpha: float) -> float:
-    """Lan and DeMets' spending function of Pocock's kind."""
+    """Lan and DeMets' spending function of Pocock's type."""
     return alpha * math.log(1 + (math.e - 1) * share)
 
 

@@ -1,4 +1,4 @@
-"""Market-1501's layout: names, what is odd, images, order, P x K batches."""
+"""Market-1501's layout: names, odd files, images, order, P x K batches."""
 
 import json
 from collections import Counter
@@ -36,7 +36,7 @@ def copied(root: Path, folder: str, name: str, source: str = "0001_c1s1_000000_0
 
 def test_names_are_read_as_they_come(root):
     copied(root, "bounding_box_train", "0123_c6s3_081617_00.jpg")
-    copied(root, "bounding_box_train", "10234_c16s3_081617_00.PNG")  # as folders of more identities have them
+    copied(root, "bounding_box_train", "10234_c16s3_081617_00.PNG")  # as in folders with more identities
     copied(root, "query", "0008_c6s4_000001_07.jpg")
     data = opened(root)
     assert data.classes == [*(f"{i:04d}" for i in range(1, 7)), "0123", "10234"]
@@ -114,7 +114,7 @@ def test_a_query_without_a_match_is_named(root):
     copied(root, "query", "0099_c1s1_000001_01.jpg")
     copied(root, "query", "0000_c1s1_000007_01.jpg")
     copied(root, "query", "0098_c1s1_000001_01.jpg")
-    copied(root, "bounding_box_test", "0098_c1s1_000002_01.jpg")  # its own camera alone
+    copied(root, "bounding_box_test", "0098_c1s1_000002_01.jpg")  # only from its own camera
     facts = opened(root).facts
     assert facts["unmatched_queries"] == 3
     assert [fault.split(":")[0] for fault in facts["faults"]] == [f"{who}_c1s1_00000{n}_01.jpg" for who, n in (("0000", 7), ("0098", 1), ("0099", 1))]  # fmt: skip
@@ -173,7 +173,7 @@ def test_evaluation_sees_the_whole_image_at_two_to_one(root):
 
 
 def test_training_crops_an_image_larger_by_an_eighth(root):
-    """Each training image is a window of the enlarged photograph, flipped or not; windows and flips vary."""
+    """Each training image is a crop of the enlarged photograph, sometimes flipped; crops and flips vary."""
     train = opened(root).train
     larger = v2.functional.pil_to_tensor(
         v2.functional.resize(Image.open(train.paths[0]).convert("RGB"), [72, 36], antialias=True)
@@ -237,7 +237,7 @@ def test_a_batch_holds_p_identities_and_k_images_of_each(batch, instances):
                 if LABELS.count(identity) >= instances:  # no image twice
                     assert len({i for i in images if LABELS[i] == identity}) == instances
             met.update(images)
-    assert set(met) == set(range(len(LABELS)))  # all come
+    assert set(met) == set(range(len(LABELS)))  # every image occurs
 
 
 def test_p_x_k_batches_are_resumed_and_shared():
@@ -261,5 +261,5 @@ def test_the_plan_counts_a_folder(root):
 
     assert images(resolve(data="marketfolder", data_dir=str(root))) == (36, 8 + 20, 6)
     assert images(resolve(data="market1501")) == (12936, 23100, 751)
-    assert json.dumps(opened(root).facts)  # goes into a row
+    assert json.dumps(opened(root).facts)  # can be stored in a row
     assert np.array(opened(root).val.labels).shape == (28, 3)

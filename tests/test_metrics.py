@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, and the outcomes of each image."""
+"""Metrics against scikit-learn, and the outcome of each image."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
-"""What W&B gets besides the row: rows that no run can be, with the reason; points of updates; names that
-tell runs apart. And what happens where the server goes away.
+"""What W&B gets besides the row: invalid rows with their errors, points for each update, distinct names. And
+what happens when the server goes away.
 """
 
 import io
@@ -30,8 +30,8 @@ def server(tmp_path_factory) -> Iterator[Environment]:
 
 @pytest.mark.slow
 def test_rows_that_no_run_can_be_do_not_end_a_sweep(server, tmp_path):
-    """Three networks without a contraction come first: W&B has each as finished, invalid and why; the
-    fourth is trained.
+    """Three networks without a contraction come first: each W&B run is finished, invalid, and has the error;
+    the fourth is trained.
     """
     sweep = new_sweep(
         tmp_path,
@@ -74,7 +74,7 @@ def test_rows_that_no_run_can_be_do_not_end_a_sweep(server, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_says_where_it_is_and_has_points_of_updates(server, tmp_path, monkeypatch):
-    """Two epochs of three updates: two points of the curve, as metrics.csv has them, and six of updates."""
+    """Two epochs of three updates: the two points of metrics.csv, and six points for the updates."""
     (tmp_path / "runs" / "points").mkdir(parents=True)
     (tmp_path / "runs" / "points" / "question.json").write_text(
         json.dumps({"versus": ["k=2 against k=1"], "margin": 1.0})
@@ -97,7 +97,7 @@ def test_a_run_says_where_it_is_and_has_points_of_updates(server, tmp_path, monk
     points = [point for point in run["history"] if "update/loss" in point]
     assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
     rates = [point["update/lr"] for point in points]
-    assert (rates[0], rates) == (row["lr"], sorted(rates, reverse=True))  # a cosine without a warm-up
+    assert (rates[0], rates) == (row["lr"], sorted(rates, reverse=True))  # cosine without a warm-up
     assert min([*rates, *(point["update/loss"] for point in points)]) > 0
     assert all(point["update/images_per_second"] > 0 for point in points[1:])
     epochs = [point for point in run["history"] if "epoch" in point]
@@ -133,7 +133,7 @@ print(json.dumps([run.name, sorted(run.tags), run.job_type, run.notes]))
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_keeps_no_run_waiting(tmp_path):
-    """The row is written, the waiting ends after the client's limit, and the command that sends the rest is
+    """The row is written, the client gives up after its time limit, and the command that uploads the rest is
     named.
     """
     config = {**TINY, "k": 2, "epochs": 3, "wandb": "online", "out": str(tmp_path / "runs")}
@@ -150,7 +150,7 @@ def test_a_server_that_goes_away_keeps_no_run_waiting(tmp_path):
 
 
 def test_an_agent_s_run_is_not_offline(monkeypatch, tmp_path):
-    """Its agent waits for a W&B run that would never come."""
+    """Its agent would wait for a W&B run that never comes."""
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     for mode in ("offline", "disabled"):
         with pytest.raises(UserError, match=f"wandb={mode}: an agent of a W&B sweep"):
@@ -158,14 +158,14 @@ def test_an_agent_s_run_is_not_offline(monkeypatch, tmp_path):
 
 
 def test_what_is_no_fault_of_the_row_stays_an_error(monkeypatch):
-    """Outside of a sweep nothing is refused; in one, a folder that is not there is the machine's fault."""
+    """Outside a sweep no row is invalid; in a sweep, a missing folder is the machine's fault."""
     tracking.refuse(UserError("k=2: no"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     tracking.refuse(DataError("data_dir=x: no such folder"))
 
 
 def test_a_signal_ends_the_waiting_but_not_its_first_seconds():
-    """Schedulers send two at once: the second of such a pair ends nothing."""
+    """Schedulers send two signals at once: the second one has no effect."""
     with signals.hurried(60):
         signal.raise_signal(signal.SIGTERM)
     with pytest.raises(TimeoutError, match="SIGTERM ended the waiting"), signals.hurried(-1):
@@ -176,7 +176,7 @@ def test_a_signal_ends_the_waiting_but_not_its_first_seconds():
 def test_names_are_of_what_varies(monkeypatch):
     run = resolve(data="digits", k=2, seed=3, width=0.1, epochs=2, limit_batches=3, lr=0.01)
     assert labels.label(run, ["k", "seed"]) == "k2-seed3"
-    assert labels.label(run).startswith("k2-width0.1-divisor4-seed3-")  # nobody says: the network first
+    assert labels.label(run).startswith("k2-width0.1-divisor4-seed3-")  # without a list: the network first
     assert labels.label(resolve(data="digits")) == "digits"
     assert (
         labels.label(resolve(data="digits", variant="net=hbonet k=2"), ["variant"]) == "variantnethbonet-k2"
@@ -188,7 +188,7 @@ def test_names_are_of_what_varies(monkeypatch):
 
 
 def test_every_file_s_runs_have_names_of_their_own():
-    """What varies in a sweep file tells its runs apart within the 80 characters of a name."""
+    """What varies in a sweep file distinguishes its runs within the 80 characters of a name."""
     from hbo.sweep import plan
     from hbo.sweep.study import read
 
@@ -200,7 +200,7 @@ def test_every_file_s_runs_have_names_of_their_own():
 
 
 class Recorder:
-    """A W&B run that writes down what it is told."""
+    """A W&B run that records the calls to it."""
 
     def __init__(self) -> None:
         self.told: list[tuple] = []
@@ -222,7 +222,7 @@ class Recorder:
     ids=["lost", "preempted"],
 )
 def test_who_owns_a_run_that_is_lost_for_good_is_told(stop, told, tmp_path, monkeypatch):
-    """One that was preempted goes on, and is no news."""
+    """A preempted run continues, so it sends no alert."""
     run = resolve(data="digits", wandb="disabled")
     mirror = tracking.Mirror(run, tmp_path)
     mirror.experiment = Recorder()

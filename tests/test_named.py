@@ -1,6 +1,4 @@
-"""Recipes by name: their values are the published ones, a flag beats each, and a recipe is nothing but its
-fields.
-"""
+"""Named recipes have the published values, a flag overrides each value, and a recipe is only its fields."""
 
 import dataclasses
 import math
@@ -24,7 +22,7 @@ from hbo.tasks.base import Schedule
 from hbo.tasks.classify import named
 
 # MobileNetV4-Conv-S in tensorflow/models, and MobileNetV2 in torchvision's references
-# (hbo/tasks/classify/named.py), at their own batch.
+# (hbo/tasks/classify/named.py), at their own batch sizes.
 MODERN = {"optimizer": "adamw", "lr": 0.002, "momentum": 0.6, "weight_decay": 0.01, "no_decay_on_norm": True, "warmup": 5.0,
           "schedule": "cosine", "ema": 0.9999, "label_smoothing": 0.1, "auto_augment": "rand", "dropout": 0.3}  # fmt: skip
 MOBILENETV2 = {"optimizer": "sgd", "lr": 0.045, "momentum": 0.9, "weight_decay": 4e-5, "schedule": "exponential", "warmup": 0.0, "dropout": 0.2}  # fmt: skip
@@ -51,7 +49,7 @@ def test_the_papers_recipe_is_what_runs_have_without_a_name():
 
 
 def test_the_rate_goes_with_the_batch_and_the_warm_up_with_a_short_run():
-    """In proportion with SGD, by the root with AdamW."""
+    """Proportional to the batch with SGD, to its square root with AdamW."""
     lr = lambda recipe, batch: resolve(data="imagenet", recipe=recipe, batch=batch).lr
     assert lr("mobilenetv2", 128) == pytest.approx(0.045 / 2)
     assert lr("modern", 1024) == pytest.approx(0.002 / 2)
@@ -68,7 +66,7 @@ def test_naming_a_recipe_and_typing_its_fields_make_one_run(recipe, data):
     assert run.key() == typed.key() != resolve(data=data).key()
     assert dataclasses.replace(typed, recipe=recipe) == run
     assert resolve(**yaml.safe_load(yaml.safe_dump(vars(run)))) == run
-    # Images, epochs, batch and weights of classes stay the set's.
+    # Images, epochs, batch and class weights stay those of the set.
     rest = [f.name for f in dataclasses.fields(Run) if f.name not in (*named.FIELDS, "recipe")]
     assert taken(run, rest) == taken(resolve(data=data), rest)
 
@@ -156,7 +154,7 @@ def test_a_run_says_its_recipe_and_what_beats_it_and_the_row_has_it(tmp_path):
     _, err = call(
         "hbo.fit", *args, "--config", yaml.safe_dump(typed, default_flow_style=True), "--out", tmp_path
     )
-    assert only_row(tmp_path)[1] == folder  # the same run, found finished
+    assert only_row(tmp_path)[1] == folder  # the same run, already finished
 
 
 # ------------------------------------------------------------ in a study
@@ -221,8 +219,8 @@ def test_recipes_pair_arms_that_differ_in_nothing_else(entries):
 
 
 def test_an_interaction_is_a_difference_of_differences(entries):
-    """Of made-up means: an effect each, and an interaction of 0.02, are read off exactly, whatever the length
-    adds.
+    """With made-up means, the effects and an interaction of 0.02 are recovered exactly, whatever the epochs
+    add.
     """
     sweep, runs = entries
     mean = {}
@@ -263,5 +261,5 @@ def test_the_study_is_balanced_and_asks_what_it_says():
     assert len(asked.primary(sweep, runs).contrasts) == 5
     paper = [run for run in found if run.recipe == "paper" and run.epochs == 15]
     before = [resolve(**row) for row in read(ROOT / "sweeps" / "backbones_cifar10.yaml").rows]
-    # So that their rows count.
+    # So that their rows are reused.
     assert {run.key() for run in before} == {run.key() for run in paper if run.seed == 0}

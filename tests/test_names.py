@@ -1,5 +1,5 @@
-"""Names of classes: in checkpoint, row and export; another folder's are compared with them, and their order
-is the run's.
+"""Class names are in checkpoint, row and export; another folder's are compared with them, and keep the run's
+order.
 """
 
 import json
@@ -22,12 +22,12 @@ from hbo.tasks.build import make, open_data
 from hbo.tasks.classify.layout import scan
 from hbo.tasks.classify.module import Classify
 
-NAMES = ["apple", "caf\u00e9", "plum"]  # by name, the accent as one letter
+NAMES = ["apple", "caf\u00e9", "plum"]  # sorted by name, the accented letter as one character
 BRIGHT = {"apple": 20, "caf\u00e9": 120, "plum": 230}
 
 
 def shades(root, parts, names=NAMES):
-    """Grey photographs, each class of its own brightness, so that a class is known by its pixels."""
+    """Grey photographs with one brightness per class, so that the pixels show the class."""
     draw = np.random.RandomState(0)
     for part, n in parts.items():
         for name, bright in zip(names, BRIGHT.values(), strict=False):
@@ -41,7 +41,7 @@ def shades(root, parts, names=NAMES):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on three classes, its row and its folder, and the folder of its photographs."""
+    """A run on three classes: its row, its folder, and the folder of its photographs."""
     root = tmp_path_factory.mktemp("names")
     data = shades(root / "set", {"train": 8, "val": 4})
     call("hbo.fit", "--data", "imagefolder", "--data_dir", data, "--resolution", 32, "--eval_resize", 32, "--crop", "none", "--width",
@@ -93,9 +93,7 @@ def test_other_names_are_refused_naming_them(trained, tmp_path):
 
 
 def test_labels_are_in_the_order_of_the_run(trained, tmp_path):
-    """A checkpoint whose outputs are in another order than the folder's names: as one from another system
-    is.
-    """
+    """A checkpoint whose outputs are not in the order of the folder's names, as one from another system."""
     _, folder, data = trained
     content = torch.load(folder / "last.ckpt", weights_only=True)
     order = [2, 0, 1]
@@ -117,7 +115,7 @@ def test_what_is_evaluated_alone_is_asked_for(trained, tmp_path, capsys):
     shutil.copytree(data / "val", alone / "val")
     assert top1(folder, alone) == pytest.approx(top1(folder, data))
     assert capsys.readouterr().err == ""
-    shutil.rmtree(alone / "val" / "apple")  # of a part of the set the labels stay the run's
+    shutil.rmtree(alone / "val" / "apple")  # with a class missing, labels stay the run's
     assert top1(folder, alone)["images"] == 8
     assert "'apple': no validation images" in capsys.readouterr().err
     shutil.copytree(data / "train", tmp_path / "held" / "train")
@@ -157,7 +155,7 @@ def test_export_takes_the_names_from_the_checkpoint_and_needs_no_images(trained,
 
 
 def test_a_run_is_not_resumed_on_classes_of_other_names(trained, tmp_path):
-    """A published set is known by its counts, so that its key is the same: the checkpoint is looked at."""
+    """A published set is known by its counts, so the key is the same; the names in the checkpoint differ."""
     row, folder, data = trained
     out = shutil.copytree(folder.parents[1], tmp_path / "runs")
     (found,) = out.glob("*/*/row.json")

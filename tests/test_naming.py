@@ -1,6 +1,4 @@
-"""Data sets and networks are called what they are, arms by what differs, and numbers are printed as
-numbers.
-"""
+"""Data sets and networks have their usual names, arms are named by what differs, numbers have one format."""
 
 import dataclasses
 import json
@@ -80,9 +78,7 @@ def test_published_sets_have_their_names():
 
 
 def test_other_images_have_another_name_and_the_same_images_one():
-    """Two folders called `birds` are told apart by their fingerprints; a copy under another name is not
-    another set.
-    """
+    """Two folders called `birds` have different fingerprints; a renamed copy is the same set."""
     rows = [
         {"data": "imagefolder", "identity": {"images": images}, "folder": folder}
         for images, folder in (
@@ -97,8 +93,8 @@ def test_other_images_have_another_name_and_the_same_images_one():
 
 @pytest.mark.slow
 def test_a_run_records_what_its_folder_is_called(tmp_path):
-    """In the row, which the last lines and every table read; never in the key, and no more of the path than
-    the name.
+    """The row has the folder's name, for the final lines and every table; the key does not, and the rest of
+    the path is not recorded.
     """
     flags = [
         "--data",
@@ -185,7 +181,7 @@ def test_short_names_are_whole(names):
 
 
 def test_arms_whose_changes_would_look_alike_stay_apart():
-    """Ten fields, each away from the commonest value in one arm: a name an arm, whatever the fields are."""
+    """Each field is changed in one arm: every arm still has a name of its own."""
     fields = {
         "epochs": 40,
         "batch": 64,
@@ -246,7 +242,7 @@ def test_numbers_are_printed_in_one_form():
 
 
 def spoiled(tmp_path, **changes):
-    """The runs of a study, one of them with other values; the folder, and that run's key."""
+    """A study's runs, one of them with changed values; the folder, and that run's key."""
     root = make_runs(tmp_path, "contraction")
     path = sorted(root.glob("*/*/row.json"))[0]
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -274,7 +270,7 @@ def test_a_run_without_a_number_is_left_out_by_name(tmp_path, capsys, value):
 
 
 def test_whole_numbers_are_whole_beside_a_run_that_failed_early(tmp_path):
-    """Its row has no fields, which makes floats of everybody's in a table."""
+    """Its row has no fields, which turns the whole table's integers into floats."""
     root = make_runs(tmp_path, "contraction")
     early = root / "contraction" / "0" / "row.json"
     early.parent.mkdir()
@@ -299,7 +295,7 @@ COLUMNS = sorted(
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_row_without_a_column_is_still_read(tmp_path, column):
-    """Rows older than it, or from elsewhere: every table, and the means."""
+    """In rows from older versions or elsewhere: every table and the means still work."""
     text = results.to_csv(ROWS.drop(columns=[column, "identity"]))
     (tmp_path / "contraction.csv").write_text(text)
     it = study.read("contraction", source=tmp_path)
@@ -322,7 +318,7 @@ def test_a_field_that_no_row_has_is_said():
 
 
 def test_a_page_of_bare_rows_is_made(tmp_path):
-    """Key, state and a metric beside the fields: what any source can give."""
+    """Fields, key, state and a metric: what any source has."""
     keep = [f.name for f in dataclasses.fields(resolve()) if f.name in ROWS] + [
         "study",
         "key",

@@ -1,6 +1,4 @@
-"""The networks: parity with the release and with torchvision, any input size, the pyramid, what is
-refused.
-"""
+"""The networks: parity with the release and with torchvision, any input size, the pyramid, errors."""
 
 import json
 import math
@@ -52,7 +50,7 @@ def test_mobilenetv2_is_torchvisions(width, divisor):
 
 @pytest.mark.parametrize("width", [1.0, 0.35])
 def test_our_table_of_mobilenetv2_is_torchvisions_net(width):
-    """The table that `mobilenetv2_hbo` changes, with nothing changed."""
+    """The table that `mobilenetv2_hbo` changes, without changes."""
     table = nets.Net(nets.MOBILENETV2, Block(), width, 8, 1000)
     theirs = build("mobilenetv2", width=width)
     assert [p.shape for p in table.parameters()] == [p.shape for p in theirs.parameters()]
@@ -113,7 +111,7 @@ def test_rivals_through_the_adapter(net):
 
 
 def test_pyramid_of_a_net_that_calls_one_module_at_two_strides():
-    """ResNet's blocks share a ReLU among their convolutions, the first of them at the stride before."""
+    """The convolutions of a ResNet block share a ReLU, which is first called at the previous stride."""
     model = build("torchvision:resnet50", num_classes=2).eval()
     maps = model.pyramid(torch.randn(1, 3, 96, 64))
     assert {s: tuple(m.shape[2:]) for s, m in maps.items() if s > 2} == {

@@ -1,4 +1,4 @@
-"""hbo.kernels.norm against PyTorch's own, in double precision."""
+"""hbo.kernels.norm against PyTorch's own batch norm, in double precision."""
 
 import copy
 
@@ -45,7 +45,7 @@ def test_its_gradient_is_the_slope():
 
 
 def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
-    """Its variance is 0 by rounding only; what is left is multiplied by 1 / sqrt(eps), as in PyTorch's own
+    """Its variance is zero only up to rounding; the residue is multiplied by 1 / sqrt(eps), as in PyTorch's
     kernel.
     """
     x = torch.full((4, 8, 6, 6), 1000.0).contiguous(memory_format=torch.channels_last)
@@ -125,7 +125,9 @@ def test_what_is_frozen_gets_no_gradient_and_the_input_s_is_right(frozen):
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_network_learns_as_with_pytorchs_own(k):
-    """Three updates, channels last against the plain layout (PyTorch's batch norm), in double precision."""
+    """Three updates in double precision: channels last against the plain layout, which uses PyTorch's batch
+    norm.
+    """
     torch.manual_seed(k)
     plain = build("hbonet", Block(k=k), 0.25, 8, num_classes=5).double()
     fast = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # pyright: ignore

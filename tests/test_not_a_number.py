@@ -1,5 +1,5 @@
-"""A network whose weights are lost, and flags that are no numbers: refused wherever a comparison would let
-them pass.
+"""A network with NaN weights, and flags that are not numbers, are errors wherever a comparison would accept
+them.
 """
 
 import json
@@ -28,7 +28,7 @@ def refused(err: str, *words: str) -> None:
 
 
 def poison(folder: Path, ending: str) -> None:
-    """Make one number of the weights, and so all logits of one class, NaN."""
+    """Set one weight to NaN, and so all logits of one class."""
     content = torch.load(folder / "last.ckpt", weights_only=False)
     name = next(name for name in content["state_dict"] if name.endswith(ending))
     content["state_dict"][name].view(-1)[0] = math.nan
@@ -37,7 +37,7 @@ def poison(folder: Path, ending: str) -> None:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """A finished run whose checkpoint is then lost."""
+    """A finished run whose checkpoint then gets a NaN."""
     out = tmp_path_factory.mktemp("classifier")
     flags = [
         "--data",
@@ -131,8 +131,8 @@ def varied(found: list[list[float]], expected: list[list[float]]) -> tuple[float
 
 
 def test_what_varies_between_images_is_compared_by_itself():
-    """Within 1e-4 of the largest logit, and yet half of what varies is missing; what varies less than that
-    cannot be compared.
+    """The difference is within 1e-4 of the largest logit, yet half of the variation between images is
+    missing; a smaller variation cannot be compared.
     """
     whole, varying = varied([[100.0, 1.0075], [100.0, 1.0225]], [[100.0, 1.0], [100.0, 1.03]])
     assert whole < check.TOLERANCE
@@ -143,7 +143,7 @@ def test_what_varies_between_images_is_compared_by_itself():
 
 
 def test_a_lost_detectors_metrics_are_all_lost():
-    """By its loss, a score or a box: each was a mAP of 0, or of 1, beside it."""
+    """A bad loss, score or box makes all of them NaN; otherwise the mAP would be 0 or 1."""
     box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     one = torch.tensor([1])
     good = {"index": torch.tensor([0]), "loss": torch.tensor([0.5]), "matched": one, "image": torch.tensor([0]), "box": box,

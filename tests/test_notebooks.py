@@ -1,5 +1,5 @@
-"""Every notebook runs on the committed rows and says what the committed one says; and on rows from anywhere
-else.
+"""Every notebook runs on the committed rows and repeats the committed output; it also runs on rows from
+elsewhere.
 """
 
 import os
@@ -21,8 +21,8 @@ SEEDS = [0, 1]
 
 
 def said(path: Path) -> list[str]:
-    """What the cells printed and the tables that they showed; pictures by their kind, as their bytes are a
-    library's.
+    """Printed text and displayed tables of the cells; a picture is only named, as its bytes depend on a
+    library.
     """
     found = []
     for cell in nbformat.read(path, as_version=4).cells:
@@ -68,9 +68,7 @@ def test_the_committed_notebook_is_its_scripts(all_run, script):
 
 
 def test_runs_and_wandb_show_the_same_tables(tmp_path):
-    """Rows mirrored in W&B's loopback server, read back through its API, and the folder that they came
-    from.
-    """
+    """Rows mirrored to a local W&B server and read back by its API, and the folder they came from."""
     runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
     mirror = f"""
 import json
@@ -97,7 +95,7 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
             )
         kept = list((tmp_path / "cache" / "hbo").rglob("*.json"))
         assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
-        # What is kept is not asked for again: a row changed there is what is shown.
+        # Cached rows are not downloaded again: a change in the cache shows.
         kept[0].write_text(kept[0].read_text().replace('"study": "', '"study": "another_'))
         out, _ = call("hbo.analysis.results", "wandb:local/hbo", "--csv", env=environment)
         assert sum("another_" in line for line in out.splitlines()) == 1
@@ -122,7 +120,7 @@ def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
     script = ROOT / "ablations" / "contraction.py"
     assert notebooks.named("contraction") == (script, None)
     assert notebooks.named(str(script), "x") == (script, "x")
-    # What lies beside it is there to compare.
+    # The rows beside it are used for comparison.
     assert notebooks.named(str(runs / "contraction")) == (
         script,
         str(runs),
@@ -137,7 +135,9 @@ def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
 
 
 def test_a_study_that_fails_costs_no_other(tmp_path):
-    """A seed twice in one, a mangled outcome in another: both named, the rest built, status 1."""
+    """One study has a seed twice, another a damaged outcome: both are named, the rest is built, exit status
+    1.
+    """
     import json
     import shutil
 
@@ -148,7 +148,7 @@ def test_a_study_that_fails_costs_no_other(tmp_path):
             path.write_text(json.dumps(row | {"correct": "!"}))
             continue
         shutil.copytree(path.parent, path.parents[1] / "twice")
-        # One that was edited.
+        # An edited row.
         fields = {name: value for name, value in row.items() if name not in ("git", "identity")}
         (path.parents[1] / "twice" / "row.json").write_text(json.dumps(fields | {"key": "twice"}))
     _, err = call("hbo.analysis.paper", "--source", runs, "--to", tmp_path / "out", expect=1)
@@ -161,7 +161,7 @@ def test_a_study_that_fails_costs_no_other(tmp_path):
     assert {f"table{n}.tex" for n in range(1, 10)} <= names
     assert not {"contraction.html", "contraction_uniform.html"} & names
     table6 = (tmp_path / "out" / "table6.md").read_text()
-    assert "on elpv" not in table6  # the release's rows are those of the study that cannot be read
+    assert "on elpv" not in table6  # the release's rows are in the study that cannot be read
 
 
 def test_make_paper_builds_every_table_and_figure(tmp_path):

@@ -1,6 +1,4 @@
-"""Rows, locks, tables and curves that are damaged, edited or of another program: named, passed over, and
-nothing else stops.
-"""
+"""Damaged, edited or foreign rows, locks, tables and curves are named and skipped, and nothing else stops."""
 
 import csv
 import json
@@ -33,7 +31,7 @@ FOREIGN = [
 
 @pytest.fixture
 def folder(tmp_path) -> tuple[Path, list[Path]]:
-    """A study of three runs: the first is finished, of the second there is a file to be spoilt."""
+    """A study of three runs: the first is finished, the second has a folder for a damaged file."""
     file = tmp_path / "s.yaml"
     file.write_text(
         "method: grid\nparameters:"
@@ -49,7 +47,7 @@ def folder(tmp_path) -> tuple[Path, list[Path]]:
 @pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
 def test_a_row_that_is_none_is_named_and_nothing_else_stops(folder, content, capsys):
     file, (first, second, _) = folder
-    other = first.parents[1] / "other" / second.name  # where it would be taken over from
+    other = first.parents[1] / "other" / second.name  # from where a finished row would be reused
     third = first.parents[1] / "other" / "0123456789"
     for place in (second, other, third):
         place.mkdir(parents=True, exist_ok=True)
@@ -167,7 +165,7 @@ def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
     (tmp_path / "short.csv").write_text("key,state\nabc,done,7,8\n")
     with pytest.raises(UserError, match="line 2 has 4 cells"):
         results.load(tmp_path / "short.csv")
-    assert len(results.load(tmp_path)) == len(lines)  # the others are named and passed over
+    assert len(results.load(tmp_path)) == len(lines)  # the others are named and skipped
 
 
 @pytest.mark.parametrize(
@@ -193,7 +191,7 @@ def test_names_with_blanks_in_a_list(tmp_path):
     listing = root / "ImageSets" / "Main" / "trainval.txt"
     listing.write_text("".join(f"{name}\n" for name in names))
     assert layout.names(root, "trainval") == names
-    listing.write_text("000004  1\n000005 -1\nother\t0\n")  # a class's own list
+    listing.write_text("000004  1\n000005 -1\nother\t0\n")  # a single class's list
     assert layout.names(root, "trainval") == ["000004", "000005", "other"]
 
 

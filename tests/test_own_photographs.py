@@ -1,6 +1,4 @@
-"""Photographs of one's own: each layout, what is reported of it, and what is refused in the words of what was
-found.
-"""
+"""One's own photographs: each layout, its validation images, and errors that say what was found."""
 
 import csv
 import json
@@ -28,7 +26,7 @@ def split_set(tmp_path):
 
 @pytest.fixture
 def alone(tmp_path):
-    """A folder of classes alone."""
+    """A folder with classes only."""
     make_folder(tmp_path / "made", {"ants": 10, "bees": 20}, {})
     return (tmp_path / "made" / "train").rename(tmp_path / "alone")
 
@@ -62,7 +60,7 @@ def listing(path, rows, header=("path", "label", "split"), suffix="jpg"):
     return path
 
 
-# ------------------------------------------------------------ folders in parts
+# ------------------------------------------------------------ folders with splits
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Valid"])
@@ -100,7 +98,7 @@ def test_a_folder_for_training_alone_says_what_to_type(split_set):
     assert "it contains train/" in said
 
 
-# ------------------------------------------------------------ classes alone
+# ------------------------------------------------------------ folders of classes only
 
 
 def test_a_share_of_each_class_is_reported(alone, capsys):
@@ -116,7 +114,7 @@ def test_a_share_of_each_class_is_reported(alone, capsys):
 
 
 def test_the_share_does_not_go_by_the_seed(alone):
-    """Arms and seeds of a study report the same images; the share is in the key."""
+    """All arms and seeds of a study have the same validation images; the share is in the key."""
     one, two = (opened(alone, val_split=0.2, seed=seed) for seed in (0, 7))
     assert names(one.val) == names(two.val)
     keys = {run_on(alone, val_split=share).key() for share in (0.2, 0.3)}
@@ -151,7 +149,9 @@ def rows_of(root, split=True):
 
 
 def test_a_list_of_a_folder_is_that_folder(split_set, tmp_path):
-    """The same images, labels and order, so the same key; in a file of any name, with or without a header."""
+    """The same images, labels and order, so the same key; the file may have any name, with or without a
+    header.
+    """
     folder, key = opened(split_set), run_on(split_set).key()
     for name, header in (
         ("all.csv", ("path", "label", "split")),
@@ -263,6 +263,6 @@ def test_a_run_on_classes_alone_and_its_evaluation(alone, split_set, tmp_path):
     assert ask()["top1"] == row["top1"]
     moved = alone.rename(tmp_path / "moved")
     assert ask("--data_dir", moved)["top1"] == row["top1"]
-    assert ask("--data_dir", split_set)["images"] == 7  # split by itself
+    assert ask("--data_dir", split_set)["images"] == 7  # this folder has its own split
     out, _ = call("hbo.data.check", moved, "--data", "imagefolder")
     assert out.startswith("30 images")

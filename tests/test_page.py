@@ -1,4 +1,4 @@
-"""A study's page: it stands alone, says what the study says, and works in a browser, in any light and at any
+"""A study's page needs no other file, says what the study says, and works in a browser, light or dark, at any
 width.
 """
 
@@ -20,7 +20,7 @@ from hbo.analysis.printed import Table
 
 NAMES = ("contraction", "mobilenetv2")
 IT = study.read(*NAMES)
-MADE = {  # cells as tables have them, in the order that they must sort into
+MADE = {  # cells as tables have them, in sorted order
     "mean": ["—", "9.5 ± 20.1", "71.2 ± 0.4", "71.3", "100.0 ± 0.0"],
     "p": ["<0.001", "0.001", "0.034", "1.000", "—"],
     "interval": ["-12.0 to -3.0", "-2.1 to +1.0", "+0.5 to +1.5", "+10.0 to +11.0", "—"],
@@ -31,7 +31,7 @@ SHUFFLED = [3, 0, 4, 2, 1]
 
 
 class Text(HTMLParser):
-    """What a reader sees, cell by cell and line by line."""
+    """What a reader sees: cell by cell and line by line."""
 
     PARTS = ("td", "th", "p", "li", "h1", "h2", "h3")
 
@@ -60,8 +60,8 @@ def seen(page: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
-    """No address, no file but itself; the question, the conclusion, every cell of the tables, how it was
-    run.
+    """No address and no other file; it has the question, the conclusion, every cell of the tables, and how
+    the study was run.
     """
     out, _ = call("hbo.analysis.report", *NAMES, "--to", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -73,7 +73,7 @@ def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
         assert " ".join(text.split()) in cells
     for table in (IT.table(), IT.differences(), images, IT.provenance()):
         assert {*table.frame.astype(str).to_numpy().ravel(), *filter(None, table.frame.columns)} <= set(cells)
-    assert report.page(IT) == page  # the same rows, the same page
+    assert report.page(IT) == page  # the same rows give the same page
 
 
 def test_a_picture_needs_no_font_of_the_readers_and_says_what_it_is():
@@ -131,7 +131,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """The pages of studies of each task and of long names; and one whose table is made up."""
+    """The pages of studies of each task and with long names, and one with a made-up table."""
     folder = tmp_path_factory.mktemp("pages")
     found = {}
     for names in (NAMES, ("detection_bccd",), ("reid_coil20",), ("elpv_tuning",)):
@@ -155,9 +155,7 @@ def test_cells_of_numbers_are_known_as_such():
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["contraction", "detection_bccd", "reid_coil20", "elpv_tuning"])
 def test_it_can_be_read(chromium: Page, pages, name, width, dark):
-    """Nothing reaches past the window, no number breaks, all words stand out from what is behind them,
-    pictures are on white.
-    """
+    """Nothing exceeds the window, no number is split, all text has contrast, pictures are on white."""
     chromium.open(pages[name], width, dark)
     assert chromium.run("innerWidth") == width
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
@@ -207,7 +205,7 @@ def column(chromium: Page, i: int) -> list[str]:
 
 
 def at(chromium: Page, script: str) -> tuple[float, float]:
-    """The middle of an element, once it is in the window."""
+    """The middle of an element, scrolled into the window."""
     place = f"(e => {{ e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})({script})"
     x, y = chromium.run(place)
     return x, y
@@ -216,7 +214,7 @@ def at(chromium: Page, script: str) -> tuple[float, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_a_click_on_a_head_sorts(chromium: Page, pages, name):
-    """Up, down, and as it was; by mean, least p first, dashes last."""
+    """Ascending, descending, original order; by mean, smallest p first, dashes last."""
     chromium.open(pages["made"], 1280)
     i, head = (
         list(MADE).index(name),
@@ -240,7 +238,7 @@ def test_a_click_on_a_head_sorts(chromium: Page, pages, name):
 def test_a_head_sorts_by_the_keyboard(chromium: Page, pages):
     chromium.open(pages["made"], 400)
     chromium.run("document.querySelector('.scroll').focus()")
-    for _ in range(2):  # to the second head
+    for _ in range(2):  # to the second header
         chromium.press("Tab")
     chromium.press("Enter")
     assert column(chromium, 1) == MADE["p"]
@@ -249,7 +247,7 @@ def test_a_head_sorts_by_the_keyboard(chromium: Page, pages):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_dot_tells_its_run(chromium: Page, pages, width):
-    """To the mouse, and to the keyboard: key and command."""
+    """It shows its key and command, by mouse and by keyboard."""
     chromium.open(pages["contraction"], width)
     told = "document.querySelector('.told').textContent"
     runs = json.loads(chromium.run("document.querySelector('.runs script').textContent"))
@@ -263,6 +261,6 @@ def test_a_dot_tells_its_run(chromium: Page, pages, width):
         chromium.press("ArrowRight")
         assert chromium.run("Number(document.activeElement.dataset.run)") == i
         assert chromium.run(told) == runs[i]["said"] + runs[i]["command"]
-    # One stop of Tab, not one a run.
+    # One Tab stop for all runs.
     assert chromium.run("document.querySelectorAll('.dot[tabindex=\"0\"]').length") == 1
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,4 +1,4 @@
-"""`hbo.sweep run` on this machine: processes killed at random moments, two runners at once, Ctrl-C, rows of
+"""`hbo.sweep run` on one machine: processes killed at random moments, two runners at once, Ctrl-C, rows of
 other studies.
 """
 
@@ -19,8 +19,8 @@ from conftest import call, start
 from services import wait_for
 
 pytestmark = pytest.mark.slow
-# At the recipe's 0.05 so narrow a network may lose all its features within an epoch or two; its gradient then
-# overflows, or not, by the last bit of the processor's arithmetic.
+# At the recipe's rate of 0.05 a network this narrow may lose all its features within an epoch or two; whether
+# its gradient then overflows depends on the last bit of the processor's arithmetic.
 LR = 0.01
 BASE = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "epochs": 2, "checkpoint_every": 0.3}
 
@@ -35,14 +35,14 @@ def write(path: Path, **parameters) -> Path:
 
 
 def study(out: Path) -> dict[str, dict]:
-    """Key -> row, of all studies."""
+    """Key -> row, over all studies."""
     found = [json.loads(path.read_text()) for path in out.glob("*/*/row.json")]
     assert len({row["key"] for row in found}) == len(found), "a key twice"
     return {row["key"]: row for row in found}
 
 
 def fits(out: Path) -> list[int]:
-    """Processes of `hbo.fit` that work on this folder."""
+    """Processes of `hbo.fit` that use this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -55,7 +55,7 @@ def fits(out: Path) -> list[int]:
 
 
 def same(a: Path, b: Path) -> None:
-    """Two folders of runs hold the same rows with the same bits."""
+    """Two folders of runs hold bit-identical rows."""
     rows_a, rows_b = study(a), study(b)
     assert rows_a.keys() == rows_b.keys()
     varies = {"seconds", "started", "git", "resumed_at", "images_per_second", "out", "study", "wandb_mode"}
@@ -75,7 +75,7 @@ def same(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Eight short runs, undisturbed."""
+    """Eight short runs without an interruption."""
     folder = tmp_path_factory.mktemp("whole")
     file = write(folder / "eight.yaml", **BASE, k=[1, 2], seed=[0, 1, 2, 3])
     out, err = call("hbo.sweep", "run", file, "--set", f"out={folder / 'runs'}", "--workers", 2)
@@ -92,7 +92,7 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
     killed = 0
 
     def under_way() -> bool:
-        """Whether a run that trains has a checkpoint to be taken up from."""
+        """Whether a training run has a checkpoint to resume from."""
         rows = study(tmp_path / "runs").items()
         kept = [
             tmp_path / "runs" / "eight" / key / "last.ckpt"
@@ -101,7 +101,7 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
         ]
         return bool(fits(tmp_path)) and any(path.exists() for path in kept)
 
-    for moment in range(4):  # some while they start, some while they train, on a machine of any speed
+    for moment in range(4):  # some while starting, some while training, on a machine of any speed
         wait_for(under_way if moment % 2 else lambda: fits(tmp_path))
         time.sleep(draw.uniform(0, 0.5 if moment % 2 else 4))
         for pid in fits(tmp_path):
@@ -109,7 +109,7 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
             killed += 1
     runner.kill()
     runner.communicate()
-    for pid in fits(tmp_path):  # the runner's death does not take them along
+    for pid in fits(tmp_path):  # the runner's death does not end them
         os.kill(pid, signal.SIGKILL)
         killed += 1
     assert killed >= 4
@@ -146,7 +146,7 @@ def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
             reference[key]["top1"],
             reference[key]["loss"],
         )
-    # Each run was begun once: a second process would have left its words in the log.
+    # Each run started only once: a second process would have written to the log.
     logs = [path.read_text() for path in (tmp_path / "runs").glob("*/*/log.txt")]
     assert sum(log.count("row.json") for log in logs) == 4
 

@@ -1,4 +1,4 @@
-"""Powers against statsmodels, and against simulated tests."""
+"""Power against statsmodels and simulated tests."""
 
 import math
 from itertools import product
@@ -18,7 +18,7 @@ TWO = [(1.0, 1.0), (-1.0, 1.0)]
 def test_powers_of_two_samples_and_of_pairs(n, effect):
     assert power.find(effect, TWO, n, 0.05) == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=2e-5)
     theirs = TTestPower().power(effect, n, 0.05)
-    if math.isfinite(theirs):  # scipy's noncentral t gives up where there is no doubt
+    if math.isfinite(theirs):  # scipy's noncentral t returns NaN when the power is almost 1
         assert power.find(effect, [(1.0, 1.0)], n, 0.05, pairs=True) == pytest.approx(theirs, abs=2e-5)
 
 
@@ -35,7 +35,7 @@ def test_equivalence_by_simulation(n, sds):
     half = stats.t.isf(0.05, df) * np.sqrt(va + vb)
     d = a.mean(1) - b.mean(1)
     found = power.find_within(difference, [(1, sds[0]), (-1, sds[1])], n, 0.05, margin)
-    # Satterthwaite's degrees of freedom are estimates in the test.
+    # The test itself estimates Satterthwaite's degrees of freedom.
     tolerance = 0.005 if sds[0] == sds[1] else 0.02
     assert np.mean((d - half > -margin) & (d + half < margin)) == pytest.approx(found, abs=tolerance)
 

@@ -1,4 +1,4 @@
-"""What `hbo.predict` says of photographs is what the run's own evaluation said of them, for every task; and
+"""For every task `hbo.predict` gives the same results on photographs as the run's own evaluation; and
 mistakes.
 """
 
@@ -38,7 +38,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory):
-    """A classifier of three classes: its folder of images, its run, its outcomes."""
+    """A classifier of three classes: its image folder, its run, its outcomes."""
     root = tmp_path_factory.mktemp("classified")
     folder = make_folder(root / "set", dict.fromkeys("abc", 8), dict.fromkeys("abc", 6), size=70)
     call("hbo.fit", "--data", "imagefolder", "--data_dir", folder, *SMALL, "--out", root / "runs")
@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_written(classified, tmp_pa
     (tmp_path / "photos" / "deep").mkdir(parents=True)
     whole.save(tmp_path / "photos" / "whole.png")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # to be rotated by 90 degrees
     whole.rotate(90, expand=True).save(tmp_path / "photos" / "deep" / "turned.png", exif=exif)
     (tmp_path / "photos" / "cut.png").write_bytes((folder / "val" / "a" / "0.png").read_bytes()[:900])
     (tmp_path / "photos" / "notes.txt").write_text("not an image by its name: passed over")
@@ -176,7 +176,7 @@ def test_a_detectors_boxes_are_those_of_its_run_in_cocos_format(tmp_path):
     coco = COCO(tmp_path / "boxes.json")
     assert [coco.imgs[i]["file_name"] for i in sorted(coco.imgs)] == list(map(str, photographs))
     assert {c["name"] for c in coco.cats.values()} == {"a", "b"}
-    # As detections are handed in.
+    # As COCO results are submitted.
     assert len(coco.loadRes(coco.dataset["annotations"]).anns) == len(outcomes["score"])
     for place, index in enumerate(outcomes["index"], start=1):
         assert (coco.imgs[place]["width"], coco.imgs[place]["height"]) == (96, 80)
@@ -207,7 +207,7 @@ def test_features_retrieve_as_the_run_does(tmp_path):
         "--bn_neck",
         "--flip_features",
     ]
-    # After a few updates the running statistics lag, and the last digits of all but equal features rank them.
+    # After fewer updates the running statistics lag: almost equal features are ranked by their last digits.
     call("hbo.fit", *args, "--epochs", 20, "--threads", 1, "--workers", 0, "--out", tmp_path / "runs")
     row, run = only_row(tmp_path / "runs")
     _, err = call("hbo.predict", run, root / "query", expect=2)
@@ -227,7 +227,7 @@ def test_features_retrieve_as_the_run_does(tmp_path):
         hits = [place for place, i in enumerate(ranked, start=1) if who[i] == who[q]]
         precisions.append(np.mean([n / place for n, place in enumerate(hits, start=1)]))
     assert np.mean(precisions) == pytest.approx(row["map"], abs=1e-6)
-    net = hbo.load(run)  # mirrored as in the run
+    net = hbo.load(run)  # averaged over mirror images, as in the run
     with torch.no_grad():
         one = net(net.preprocess(saved["paths"][0])[None])[0]
     assert one.numpy() == pytest.approx(saved["features"][0], rel=1e-4, abs=1e-5)

@@ -1,4 +1,4 @@
-"""What a study judges: who is compared with whom, and what is refused."""
+"""What a study tests: which arms are compared, and which questions are errors."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_without_a_question_every_arm_against_the_baseline():
 
 @pytest.mark.parametrize("versus", ["net", "net=hbonet against net=mobilenetv2", "net=mobilenetv2"])
 def test_arms_are_paired_by_what_they_share_else_by_multiply_adds(versus):
-    """h.5 and m.5 differ in the net alone; h1 and m1 too; h.25 and m.25 in the width as well, and have equal
+    """h.5 and m.5 differ only in the net, as do h1 and m1; h.25 and m.25 also differ in width, but have equal
     multiply-adds.
     """
     assert labels(Question(versus=(versus,)), NETS) == [
@@ -54,7 +54,7 @@ def test_an_arm_and_two_arms():
         "k=2 against k=1",
         "k=2 against k=3",
     ]
-    assert labels(Question(versus=("k=2 against k=0",)), KS) == []  # it has no runs yet
+    assert labels(Question(versus=("k=2 against k=0",)), KS) == []  # k=0 has no runs yet
 
 
 def test_an_arm_without_a_partner_is_refused():
@@ -71,7 +71,7 @@ def test_means_and_trends_are_contrasts():
     assert mean.contrasts[0].weights == pytest.approx(
         {a.label: (1 if a.label[0] == "h" else -1) / 3 for a in NETS}
     )
-    # Gains that grow by 2 points with every halving of the multiply-adds have the slope 2.
+    # A gain that grows by 2 points per halving of the multiply-adds has slope 2.
     gains = {a.label: -2 * math.log2(a.macs) if a.label[0] == "h" else 0.0 for a in NETS}
     same = [arm(a.label, NETS[i - i % 2].macs, **a.identity) for i, a in enumerate(NETS)]
     gains = {a.label: -2 * math.log2(a.macs) if a.label[0] == "h" else 0.0 for a in same}

@@ -1,5 +1,5 @@
-"""`--slurm` beside stand-ins for SLURM's commands that write down what they are asked: arrays no longer
-than the cluster takes, and nothing that is submitted twice.
+"""`--slurm` with stand-ins for SLURM's commands that record their calls: arrays within the cluster's limit,
+and no job submitted twice.
 """
 
 import json
@@ -29,7 +29,7 @@ FIELDS = {"data": "digits", "threads": 1, "accelerator": "cpu", "wandb": "disabl
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """A cluster whose arrays have at most three tasks; `squeue` says what the file `squeue.txt` holds."""
+    """A cluster whose arrays have at most three tasks; `squeue` prints the file `squeue.txt`."""
     tools = tmp_path / "bin"
     tools.mkdir()
     say = lambda name, line: (tools / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -56,15 +56,15 @@ def ask(*words: object, expect: int = 0) -> None:
 
 
 def lines(cluster: Path, word: str) -> list[str]:
-    """What the arrays have of an option, in the order of their submission; nothing where they lack it."""
+    """The value of an option for each array, in order of submission; empty if not given."""
     scripts = [path.read_text().splitlines() for path in sorted(cluster.glob("*.sh"))]
     of = lambda script: [line.partition("=")[2] for line in script if line.startswith(f"#SBATCH --{word}=")]
     return ["".join(of(script)) for script in scripts]
 
 
 def test_arrays_are_as_long_as_the_cluster_takes_and_throttled_together(cluster, tmp_path, capsys):
-    """Seven rows in arrays of three, three and one (no array); two at a time in each, and each after the
-    one before.
+    """Seven rows in arrays of three, three and one (no array); two at a time in each, and each array after
+    the previous one.
     """
     file = write(tmp_path / "seven.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=list(range(7)))
     asked = ("run", file, "--slurm", "time=10")
@@ -79,7 +79,7 @@ def test_arrays_are_as_long_as_the_cluster_takes_and_throttled_together(cluster,
     ask(*asked)
     assert capsys.readouterr().out == "nothing is left to submit\n"
     assert len(list(cluster.glob("*.sh"))) == 3
-    # Without a throttle there is none: submitit's own would be 256.
+    # No limit by default: submitit's own would be 256.
     ask("run", file, "--slurm", "time=10", "--set", "seed=[7,8,9]")
     assert lines(cluster, "array")[3:] == ["0-2%3"]
     assert lines(cluster, "dependency")[3:] == [""]
@@ -107,7 +107,7 @@ def test_a_squeue_that_fails_submits_nothing(cluster, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
     assert "what SLURM has of 2 jobs is not known" in said.err
-    # That it has forgotten a job is another thing, though squeue fails then too.
+    # It is different if squeue fails because SLURM has forgotten the job.
     (cluster / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {queued.GONE}' >&2\nexit 1\n")
     ask("run", file, "--slurm", "time=10")
     assert len(list(cluster.glob("*.sh"))) == 2
@@ -122,7 +122,7 @@ def test_two_calls_at_once_are_one(cluster, tmp_path, capsys):
 
 
 def test_a_job_that_ended_before_its_first_row_says_so(cluster, tmp_path, capsys):
-    """Cancelled before it began, failed with a line, and gone without a word of anybody."""
+    """Cancelled before it began, failed with a message, and gone without one."""
     file = write(tmp_path / "three.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1, 2])
     ask("run", file, "--slurm", "time=10")
     note = next(
@@ -158,9 +158,7 @@ def test_what_slurm_does_by_itself_is_not_asked_of_it(cluster, tmp_path, capsys)
 
 
 def test_a_job_runs_the_code_that_it_was_submitted_with(tmp_path):
-    """The copy, not what lies in the working directory, nor the package that made it; and the row's digits
-    are its own.
-    """
+    """It runs the copy, not the working directory or the package that made it; the row records its digest."""
     code = snapshot.take(tmp_path / "study")
     assert snapshot.take(tmp_path / "study") == code
     decoy = tmp_path / "here" / "hbo"
@@ -184,7 +182,7 @@ def test_a_job_runs_the_code_that_it_was_submitted_with(tmp_path):
 
 
 def test_a_sweep_of_force_is_run_again_once(tmp_path):
-    """A row that is done does not count, whoever looks; that of the training which comes next does."""
+    """An already finished row does not count; the row of the next training does."""
     from hbo.runs import rows
 
     file = write(tmp_path / "one.yaml", **FIELDS, out=str(tmp_path / "runs"))
@@ -202,4 +200,4 @@ def test_a_sweep_of_force_is_run_again_once(tmp_path):
     plan.refresh(entry)
     plan.run_again(entry)
     assert entry.state == "done"
-    assert entry.fields["force"] is True  # as `hbo.fit` is told
+    assert entry.fields["force"] is True  # as passed to `hbo.fit`

@@ -1,6 +1,4 @@
-"""The recipe for small folders: when it is taken, what it says, and that it is nothing but values of
-fields.
-"""
+"""The recipe for small folders: when it applies, its values, and that it consists only of field values."""
 
 import dataclasses
 
@@ -32,7 +30,7 @@ def test_a_folder_alone_is_enough(photographs):
     run = resolve(data_dir=str(photographs))
     assert run == resolve(data="imagefolder", data_dir=str(photographs))
     assert (run.data, run.batch, run.epochs, run.warmup) == ("imagefolder", 8, 100, 20)
-    assert run.batch < 80  # fewer than the images: an epoch has updates
+    assert run.batch < 80  # fewer than the images, so an epoch has updates
 
 
 @pytest.mark.parametrize(
@@ -56,9 +54,7 @@ def test_the_rate_goes_with_a_given_batch(photographs):
 
 
 def test_who_says_epochs_batch_and_rate_has_a_recipe(photographs):
-    """The same flags make the same run as before there was a recipe: nothing else is added to what they
-    say.
-    """
+    """The flags give the run that they gave before the recipe existed: nothing is added to them."""
     given = {"epochs": 10, "batch": 8, "lr": 0.02}
     assert chosen(photographs, **given) == PAPER | given
     found = content(vars(resolve(data="imagefolder", data_dir=str(photographs), **given)))
@@ -76,14 +72,14 @@ def test_a_large_folder_and_one_that_is_not_there_keep_the_papers(photographs, m
 
 
 def test_no_more_names_are_looked_at_than_count(photographs):
-    """ImageNet is asked too whether it is small."""
+    """ImageNet is also checked for being small."""
     assert layout.training_images(photographs, 81) == 80
     assert layout.training_images(photographs, 50) == 50
     assert layout.training_images(photographs / "none", 50) is None
 
 
 def test_the_study_that_was_run_on_a_folder_says_what_the_recipe_would_change(photographs):
-    """So that its keys are the same on a small folder and on a large one."""
+    """So its keys are the same on small and large folders."""
     path = ROOT / "sweeps" / "contraction_cifar10.yaml"
     for row in study.read(path, {"data": "imagefolder", "data_dir": str(photographs)}).rows:
         assert set(recipes.SAYS) <= row.keys()

@@ -1,5 +1,5 @@
-"""What a recipe adds to the paper's: averages of weights, mixed and erased images, parts left out; each by
-its law, and resumed to the bit.
+"""What a recipe adds to the paper's: averaged weights, mixed and erased images, dropout; each obeys its law
+and resumes bit for bit.
 """
 
 import copy
@@ -61,7 +61,7 @@ def test_all_of_it_is_resumed_exactly(tmp_path):
     same_run(tmp_path / "whole", tmp_path / "cut")
     row, folder = only_row(tmp_path / "cut")
     assert row["resumed_at"]
-    # What was evaluated is the average, and what is loaded is what was evaluated.
+    # The averaged weights were evaluated, and they are the ones that are loaded.
     assert f"'top1': {row['top1']}" in str({"top1": _evaluated(folder)})
     state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     net = hbo.load(folder).state_dict()
@@ -110,7 +110,7 @@ def test_the_moving_average_is_torchs():
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_labels_are_mixed_as_the_images_are(mixup, cutmix):
-    """Image i is of the one colour i, so that its pixels say how much of which image there is."""
+    """Image i has the single colour i, so the pixels show the share of each image."""
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32).clone() * 10
     torch.manual_seed(0)
     for _ in range(20):
@@ -138,7 +138,7 @@ def test_what_is_erased_is_the_mean_and_the_share_is_met():
     images = torch.full((400, 3, 16, 16), 250.0)
     out = mixing.erased(images, 0.3)
     changed = (out != images).flatten(1).any(1)
-    assert 0.3 * 400 - 3 * 9.2 < int(changed.sum()) < 0.3 * 400 + 3 * 9.2  # three deviations of a binomial
+    assert 0.3 * 400 - 3 * 9.2 < int(changed.sum()) < 0.3 * 400 + 3 * 9.2  # three standard deviations
     mean = torch.tensor(mixing.MEAN).view(3, 1, 1) * 255
     for image in out[changed]:
         gone = (image != 250).all(0)
@@ -158,11 +158,11 @@ def test_parts_are_left_out_in_training_alone_and_keep_their_names(net):
     mixing.last_linear(other).register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     other.train()(torch.rand(16, 3, 64, 64))
     share = float((given[0] == 0).float().mean())
-    assert 0.45 < share < 0.6  # half of it, and what ReLU6 had made zero
+    assert 0.45 < share < 0.6  # half, plus what ReLU6 had set to zero
     built = getattr(plain, "built", None)
     if built:
         assert len(mixing.residual_branches(plain)) == sum(block.residual_channels > 0 for block in built)
-    else:  # MobileNetV2's table: stages of 1, 2, 3, 4, 3, 3, 1 blocks, the first of each steps
+    else:  # MobileNetV2's table: stages of 1, 2, 3, 4, 3, 3, 1 blocks, the first of each without a residual
         assert len(mixing.residual_branches(build(net, width=1.0))) == 10
 
 
@@ -176,7 +176,7 @@ def test_a_branch_is_dropped_for_an_image_or_scaled_up():
         branch = block(x) - x
         block.project.register_forward_hook(mixing.StochasticDepth(0.25))
         for layer in (block.project,):
-            layer.training = True  # the hook looks at this; batch norm inside stays in evaluation
+            layer.training = True  # the hook reads this; batch norm inside stays in evaluation mode
         kept = [
             torch.allclose(out - image, part / 0.75, atol=1e-5)
             for out, image, part in zip(block(x), x, branch, strict=True)
@@ -202,7 +202,7 @@ def test_weight_decay_leaves_vectors_out():
 
 
 def test_a_clipped_update_is_as_long_as_the_rate_says(tmp_path):
-    """Plain SGD without momentum moves the weights by lr * clip where the gradient is longer than that."""
+    """Plain SGD without momentum moves the weights by lr * clip if the gradient is longer than clip."""
     fields = dict(
         data="digits", width=0.1, epochs=1, limit_batches=1, lr=0.1, momentum=0.0, weight_decay=0.0, threads=1
     )

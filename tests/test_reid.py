@@ -1,4 +1,4 @@
-"""Re-identification: recipe, features, losses, the classifier trained alone."""
+"""Re-identification: recipe, features, losses, training the classifier alone."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_what_re_identification_cannot_obey_is_refused(given, word):
 
 
 def test_the_feature_is_what_the_networks_own_classifier_is_given():
-    """For each kind of network: its last layer's input, seen in a pass of the whole network."""
+    """For each kind of network: the input of its last layer, recorded in a pass of the whole network."""
     images = torch.randn(2, 3, 64, 64)
     for name, last, channels in (
         ("hbonet", "classifier", 1600), ("mobilenetv2", "classifier.1", 1280),
@@ -135,7 +135,7 @@ def batch_of(n: int = 12, classes: int = 4):
 
 
 class Data:
-    """As much of a data set as `build.make` looks at."""
+    """The part of a data set that `build.make` uses."""
 
     classes = tuple("abcd")
 
@@ -149,7 +149,7 @@ def made(**given):
 
 
 def test_label_smoothing_is_the_formula():
-    """0.9 of the right identity's negative log-probability and 0.1 of the mean over all."""
+    """0.9 times the right identity's negative log-probability plus 0.1 times the mean over all."""
     task, batch = made(), batch_of()
     loss, n = task.training_loss(batch)
     feature = task(batch[0]).double()
@@ -159,7 +159,7 @@ def test_label_smoothing_is_the_formula():
     expected = -(0.9 * right + 0.1 * logs.mean(1)).mean()
     assert n == 12
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert logs.min().item() < -2  # far from the even guess, where smoothing changes nothing
+    assert logs.min().item() < -2  # far from uniform, where smoothing has no effect
 
 
 def test_triplets_against_loops():
@@ -176,7 +176,7 @@ def test_triplets_against_loops():
             losses.append(max(0.0, max(positives) - min(negatives) + 0.3))
         assert triplet(feature, labels).item() == pytest.approx(np.mean(losses), rel=1e-4)
         assert np.mean(losses) > 0
-    # An image beside itself: a distance of 0 has a gradient all the same.
+    # An image with itself: a distance of 0 still has a gradient.
     twins = torch.zeros(4, 3, requires_grad=True)
     triplet(twins, torch.tensor([0, 0, 1, 1])).backward()
     assert twins.grad is not None
@@ -184,7 +184,7 @@ def test_triplets_against_loops():
 
 
 def test_half_precision_leaves_triplets_alone():
-    """Close features: as a difference of squares in bfloat16 their distances would be noise."""
+    """Close features: as a difference of squares in bfloat16, their distances would be noise."""
     draw = torch.Generator().manual_seed(0)
     feature, labels = 1 + 0.02 * torch.randn(16, 256, generator=draw), torch.arange(16) // 4
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -219,17 +219,17 @@ def test_features_are_averaged_with_the_mirrored_images(neck):
     both.load_state_dict(plain.state_dict())
     images, *_ = batch_of()
     images[0] = images[0].flip(-1).maximum(images[0])  # its own mirror image
-    # Untrained features are of some 1e-6.
+    # Untrained features are about 1e-6.
     close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-9)
     mean = (plain.retrieved_by(images) + plain.retrieved_by(images.flip(-1))) / 2
     close(both.retrieved_by(images), mean)
-    close(both.retrieved_by(images.flip(-1)), mean)  # whichever way it is turned
+    close(both.retrieved_by(images.flip(-1)), mean)  # mirrored or not
     close(mean[0], plain.retrieved_by(images)[0])
     assert (mean[1:] - plain.retrieved_by(images)[1:]).abs().amax(1).min() > 1e-7
 
 
 def test_switches_of_evaluation_are_no_part_of_the_network():
-    """They can change a result, so that they are in the key; with their defaults the key is what it was."""
+    """They can change a result, so they are in the key; with their defaults the key is unchanged."""
     run = resolve(data="market1501")
     assert not {"rerank", "flip_features"} & {*run.NETWORK, *run.identity()}
     assert made(rerank=True).outcomes.rerank
@@ -237,7 +237,7 @@ def test_switches_of_evaluation_are_no_part_of_the_network():
 
 
 def test_amsgrad_is_the_formula():
-    """Three updates of one weight in plain Python: Reddi et al. 2018 with Adam's bias corrections, weight
+    """Three updates of one weight in plain Python: Reddi et al. 2018 with Adam's bias corrections, and weight
     decay in the gradient.
     """
     task = made()
@@ -262,7 +262,9 @@ def test_amsgrad_is_the_formula():
 
 
 def test_a_zoos_own_weights_are_taken(tmp_path):
-    """As torchvision publishes ResNets: no adapter's prefix, in older files no count of batches."""
+    """As torchvision publishes ResNets: without the adapter's prefix, and without batch counts in older
+    files.
+    """
     torch.manual_seed(1)
     published = nets.build("torchvision:resnet18", width=None, num_classes=1000).net
     state = {k: v for k, v in published.state_dict().items() if not k.endswith("num_batches_tracked")}

@@ -1,6 +1,4 @@
-"""Re-identification sets by other names than Market-1501's: DukeMTMC, VeRi-776, MSMT17 with its lists, a
-folder of one's own.
-"""
+"""Re-identification sets other than Market-1501: DukeMTMC, VeRi-776, MSMT17 with its lists, own folders."""
 
 import json
 import shutil
@@ -29,9 +27,7 @@ def key(root: Path) -> str:
 
 
 def shown(data) -> list[tuple[str, int, int, int]]:
-    """What is known of each image that is retrieved, whatever its name: the colours that it was made of say
-    who it is.
-    """
+    """The labels of each image to retrieve, with its last bytes in place of its name."""
     return sorted(
         (Path(p).read_bytes().hex()[-400:], *label)
         for p, label in zip(data.val.paths, data.val.labels, strict=True)
@@ -39,9 +35,7 @@ def shown(data) -> list[tuple[str, int, int, int]]:
 
 
 def renamed(tmp_path: Path, rule, folders=MARKET, name: str = "other") -> Path:
-    """Market's folder under other names of files and folders: rule(identity, camera, a number of the
-    image).
-    """
+    """Market's folder with other file and folder names: rule(identity, camera, image number)."""
     source, root = make_market(tmp_path / "market"), tmp_path / name
     for before, after in zip(MARKET, folders, strict=True):
         (root / after).mkdir(parents=True, exist_ok=True)
@@ -101,8 +95,8 @@ def test_what_a_name_says(stem, found):
 
 
 def test_zero_is_an_identity_where_no_set_says_otherwise(tmp_path):
-    """Identities from 0000 on, trained on and, in another folder, retrieved: the metric's 0, a distractor, is
-    none of them.
+    """Identities from 0000, in training and, in another folder, in retrieval: none is treated as the metric's
+    distractor 0.
     """
     less = lambda who: f"{int(who) - 1:04d}"
     data = opened(renamed(tmp_path, lambda who, c, i: f"{less(who)}_c{c}_{i}.jpg"))
@@ -129,8 +123,8 @@ def test_words_are_identities(tmp_path):
 
 
 def msmt17(tmp_path: Path, folders=("train", "test")) -> Path:
-    """Market's images in MSMT17's layout: 6 identities to train on, from 0, and 4 others to retrieve, from 0
-    again.
+    """Market's images in MSMT17's layout: 6 training identities, from 0, and 4 others to retrieve, also from
+    0.
     """
     source, root = make_market(tmp_path / "market"), tmp_path / "MSMT17"
     lines: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
@@ -155,14 +149,14 @@ def test_msmt17_is_what_its_lists_say(folders, tmp_path):
     root = msmt17(tmp_path, folders)
     data, market = opened(root), opened(tmp_path / "market")
     assert data.classes == [f"{i:04d}" for i in range(6)]
-    # Those of list_val.txt are trained on too.
+    # The images of list_val.txt are trained on too.
     assert Counter(data.train.labels) == dict.fromkeys(range(6), 6)
     assert (data.facts["query_images"], data.facts["gallery_images"], data.facts["unmatched_queries"]) == (
         8,
         16,
         0,
     )
-    number = {7: 4, 8: 1, 9: 2, 10: 3}  # identity 0 is no distractor
+    number = {7: 4, 8: 1, 9: 2, 10: 3}  # identity 0 is not a distractor
     assert shown(data) == sorted((i, number[who], *rest) for i, who, *rest in shown(market) if who > 0)
     assert data.facts["images_left_out"] == 0
     assert f"{36 + 24} images" in call("hbo.data.check", root, "--data", "marketfolder")[0]
@@ -200,7 +194,7 @@ def test_a_list_that_is_wrong_is_refused(line, word, tmp_path):
         opened(root)
 
 
-# ------------------------------------------------------------ what is refused
+# ------------------------------------------------------------ errors
 
 
 @pytest.mark.parametrize(("there", "word"), [

@@ -1,4 +1,4 @@
-"""Re-identification in processes of their own: rows, resuming to the bit, two processes, every switch, ranked
+"""Re-identification in separate processes: rows, resuming bit for bit, two processes, every switch, ranked
 lists.
 """
 
@@ -42,7 +42,7 @@ def market(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """A classifier's run: the backbone of others."""
+    """A classifier's run, used as a backbone."""
     out = tmp_path_factory.mktemp("classifier")
     call(
         "hbo.fit",
@@ -86,7 +86,7 @@ def test_a_run_leaves_its_row_and_files(unbroken, market):
     assert outcomes["inverse_negative_penalty"].mean() == pytest.approx(row["minp"])
     assert (outcomes["first"] <= 5).mean() == pytest.approx(row["rank5"])
     assert outcomes["top"].shape == (10, 10)
-    assert outcomes["top"].min() >= 10  # of the gallery
+    assert outcomes["top"].min() >= 10  # indices of gallery images
     assert row["rank1"] <= row["rank5"] <= row["rank10"] <= row["rank20"]
     assert "rank-20" in text
     assert "Warning" not in err
@@ -105,8 +105,8 @@ def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path)
     assert {name: found[name] for name in metrics} == pytest.approx(
         {name: row[name] for name in metrics}, rel=1e-9
     )
-    # Half of the images each, 14 at a time: in batches of other sizes a feature's last digit may differ, and
-    # who of two is nearer.
+    # Half of the images each, 14 at a time: other batch sizes may change a feature's last digit, and so which
+    # of two images is nearer.
     assert ask("--devices", 2, "--batch", 28) == pytest.approx(ask("--batch", 14), rel=1e-9)
     other = make_market(tmp_path / "other", train=3, test=3)
     text, _ = call("hbo.evaluate", folder, "--data_dir", other)
@@ -118,9 +118,7 @@ def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path)
 
 @pytest.mark.slow
 def test_switches_of_evaluation_are_taken_by_evaluate(unbroken, market, tmp_path):
-    """What evaluate says of a network trained without them is the row of the same network trained with
-    them.
-    """
+    """Evaluating a network trained without them gives the row of the same network trained with them."""
     row, folder = only_row(unbroken[0])
     ask = lambda *more, of=folder: json.loads(call("hbo.evaluate", of, *more, "--json")[0])
     metrics = ("map", "minp", "rank1", "rank5", "rank10", "rank20")
@@ -132,7 +130,7 @@ def test_switches_of_evaluation_are_taken_by_evaluate(unbroken, market, tmp_path
     call("hbo.fit", *args)
     other, theirs = only_row(tmp_path)
     assert other["key"] != row["key"]
-    for key, value in weights(folder).items():  # they train nothing
+    for key, value in weights(folder).items():  # they do not affect training
         assert torch.equal(value, weights(theirs)[key]), key
     expected = pytest.approx({name: other[name] for name in metrics}, rel=1e-9)
     assert {name: ask(*switches)[name] for name in metrics} == expected
@@ -166,16 +164,14 @@ def test_evaluate_takes_any_gallery_without_a_training_part(parts, unbroken, tmp
 
 
 def reached(out) -> int:
-    """Updates that the last checkpoint has."""
+    """The number of updates in the last checkpoint."""
     (path,) = [*out.glob("*/*/last.ckpt")] or [None]
     return torch.load(path, weights_only=True)["global_step"] if path else 0
 
 
 @pytest.mark.slow
 def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(market, classifier, tmp_path):
-    """With everything that could lose its place: P x K batches, triplets, the neck, AMSGrad, a backbone that
-    waits.
-    """
+    """With all state that could be lost: P x K batches, triplets, the neck, AMSGrad, a frozen backbone."""
     args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 1, "--classifier_epochs", 2]
     args += ["--backbone_checkpoint", classifier, "--instances", 4, "--triplet", "--bn_neck"]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
@@ -185,14 +181,14 @@ def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(mar
     wait_for(inside, process)
     process.kill()
     process.communicate()
-    process = start("hbo.fit", *args, "--out", cut)  # checkpoints at each epoch's end alone
+    process = start("hbo.fit", *args, "--out", cut)  # checkpoints only at the end of each epoch
     wait_for(lambda: reached(cut) == 2 * steps, process)
     process.kill()
     process.communicate()
     assert reached(cut) == 2 * steps, "killed too late for the border"
     state, before = weights(only_row(cut)[1]), weights(classifier)
     backbone = {key: value for key, value in state.items() if key.startswith("net.backbone.")}
-    for key, value in backbone.items():  # statistics of batch norm included
+    for key, value in backbone.items():  # including batch norm's statistics
         assert torch.equal(value, before[key.replace("backbone.", "")]), key
     assert state["net.neck.running_mean"].abs().max() > 0
     assert state["classifier.weight"].abs().max() > 0.01
@@ -242,8 +238,8 @@ def test_killed_at_random_it_ends_as_the_unbroken_run(unbroken, market, tmp_path
 
 @pytest.mark.slow
 def test_two_processes_see_what_one_sees(market, tmp_path):
-    """ConvNeXt, whose norm sees one image at a time: the same weights within float error, the classifier's
-    epoch included.
+    """ConvNeXt, whose norm sees one image at a time: the same weights within float error, after the
+    classifier's epoch too.
     """
     net = ["--net", "timm:convnext_atto"]
     call(
@@ -262,7 +258,7 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
     )
     _, backbone = only_row(tmp_path / "classifier")
     args = [arg for arg in SMALL if arg not in ("--width", 0.1)] + ["--data_dir", market, *net]
-    # Such a decay would show on a backbone that waits.
+    # This much weight decay would show on a frozen backbone.
     args += [
         "--optimizer",
         "sgd",
@@ -285,7 +281,7 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
         if "backbone" in k
     )
     assert moved > 1e-4
-    assert one["map"] == pytest.approx(two["map"], abs=0.02)  # places of near-equal distances may change
+    assert one["map"] == pytest.approx(two["map"], abs=0.02)  # near-equal distances may be ranked differently
     assert two["val_images_seen"] == one["val_images_seen"] == 84
 
 
@@ -346,7 +342,7 @@ def test_open_data_gives_what_the_task_takes(market):
     assert 0 < found["map"] <= 1
 
 
-# ------------------------------------------------------------ to look at
+# ------------------------------------------------------------ pictures
 
 
 @pytest.mark.slow

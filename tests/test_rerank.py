@@ -17,7 +17,7 @@ from hbo.tasks.reid.rerank import Reranked, nearest
 def by_loops(
     queries: np.ndarray, gallery: np.ndarray, k1: int, k2: int, share: float, grow: bool = True
 ) -> np.ndarray:
-    """Zhong et al. 2017, sections 3.2 to 3.4, one image after the other, in sets and dicts."""
+    """Zhong et al. 2017, sections 3.2 to 3.4, one image at a time, with sets and dicts."""
     images = [*queries.tolist(), *gallery.tolist()]
     n = len(images)
     d = [[sum((a - b) ** 2 for a, b in zip(p, g, strict=True)) for g in images] for p in images]
@@ -77,7 +77,7 @@ def test_against_loops(q, g, k1, k2, share):
 
 
 def test_sets_grow_by_the_neighbours_neighbours():
-    """The loops above would show little if R* were always R: see that it is not."""
+    """The loops above would prove little if R* always equalled R; here it does not."""
     features = clusters(70, seed=0)
     plain = by_loops(features[:6].numpy(), features[6:].numpy(), 20, 6, 0.3)
     without = by_loops(features[:6].numpy(), features[6:].numpy(), 20, 6, 0.3, grow=False)
@@ -86,7 +86,7 @@ def test_sets_grow_by_the_neighbours_neighbours():
 
 def test_copies_of_an_image_and_images_all_alike():
     features = clusters(40, seed=1)
-    features[20:32] = features[8:20]  # of small whole numbers of copies, ties everywhere
+    features[20:32] = features[8:20]  # copies of images: ties everywhere
     found = Reranked(features[:5], features[5:]).rows(slice(0, 5))
     np.testing.assert_allclose(
         found.numpy(), by_loops(features[:5].numpy(), features[5:].numpy(), 20, 6, 0.3), atol=1e-9
@@ -104,7 +104,7 @@ def test_the_nearest_are_a_stable_sorts():
         distances = torch.randint(0, 9, (7, 40), generator=draw).double()
         for k in (1, 5, 40):
             assert torch.equal(nearest(distances, k), distances.argsort(dim=1, stable=True)[:, :k])
-    distances = torch.rand(7, 40, generator=draw)  # nothing equal: the quick way
+    distances = torch.rand(7, 40, generator=draw)  # no ties: the fast path
     assert torch.equal(nearest(distances, 9), distances.argsort(dim=1, stable=True)[:, :9])
 
 
@@ -138,9 +138,7 @@ def test_the_scale_of_the_features_and_the_galleries_order_do_not_matter():
 
 
 def test_a_crowded_neighbour_loses_to_mutual_ones():
-    """What re-ranking is for: the nearest image of the query has 30 others that are nearer to it than the
-    query is.
-    """
+    """The purpose of re-ranking: the query's nearest image has 30 others nearer to it than the query."""
     draw = torch.Generator().manual_seed(0)
     around = lambda x, n, wide: torch.tensor([[x, 0.0]]) + wide * torch.randn(n, 2, generator=draw)
     right, wrong = around(-1.1, 25, 0.2), around(1.0, 60, 0.02)  # the query is at 0
@@ -191,7 +189,7 @@ print(found["map"], peak())
 
 @pytest.mark.slow
 def test_markets_size_fits_into_4_gb():
-    """3,368 queries and 15,913 gallery images of 750 identities; features that tell them apart well."""
+    """3,368 queries and 15,913 gallery images of 750 identities, with features that separate them well."""
     done = subprocess.run([sys.executable, "-c", PEAK + SIZE], capture_output=True, text=True, check=True)
     average, peak = map(float, done.stdout.split())
     assert peak < 4e9

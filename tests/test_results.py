@@ -1,4 +1,4 @@
-"""Rows are the same rows from wherever they are read, and none is lost on the way to a CSV."""
+"""Rows are the same wherever they are read from, and none is lost on the way to a CSV."""
 
 import json
 from dataclasses import asdict
@@ -40,7 +40,7 @@ def test_nothing_is_an_empty_cell(tmp_path, value):
 
 
 def test_runs_and_csv_are_one_table(tmp_path):
-    """Same columns, same order, same bits; learning curves too."""
+    """Same columns, same order, same bits, also in the learning curves."""
     root = make_runs(tmp_path / "runs", "contraction", "mobilenetv2")
     for studies in (["contraction"], ["mobilenetv2", "contraction"]):
         pd.testing.assert_frame_equal(
@@ -104,7 +104,7 @@ def test_what_is_replaced_is_no_row(tmp_path):
 
 
 def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
-    """A study is written while it runs, from machines that each have a part of it."""
+    """A study is saved while it runs, from machines that each have a part of it."""
     for k in (1, 3):
         make_runs(tmp_path / str(k), "contraction", k=[k])
         out, _ = call("hbo.analysis.results", "contraction", "--runs", tmp_path / str(k), "--to", tmp_path)
@@ -152,7 +152,7 @@ def test_wandb_without_a_key_is_said(tmp_path):
 
 
 def test_a_network_without_a_width_has_none_from_a_csv_too(tmp_path):
-    """An empty cell of a field is None, not the field's default."""
+    """An empty cell of a field means None, not the field's default."""
     run = resolve(data="digits", net="torchvision:resnet18")
     made = results.frame(
         [{**asdict(run), "study": "s", "key": run.key(), "state": "done", "git": "x", "top1": 0.5}]

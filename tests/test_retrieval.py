@@ -1,4 +1,4 @@
-"""CMC and mean average precision: cases worked by hand, a brute-force oracle, ties, two real processes, the
+"""CMC and mean average precision: hand-computed cases, a brute-force oracle, ties, two real processes, the
 real size.
 """
 
@@ -22,7 +22,7 @@ Side = tuple[Tensor, Tensor, Tensor]  # features, identities, cameras
 
 
 def side(*images: tuple[list[float] | float, int, int]) -> Side:
-    """Images as (feature, identity, camera); a number is a feature of one dimension."""
+    """Images as (feature, identity, camera); a number is a one-dimensional feature."""
     features, ids, cameras = zip(*images, strict=True) if images else ([], [], [])
     rows = [f if isinstance(f, list) else [f] for f in features]
     return (
@@ -32,12 +32,12 @@ def side(*images: tuple[list[float] | float, int, int]) -> Side:
     )
 
 
-# A query at 0, of identity 1 and camera 1, and a gallery on a line: map, rank-1, rank-5. Worked by hand.
+# A query at 0 with identity 1 and camera 1, and a gallery on a line: map, rank-1, rank-5, computed by hand.
 CASES = {
     "the first is right": ([(1, 1, 2), (2, 2, 2)], 1.0, 1, 1),
     "the second is right": ([(2, 1, 2), (1, 2, 2)], 1 / 2, 0, 1),
-    # Right at 1 and 3: (1/1 + 2/3) / 2. With Market's first program, trapezoids under the curve, it would be
-    # 19/24.
+    # Matches at 1 and 3: (1/1 + 2/3) / 2. Market's original program, with trapezoids under the curve, would
+    # give 19/24.
     "two of them": ([(1, 1, 2), (2, 2, 2), (3, 1, 3)], (1 + 2 / 3) / 2, 1, 1),
     "its own camera is left out": ([(1, 1, 1), (2, 2, 2), (3, 1, 2)], 1 / 2, 0, 1),
     "another's image of that camera is not": ([(1, 2, 1), (3, 1, 2)], 1 / 2, 0, 1),
@@ -69,15 +69,15 @@ def test_cases_worked_by_hand(case):
     ("places", "minp"), [([1], 1), ([1, 2, 3], 1), ([4], 1 / 4), ([1, 5], 2 / 5), ([2, 3, 10], 3 / 10)]
 )
 def test_the_inverse_negative_penalty_is_of_the_last_match(places, minp):
-    """Ye et al. 2021: matches over the place of the hardest one; here with junk and the own camera's images
-    in between.
+    """Ye et al. 2021: the number of matches over the rank of the last one; here with junk and same-camera
+    images in between.
     """
     right = [(n, 1, 2) for n in places]
     wrong = [(n, 2, 2) for n in range(1, 12) if n not in places]
     assert cmc_map(*side((0.0, 1, 1)), *side(*wrong, *right, (0.5, -1, 2), (1.5, 1, 1)))[
         "minp"
     ] == pytest.approx(minp, abs=1e-12)
-    # The other's only match is the 12th.
+    # The other query's only match is the 12th.
     two = (
         side((0.0, 1, 1), (0.0, 9, 1)),
         side(*wrong, *right, (12, 9, 2)),
@@ -86,7 +86,7 @@ def test_the_inverse_negative_penalty_is_of_the_last_match(places, minp):
 
 
 def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
-    # 7 is in no gallery, 3 in its own camera.
+    # 7 is not in the gallery, 3 only in its own camera.
     queries = side((0.0, 1, 1), (0.0, 7, 1), (0.0, 3, 1), (0.0, 0, 1), (0.0, -1, 1))
     gallery = side((1, 1, 2), (2, 3, 1), (3, 0, 2), (4, -1, 2))
     found = cmc_map(*queries, *gallery)
@@ -101,7 +101,7 @@ def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
     assert each["first"].tolist() == [1, 0, 0, 0, 0]
     assert [math.isnan(a) for a in each["average_precision"].tolist()] == [False, True, True, True, True]
     assert each["top"][0].tolist() == [0, 1, 2, *[-1] * (TOP - 3)]
-    assert each["top"][2].tolist() == [0, 2, *[-1] * (TOP - 2)]  # its own camera's is no entry
+    assert each["top"][2].tolist() == [0, 2, *[-1] * (TOP - 2)]  # the image of its own camera is left out
     none = cmc_map(*side((0.0, 7, 1)), *gallery)
     assert math.isnan(none["map"])
     assert none["unmatched"] == 1
@@ -109,10 +109,10 @@ def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
 
 def test_cosine_looks_at_the_angle_alone():
     queries = side(([1.0, 0.0], 1, 1))
-    gallery = side(([100.0, 1.0], 1, 2), ([1.0, 1.0], 2, 2))  # nearly the same direction, far away; and near
+    gallery = side(([100.0, 1.0], 1, 2), ([1.0, 1.0], 2, 2))  # almost parallel but far away; and near
     assert cmc_map(*queries, *gallery)["rank1"] == 0
     assert cmc_map(*queries, *gallery, metric="cosine")["rank1"] == 1
-    gallery = side(([0.3, 0.954], 1, 2), ([0.0, 0.0], 2, 2))  # no direction at all: its cosine is 0
+    gallery = side(([0.3, 0.954], 1, 2), ([0.0, 0.0], 2, 2))  # a zero vector has cosine 0
     assert cmc_map(*queries, *gallery, metric="cosine")["rank1"] == 1
 
 
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused(change, word):
 
 
 def brute_force(queries: Side, gallery: Side, metric: str) -> dict[str, float]:
-    """One query after the other in plain Python, distances as exact fractions."""
+    """One query at a time in plain Python, with distances as exact fractions."""
     listed = lambda part: list(zip(*(values.tolist() for values in part), strict=True))
     averages, penalties, firsts, unmatched = [], [], [], 0
     for feature, identity, camera in listed(queries):
@@ -163,9 +163,7 @@ def brute_force(queries: Side, gallery: Side, metric: str) -> dict[str, float]:
 
 
 def far(a: list[float], b: list[float], metric: str) -> Fraction:
-    """Something that ranks as the distance does, exactly: its square, or the negated cosine's square with its
-    sign.
-    """
+    """An exact value that ranks like the distance: its square, or the negated cosine's signed square."""
     a, b = [Fraction(x) for x in a], [Fraction(x) for x in b]
     if metric == "euclidean":
         return sum(((x - y) ** 2 for x, y in zip(a, b, strict=True)), Fraction(0))
@@ -174,7 +172,7 @@ def far(a: list[float], b: list[float], metric: str) -> Fraction:
 
 
 def random_sides(seed: int, exact: bool) -> tuple[Side, Side]:
-    """Identities of -1 to 6 on 3 cameras; `exact`: small whole numbers, so that distances are often equal."""
+    """Identities of -1 to 6 on 3 cameras; `exact`: small integers, so that distances are often equal."""
     draw = torch.Generator().manual_seed(seed)
     parts = []
     for n in (
@@ -186,7 +184,7 @@ def random_sides(seed: int, exact: bool) -> tuple[Side, Side]:
         parts.append(
             (feature, torch.randint(-1, 7, (n,), generator=draw), torch.randint(1, 4, (n,), generator=draw))
         )
-    parts[0][1][0], parts[1][1][0], parts[0][2][0], parts[1][2][0] = 1, 1, 1, 2  # one match at least
+    parts[0][1][0], parts[1][1][0], parts[0][2][0], parts[1][2][0] = 1, 1, 1, 2  # at least one match
     return parts[0], parts[1]
 
 
@@ -194,8 +192,8 @@ def random_sides(seed: int, exact: bool) -> tuple[Side, Side]:
 def test_against_brute_force_on_random_features(metric):
     ties = unmatched = 0
     for seed in range(60):
-        # Cosines of whole numbers are equal at unequal features too, where roundings decide: copies alone are
-        # tied then.
+        # With integers, different features can have equal cosines, which rounding then decides: only copies
+        # are tied.
         queries, gallery = random_sides(seed, exact=metric == "euclidean" and seed % 2 == 0)
         copies = torch.randint(
             len(gallery[0]), (len(gallery[0]) // 3,), generator=torch.Generator().manual_seed(seed)
@@ -214,7 +212,7 @@ def test_against_brute_force_on_random_features(metric):
 
 
 def test_copies_of_an_image_are_tied_whatever_their_place():
-    """A matrix product alone gives the same columns other last bits at other places; see a size at which it
+    """A plain matrix product gives equal columns different last bits at different positions; at this size it
     does.
     """
     draw = torch.Generator().manual_seed(0)
@@ -233,7 +231,7 @@ def test_copies_of_an_image_are_tied_whatever_their_place():
             if twin[a] != a:
                 assert (a, b) == (min(a, b), int(twin[a])), "two copies in the gallery's order, side by side"
             else:
-                break  # the one image without a copy
+                break  # the only image without a copy
 
 
 def test_chunks_do_not_show():
@@ -252,13 +250,13 @@ def test_chunks_do_not_show():
             assert torch.equal(values[0], whole[name][i]), name
 
 
-# ------------------------------------------------------------ as torchmetrics
+# ------------------------------------------------------------ the metric class
 
 
 def shared(seed: int = 3) -> tuple[Side, Tensor, dict[str, float]]:
-    """Queries and gallery in one heap of 70 images, which are queries, and what `cmc_map` says of them."""
+    """70 images, some of which are queries, and what `cmc_map` gives for them."""
     draw = torch.Generator().manual_seed(seed)
-    feature = torch.randn(70, 5, generator=draw).round()  # ties, which the order of the gallery decides
+    feature = torch.randn(70, 5, generator=draw).round()  # ties, decided by the order of the gallery
     heap = feature, torch.randint(-1, 6, (70,), generator=draw), torch.randint(1, 4, (70,), generator=draw)
     query = torch.rand(70, generator=draw) < 0.3
     return heap, query, cmc_map(*(v[query] for v in heap), *(v[~query] for v in heap))
@@ -333,8 +331,8 @@ print(found["map"], found["rank1"], peak())
 
 @pytest.mark.slow
 def test_markets_size_fits_into_4_gb():
-    """3,368 queries, 19,732 gallery images, 1,600 random features; of chance, a gallery image in 750 is
-    right.
+    """3,368 queries, 19,732 gallery images, 1,600 random features; one gallery image in 750 matches by
+    chance.
     """
     done = subprocess.run([sys.executable, "-c", PEAK + SIZE], capture_output=True, text=True, check=True)
     average, first, peak = map(float, done.stdout.split())

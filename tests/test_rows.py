@@ -1,4 +1,4 @@
-"""hbo.runs.rows: the commit in a row is that of this code's own repository, or none."""
+"""hbo.runs.rows: a row's commit is from this code's own repository, or none."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def git(folder: Path, *args: str) -> str:
 
 
 def repository(folder: Path) -> str:
-    """A repository of someone else's with one file; its commit."""
+    """Someone else's repository with one file; returns its commit."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "paper.tex").write_text("text")
     git(folder, "init", "-q")
@@ -32,7 +32,7 @@ def repository(folder: Path) -> str:
 
 
 def commit_of(installed: Path, cwd: Path, **env: str) -> str:
-    """What a process says that imports hbo from that folder."""
+    """The commit found by a process that imports hbo from this folder."""
     env = os.environ | {"PYTHONPATH": str(installed)} | env
     done = subprocess.run(
         [sys.executable, "-c", NAMED], env=env, cwd=cwd, capture_output=True, text=True, timeout=120
@@ -45,7 +45,7 @@ def commit_of(installed: Path, cwd: Path, **env: str) -> str:
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignored):
-    """Installed into PROJECT/.venv of another project, whose files it does not belong to."""
+    """Installed into another project's PROJECT/.venv, where it does not belong to the project's files."""
     repository(tmp_path)
     if ignored:
         (tmp_path / ".gitignore").write_text(".venv\n")
@@ -54,7 +54,7 @@ def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignore
 
 
 def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
-    """A git hook runs with GIT_DIR of the repository that is committed to."""
+    """A git hook runs with GIT_DIR of the repository that receives the commit."""
     shutil.copytree(ROOT / "hbo", tmp_path / "code" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path / "code", "init", "-q")
     git(tmp_path / "code", "add", "hbo")

@@ -1,5 +1,5 @@
-"""Every runtime gives the module's logits, for every upsampling and every k; skipped, by its name, where it
-is not installed.
+"""Every runtime gives the module's logits, for every upsampling and every k; one that is not installed is
+skipped by name.
 """
 
 import json
@@ -30,7 +30,7 @@ def runtime(request) -> Runtime:
 
 
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES, indirect=True)
-pytestmark = pytest.mark.filterwarnings("ignore")  # converters' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # from the converters
 
 
 def network(block: Block, classes: int = 7) -> torch.nn.Module:
@@ -39,9 +39,7 @@ def network(block: Block, classes: int = 7) -> torch.nn.Module:
 
 
 def logits(net: torch.nn.Module, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Three smooth images, as photographs are, and the module's logits of them; they differ between the
-    images.
-    """
+    """Three smooth images, like photographs, and the module's logits, which differ between the images."""
     draw = torch.Generator().manual_seed(1)
     images = torch.nn.functional.interpolate(
         torch.randn(3, 3, 8, 8, generator=draw), (side, side), mode="bilinear"
@@ -53,9 +51,7 @@ def logits(net: torch.nn.Module, side: int = SIDE) -> tuple[np.ndarray, np.ndarr
 
 
 def off(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference over the largest logit, and that of the part that varies between images over its
-    largest.
-    """
+    """The larger of two relative errors: of the logits, and, times 0.1, of their variation between images."""
     varying = expected - expected.mean(0)
     return max(
         abs(found - expected).max() / abs(expected).max(),
@@ -75,15 +71,15 @@ def test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample):
     images, expected = logits(net)
     model = runtime.convert(deploy(net, runtime.target), SIDE)
     assert off(runtime.open(model.files, 1)(images), expected) < 1e-4
-    if runtime.name in ("executorch", "litert"):  # the whole network, in one piece
+    if runtime.name in ("executorch", "litert"):  # the whole network in one piece
         assert model.pieces is not None
         assert (model.pieces.pieces, model.pieces.left) == (1, {})
 
 
 @every_runtime
 def test_odd_maps_and_facts(runtime):
-    """Deployed: ncnn counts the border of a mean 2x2 with ceil as zeros, so that a plain network is off
-    there, and refused.
+    """Deployed: ncnn counts the border of a 2x2 mean with ceil as zeros, so a plain network differs there and
+    is an error.
     """
     net = network(Block(k=2, contract="avgpool"))
     images, expected = logits(net, 75)
@@ -112,9 +108,7 @@ def test_ncnn_takes_a_plain_mobilenetv2_whose_dropout_leaves_an_alias():
 
 @every_runtime
 def test_an_int8_file_is_smaller_finite_and_depends_on_the_image(runtime):
-    """How near it is says nothing of weights that were never trained: `hbo.export --int8` measures the
-    accuracy of a run's.
-    """
+    """With untrained weights its error means little: `hbo.export --int8` measures a run's accuracy."""
     if not runtime.int8:
         with pytest.raises(UserError, match=f"int8: not made for {runtime.title}: "):
             runtime.require(int8=True)
@@ -132,7 +126,7 @@ def test_an_int8_file_is_smaller_finite_and_depends_on_the_image(runtime):
 @pytest.mark.parametrize("upsample", MODES)
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_upsampling_as_convolutions_is_the_same_function(k, upsample):
-    """What XNNPACK gets, in double precision, odd maps included; nearest to the bit."""
+    """What XNNPACK gets, in double precision and with odd maps; nearest is bit-identical."""
     net = network(Block(k=k, upsample=upsample)).double()
     with torch.no_grad():
         for size in ((64, 64), (75, 90)):

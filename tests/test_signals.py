@@ -1,5 +1,5 @@
-"""Signals and launchers: a run in a thread and after an interrupt, Ctrl-C twice, and launchers that end in
-every way.
+"""Signals and launchers: a run in a thread and after an interrupt, Ctrl-C twice, and every way that a
+launcher can end.
 """
 
 import json
@@ -60,7 +60,7 @@ print(fit(run(1))["state"], fit(run(0))["state"])
 
 
 def test_after_an_interrupt_the_next_run_of_the_process_starts_clean(tmp_path):
-    """As in a notebook: the interrupted run, another one, and the first one taken up again."""
+    """As in a notebook: the interrupted run, another one, and the first one resumed."""
     done = script(NOTEBOOK, tmp_path)
     assert done.stdout.split("\n")[:2] == ["stopped with 130", "done done"], done.stderr
     rows = study(tmp_path).values()
@@ -80,7 +80,9 @@ print(*found)
 
 
 def test_a_run_in_a_thread_is_a_run(tmp_path):
-    """`wandb.agent(function=...)`, Ray and Gradio call it there, where Python lets nobody set a handler."""
+    """`wandb.agent(function=...)`, Ray and Gradio call it in a thread, where Python allows no signal
+    handlers.
+    """
     call("hbo.fit", "--config", json.dumps(SHORT), "--out", tmp_path / "main")
     done = script(THREAD, tmp_path / "thread")
     assert done.stdout.split() == ["done"], done.stderr
@@ -149,7 +151,7 @@ def test_a_hangup_that_nohup_has_ignored_stays_so():
 
 @pytest.fixture
 def launched(tmp_path):
-    """`hbo.sweep run` of two endless runs at once, both with a checkpoint."""
+    """`hbo.sweep run` with two endless runs at once, both with a checkpoint."""
     file = write(tmp_path / "two.yaml", **{**BASE, "epochs": 5000}, seed=[0, 1])
     process = start(
         "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 2, start_new_session=True
@@ -164,7 +166,7 @@ def launched(tmp_path):
 
 
 def saved(tmp_path: Path) -> None:
-    """No run works on, and each says that it was stopped and saved."""
+    """No run is still training, and each row says that it was interrupted."""
     wait_for(lambda: not fits(tmp_path), 120, lambda: f"they work on: {fits(tmp_path)}")
     assert [row["state"] for row in study(tmp_path / "runs").values()] == ["interrupted"] * 2
 
@@ -176,7 +178,7 @@ def saved(tmp_path: Path) -> None:
 def test_a_launcher_that_is_told_to_end_ends_its_workers_saved(launched, tmp_path, numbers):
     for number in numbers:
         launched.send_signal(number)
-        time.sleep(0.1)  # else the kernel makes one of two
+        time.sleep(0.1)  # otherwise the kernel merges the two
     _, err = launched.communicate(timeout=300)
     assert not fits(tmp_path)
     saved(tmp_path)
@@ -192,7 +194,7 @@ def test_a_launcher_that_is_killed_takes_its_workers_along_saved(launched, tmp_p
 
 
 def test_a_third_ctrl_c_does_not_wait(launched, tmp_path):
-    """For workers that no longer answer: stopped ones."""
+    """Workers that no longer respond: stopped ones."""
     for pid in fits(tmp_path):
         os.kill(pid, signal.SIGSTOP)
     for _ in range(3):
@@ -235,7 +237,7 @@ def test_a_launcher_that_fails_ends_its_workers_saved(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_the_script_of_agents_ends_its_agents(tmp_path, number):
-    """sweeps/agents.sh with a stand-in for `wandb agent` that says what it was told."""
+    """sweeps/agents.sh with a stand-in for `wandb agent` that records the signal."""
     agent = tmp_path / "wandb"
     agent.write_text(
         '#!/bin/bash\ntrap "touch $0.$$.told; exit" TERM\ntouch $0.$$.up\nwhile :; do read -t 1 <> <(:); done\n'

@@ -1,4 +1,4 @@
-"""Block by block it is the whole network's cost; and the width that is found is the nearest."""
+"""The blocks' costs add up to the network's, and the width found for given multiply-adds is the nearest."""
 
 import pytest
 

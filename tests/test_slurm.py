@@ -1,5 +1,5 @@
-"""`hbo.sweep run --slurm` on a real SLURM of one node: an array of four, one requeued midway, one preempted;
-two tasks; a signal before the first word; a lock that a killed process left.
+"""`hbo.sweep run --slurm` on a real one-node SLURM: an array of four with one requeued and one preempted; two
+tasks; a signal during start-up; the lock of a killed process.
 """
 
 import json
@@ -36,8 +36,8 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[None]:
-    """SLURM's daemons on this machine, as a node of four cores, with partitions `low` (preempted by)
-    `high`.
+    """SLURM's daemons on this machine, as one node with four cores; jobs in partition `high` preempt those in
+    `low`.
     """
     before = dict(os.environ)
     with slurm(tmp_path_factory.mktemp("slurm")) as environment:
@@ -60,14 +60,12 @@ def wait_for(test: Callable[[], Any], seconds: float, what: str, every: float = 
 
 
 def jobs(runs: Path) -> dict[str, Path]:
-    """SLURM's name of each run's job -> the run's folder."""
+    """SLURM's id of each run's job -> the run's folder."""
     return {json.loads(path.read_text())["job"]: path.parent for path in runs.glob("*/*/slurm.json")}
 
 
 def story(runs: Path) -> str:
-    """What to read where a run did not end well: each row's state and error, and the end of each job's
-    log.
-    """
+    """Context for a failure: each row's state and error, and the end of each job's log."""
     said = [
         f"{row['key']} {row['state']} at {row.get('resumed_at')}: {row.get('error')}"
         for row in study(runs).values()
@@ -93,7 +91,7 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     again, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
     assert "nothing is left to submit" in again
     wait_for(lambda: len(running()) == 2, 120, "two are started")
-    # While they start: it takes some of their time.
+    # During their start, which takes some time.
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "2 running, 2 queued" in text
     first, second = running()
@@ -115,7 +113,7 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
         assert found[jobs(runs)[job].name]["resumed_at"], f"{job} began anew" + story(runs)
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "4 runs: 4 done" in text
-    # What a cluster left is what one machine leaves.
+    # The cluster's rows are the same as one machine's.
     only = write(tmp_path / "four_again.yaml", **LONG, study="four", k=[1, 2], seed=0)
     call("hbo.sweep", "run", only, "--set", f"out={tmp_path / 'here'}", "--workers", 2)
     for row in found.values():
@@ -140,7 +138,7 @@ def test_a_run_of_two_tasks_is_one_row_and_is_taken_up(cluster, tmp_path):
 
 
 def importing(runs: Path) -> int | None:
-    """The process of submitit that does not listen to SIGUSR2 yet."""
+    """The process of submitit, before it handles SIGUSR2."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
@@ -164,7 +162,9 @@ def test_a_preemptions_signal_before_the_first_word_ends_nothing(cluster, tmp_pa
 
 
 def test_a_requeued_run_outwaits_the_lock_of_its_dead(cluster, tmp_path):
-    """A process killed on another node cannot be asked: for a minute its last beat counts as life."""
+    """A process killed on another node cannot be checked: its lock stays valid for a minute after its last
+    heartbeat.
+    """
     file = write(tmp_path / "dead.yaml", **{**LONG, "epochs": 1}, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
@@ -180,7 +180,7 @@ def test_a_requeued_run_outwaits_the_lock_of_its_dead(cluster, tmp_path):
 
 
 def test_more_rows_than_an_array_takes_are_two_arrays(cluster, tmp_path):
-    """Arrays of this SLURM have at most 1,001 tasks, as most clusters' do; at most three of all run at a
+    """Arrays of this SLURM have at most 1,001 tasks, like most clusters'; at most three of all tasks run at a
     time.
     """
     runs = tmp_path / "runs"
@@ -202,7 +202,7 @@ def test_more_rows_than_an_array_takes_are_two_arrays(cluster, tmp_path):
         wait_for(lambda: not said("squeue", "-h").strip(), 120, "all are cancelled")
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "ended (CANCELLED) before its first row: " in text
-    # Without accounting, SLURM forgets how those tasks ended that never began.
+    # Without accounting, SLURM forgets how tasks ended that never started.
     assert text.count("ended before its first row: it left no log") >= 900
 
 
@@ -218,7 +218,7 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
         "partition=none,time=1",
         expect=2,
     )
-    assert err.strip().splitlines()[-1].startswith("error: sbatch: ")  # after sbatch's own words
+    assert err.strip().splitlines()[-1].startswith("error: sbatch: ")  # after sbatch's own message
     assert "invalid partition" in err
     assert "Traceback" not in err
     _, err = call(
@@ -232,8 +232,8 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
 
 
 def test_a_look_a_call_until_all_is_decided(cluster, tmp_path):
-    """`--until decided`: each call submits what the next look needs; the verdict is that of one machine, and
-    nothing runs twice.
+    """`--until decided`: each call submits what the next look needs; the verdict is the same as on one
+    machine, and nothing runs twice.
     """
     short = {name: value for name, value in LONG.items() if name != "checkpoint_every"} | {
         "epochs": 1,

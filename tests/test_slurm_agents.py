@@ -1,5 +1,5 @@
-"""W&B's agents as a SLURM array: one task is preempted midway and requeued, its run goes on, and each row is
-done once.
+"""W&B's agents as a SLURM array: one task is preempted and requeued, its run resumes, and each row is done
+once.
 """
 
 import subprocess
@@ -33,7 +33,7 @@ def test_an_array_of_agents_one_preempted(tmp_path):
         )
         ask("sbatch", "--array=0-1", "--partition=low", f"--output={log}", "sweeps/slurm/agent.sbatch", sweep)
         wait_for(lambda: len(list(runs.glob("*/*/last.ckpt"))) >= 2, what=said)  # both tasks train
-        high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # of four cores: one of them must go
+        high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # one of the two tasks must go
         ask("sbatch", *high, "--wrap", "sleep 1")
         wait_for(lambda: "interrupted" in states(), what=said)
         wait_for(lambda: not ask("squeue", "-h"), 900, said)

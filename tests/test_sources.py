@@ -1,4 +1,4 @@
-"""What a file is read as: turned as its EXIF says, and never with its pixels cut off."""
+"""How an image file is read: rotated as its EXIF says, and never with truncated pixel values."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ RAMP = np.tile(np.linspace(0, 65535, 48).astype(np.uint16), (40, 1))
 
 
 def turned(path, orientation, **how):
-    """Noise of 40 x 24 with an orientation in its EXIF."""
+    """Noise of 40 x 24 with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(SHADES).save(path, exif=exif, **how)
@@ -69,7 +69,7 @@ def test_an_orientation_that_there_is_not_turns_nothing(tmp_path):
 
 
 def deep(folder):
-    """Files whose pixels have more than 8 bits, by their mode."""
+    """Files with more than 8 bits per channel, by their mode."""
     Image.fromarray(RAMP).save(folder / "grey16.png")
     Image.fromarray(RAMP).save(folder / "grey16.tif")
     Image.fromarray(RAMP.astype(np.int32)).save(folder / "whole.tif")
@@ -138,7 +138,7 @@ def test_no_task_starts_on_pixels_that_would_be_cut_off(tmp_path):
 
 
 def test_boxes_are_of_the_photograph_as_it_is_looked_at(tmp_path):
-    """A red rectangle in a photograph that lies on its side in the file, annotated as viewers show it."""
+    """A red rectangle in a photograph stored on its side, annotated as viewers show it."""
     root = make_voc(tmp_path / "voc", size=(96, 80))
     upright = np.full((96, 80, 3), 120, np.uint8)
     upright[60:90, 10:30] = (220, 30, 30)

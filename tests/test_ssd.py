@@ -1,4 +1,4 @@
-"""SSD over any network: its maps, anchors and losses against torchvision's own SSDLite, its costs against
+"""SSD on any network: its maps, anchors and losses against torchvision's own SSDLite, its costs against
 torch's counter.
 """
 
@@ -41,7 +41,7 @@ def detector(
 
 
 def some_targets(images: int = 2, side: int = 320) -> list[dict[str, torch.Tensor]]:
-    """Three, two, ... boxes an image, none in the last."""
+    """Three, two, ... boxes per image, none in the last."""
     draw, targets = torch.Generator().manual_seed(1), []
     for i in range(images):
         n = 0 if i == images - 1 else 3 - i % 3
@@ -62,7 +62,7 @@ def test_six_maps_and_the_same_anchors_for_every_network(net):
         maps = model.backbone(torch.zeros(1, 3, 320, 320))
         logits, offsets = model(torch.zeros(2, 3, 320, 320))
     assert [tuple(m.shape[2:]) for m in maps] == [(n, n) for n in SIZES]
-    assert [m.shape[1] for m in maps[2:]] == list(EXTRA) == [512, 256, 256, 128]  # whatever the width
+    assert [m.shape[1] for m in maps[2:]] == list(EXTRA) == [512, 256, 256, 128]  # at any width
     anchors = 6 * sum(n * n for n in SIZES)
     assert logits.shape == offsets.shape == (2, anchors, 4)  # three classes and the background; four corners
     assert torch.equal(model.anchors, detector("hbonet").anchors)
@@ -71,7 +71,7 @@ def test_six_maps_and_the_same_anchors_for_every_network(net):
 @pytest.mark.parametrize("net", NETS)
 def test_heads_differ_between_networks_in_the_first_two_maps_channels_alone(net):
     def layers(model: Detector) -> list[str]:
-        """Each layer of extra layers and heads, the channels of the networks' own two maps left out."""
+        """The extra layers and heads, with the channels of the network's own two maps replaced by names."""
         with torch.no_grad():
             first, second = (m.shape[1] for m in model.eval().backbone(torch.zeros(1, 3, 320, 320))[:2])
         words = {first: "first", second: "second"}
@@ -89,8 +89,8 @@ def test_heads_differ_between_networks_in_the_first_two_maps_channels_alone(net)
 
 
 def test_the_first_map_feeds_the_step_down_to_stride_32():
-    """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280 at
-    the end.
+    """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280
+    channels at the end.
     """
     model = Detector(build("mobilenetv2", width=1.0), 20).eval()
     reads = {}
@@ -145,8 +145,8 @@ def test_a_network_without_the_two_maps_is_refused():
 
 @pytest.fixture(scope="module")
 def reference():
-    """SSDLite320 of torchvision on MobileNetV3, three classes and the background; it has the same six
-    maps.
+    """The SSDLite320 of torchvision on MobileNetV3, with three classes and the background; it has the same
+    six maps.
     """
     torch.manual_seed(0)
     return ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4).eval()
@@ -173,7 +173,7 @@ def test_the_head_is_torchvisions_ssdlite_head(reference):
 
 
 class Fixed(nn.Module):
-    """Gives a backbone's maps or a head's predictions, whatever it is asked."""
+    """Returns a backbone's maps or a head's predictions for any input."""
 
     def __init__(self, value):
         super().__init__()
@@ -192,7 +192,7 @@ def predictions():
 
 @pytest.fixture
 def torchvisions(reference, predictions):
-    """The whole SSDLite of torchvision, its network's output replaced by the given predictions."""
+    """The whole SSDLite of torchvision, with its network's output replaced by the given predictions."""
     logits, offsets = predictions
     backbone, head = reference.backbone, reference.head
     reference.backbone = Fixed(OrderedDict((str(n), torch.zeros(4, 1, n, n)) for n in SIZES))
@@ -245,7 +245,7 @@ def test_detections_are_torchvisions_on_the_same_predictions(torchvisions, predi
 
 
 def test_predicting_the_encoded_boxes_detects_them():
-    """Encode and decode are inverse: with the offsets of the truth and a sure class, the detections are the
+    """Encoding and decoding are inverse: with the true offsets and a certain class, the detections are the
     truth.
     """
     model = detector()
@@ -268,19 +268,19 @@ def test_three_negatives_a_positive_the_hardest_ones():
     model = detector()
     target = [{"boxes": torch.tensor([[100.0, 100.0, 180.0, 180.0]]), "labels": torch.tensor([1])}]
     logits = torch.zeros(1, len(model.anchors), 4)
-    logits[..., 0] = 10  # sure background everywhere
+    logits[..., 0] = 10  # every anchor is background for sure
     _, matched = model.loss(logits, torch.zeros_like(logits), target)
     far = (model.anchors[:, 0] > 250).nonzero()[:, 0]
 
     def with_wrong(n: int) -> float:
         wrong = logits.clone()
-        wrong[0, far[:n], 2] = 30  # n anchors on nothing that are sure of an object: a loss of 20 each
+        wrong[0, far[:n], 2] = 30  # n anchors far from any object predict one: a loss of 20 each
         return float(model.loss(wrong, torch.zeros_like(logits), target)[0])
 
     base = with_wrong(0)
     assert with_wrong(1) - base == pytest.approx(20 / matched, rel=1e-2)
     assert with_wrong(3 * matched) - base == pytest.approx(60, rel=1e-2)
-    # No more of them count.
+    # Any more do not count.
     assert with_wrong(3 * matched + 50) == pytest.approx(with_wrong(3 * matched), rel=1e-6)
 
 
@@ -290,7 +290,7 @@ def test_no_object_is_no_loss():
     logits = torch.randn(1, len(model.anchors), 4, requires_grad=True)
     loss, matched = model.loss(logits, torch.zeros(1, len(model.anchors), 4), empty)
     assert (float(loss.detach()), matched) == (0, 0)
-    loss.backward()  # a batch of such images still trains
+    loss.backward()  # a batch of such images can still be trained on
 
 
 # ------------------------------------------------------------ costs
@@ -325,7 +325,7 @@ def test_cost_from_the_command_line():
 
 
 def test_heads_take_the_maps_that_a_network_gives_where_it_rounds_down():
-    """DenseNet's pooling floors: at 300 its map of stride 16 is 18 x 18, where others have 19 x 19."""
+    """DenseNet's pooling floors: at 300 px its map of stride 16 is 18 x 18, where others have 19 x 19."""
     detector = Detector(build("torchvision:densenet121", width=None), 3, "separable", 300).eval()
     with torch.no_grad():
         maps = detector.backbone(torch.randn(1, 3, 300, 300))

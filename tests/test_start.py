@@ -1,6 +1,4 @@
-"""Classifiers that start from weights: whose, what of them is kept, what is trained when, and that a resumed
-run goes on.
-"""
+"""Classifiers that start from weights: which weights, what is kept, what is trained when, and resuming."""
 
 import hashlib
 import os
@@ -45,7 +43,7 @@ def classifier(tmp_path_factory):
 
 
 def begun(classes, **given):
-    """A classifier's task after it has taken its weights, what the row says, and its weights before."""
+    """A classifier's task after loading its weights, what the row records, and the weights before."""
     torch.manual_seed(1)
     task = Classify(resolve(data="digits", **given), len(classes), classes=classes)
     before = {name: value.clone() for name, value in task.net.state_dict().items()}
@@ -84,7 +82,7 @@ def test_our_classifier_is_kept_where_the_classes_are_the_same(classifier, class
     ("mobilenetv2", {"classifier.1.weight", "classifier.1.bias"}),
 ])  # fmt: skip
 def test_a_zoos_own_file_fits_its_network(net, own, tmp_path):
-    """Its file has no adapter around the network; the classifier of 1,000 classes is not taken for 2."""
+    """Its file has no adapter around the network; its classifier of 1,000 classes is not used for 2."""
     torch.manual_seed(2)
     theirs = nets.build(net, width=None if ":" in net else 0.25).state_dict()
     torch.save({name.removeprefix("net."): value for name, value in theirs.items()}, tmp_path / "own.pth")
@@ -265,16 +263,14 @@ def args(photographs, classifier):
 
 @pytest.mark.slow
 def test_killed_in_advance_and_at_the_border_it_ends_as_the_unbroken_run(args, classifier, tmp_path):
-    """The backbone is as it was until the border, its batch norm included; a resumed run does not go back to
-    it.
-    """
+    """The backbone, with its batch norm, is unchanged until the border; a resumed run does not reset it."""
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     cut, steps = tmp_path / "cut", 6
     process = start("hbo.fit", *args, "--out", cut, "--checkpoint_every", 0)
     wait_for(lambda: 0 < (n := reached(cut)) < 2 * steps and n % steps, process)
     process.kill()
     process.communicate()
-    process = start("hbo.fit", *args, "--out", cut)  # checkpoints at each epoch's end alone
+    process = start("hbo.fit", *args, "--out", cut)  # checkpoints only at the end of each epoch
     wait_for(lambda: reached(cut) == 2 * steps, process)
     process.kill()
     process.communicate()
@@ -319,7 +315,7 @@ def test_batch_norm_is_kept_where_it_is_asked_for(args, classifier, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_from_published_weights_is_evaluated_without_them(photographs, tmp_path):
-    """What a checkpoint holds needs no file of a zoo."""
+    """The checkpoint has all weights, so no file of a zoo is needed."""
     env: dict[str, str | None] = {"TORCH_HOME": str(tmp_path / "torch")}
     where = tmp_path / "torch" / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth"
     where.parent.mkdir(parents=True)

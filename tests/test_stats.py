@@ -1,4 +1,4 @@
-"""Statistics against textbook numbers, brute force and other libraries; and their error rates in simulated
+"""Statistics against textbook numbers, brute force and other libraries, and their error rates in simulated
 studies.
 """
 
@@ -18,12 +18,12 @@ from hbo.analysis import stats
 from hbo.errors import UserError
 
 A, B = [0.75, 0.83, 0.70, 0.78, 0.81], [0.70, 0.80, 0.71, 0.72, 0.76]  # differences 5, 3, -1, 6, 5 points
-T4 = 2.776445105  # 0.975 quantile of t at 4 degrees of freedom, from tables
+T4 = 2.776445105  # 0.975 quantile of t with 4 degrees of freedom, from tables
 
 
 def factorial(rng: np.random.Generator, seeds: int = 3, **shift: float) -> pd.DataFrame:
-    """A 2 x 3 x 2 study of factors of a number, a string and a boolean, each seed a block; `shift`: of k = 2,
-    flag True.
+    """A 2 x 3 x 2 study with a number, a string and a boolean as factors and seeds as blocks; `shift`: the
+    effects of k = 2 and flag = True.
     """
     cells = list(product((1, 2), ("bilinear", "nearest", "pixelshuffle"), (False, True), range(seeds)))
     rows = pd.DataFrame(cells, columns=["k", "upsample", "flag", "seed"])
@@ -33,13 +33,13 @@ def factorial(rng: np.random.Generator, seeds: int = 3, **shift: float) -> pd.Da
 
 
 def share(hits: list[float] | np.ndarray) -> tuple[float, float]:
-    """The mean of independent studies' outcomes and its standard error."""
+    """The mean over independent studies and its standard error."""
     return float(np.mean(hits)), float(np.std(hits, ddof=1) / math.sqrt(len(hits)))
 
 
 @lru_cache
 def factorial_rates(studies: int = 240) -> dict[str, tuple[float, float]]:
-    """Measured rates of effects() over simulated studies without, and with, an effect of k."""
+    """Measured rates of effects() over simulated studies with and without an effect of k."""
     rng = np.random.default_rng(2)
     names = ["k", "upsample", "flag"]
     none = [stats.effects(factorial(rng), names) for _ in range(studies)]
@@ -61,7 +61,7 @@ def test_importing_is_quick():
 
 
 def test_a_sample_by_hand():
-    about = stats.describe([2, 4, 4, 5, 10])  # squares about 5: 9 + 1 + 1 + 0 + 25 = 36
+    about = stats.describe([2, 4, 4, 5, 10])  # squared deviations from 5: 9 + 1 + 1 + 0 + 25 = 36
     assert (about.n, about.mean, about.sd) == (5, 5, 3)
     assert about.high - 5 == pytest.approx(T4 * 3 / math.sqrt(5))
     assert about.low + about.high == pytest.approx(10)
@@ -71,8 +71,7 @@ def test_a_sample_by_hand():
 
 
 def test_holm_as_published():
-    # Holm's example, as worked in Wikipedia's article on the method, and one in which monotony has to be
-    # forced.
+    # Holm's example from Wikipedia's article on the method, and one that needs the monotonicity step.
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx(
         [0.06, math.nan, 0.03, 0.06], nan_ok=True
@@ -85,13 +84,13 @@ def test_holm_as_published():
 
 
 def test_a_two_by_two_study_by_hand():
-    # Cell means 10 12 / 14 20, grand mean 14; two runs a cell, one to either side of its mean by 1.
+    # Cell means 10 12 / 14 20, grand mean 14; two runs per cell, at its mean plus and minus 1.
     cells = {(0, "x"): 10, (0, "y"): 12, (1, "x"): 14, (1, "y"): 20}
     rows = pd.DataFrame(
         [(k, up, mean + e) for (k, up), mean in cells.items() for e in (-1, 1)], columns=["k", "C", "Q"]
     )
     table = stats.effects(rows.assign(seed=0), ["k", "C"], metric="Q").set_index("term")
-    # k: 8 * 3^2; C: 8 * 2^2; both: 8 * 1^2; noise: 8 * 1^2 over 4 degrees of freedom.
+    # k: 8 * 3^2; C: 8 * 2^2; k x C: 8 * 1^2; residual: 8 * 1^2 with 4 degrees of freedom.
     assert table["sum_sq"].to_dict() == pytest.approx({"k": 72, "C": 32, "k x C": 8})
     assert table["share"].to_dict() == pytest.approx({"k": 0.6, "C": 32 / 120, "k x C": 8 / 120})
     assert table["f"].to_dict() == pytest.approx({"k": 36, "C": 16, "k x C": 4})
@@ -115,8 +114,8 @@ def test_a_balanced_study_splits_up_into_its_terms():
     }
     assert table["share"].is_monotonic_decreasing
     df = len(rows) - 1 - table["df"].sum()
-    assert df == 22  # of 36 runs: 12 cells, less one, times 3 seeds, less one
-    # The noise is what the means of cell and seed leave; with it the shares are the whole.
+    assert df == 22  # 36 runs: (12 cells - 1) * (3 seeds - 1)
+    # The residual is what the means of cell and seed do not explain; with it the shares add up to 1.
     rest = (
         y
         - y.groupby([rows[name] for name in names]).transform("mean")
@@ -125,7 +124,7 @@ def test_a_balanced_study_splits_up_into_its_terms():
     )
     total = ((y - y.mean()) ** 2).sum()
     assert table["share"].sum() + (rest**2).sum() / total == pytest.approx(1)
-    for name in [*names, "seed"]:  # a main effect's sum of squares is that of its values' means
+    for name in [*names, "seed"]:  # a main effect's sum of squares is that of its levels' means
         mean = y.groupby(rows[name]).transform("mean")
         assert table.set_index("term").loc[name, "sum_sq"] == pytest.approx(((mean - y.mean()) ** 2).sum())
     f = table["sum_sq"] / table["df"] / ((rest**2).sum() / df)
@@ -143,7 +142,7 @@ def test_an_unbalanced_study_by_comparing_fits():
     rows = failed.dropna()
 
     def left(*terms: list[str]) -> float:
-        """Residual sum of squares of a least-squares fit of indicators of each term's combinations."""
+        """Residual sum of squares of a least-squares fit on indicators of each term's combinations."""
         columns = [
             pd.get_dummies(rows[term].astype(str).agg("/".join, axis=1)).to_numpy(float) for term in terms
         ]

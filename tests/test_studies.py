@@ -1,4 +1,4 @@
-"""The sweep files: each row is a run, each table's rows are the published ones and no other."""
+"""The sweep files: each row is a run, and each table has exactly the published rows."""
 
 import json
 import re
@@ -28,13 +28,13 @@ SEEDS = {
     **dict.fromkeys(("factorial", "contraction_cifar10", "reid_coil20"), 3), **dict.fromkeys(BCCD, 3),
     "pairing": 200,
     **dict.fromkeys(("table2_cifar10", "table6_cifar10", "parts_cifar10", "reid_omniglot", "few_photographs"), 5),
-}  # fmt: skip  # of the others 6, and one of a table and of backbones
+}  # fmt: skip  # others have six; tables and backbones have one
 FOLDERS: dict[str, str] = {}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _voc(tmp_path_factory):
-    """Folders in VOC's layout and in Market's: a run's key is of what they hold."""
+    """Folders in VOC's and Market's layouts: a run's key depends on their contents."""
     FOLDERS["marketfolder"] = str(make_market(tmp_path_factory.mktemp("market") / "set"))
     resnet = resolve(data="imagenet", net="torchvision:resnet50")
     FOLDERS["table2"] = str(trained(tmp_path_factory.mktemp("backbones") / "table2", resnet))
@@ -44,7 +44,7 @@ def _voc(tmp_path_factory):
 
 
 def trained(root: Path, *others: Run) -> Path:
-    """As much of a study, and of other runs, as a backbone is found by."""
+    """As many files of a study, and of other runs, as it takes to find a backbone."""
     rows = read(ROOT / "sweeps" / f"{root.name}.yaml").rows
     for run in [*(resolve(**row) for row in rows), *others]:
         where = root / run.key()
@@ -55,7 +55,7 @@ def trained(root: Path, *others: Run) -> Path:
 
 
 def started(name: str, weights: Path) -> list[str]:
-    """A file's variants, from weights that are here."""
+    """A file's variants, with the backbones replaced by local ones."""
     variants = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())["parameters"]["variant"][
         "values"
     ]
@@ -63,7 +63,7 @@ def started(name: str, weights: Path) -> list[str]:
 
 
 def few_photographs(root: Path) -> Path:
-    """As many images as the study trains on: its recipe goes by their number."""
+    """As many images as the study trains on: the recipe depends on their number."""
     return make_folder(root, {"automobile": 120, "truck": 120}, {"automobile": 1, "truck": 1}, size=32)
 
 
@@ -95,7 +95,7 @@ def test_each_row_is_a_run_of_its_own(path, data):
     if path.stem in REID and data:
         data = "market1501"
     if path.stem == "few_photographs":
-        data = None  # its weights are of a network for photographs
+        data = None  # its weights belong to a network for photographs
     found = runs(path.stem, **({"data": data} if data else {}))
     assert len({run.key() for run in found}) == len(found)
     assert {run.study for run in found} == {path.stem}
@@ -234,7 +234,7 @@ def test_table_7s_comment_is_what_is_counted_and_published():
 
 
 def test_every_part_of_a_rival_learns():
-    """As pytorchcv makes it, no block of CondenseNet has any gradient; hbo/nets/zoo.py gives them their
+    """In pytorchcv's version no block of CondenseNet gets a gradient; hbo/nets/zoo.py gives the blocks their
     inputs.
     """
     for run in runs("table7"):
@@ -283,7 +283,7 @@ def test_the_rows_of_table_9_are_the_published_ones_under_the_papers_protocol():
 
 
 def test_table_9_starts_from_the_classifiers_of_table_2():
-    """Section 4.3: from ImageNet's weights, each network from its own."""
+    """Section 4.3: from ImageNet weights, each network from its own."""
     parameters = yaml.safe_load((ROOT / "sweeps" / "table9.yaml").read_text())["parameters"]
     assert parameters["backbone_checkpoint"] == {"value": "runs/table2"}
     classifiers = {run.key(): run for run in runs("table2")}

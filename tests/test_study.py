@@ -1,4 +1,4 @@
-"""A study read: its arms, its baseline, what it concludes."""
+"""A study as read: its arms, its baseline, its conclusions."""
 
 import json
 from dataclasses import replace
@@ -17,8 +17,8 @@ ABLATIONS = ROOT / "ablations"
 
 
 def test_arms_are_named_by_what_differs():
-    """In one network by its switches, in several by the network too; a network that varies in nothing by its
-    name alone.
+    """Arms of one network are named by their switches, arms of several by network and switches; a network
+    with a single arm by its name alone.
     """
     assert study.read("contraction").arms == ["k=1", "k=2", "k=3"]
     assert study.read("contraction", "mobilenetv2").arms == [
@@ -61,11 +61,11 @@ def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):
     table = it.table()
     assert dict(zip(table.frame["arm"], table.frame["n"], strict=True)) == {"k=1": 6, "k=2": 5, "k=3": 6}
     assert f"Not in the table: 1 failed ({lost.parent.name})." in table.notes
-    assert it.comparisons()["n"].tolist() == [(5, 6), (5, 6)]  # k = 2 is on both lines
+    assert it.comparisons()["n"].tolist() == [(5, 6), (5, 6)]  # k = 2 is in both lines
 
 
 def test_images_and_seeds_together_are_what_the_bits_say():
-    """The bits of `correct` give top-1 back, and the difference of each pair of arms."""
+    """The bits of `correct` give top-1, and the difference of each pair of arms."""
     it = study.read("contraction", asked=Question())
     found = it.images()
     assert found is not None
@@ -95,7 +95,7 @@ def test_saved_outcomes_stand_in_for_a_column_that_a_row_lacks(tmp_path):
 
 
 def crossed() -> study.Study:
-    """A made-up factorial: k moves top-1 by 4 points, the residual does not."""
+    """A made-up factorial: k changes top-1 by 4 points, the residual has no effect."""
     base = study.read("contraction_uniform")
     draw, lines = np.random.default_rng(0), []
     row = base.done.to_dict("records")[0]
@@ -144,7 +144,7 @@ def test_the_conclusion_follows_the_comparisons():
 
 
 def test_a_question_says_what_is_primary():
-    """One comparison alone is judged at 5 %, the others are exploratory; the interval is Welch's own."""
+    """A single primary comparison is tested at 5 %, the others are exploratory; the interval is Welch's."""
     it = study.read("contraction", asked=Question(versus=("k=2 against k=3",), margin=5.0))
     found = it.comparisons()
     assert found["label"].tolist() == ["k=2 against k=3", "k=2 against k=1"][:1] or found[
@@ -172,7 +172,7 @@ def test_a_run_that_collapsed_is_counted_and_named():
 
 
 def test_a_gate_has_a_status_for_scripts(tmp_path):
-    """0: so, 1: not so, 3: undecided; 2 and one line for what is no line."""
+    """0: true, 1: false, 3: undecided; 2 and a one-line error if there is no such line."""
     source = ("--source", ABLATIONS, "--versus", "k=2 against k=3", "--margin", "5")
     for verdict, status in (("equivalent", 0), ("higher", 1)):
         out, _ = call("hbo.analysis.study", "contraction", *source, "--gate", f"k=2 {verdict}", expect=status)
@@ -198,8 +198,8 @@ def test_json_has_every_number_of_the_page():
 
 
 def test_what_was_frozen_is_what_is_judged(tmp_path):
-    """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is
-    refused.
+    """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is an
+    error.
     """
     from hbo.analysis.frozen import Frozen
 

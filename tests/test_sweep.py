@@ -1,4 +1,4 @@
-"""Sweep files: W&B's enumeration, what is wrong in one line, and the plan."""
+"""Sweep files: W&B's enumeration, one-line errors, and the plan."""
 
 import json
 
@@ -37,7 +37,7 @@ def write(tmp_path):
 
 
 def parameters(given):
-    """With distributions named, as reading a file does."""
+    """With explicit distributions, as when a file is read."""
     return {name: distribution(name, parameter) for name, parameter in given.items()}
 
 
@@ -189,7 +189,7 @@ def test_states_are_what_the_folders_say(write, tmp_path, capsys):
         plan.refresh(entry)
         assert plan.describe(entry) == f"stopped in W&B at update {words}"
     capsys.readouterr()
-    plan.say_stopped(found)  # what `run` says of it, in place of starting it
+    plan.say_stopped(found)  # what `run` says instead of starting it
     assert "python -m hbo.fit --config" in capsys.readouterr().out
 
 
@@ -209,7 +209,7 @@ def test_json_is_json_alone_and_complete(write, tmp_path):
 
 def test_a_thousand_rows_cost_what_their_networks_cost(tmp_path, monkeypatch):
     """The factorial's 54 networks with 19 seeds: each row is resolved once, and no block is built and counted
-    for a second seed.
+    again for a second seed.
     """
     done = {"rows": 0, "blocks": 0}
 
@@ -236,7 +236,7 @@ def test_a_thousand_rows_cost_what_their_networks_cost(tmp_path, monkeypatch):
     (rows_of_one, blocks), rows_of_all = work(1), work(19)
     assert rows_of_one == 54
     assert rows_of_all == (54 * 19, blocks)
-    assert blocks < 54 * 10  # of 54 networks with 17 blocks each: they share most
+    assert blocks < 54 * 10  # the 54 networks of 17 blocks each share most of them
 
 
 def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
@@ -273,7 +273,9 @@ def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
 
 
 def test_each_network_is_timed_by_itself_and_a_costly_one_is_scaled(write, tmp_path, monkeypatch):
-    """A network that writes fewer numbers may take longer; once the budget is spent, the nearest is scaled."""
+    """A network that writes fewer numbers may take longer; once the time budget is spent, the nearest
+    network's time is scaled.
+    """
     seconds = {"hbonet": 3e-3, "mobilenetv2": 1e-3}
     monkeypatch.setattr(timing, "calibrate", lambda run: seconds[run.net])
     found = plan.entries(read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0], "net": [*seconds]}))
@@ -326,7 +328,7 @@ def test_gpus_are_shared_out_in_groups(write, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_rows_are_judged_by_what_their_own_file_asked(tmp_path):
-    """The sweep file may lie anywhere: `run` leaves its question with the rows."""
+    """The sweep file may be anywhere: `run` stores its question with the rows."""
     parameters = {
         name: {"value": value}
         for name, value in {
@@ -357,7 +359,7 @@ def test_rows_are_judged_by_what_their_own_file_asked(tmp_path):
     [("threads", [1, 2]), ("workers", [0, 2]), ("accelerator", ["cpu", "auto"]), ("study", ["a", "b"]), ("out", ["x", "y"])],
 )  # fmt: skip
 def test_what_no_key_holds_is_not_swept_over(write, name, values, capsys):
-    """Half of the rows would be left out without a word."""
+    """Half of the rows would be dropped silently."""
     with pytest.raises(SystemExit) as stop:
         main(["plan", str(write(TINY)), "--set", f"{name}={json.dumps(values)}"])
     assert stop.value.code == 2
@@ -367,14 +369,14 @@ def test_what_no_key_holds_is_not_swept_over(write, name, values, capsys):
 
 
 def test_what_is_said_twice_in_other_words_is_one_run(write, tmp_path):
-    """A table's row that stands twice, by its width and by name, is no mistake."""
+    """A table's row given twice, by its width and by name, is not an error."""
     path = write({"method": "grid", "parameters": {"variant": {"values": ["width=0.5", "width=0.5 k=1"]}, "data": {"value": "digits"}}})  # fmt: skip
     assert len(plan.entries(read(path, {"out": str(tmp_path)}))) == 1
 
 
 def test_one_impossible_draw_is_that_rows_fault_alone(write, tmp_path):
-    """A warm-up as long as the 20 epochs cannot be; a listed value with which no row is valid stays the
-    file's fault.
+    """A warm-up must be shorter than the 20 epochs; a listed value that makes every row invalid is still an
+    error of the file.
     """
     drawn = {"method": "random", "run_cap": 12, "parameters": {"data": {"value": "digits"}, "epochs": {"value": 20}, "warmup": {"min": 0.0, "max": 40.0}, "out": {"value": str(tmp_path)}}}  # fmt: skip
     found = plan.entries(read(write(drawn)))
@@ -418,8 +420,8 @@ def test_several_runs_share_a_gpu_where_that_is_asked_for(write, monkeypatch, tm
 
 
 def test_a_plan_divides_its_hours_by_what_rows_of_as_many_a_device_took(write, tmp_path):
-    """Four that share a device took 100 s each where one alone takes 60: 4 runs take 100 s, not 60 and not
-    240.
+    """Four runs that share a device took 100 s each, where one alone takes 60 s: 4 runs take 100 s, not 60 s
+    or 240 s.
     """
     study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1, 2, 3, 4]})
     run = resolve(**study.rows[0])

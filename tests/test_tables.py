@@ -1,5 +1,5 @@
-"""The paper's tables: published cells as published, costs as counted, nothing measured under a name that is
-not its own.
+"""The paper's tables: published cells as published, costs as counted, no measurement under another run's
+name.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from hbo.config import resolve
 from hbo.tasks.build import network as build_net
 
 ROWS = results.load(ROOT / "ablations", "contraction")
-PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)
+PRINTED = [  # table 1 as printed in the paper: input, t, c, n, s (PAPER.md)
     ("224x224x3", ABSENT, 32, 1, 2), ("112x112x32", "1", 20, 1, 1), ("112x112x20", "2", 36, 1, 1),
     ("112x112x36", "2", 72, 3, 2),
     ("56x56x72", "2", 96, 4, 2), ("28x28x96", "2", 192, 4, 2), ("14x14x192", "2", 288, 1, 1),
@@ -25,7 +25,7 @@ PRINTED = [  # table 1 as the paper prints it: input, t, c, n, s (PAPER.md)
 
 
 def test_table_1_is_read_off_the_network_as_printed():
-    """At divisor 4 no channel of width 1 is rounded; at the published 8 two are, and the notes say so."""
+    """At divisor 4 no channel count of width 1 is rounded; at the published 8 two are, as the notes say."""
     frame = stage_table(resolve(data="imagenet", width=1.0, divisor=4)).frame
     found = [tuple(line) for line in frame[["input", "t", "c", "n", "s"]].values.tolist()]
     assert found[:-1] == PRINTED
@@ -66,12 +66,12 @@ def test_every_published_cell_is_there(number):
 
 
 def fields_of(**changes):
-    """The committed rows, as if they were of another run."""
+    """The committed rows, as if from another run."""
     return ROWS.assign(**changes)
 
 
 def imagenet(**changes):
-    """The same by the paper's protocol: every field of it but the network's and the seed."""
+    """The same rows with the paper's protocol: all its fields except the network's and the seed."""
     run = resolve(data="imagenet", width=0.25, divisor=8)
     protocol = [
         f.name
@@ -130,7 +130,7 @@ def test_the_rivals_are_those_of_the_table():
 
 
 def detectors(**changes):
-    """Two finished detectors of table 8's first line, seeds 0 and 1, trained as the paper does."""
+    """Two finished detectors of table 8's first line, seeds 0 and 1, trained by the paper's protocol."""
     run = resolve(data="voc", net="mobilenetv2", width=1.0)
     keys = {f.name for f in dataclasses.fields(run)}
     common = {name: getattr(run, name) for name in keys} | {
@@ -185,7 +185,7 @@ def test_a_detector_trained_otherwise_has_a_column_of_its_own(change):
 
 
 def test_detectors_from_two_checkpoints_are_two_columns():
-    """Even by the paper's protocol: what a detector starts from is part of what it is."""
+    """Even with the paper's protocol: the starting weights are part of a detector's identity."""
     one, two = (
         detectors(backbone_weights=f"a state dict ({digest})") for digest in ("0123456789", "9876543210")
     )
@@ -215,9 +215,7 @@ def test_table_8_from_the_command_line():
 
 
 def test_table_9_measures_runs_from_a_checkpoint_alone():
-    """The paper's start from ImageNet's weights, and train their classifier alone for 10 epochs in
-    advance.
-    """
+    """The paper starts from ImageNet weights and first trains the classifier alone for 10 epochs."""
     import pandas as pd
 
     run = resolve(data="market1501", net="hbonet", width=0.5, backbone_checkpoint="some.pth")
@@ -242,8 +240,8 @@ def test_table_9_measures_runs_from_a_checkpoint_alone():
 
 
 def test_table_9_counts_what_makes_a_feature_at_256_by_128():
-    """ResNet-50 by hand from the 4.089 G that torchvision publishes at 224 x 224 with 1,000 classes: as many
-    fewer pixels, and no classifier.
+    """ResNet-50 by hand from torchvision's published 4.089 G at 224 x 224 with 1,000 classes: scaled by the
+    pixels, without the classifier.
     """
     frame = paper_table(9, ROWS).frame.set_index("")
     assert float(frame.loc["resnet50", "M parameters counted"]) == pytest.approx(25.557 - 2.049, abs=0.01)
@@ -253,7 +251,7 @@ def test_table_9_counts_what_makes_a_feature_at_256_by_128():
 
 @pytest.mark.parametrize("number", range(2, 10))
 def test_the_published_gain_is_the_cells_difference(number):
-    """In tables 2, 3, 4, 8 and 9, where the paper prints it: on HBONet's lines, over the MobileNetV2 of the
+    """In tables 2, 3, 4, 8 and 9, where the paper prints it: in HBONet's lines, over MobileNetV2 with the
     same budget.
     """
     frame, rows = paper_table(number, ROWS).frame, published(number)
@@ -276,7 +274,7 @@ def test_the_published_gain_is_the_cells_difference(number):
 
 
 def test_the_paper_s_own_gains():
-    """The abstract's 6.6 and 6.3; table 9's at width 0.1, which the paper prints as 3.9."""
+    """The abstract's 6.6 and 6.3, and table 9's at width 0.1, which the paper prints as 3.9."""
     assert paper_table(2).frame["top-1 gain published"].iloc[-1] == "+6.6"
     assert paper_table(8).frame["mAP gain published"].iloc[7] == "+6.3"
     assert paper_table(9).frame["mAP gain published"].iloc[7] == "+4.0"
@@ -310,7 +308,7 @@ def test_gains_stand_beside_their_metric():
 
 
 def test_a_column_that_compares_nothing_gives_way_to_one_that_does():
-    """Two networks on one set, one of them on another: the latter has a column only as long as it is
+    """Two networks on one set, one of them also on another: the second set has a column only when it is
     alone.
     """
     import pandas as pd

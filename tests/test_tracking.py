@@ -1,4 +1,4 @@
-"""What W&B's client would use is what `--wandb auto` uses: its mode, and a key wherever it keeps one."""
+"""`--wandb auto` uses what W&B's client would use: its mode, and its key wherever it is stored."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ MODE = "from hbo.config import resolve; from hbo.runs import tracking; print(tra
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder and a client that nobody has logged in from."""
+    """A folder and a client without a login."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
@@ -38,14 +38,14 @@ def wandb(*words: str, **more: str) -> None:
 
 
 def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
-    """The server's address stands in the client's settings file then, and the key under its name and port."""
+    """The client's settings file then has the server's address, and netrc the key under its name and port."""
     assert mode() == "offline"
     with wandb_server(here) as env:
         url = env["WANDB_BASE_URL"]
         wandb("login", "--host", url, 40 * "a")
         assert url.split("//")[1] in (here / "netrc").read_text()
         assert mode() == "online"
-        # Another server, for which there is no key.
+        # Another server, without a key.
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:1")
         assert mode() == "offline"
 
@@ -54,7 +54,7 @@ def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
     ("variables", "expected"),
     [
         ({"WANDB_API_KEY": 40 * "a"}, "online"),
-        ({"WANDB_API_KEY": "short"}, "online"),  # which the client then refuses, by name
+        ({"WANDB_API_KEY": "short"}, "online"),  # the client then rejects it by name
         ({"WANDB_IDENTITY_TOKEN_FILE": "token"}, "online"),
         ({"WANDB_API_KEY": 40 * "a", "WANDB_MODE": "dryrun"}, "offline"),
         ({"WANDB_MODE": "run"}, "online"),
@@ -68,7 +68,7 @@ def test_the_environment_counts(here, monkeypatch, variables, expected):
 
 
 def test_what_was_switched_off_in_the_folder_counts(here, monkeypatch):
-    """`wandb offline` and `wandb disabled` write it into the folder's settings."""
+    """`wandb offline` and `wandb disabled` write to the folder's settings."""
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     for word in ("offline", "disabled"):
         wandb(word)

@@ -1,4 +1,4 @@
-"""A key that is trained a second time has a W&B run of its own: no old curve under a new summary."""
+"""A retrained key gets its own W&B run: no old curve under a new summary."""
 
 import json
 import shutil

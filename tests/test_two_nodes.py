@@ -1,6 +1,4 @@
-"""A run of two nodes, which this machine pretends to be: one is lost midway, the job is requeued, the run
-goes on.
-"""
+"""A run on two nodes, simulated on this machine: one is lost midway, the job is requeued, the run resumes."""
 
 import json
 import os
@@ -30,7 +28,9 @@ def said(*command: object) -> str:
 
 
 def test_a_run_of_two_nodes_outlives_the_loss_of_one(tmp_path, monkeypatch):
-    """It ends as one of two devices of one machine that nothing disturbed: the same key, metrics and loss."""
+    """The result is that of an uninterrupted run on two devices of one machine: the same key, metrics and
+    loss.
+    """
     runs = tmp_path / "runs"
     with slurm(tmp_path / "slurm", cpus=2, nodes=2) as environment:
         for name, value in (environment | {"MASTER_ADDR": "127.0.0.1"}).items():  # n1 and n2 have no address

@@ -1,4 +1,4 @@
-"""A run of two processes: what they see, and that they end and go on together."""
+"""A run with two processes: what they see, and that they stop and resume together."""
 
 import signal
 import time
@@ -14,9 +14,8 @@ pytestmark = pytest.mark.slow
 
 def test_two_processes_see_what_one_sees(tmp_path):
     """The same global batch on one process and on two: the same images, and the same weights within float
-    error where no batch norm stands between (ConvNeXt's layer norm sees one image at a time). With batch norm
-    the halves have their own statistics, so HBONet's weights differ; its evaluation still counts each image
-    once.
+    error if there is no batch norm (ConvNeXt's layer norm sees one image at a time). With batch norm each
+    half has its own statistics, so HBONet's weights differ; its evaluation still counts each image once.
     """
     args = [
         "--data",

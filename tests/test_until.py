@@ -1,5 +1,5 @@
-"""Seeds until decided: only open comparisons get more, a kill changes no verdict, and what was frozen is kept
-to.
+"""Seeds until decided: only open comparisons get more seeds, a kill changes no verdict, and the frozen plan
+is followed.
 """
 
 import json
@@ -29,7 +29,7 @@ FIELDS = {
     "limit_batches": 3,
     "lr": 0.01,
 }
-GAIN = {1: 0.0, 2: 0.05, 3: 0.001}  # of k over k = 1; seeds move top-1 by a point
+GAIN = {1: 0.0, 2: 0.05, 3: 0.001}  # of k over k = 1; the standard deviation over seeds is a point
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def opened(file: Path, looks: list[int] | None = None, most: int | None = None) 
 
 
 def pretend(runs: list[plan.Entry]) -> int:
-    """What training would leave: rows whose top-1 goes by k and the seed."""
+    """What training would leave: rows whose top-1 depends on k and the seed."""
     for entry in runs:
         assert entry.run is not None
         top1 = (
@@ -86,7 +86,7 @@ def test_only_open_comparisons_get_seeds(file, capsys):
     assert "k=3 against k=1: undecided at 12 seeds, the most that were asked for" in out
     assert out.count("look 1 of 3, 6 seeds; a line's level here is ") == 1
     assert "frozen on " in err
-    assert growing.seeds == list(range(12))  # the file's own two, and those that follow
+    assert growing.seeds == list(range(12))  # the file's own two, and the following ones
 
 
 def test_stopping_anywhere_and_going_on_changes_nothing(file, tmp_path, capsys):
@@ -101,7 +101,7 @@ def test_stopping_anywhere_and_going_on_changes_nothing(file, tmp_path, capsys):
         return 130 if len(runs) > 3 else 0
 
     for _ in range(40):
-        status = until.run(opened(file), some)  # the looks are those that were frozen
+        status = until.run(opened(file), some)  # the looks are the frozen ones
         if not status:
             break
     assert status == 0
@@ -160,8 +160,8 @@ def test_a_run_without_a_number_stops_the_look(file):
 
 @pytest.mark.slow
 def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
-    """The real thing, by SIGKILL in the middle of the second look; its runs save themselves, and the same
-    call ends it.
+    """With real processes and a SIGKILL during the second look: the runs save themselves, and the same call
+    finishes.
     """
     command = ("run", file, "--set", "k=[1,2]", "--until", "decided", "--looks", "2,3", "--workers", "2")
     whole, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'whole'}")
@@ -188,7 +188,7 @@ def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
 
 
 def test_what_is_submitted_is_not_waited_for(file):
-    """With SLURM a call submits a look's runs and ends; the same call goes on once they are done."""
+    """With SLURM a call submits a look's runs and exits; the same call continues once they are done."""
     asked: list[list[plan.Entry]] = []
 
     def submit(runs: list[plan.Entry]) -> int:

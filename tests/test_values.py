@@ -1,5 +1,5 @@
-"""One rule for values: a flag, --config, a sweep, a variant and Python take and refuse the same, in one
-line.
+"""One rule for values: a flag, --config, a sweep, a variant and Python accept and reject the same values;
+each error is one line.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def by_config(folder: Path, name: str, text: str) -> object:
 
 
 def by_json(folder: Path, name: str, text: str) -> object:
-    """As W&B's agent passes it, where its YAML left text."""
+    """As W&B's agent passes it when YAML left it as text."""
     return getattr(resolve(**flags.read_config(json.dumps({name: text}))), name)
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_sweep_file_is_one_line(text, word, tmp_path, capsys):
 
 
 def test_bounds_without_a_point_are_numbers():
-    """1e-4 is text in YAML 1.1; W&B's own examples write it."""
+    """1e-4 is text in YAML 1.1, yet W&B's own examples use it."""
     assert parameters.distribution("lr", {"min": "1e-4", "max": "1e-1"}) == {
         "min": 1e-4,
         "max": 1e-1,

@@ -1,4 +1,4 @@
-"""Boxes in VOC's layout: each rule for what is wrong."""
+"""Boxes in VOC's layout: a test for each kind of fault."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZE = 100, 80  # width and height
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six photographs to train on, each with one cell; two to report."""
+    """Six training photographs, each with one cell; two validation photographs."""
     return plain(tmp_path / "set", ["a", "b", "a", "b", "a", "b"], ["a", "b"])
 
 
@@ -45,11 +45,11 @@ def write(root, name: str, *boxes: tuple) -> None:
     annotate(root / "Annotations" / f"{name}.xml", list(boxes), SIZE)
 
 
-# ------------------------------------------------------------ what is there
+# ------------------------------------------------------------ boxes
 
 
 def test_a_box_counts_pixels_from_one_and_means_the_last_one_too(folder):
-    """(11, 21) to (50, 60) are 40 x 40 pixels; the whole photograph is squeezed to 64 x 64."""
+    """(11, 21) to (50, 60) is 40 x 40 pixels; the whole photograph is resized to 64 x 64."""
     data = opened(folder)
     image, target, index = data.val[(0, 0)]
     assert (image.dtype, tuple(image.shape), index) == (torch.uint8, (3, 64, 64), 0)
@@ -125,7 +125,7 @@ def test_an_annotation_at_another_size_is_refused(folder, size, word):
 
 
 def test_of_the_published_set_it_is_counted_and_named(tmp_path, capsys):
-    """Nobody will mend its annotations."""
+    """Its annotations will not be corrected."""
     root = plain(tmp_path / "VOCdevkit" / "VOC2007", ["cat", "dog"], ["person"])
     plain(tmp_path / "VOCdevkit" / "VOC2012", ["sofa"], [], first=100)
     for name, size in (("0001", (80, 100)), ("0002", ("wide", 80))):
@@ -170,7 +170,7 @@ def test_faults_are_all_counted_and_the_first_twenty_named(folder):
     data = opened(folder)
     assert (data.facts["left_out_boxes"], len(data.facts["faults"])) == (25, 20)
     assert len(data.train.targets[1]["boxes"]) == 0
-    assert data.train[(0, 1)][1]["boxes"].shape == (0, 4)  # a photograph of nothing stays
+    assert data.train[(0, 1)][1]["boxes"].shape == (0, 4)  # a photograph without objects stays
 
 
 def test_difficult_objects_are_not_trained_on_and_told_apart_in_evaluation(folder):
@@ -184,7 +184,7 @@ def test_difficult_objects_are_not_trained_on_and_told_apart_in_evaluation(folde
     assert data.val[(0, 1)][1]["labels"].tolist() == [1, 0]
 
 
-# ------------------------------------------------------------ what is refused, by name
+# ------------------------------------------------------------ errors, by name
 
 
 def _remove(path):
@@ -251,7 +251,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 def test_voc_trains_on_both_years_and_reports_2007(tmp_path):
     plain(tmp_path / "VOCdevkit" / "VOC2007", ["cat", "dog"], ["person", "tvmonitor", "cat"])
     plain(tmp_path / "VOCdevkit" / "VOC2012", ["aeroplane", "sofa", "cow"], [], first=100)
-    for root in (tmp_path, tmp_path / "VOCdevkit"):  # the devkit, or what holds it
+    for root in (tmp_path, tmp_path / "VOCdevkit"):  # the devkit, or its parent folder
         data = opened(root, data="voc")
         assert data.classes == CLASSES
         assert len(CLASSES) == 20

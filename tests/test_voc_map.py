@@ -1,4 +1,4 @@
-"""VOC's mean average precision: cases worked by hand, a brute-force oracle on random boxes, two real
+"""VOC's mean average precision: hand-computed cases, a brute-force oracle on random boxes, two real
 processes.
 """
 
@@ -44,11 +44,11 @@ def judge(
 
 
 def at(row: int, column: int) -> list[float]:
-    """One of many boxes that lie apart."""
+    """One of many boxes that do not touch."""
     return [100.0 * column, 100.0 * row, 100.0 * column + 10, 100.0 * row + 10]
 
 
-# Each: detections, ground truth, 11-point, area; worked by hand with one class.
+# Each: detections, ground truth, 11-point, area; computed by hand with one class.
 CASES = {
     "found, and nothing else": ([(WHOLE, 0.9, 0)], [(WHOLE, 0, False)], 1.0, 1.0),
     "missed": ([], [(WHOLE, 0, False)], 0.0, 0.0),
@@ -58,16 +58,16 @@ CASES = {
     "continuous coordinates: with a pixel added, 121 of 231 would count": (
         [([0, 0, 10, 20.0], 0.9, 0)], [([0, 0, 10, 9.99], 0, False)], 0.0, 0.0,
     ),
-    # The second is false: recall 1 at precision 1, then 1/2.
+    # The second is false: recall 1 at precision 1, then at 1/2.
     "found twice": ([(WHOLE, 0.9, 0), (WHOLE, 0.8, 0)], [(WHOLE, 0, False)], 1.0, 1.0),
-    # A false one first: recall 0 at precision 0, then 1 at 1/2.
+    # A false one first: recall 0 at precision 0, then recall 1 at 1/2.
     "a false one that is likelier": ([(WHOLE, 0.8, 0), (FAR, 0.9, 0)], [(WHOLE, 0, False)], 0.5, 0.5),
     "equal scores keep their order": ([(FAR, 0.9, 0), (WHOLE, 0.9, 0)], [(WHOLE, 0, False)], 0.5, 0.5),
     "and the other way round": ([(WHOLE, 0.9, 0), (FAR, 0.9, 0)], [(WHOLE, 0, False)], 1.0, 1.0),
     # 6 levels (0 to 0.5) at precision 1.
     "one of two": ([(WHOLE, 0.9, 0)], [(WHOLE, 0, False), (FAR, 0, False)], 6 / 11, 0.5),
-    # The likelier one overlaps the first by half and takes it; the exact one overlaps that most, and is a
-    # second.
+    # The likelier one overlaps the first object by half and takes it; the exact one overlaps that object
+    # most, so it is a duplicate.
     "each goes to what it overlaps most, taken or not": (
         [(HALF, 0.9, 0), (WHOLE, 0.8, 0)], [(WHOLE, 0, False), ([0, 8.0, 10, 18], 0, False)], 6 / 11, 0.5,
     ),
@@ -76,13 +76,13 @@ CASES = {
         [(WHOLE, 0.9, 0), (WHOLE, 0.9, 0), (FAR, 0.8, 0)], [(WHOLE, 0, True), (FAR, 0, False)], 1.0, 1.0,
     ),
     "a difficult one that is missed costs nothing": ([(FAR, 0.8, 0)], [(WHOLE, 0, True), (FAR, 0, False)], 1.0, 1.0),
-    # Two of three at precisions 1 and 2/3: levels 0 to 0.3 at 1, to 0.6 at 2/3.
+    # Two of three, at precisions 1 and 2/3: levels 0 to 0.3 at 1, up to 0.6 at 2/3.
     "interpolated": (
         [(at(0, 0), 0.9, 0), (FAR, 0.8, 0), (at(0, 1), 0.7, 0)],
         [(at(0, i), 0, False) for i in range(3)],
         (4 * 1 + 3 * 2 / 3) / 11, 1 / 3 + 2 / 9,
     ),
-    # A recall of 3/10 is the level 0.3, though 3 * 0.1 and 0.3 differ in the last bit.
+    # A recall of 3/10 reaches level 0.3, though 3 * 0.1 and 0.3 differ in the last bit.
     "three of ten reach 0.3": (
         [(at(0, i), 0.9, 0) for i in range(3)], [(at(0, i), 0, False) for i in range(10)], 4 / 11, 0.3,
     ),
@@ -102,7 +102,7 @@ def test_cases_worked_by_hand(case):
 
 
 def test_every_recall_of_whole_tenths_reaches_its_level():
-    """Of N boxes n are found, and no false one: the levels up to n / N, exactly counted."""
+    """If n of N boxes are found without a false one, the levels up to n / N count, in exact arithmetic."""
     for total in (10, 20, 30, 70, 110):
         for n in range(total + 1):
             out = judge(
@@ -126,8 +126,8 @@ def reference_ap(hits: list[bool], positives: int) -> float:
 
 
 def test_numpys_levels_are_those_of_the_code_that_others_use():
-    """All that 10 objects can give, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the definition
-    gives more.
+    """Every result possible with 10 objects, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the
+    definition gives more.
     """
     draw, differ = np.random.RandomState(0), set()
     for total in (10, 20, 7):
@@ -164,7 +164,7 @@ def test_a_class_without_a_ground_truth_that_counts_is_left_out_of_the_mean():
 
 
 def test_classes_and_images_do_not_mix():
-    """A box of another class, or at the same place of another image, matches nothing."""
+    """A box with another class, or at the same place in another image, matches nothing."""
     preds = [found((WHOLE, 0.9, 1)), found((WHOLE, 0.8, 0))]
     target = [truth((WHOLE, 0, False)), truth((WHOLE, 1, False))]
     assert judge(preds, target, num_classes=2)["per_class"].tolist() == [0.0, 0.0]
@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_refused(preds, target, word):
 
 
 def test_what_is_odd_and_means_something_is_taken():
-    """Boxes without area, labels as whole floats, an endless score."""
+    """Boxes without area, integer labels stored as floats, an infinite score."""
     point = [5.0, 5.0, 5.0, 5.0]
     preds = found((WHOLE, math.inf, 0), (point, 0.9, 0)) | {"labels": torch.tensor([0.0, 0.0])}
     assert float(judge([preds], [truth((WHOLE, 0, False))])["map"]) == 1.0
@@ -211,9 +211,7 @@ def test_arguments_out_of_range_are_refused(kwargs):
 
 
 def brute_force(preds, target, num_classes: int, interpolation: str, threshold: float) -> list[float | None]:
-    """The devkit's loop in plain Python, with exact fractions: one detection after the other over all
-    images.
-    """
+    """The devkit's loop in plain Python, with exact fractions: one detection at a time over all images."""
     averages: list[float | None] = []
     for c in range(num_classes):
         boxes = [
@@ -270,8 +268,8 @@ def brute_force(preds, target, num_classes: int, interpolation: str, threshold: 
 def random_set(
     seed: int, images: int = 6, classes: int = 3
 ) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
-    """Whole-numbered boxes on a small canvas, so that overlaps meet the threshold exactly; scores with ties;
-    some difficult.
+    """Integer boxes on a small canvas, so that overlaps meet the threshold exactly; tied scores; some
+    difficult objects.
     """
     draw = torch.Generator().manual_seed(seed)
     rand = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw)
@@ -311,7 +309,7 @@ def test_against_brute_force_on_random_boxes(interpolation):
             int((box_iou(p["boxes"], t["boxes"]) == threshold).sum())
             for p, t in zip(preds, target, strict=True)
         )
-    assert exact > 50  # the threshold was met exactly, often
+    assert exact > 50  # the threshold was often met exactly
 
 
 def test_reset_forgets():

@@ -1,5 +1,5 @@
-"""What other programs call a flag, a value or a network is answered by its name here, or by what is done in
-its place.
+"""Other programs' names of a flag, a value or a network give an error with the name used here, or with what
+to do instead.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def test_every_command_answers_a_wrong_flag_in_one_line(main, before, capsys):
 
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
-    """A lone % in one help text stops the whole page."""
+    """A single % in one help text breaks the whole page."""
     package = (ROOT / name.replace(".", "/")).is_dir()
     main = importlib.import_module(name + ".__main__" * package).main
 
@@ -114,7 +114,7 @@ def test_a_summary_says_what_accuracy_hides():
 
 
 def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path):
-    """All arms at 50.00 %: a difference of zero, no spread, and nothing that could have been found."""
+    """All arms at 50.00 %: no difference, zero standard deviation, and an unknown detectable difference."""
     for name in ("contraction", "contraction_uniform"):
         with open(ROOT / "ablations" / f"{name}.csv", newline="") as file:
             lines = [

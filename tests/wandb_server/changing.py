@@ -1,4 +1,4 @@
-"""What clients may change: sweeps, agents, runs; and the stream of a run's history."""
+"""What clients may change: sweeps, agents and runs; and the stream of a run's history."""
 
 import json
 import random
@@ -61,7 +61,7 @@ def create_agent(input):
 
 
 def heartbeat(input):
-    """Answers an agent with the `stop`s due, one `run` or `resume`, an `exit`, or nothing."""
+    """Answer an agent with any `stop`s, one `run` or `resume`, an `exit`, or nothing."""
     agent = by_id("agents", input["id"])
     sweep, running, commands = by_id("sweeps", agent["sweep"]), json.loads(input.get("runState") or "{}"), []
     agent["heartbeatAt"] = now()
@@ -70,7 +70,7 @@ def heartbeat(input):
         run.update(beat=time.time(), heartbeatAt=now())
         if run["stop"] or sweep["state"] == "CANCELED":
             commands.append({"type": "stop", "run_id": name})
-    for run in DB["runs"].values():  # ended without a word, by a signal
+    for run in DB["runs"].values():  # ended by a signal without a report
         if run["agent"] == agent["id"] and run["state"] in LIVE and run["name"] not in running:
             run["state"] = "killed" if run["stop"] or sweep["state"] == "CANCELED" else "crashed"
     if not running:
@@ -112,7 +112,7 @@ def start(sweep, agent, run, kind):
 
 
 def upsert_run(input):
-    update = bool(input.get("id"))  # by a notebook, of a run that may be over
+    update = bool(input.get("id"))  # by a notebook, for a run that may have finished
     pkey = project_key(input.get("entityName"), input.get("modelName"))
     run = by_id("runs", input["id"]) if update else get_run(pkey, input.get("name") or secrets.token_hex(4))
     inserted = run["state"] == "pending"

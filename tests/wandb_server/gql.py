@@ -99,7 +99,7 @@ def bind(value, variables):
 
 
 def select(obj, selection, variables, fragments):
-    """`selection` of a nested dict; a callable is called with its arguments, a missing field is null."""
+    """Apply `selection` to a nested dict; callables get their arguments, a missing field is null."""
     if obj is None or selection is None:
         return obj
     if isinstance(obj, list):
@@ -121,7 +121,7 @@ def select(obj, selection, variables, fragments):
 
 
 def execute(text, variables, query, mutation):
-    """Answers a request from the root fields in `query` and `mutation`."""
+    """Answer a request from the root fields in `query` and `mutation`."""
     (kind, name, defaults, selection), fragments = Parser(text).document()
     root = query if kind == "query" else mutation
     for item in selection:

@@ -1,4 +1,4 @@
-"""What clients may read, by the fields of W&B's GraphQL."""
+"""What clients may read, following the fields of W&B's GraphQL."""
 
 import base64
 import fnmatch
@@ -146,7 +146,7 @@ def project_node(pkey):
     runs, info = DB["runs"], DB["projects"][pkey]
     sweeps = [s for s in DB["sweeps"].values() if s["project"] == pkey]
 
-    def bucket(name, **_):  # asked when resuming: a run that only waits for its agent is no run yet
+    def bucket(name, **_):  # asked when resuming: a pending run does not exist yet
         run = runs.get(f"{pkey}/{name}")
         return run_node(run) if run and run["state"] != "pending" else None
 
@@ -175,7 +175,7 @@ def project_node(pkey):
 
 QUERY = {
     "viewer": user_node,
-    "serverInfo": lambda: {"features": []},  # none of the optional features: clients take the plain paths
+    "serverInfo": lambda: {"features": []},  # no optional features, so clients use the plain requests
     "entity": lambda name=None: {
         "id": gid("Entity", name or state.ENTITY),
         "name": name or state.ENTITY,

@@ -1,4 +1,4 @@
-"""Search spaces (grid and random) of a sweep, the filters of `Api().runs`, sampled histories."""
+"""A sweep's search spaces (grid and random), the filters of `Api().runs`, sampled histories."""
 
 import itertools
 import json

@@ -1,6 +1,6 @@
-"""A loopback stand-in for the part of the W&B server that sweeps, runs and notebooks use.
+"""A local stand-in for the part of the W&B server that sweeps, runs and notebooks use.
 
-Standard library, plus PyYAML (which wandb needs anyway). No artifacts, no bayes search.
+Standard library, plus PyYAML (which wandb needs anyway). No artifacts, no Bayesian search.
 
     python server.py --port 8765 --dir wandb-state [--log requests.jsonl]
     export WANDB_BASE_URL=http://127.0.0.1:8765 WANDB_API_KEY=$(printf 'x%.0s' {1..40})

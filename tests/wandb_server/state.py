@@ -1,4 +1,4 @@
-"""What the stand-in knows: projects, runs, sweeps, agents, kept in one file; and when they are over."""
+"""The stand-in's state: projects, runs, sweeps and agents, kept in one file; and when they have ended."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 LOCK = threading.RLock()
 DB = {"projects": {}, "runs": {}, "sweeps": {}, "agents": {}}
-ROOT, BASE, ENTITY, KEY, LOG = Path("."), "", "local", None, None  # as the command line says
+ROOT, BASE, ENTITY, KEY, LOG = Path("."), "", "local", None, None  # set by the command line
 LIVE, CRASHED_AFTER = ("pending", "running", "preempting"), 300
 
 
@@ -35,7 +35,7 @@ def project_key(entity, name):
 
 
 def get_run(pkey, name):
-    """The run, new and pending where it is not known yet."""
+    """The run; created as pending if it does not exist."""
     entity, project = pkey.split("/", 1)
     return DB["runs"].setdefault(
         f"{pkey}/{name}",
@@ -80,7 +80,7 @@ def total(sweep):
 
 
 def settle():
-    """Marks runs without a heartbeat as crashed, and sweeps with nothing left as finished."""
+    """Mark runs without a heartbeat as crashed, and sweeps with nothing left as finished."""
     live = set()
     for run in DB["runs"].values():
         if run["state"] in LIVE and time.time() - run["beat"] > CRASHED_AFTER:
