@@ -6,6 +6,7 @@ Nothing is decoded, and only PIL is imported: a data set's fingerprint uses this
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,19 @@ METADATA = (
     b"EXIF",
     b"Raw profile",
     b"adobe",
+)
+# What PIL raises on broken bytes: a TIFF's second page without a size is a TypeError, for instance.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
 )
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # PIL's names no file; ours does
 
@@ -114,7 +128,7 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
             yield image
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise UnreadableError(f"{path}: not a readable image ({error})") from None
 
 

@@ -220,3 +220,17 @@ def test_more_than_8_bits_in_memory_are_refused():
     """PIL would make them white."""
     with pytest.raises(UserError, match="image: has mode I;16; convert"):
         Preprocess(lambda image: image)(Image.fromarray(RAMP))
+
+
+def test_a_tiff_whose_second_page_is_none_is_named(tmp_path):
+    """Of that PIL makes a TypeError."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(SHADES).save(path)
+    whole = bytearray(path.read_bytes())
+    at = int.from_bytes(whole[4:8], "little")
+    after = at + 2 + 12 * int.from_bytes(whole[at : at + 2], "little")
+    whole[after : after + 4] = len(whole).to_bytes(4, "little")
+    path.write_bytes(whole + bytes(8))
+    for look in (read_image, size_of):
+        with pytest.raises(DataError, match=r"a\.tif: not a readable image \(Missing dimensions\)"):
+            look(path)
