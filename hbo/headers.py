@@ -132,10 +132,11 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
         raise UnreadableError(f"{path}: not a readable image ({error})") from None
 
 
-def orientation(image: ImageFile.ImageFile) -> int | None:
+def orientation(image: Image.Image) -> int | None:
     """EXIF's orientation, 1 to 8; 1 without EXIF, None if it cannot be read."""
     try:
-        early = image.format == "PNG" and "exif" not in image.info and not _has_late_words(image)
+        png = isinstance(image, ImageFile.ImageFile) and image.format == "PNG"
+        early = png and "exif" not in image.info and not _has_late_words(image)
         exif = Image.Image.getexif(image) if early else image.getexif()  # a PNG's own method decodes it first
         if ORIENTATION in exif:
             found = exif[ORIENTATION]
