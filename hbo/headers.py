@@ -135,8 +135,7 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
 def orientation(image: Image.Image) -> int | None:
     """EXIF's orientation, 1 to 8; 1 without EXIF, None if it cannot be read."""
     try:
-        png = isinstance(image, ImageFile.ImageFile) and image.format == "PNG"
-        early = png and "exif" not in image.info and not _has_late_words(image)
+        early = image.format == "PNG" and "exif" not in image.info and not _has_late_words(image)
         exif = Image.Image.getexif(image) if early else image.getexif()  # a PNG's own method decodes it first
         if ORIENTATION in exif:
             found = exif[ORIENTATION]
@@ -157,9 +156,9 @@ def _cut_short(exif: bytes | None) -> bool:
     return len(data) < at + 2 + 12 * entries
 
 
-def _has_late_words(image: ImageFile.ImageFile) -> bool:
+def _has_late_words(image: Image.Image) -> bool:
     """Whether a PNG, not yet loaded, has metadata after its pixels."""
-    if not image.tile or image.fp is None:
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.fp is None:
         return False  # loaded, so read to its end
     place = image.fp.tell()
     try:
