@@ -50,8 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--calibration",
         type=int,
-        default=CALIBRATION,
-        help="Training images by which --int8 finds its ranges.",
+        help=f"Training images by which --int8 finds its ranges. [{CALIBRATION}]",
     )
     with one_line():
         given = flags.given(parser, argv)
@@ -90,7 +89,7 @@ def export(
     given: dict[str, Any],
     plain: bool = False,
     int8: bool = False,
-    calibration: int = CALIBRATION,
+    calibration: int | None = None,
     file: str | None = None,
     to: str = "onnx",
 ) -> tuple[Path, dict[str, Any]]:
@@ -102,7 +101,7 @@ def export(
         given: fields of `Run` that differ from the checkpoint's.
         plain: leave `hbo.deploy` out.
         int8: quantise.
-        calibration: training images by which int8 finds its ranges.
+        calibration: training images by which int8 finds its ranges; None: `CALIBRATION`.
         file: what to write; None: beside the checkpoint.
         to: a runtime of `hbo.deploy.runtimes`, or one of `OTHERS`.
 
@@ -112,6 +111,9 @@ def export(
     """
     from hbo.deploy import deploy  # torchvision, for seconds
 
+    if calibration is not None and not int8 and to != "android-bench":
+        raise UserError(f"calibration={calibration}: only int8 is calibrated; add --int8, or leave it out")
+    calibration = CALIBRATION if calibration is None else calibration
     if calibration < 1:
         raise UserError(f"calibration={calibration}: int8 needs at least one image to find its ranges")
     if to in OTHERS:
@@ -231,8 +233,8 @@ def _other(
 
 
 def _weights(path: Path, given: dict[str, Any], file: str | None) -> tuple[Path, dict[str, Any]]:
-    """The weights and their card."""
-    trained = checkpoint.trained(path, given)
+    """The weights and their card; no image is looked at."""
+    trained = checkpoint.trained(path, {"data_dir": None} | given)
     out = target(trained, file, "", ".safetensors", (".md",))
     about = describe.facts(trained)
     content = card.weights(restored(trained), card.as_header(about))
@@ -270,7 +272,7 @@ def _phone(
                 path,
                 dict(given),
                 int8=int8,
-                calibration=calibration,
+                calibration=calibration if int8 else None,
                 file=str(folder / name),
                 to=runtime.name,
             )

@@ -6,6 +6,7 @@ Nothing is decoded, and only PIL is imported: a data set's fingerprint uses this
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,19 @@ METADATA = (
     b"EXIF",
     b"Raw profile",
     b"adobe",
+)
+# What PIL raises on broken bytes: a TIFF's second page without a size is a TypeError, for instance.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
 )
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)  # PIL's names no file; ours does
 
@@ -114,11 +128,11 @@ def opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
             yield image
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise UnreadableError(f"{path}: not a readable image ({error})") from None
 
 
-def orientation(image: ImageFile.ImageFile) -> int | None:
+def orientation(image: Image.Image) -> int | None:
     """EXIF's orientation, 1 to 8; 1 without EXIF, None if it cannot be read."""
     try:
         early = image.format == "PNG" and "exif" not in image.info and not _has_late_words(image)
@@ -142,9 +156,9 @@ def _cut_short(exif: bytes | None) -> bool:
     return len(data) < at + 2 + 12 * entries
 
 
-def _has_late_words(image: ImageFile.ImageFile) -> bool:
+def _has_late_words(image: Image.Image) -> bool:
     """Whether a PNG, not yet loaded, has metadata after its pixels."""
-    if not image.tile or image.fp is None:
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.fp is None:
         return False  # loaded, so read to its end
     place = image.fp.tell()
     try:

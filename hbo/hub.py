@@ -5,21 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from hbo import api, files, predict
+from hbo.block import Block
 from hbo.errors import UserError
 from hbo.runs import checkpoint
 
-FIELDS = (
-    "k",
-    "concat_ratio",
-    "upsample",
-    "residual",
-    "scheme",
-    "contract",
-    "kernel",
-    "width",
-    "divisor",
-    "first_stage",
-)
+FIELDS = (*Block.__dataclass_fields__, "width", "divisor", "first_stage")  # of `hbo.build`
 
 
 def network(net: str, weights: str | Path | None = None, **fields: Any) -> Any:
@@ -68,7 +58,7 @@ def _safetensors(path: Path) -> tuple[str, Any]:
         )
     run, classes = json.loads(facts["run"]), json.loads(facts["classes"])
     number = classes if isinstance(classes, int) else len(classes)
-    own = {name: run[name] for name in FIELDS}
+    own = {name: run[name] for name in FIELDS if name in run}  # a switch since then has its default
     loaded: Any = api.build(run["net"], num_classes=number, **own)
     loaded.load_state_dict(state)
     loaded.classes = None if isinstance(classes, int) else classes

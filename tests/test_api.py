@@ -1,17 +1,26 @@
 """What `import hbo` offers."""
 
 import doctest
+import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, call, make_voc, only_row, released_state
+from conftest import ROOT, call, make_folder, make_voc, only_row, released_state
+from safetensors.torch import save_file
 
 import hbo
-from hbo import api
+from hbo import api, hub, predict
+from hbo.block import Block
+from hbo.config import resolve
+from hbo.data import Data
 from hbo.errors import UserError
+from hbo.exporting import card
+from hbo.runs import checkpoint
+from hbo.tasks import build
 from hbo.tasks.classify.module import Classify
 from hbo.tasks.detect.module import Detect
 
@@ -172,3 +181,46 @@ def test_a_detector_from_a_line_makes_boxes(tmp_path):
     assert found["boxes"].shape[1] == 4
     assert set(found["labels"].tolist()) <= {0, 1}
     assert net.classes == ["a", "b"]
+
+
+def test_a_network_is_loaded_whatever_became_of_its_folder(tmp_path):
+    """It was split for the run, and lies split there since: only an evaluation has to know which images."""
+    folder = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {})
+    (folder / "train").rename(tmp_path / "whole")
+    where = tmp_path / "whole"
+    run = resolve(data_dir=str(where), val_split=0.25, width=0.1, resolution=32, batch=2, threads=1)
+    task = build.make(run, Data(None, None, ["a", "b"]))
+    saved = {"hyper_parameters": dict(task.hparams), "state_dict": task.state_dict(), "classes": ["a", "b"]}
+    torch.save(saved, tmp_path / "last.ckpt")
+    shutil.rmtree(where)
+    make_folder(where, {"a": 2, "b": 2}, {"a": 1, "b": 1})
+    assert hbo.load(tmp_path).classes == ["a", "b"]
+    assert predict.opened(tmp_path, {}).run.val_split == 0.25
+    with pytest.raises(UserError, match="is already split"):
+        checkpoint.trained(tmp_path, {})
+
+
+def test_weights_from_before_a_switch_are_those_of_its_default(tmp_path):
+    """Every switch of the block is read from the file, and one that the file does not know has its default."""
+    net = hbo.build("hbonet", k=2, width=0.1, divisor=8, num_classes=3, upsample="bilinear").eval()
+    assert set(hub.FIELDS) > set(Block.__dataclass_fields__)
+    run = {
+        name: getattr(resolve(k=2, width=0.1, divisor=8, upsample="bilinear"), name) for name in hub.FIELDS
+    }
+    del run["kernel"]
+    facts = {"run": json.dumps(run | {"net": "hbonet"}), "classes": "3"}
+    save_file(net.state_dict(), tmp_path / "net.safetensors", facts)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        found = hub.network("hbonet", weights=tmp_path / "net.safetensors")(image)
+        torch.testing.assert_close(found, net(image))
+
+
+def test_a_card_names_a_way_to_load_a_zoo_s_network():
+    """torch.hub finds names of hubconf.py alone, and none of them has a colon."""
+    assert "hub.load" in "".join(card._loaded("hbonet", "a.safetensors"))
+    lines = card._loaded("torchvision:resnet18", "a.safetensors")
+    assert lines == [
+        "from hbo import hub",
+        'net = hub.network("torchvision:resnet18", weights="a.safetensors")',
+    ]

@@ -379,3 +379,48 @@ def found_of(root, names):
     for name in names:
         (root / name).touch()
     return archives.found(root)
+
+
+def members(path, *more):
+    """A tar of these members beside a class's image each, and a val like it."""
+    path.mkdir()
+    image = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(image, "PNG")
+    for part in ("train", "val"):
+        with tarfile.open(path / f"{part}-0.tar", "w") as tar:
+            for name, kind, target in (("./a/0.png", None, ""), ("./b/0.png", None, ""), *more):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind or tarfile.REGTYPE, target
+                member.size = 0 if kind else len(image.getvalue())
+                tar.addfile(member, None if kind else io.BytesIO(image.getvalue()))
+    return path
+
+
+def test_hidden_folders_of_a_tar_are_left_out_as_a_folders_are(tmp_path):
+    root = members(tmp_path / "set", ("./.thumbs/1.png", None, ""), ("./a/.x/2.png", None, ""))
+    assert {name: len(inside) for name, inside in archives.members(root, "train").items()} == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_a_link_in_a_tar_is_not_passed_over_in_silence(tmp_path, kind):
+    """It holds no bytes: the folder would have an image more."""
+    root = members(tmp_path / "set", ("./a/1.png", kind, "./b/0.png"))
+    assert "train-0.tar: ./a/1.png: a link to ./b/0.png; pack the files" in refused(root)
+
+
+def test_shards_without_an_image_are_named(tmp_path):
+    root = members(tmp_path / "set")
+    with tarfile.open(root / "val-0.tar", "w"):
+        pass
+    assert "val-0.tar: holds no images" in refused(root)
+
+
+@pytest.mark.parametrize("label", [1.0, float("nan"), [1]])
+def test_a_label_of_parquet_is_a_number_or_a_name(tmp_path, label):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for part in ("train", "val"):
+        columns = {"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [label]}
+        parquet.write_table(pa.table(columns), tmp_path / f"{part}-0.parquet")
+    assert "must be a whole number, or a class's name" in refused(tmp_path)

@@ -103,6 +103,15 @@ def test_detection_and_re_identification_pass_over_too(tmp_path):
     assert (data.facts["skipped_train"], data.facts["skipped_val"]) == (1, 1)
 
 
+def test_a_list_is_checked_as_a_run_reads_it(root):
+    """Errors of a run say to type `python -m hbo.data.check FILE.csv`."""
+    rows = [f"{path.relative_to(root)},{path.parent.name}\n" for path in sorted(root.glob("train/*/*"))]
+    (root / "l.csv").write_text("path,label\n" + "".join(rows))
+    for data in (None, "imagefolder"):
+        found = unreadable(images_of(str(root / "l.csv"), data))
+        assert sorted(found) == [str(root / name) for name in BROKEN if name.startswith("train")]
+
+
 def test_it_is_in_the_key_where_it_is_asked_for(root):
     run = resolve(data="imagefolder", data_dir=str(root))
     assert "skip_bad" not in run.identity()

@@ -120,6 +120,9 @@ def test_safetensors_and_its_card_come_back_through_the_hub(run):
             hub.network("mobilenetv2", weights=weights)
     with pytest.raises(export.UserError, match="int8: is for runtimes"):
         export.export(folder, {}, to="safetensors", int8=True)
+    for to in ("safetensors", "onnx"):
+        with pytest.raises(export.UserError, match="calibration=64: only int8 is calibrated"):
+            export.export(folder, {}, to=to, calibration=64)
 
 
 def test_no_file_is_written_over_another_s(run, tmp_path):

@@ -31,9 +31,9 @@ def test_which_sets_take_none():
 
 
 @pytest.mark.parametrize("data", NONE)
-def test_a_set_that_takes_no_folder_refuses_one(data):
-    said = refused(data=data, data_dir="photos")
-    assert said.startswith(f"data_dir=photos: data={data} uses no folder")
+def test_a_set_that_takes_no_folder_refuses_one(data, tmp_path):
+    said = refused(data=data, data_dir=str(tmp_path))
+    assert said.startswith(f"data_dir={tmp_path}: data={data} uses no folder")
     assert "use --data imagefolder" in said
     assert resolve(data=data, data_dir=None).data_dir is None
     assert "uses no folder" in refused(variant=f"data={data} data_dir=photos")
@@ -51,8 +51,15 @@ def test_the_default_set_is_not_trained_in_place_of_a_folder(tmp_path):
         == "imagefolder"
     )
     for path, data in ((voc, "vocfolder"), (market, "marketfolder"), (tmp_path / "devkit", "voc"),
-                       (tmp_path / "cifar", "cifar10"), (tmp_path / "not there", "imagefolder")):  # fmt: skip
+                       (tmp_path / "cifar", "cifar10"), (tmp_path, "imagefolder")):  # fmt: skip
         assert f"use --data {data} for" in refused(data_dir=str(path))
+
+
+@pytest.mark.parametrize("given", [{}, {"data": "digits"}, {"data": "imagefolder"}, {"val_split": 0.2}])
+def test_a_folder_that_is_not_there_is_said_to_be_missing_first(given, tmp_path):
+    missing = tmp_path / "not there"
+    with pytest.raises(UserError, match=f"^data_dir={missing}: no such folder"):
+        resolve(data_dir=str(missing), **given).identity()
 
 
 @pytest.mark.parametrize("command", ["hbo.fit", "hbo.cost"])

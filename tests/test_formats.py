@@ -15,6 +15,7 @@ from hbo.errors import DataError, UserError
 from hbo.metrics import VOCMeanAveragePrecision
 from hbo.tasks import counts
 from hbo.tasks.build import open_data
+from hbo.tasks.detect import formats
 
 PARTS = {"trainval": "train", "test": "val"}
 
@@ -422,3 +423,14 @@ def test_vocfolder_names_the_set_that_reads_another_format(voc, tmp_path):
     yolo(voc, tmp_path / "set")
     with pytest.raises(DataError, match="no VOC annotations, but YOLO's; use --data detectfolder"):
         opened(tmp_path / "set", "vocfolder")
+
+
+@pytest.mark.parametrize("train", ["train.txt", "[images/train, images/train]"])
+def test_an_image_that_yolo_names_twice_is_refused(voc, tmp_path, train):
+    """As COCO's JSON and VOC's lists are: it would be seen twice an epoch."""
+    yolo_lists(voc, tmp_path)
+    names = (tmp_path / "train.txt").read_text()
+    (tmp_path / "train.txt").write_text(names + names.splitlines()[0] + "\n")
+    (tmp_path / "data.yaml").write_text(f"train: {train}\nval: val.txt\nnames: [b, a]\n")
+    with pytest.raises(DataError, match=r"data\.yaml: .* names .*\.jpg more than once"):
+        formats.opened(tmp_path)

@@ -66,6 +66,16 @@ def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("name", ["PIL", "simplejpeg"])
+def test_the_row_says_which_decoder_it_was(name, smooth, tmp_path, monkeypatch):
+    """And nothing where no JPEG of a cache is decoded."""
+    monkeypatch.setattr(jpeg, "DECODER", name)
+    monkeypatch.setattr(jpeg, "version", {"pillow": "1.2", "simplejpeg": "3.4"}.__getitem__)
+    found = opened(smooth, tmp_path).facts["jpeg_decoder"]
+    assert found == {"PIL": "PIL 1.2", "simplejpeg": "simplejpeg 3.4"}[name]
+    assert "jpeg_decoder" not in opened(smooth, tmp_path, "disk").facts
+
+
 def test_the_same_crops_differ_little_and_what_is_reported_not_at_all(smooth, tmp_path):
     plain = open_data(resolve(data_dir=str(smooth), **GIVEN | {"cache_size": None}))
     kept, decoded = (opened(smooth, tmp_path, kind) for kind in ("jpeg", "disk"))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hbo import files
 from hbo.config import resolve
+from hbo.errors import DataError
 from hbo.tasks import SETS
 from hbo.tasks.build import open_data
 from hbo.tasks.classify import layout, sets
@@ -249,3 +250,15 @@ def test_elpv_is_known_by_its_labels(monkeypatch):
     assert named.key() == "8faa71d03b"
     monkeypatch.setattr(sets, "ELPV", (2624, "another"))
     assert named.key() != "8faa71d03b"
+
+
+@pytest.mark.parametrize("link", ["train/a/more.png", "train/c"])
+def test_a_link_that_leads_nowhere_is_no_image_or_class_less(tmp_path, link):
+    root = make_folder(tmp_path / "set", {"a": 2, "b": 2}, {"a": 1, "b": 1})
+    (tmp_path / "away").mkdir()
+    (root / link).symlink_to(tmp_path / "not there")
+    with pytest.raises(DataError, match=f"{link}: a link to .*not there, which does not exist"):
+        layout.contents(root)
+    (root / link).unlink()
+    (root / link).symlink_to(root / "train" / ("b/0.png" if link.endswith("png") else "b"))
+    assert sum(map(len, layout.contents(root)["train"].values())) == (5 if link.endswith("png") else 6)

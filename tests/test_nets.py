@@ -191,6 +191,11 @@ def test_fresh_weights_are_spread_as_the_release_spreads_them():
         ({"net": "hbonet_ir", "block": Block(upsample="bilinear")}, "would change nothing"),
         ({"net": "torchvision:resnet18", "width": 0.5}, "a fixed width"),
         ({"net": "mobilenetv2", "first_stage": "paper"}, "first_stage"),
+        (
+            {"net": "torchvision:resnet18", "first_stage": "paper"},
+            "first_stage=paper: torchvision:resnet18 has no table",
+        ),
+        ({"net": "torchvision:resnet18", "divisor": 8}, "divisor=8: torchvision:resnet18 has no table"),
         ({"width": 0.0}, "positive"),
     ],
 )

@@ -10,11 +10,12 @@ import pytest
 from conftest import call, make_folder, only_row
 
 from hbo.config import resolve
-from hbo.data.audit import paths_of
-from hbo.errors import UserError
+from hbo.data.audit import names_of, paths_of
+from hbo.errors import DataError, UserError
 from hbo.sweep.plan import images
 from hbo.tasks import SETS, counts
 from hbo.tasks.build import open_data
+from hbo.tasks.classify import listed
 
 BRIEF = {"data": "imagefolder", "batch": 2, "epochs": 1, "lr": 0.01, "resolution": 32}
 
@@ -266,3 +267,30 @@ def test_a_run_on_classes_alone_and_its_evaluation(alone, split_set, tmp_path):
     assert ask("--data_dir", split_set)["images"] == 7  # this folder has its own split
     out, _ = call("hbo.data.check", moved, "--data", "imagefolder")
     assert out.startswith("30 images")
+
+
+@pytest.mark.parametrize("lines", ['{},a\n{},"b\n{},a\n{},b\n', '{},a,"note\n{},b,\n{},a,\n{},b,\n'])
+@pytest.mark.parametrize("more", [0, 200_000])
+def test_a_quote_that_is_not_closed_takes_no_lines_with_it(tmp_path, lines, more):
+    root = make_folder(tmp_path / "set", {"a": 4}, {})
+    names = [f"train/a/{i}.png" for i in range(4)]
+    head = "path,label,note\n" if "note" in lines else "path,label\n"
+    (root / "l.csv").write_text(head + lines.format(*names) + "x" * more)
+    number = 2 if "note" in lines else 3
+    with pytest.raises(DataError, match=rf"l\.csv, line {number}: a quote must be closed"):
+        listed.read(root / "l.csv")
+
+
+def test_the_outcomes_name_images_from_the_sets_folder_however_it_is_named(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 1, "b": 1})
+    with open(root / "l.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [["path", "label", "split"]]
+            + [[p.relative_to(root), p.parent.name, p.parts[-3]] for p in sorted(root.glob("*/*/*.png"))]
+        )
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    for name in (root, "../set", "../inner/../set/l.csv"):
+        data = open_data(resolve(data="imagefolder", data_dir=str(name), batch=2, resolution=32))
+        assert names_of(data.val, str(name)) == ["val/a/0.png", "val/b/0.png"]
+    assert names_of(data.val, "elsewhere") == names_of(data.val, None) == ["0.png", "0.png"]

@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import annotate, make_folder, make_market, make_voc
 from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from hbo.config import resolve
+from hbo.data.preprocess import Preprocess
 from hbo.data.sources import read_image, size_of
-from hbo.errors import DataError
+from hbo.errors import DataError, UserError
 from hbo.tasks.build import open_data
 
 SHADES = np.random.RandomState(0).randint(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -204,3 +206,31 @@ def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, c
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
     assert line.startswith("warning: 3 images have EXIF that cannot be read, and are used unrotated: ")
     assert all(str(path) in line for path in paths[1:4])
+
+
+@pytest.mark.parametrize("how", [2, 3, 6, 8])
+@pytest.mark.parametrize("given", [lambda path: path, Image.open, lambda path: Image.open(path).convert("RGB"), read_image])  # fmt: skip
+def test_a_photograph_in_memory_is_prepared_as_its_file(tmp_path, how, given):
+    """Turned once as its EXIF says, by whoever comes to it first."""
+    path = turned(tmp_path / "a.jpg", how)
+    assert torch.equal(Preprocess(lambda image: image).pixels(given(path)), pil_to_tensor(read_image(path)))
+
+
+def test_more_than_8_bits_in_memory_are_refused():
+    """PIL would make them white."""
+    with pytest.raises(UserError, match="image: has mode I;16; convert"):
+        Preprocess(lambda image: image)(Image.fromarray(RAMP))
+
+
+def test_a_tiff_whose_second_page_is_none_is_named(tmp_path):
+    """Of that PIL makes a TypeError."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(SHADES).save(path)
+    whole = bytearray(path.read_bytes())
+    at = int.from_bytes(whole[4:8], "little")
+    after = at + 2 + 12 * int.from_bytes(whole[at : at + 2], "little")
+    whole[after : after + 4] = len(whole).to_bytes(4, "little")
+    path.write_bytes(whole + bytes(8))
+    for look in (read_image, size_of):
+        with pytest.raises(DataError, match=r"a\.tif: not a readable image \(Missing dimensions\)"):
+            look(path)

@@ -113,7 +113,7 @@ def members(root: Path, part: str) -> dict[str, list[File]]:
         part: `train` or `val`.
 
     Raises:
-        DataError: no shards of this part, or as `index.opened`.
+        DataError: no shards of this part, no image in them, or as `index.opened`.
     """
     there = found(root)
     if part not in there:
@@ -121,6 +121,8 @@ def members(root: Path, part: str) -> dict[str, list[File]]:
         has = ", ".join(path.name for shards in there.values() for path in shards.paths[:1])
         raise DataError(f"{root}: holds no shards of {other}, only {has}")
     archive = opened(there[part])
+    if not len(archive):
+        raise DataError(f"{there[part].paths[0]}: holds no images, and no other shard of its part does")
     inside: dict[str, list[tuple[str, int]]] = {}
     for place, (label, name) in enumerate(zip(archive.classes, archive.names, strict=True)):
         inside.setdefault(label, []).append((name, place))

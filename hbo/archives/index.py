@@ -20,7 +20,7 @@ from hbo import files
 from hbo.errors import DataError
 from hbo.names import same_name
 
-FORMAT = 1  # of the index
+FORMAT = 2  # of the index; 2: links are refused, and hidden folders left out
 WHERE = np.dtype([("shard", "<i4"), ("at", "<i8"), ("row", "<i4"), ("size", "<i8"), ("label", "<i4")])
 
 

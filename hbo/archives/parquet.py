@@ -60,6 +60,8 @@ def entries(shard: Path) -> Iterator[Entry]:
                 raise DataError(f"{where}: has no bytes of an image")
             if label is None or (isinstance(label, int) and label < 0):
                 raise DataError(f"{where}: has no class (label {label})")
+            if not isinstance(label, (int, str)):
+                raise DataError(f"{where}: label {label!r}; must be a whole number, or a class's name")
             if isinstance(label, int) and names:
                 if label >= len(names):
                     raise DataError(f"{where}: label {label}, of {len(names)} classes")

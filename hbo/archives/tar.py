@@ -52,7 +52,7 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
     labels: dict[str, str] = {}
     odd: list[str] = []
     with _opened(shard) as tar:
-        for member in _files(tar):
+        for member in _files(tar, shard):
             name = os.path.normpath(member.name)
             if name.lower().endswith(".cls"):
                 labels[_key(name)] = _text(tar, member, shard)
@@ -81,12 +81,12 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
 def _by_tar(shard: Path) -> Iterator[Entry]:
     """Of a tar of tars, CLASS.tar each."""
     with _opened(shard) as outer:
-        for member in _files(outer):
+        for member in _files(outer, shard):
             label, suffix = os.path.splitext(os.path.basename(member.name))
             if suffix != ".tar":
                 raise DataError(f"{shard}: {member.name}: must be a tar of a class's images")
             with _opened(shard, outer.extractfile(member), f"{member.name}: ") as inner:
-                for image in _files(inner):
+                for image in _files(inner, f"{shard}: {member.name}"):
                     name = os.path.basename(image.name)
                     yield Entry(
                         label, name, member.offset_data + image.offset_data, 0, image.size, "a tar a class"
@@ -96,7 +96,7 @@ def _by_tar(shard: Path) -> Iterator[Entry]:
 def _reported(shard: Path) -> Iterator[Entry]:
     """ILSVRC's photographs to report; sorted, they are those of the devkit's list."""
     with _opened(shard) as tar:
-        found = sorted((os.path.basename(m.name), m.offset_data, m.size) for m in _files(tar))
+        found = sorted((os.path.basename(m.name), m.offset_data, m.size) for m in _files(tar, shard))
     labels = _devkit(shard.with_name(DEVKIT))
     if len(labels) != len(found):
         raise DataError(f"{shard}: holds {len(found)} images, and {DEVKIT} has classes of {len(labels)}")
@@ -114,7 +114,7 @@ def _devkit(path: Path) -> list[str]:
         with tarfile.open(path, "r:gz") as tar:
             held = {
                 os.path.basename(m.name): _bytes(tar, m, path)
-                for m in _files(tar)
+                for m in _files(tar, path)
                 if os.path.basename(m.name) in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
             }
         synsets = loadmat(io.BytesIO(held["meta.mat"]), squeeze_me=True)["synsets"]
@@ -141,10 +141,26 @@ def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> It
         raise DataError(f"{short} ({error})") from None
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Its files, without what desktops leave."""
+def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]:
+    """Its files, without what desktops leave and hidden folders hold.
+
+    Args:
+        tar: open.
+        where: what it is, for people.
+
+    Raises:
+        DataError: a link: it holds no bytes, so that an image would be missing.
+    """
     for member in tar:
-        if member.isreg() and not files.is_litter(os.path.basename(member.name)):
+        inner = os.path.normpath(member.name).split("/")
+        if any(files.is_litter(name) for name in inner if name != ".."):
+            continue
+        if member.islnk() or member.issym():
+            raise DataError(
+                f"{where}: {member.name}: a link to {member.linkname}; pack the files themselves, with"
+                " tar --dereference --hard-dereference"
+            )
+        if member.isreg():
             yield member
 
 

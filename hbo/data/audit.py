@@ -29,16 +29,17 @@ def names_of(images: Any, root: str | None) -> list[str] | None:
 
     Args:
         images: the part, of any task.
-        root: `data_dir`.
+        root: `data_dir`: the set's folder, or the list in it.
     """
     get = getattr(images, "source", None)
     while isinstance(get, Part):
         get = get.get
     if get is not None and not isinstance(get, Files):
         return None
-    paths = images.paths if get is None else paths_of(images.source)
-    start = None if root is None else os.path.join(files.expanded(root).absolute(), "")
-    return [os.path.abspath(p).removeprefix(start) if start else os.path.basename(p) for p in paths]
+    paths = map(os.path.abspath, images.paths if get is None else paths_of(images.source))
+    whole = Path(os.path.abspath(files.expanded(root or ".")))  # `..` resolved as in the paths
+    start = root and os.path.join(whole.parent if whole.is_file() else whole, "")
+    return [p.removeprefix(start) if start and p.startswith(start) else os.path.basename(p) for p in paths]
 
 
 def left_out(root: Path, used: set[str], why: str) -> Audit:

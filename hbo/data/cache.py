@@ -96,10 +96,15 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether the images are kept as JPEG, and decoded at each look."""
+        return self.index.dtype == INDEXES[JPEG]
+
     def __getitem__(self, i: int) -> tuple[Tensor, Size]:
         _, height, width, channels, seen_h, seen_w, *_ = self.index[i].item()
         stored = self.stored(i)
-        if self.index.dtype == INDEXES[JPEG]:
+        if self.is_jpeg:
             return jpeg.decoded(stored, channels), (seen_h, seen_w)
         return stored.view(height, width, channels).permute(2, 0, 1), (seen_h, seen_w)
 

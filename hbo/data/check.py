@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def images_of(folder: str, data: str | None) -> list[str]:
-    """The images below a folder, or below those folders in it that a data set reads.
+    """The images below a folder, those of a CSV, or those below the folders that a data set reads.
 
     Raises:
         DataError: there is no such folder, or no image.
@@ -54,8 +54,8 @@ def images_of(folder: str, data: str | None) -> list[str]:
     root = files.expanded(folder, "folder")
     one = SETS[data] if data else None
     inner = ("",) if one is None else one.folders(root) if one.folders else one.marks or (one.inner,)
-    archive = root.is_dir() and (one is None or one.photographs) and layout.kind(root) == "archive"
-    if data == "imagefolder" or archive:
+    photographs = one is None or one.photographs
+    if data == "imagefolder" or (photographs and (root.is_file() or layout.kind(root) == "archive")):
         how = layout.kind(root)
         if how in ("csv", "archive"):
             listed = layout.contents(root)

@@ -102,6 +102,11 @@ class Images(Dataset):
         with seeded(self.seed, epoch, index):
             return self.augment.draw(size)
 
+    def facts(self) -> dict[str, Any]:
+        """For the row: what a cache did to the pixels of training."""
+        kept = self.pixels is not None and self.pixels.is_jpeg
+        return self.upsampled() | ({"jpeg_decoder": jpeg.said_decoder()} if kept else {})
+
     def upsampled(self) -> dict[str, float]:
         """For the row: shares of the random-resized crops that have fewer pixels than they are resized to,
         with and without the cache.

@@ -11,15 +11,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from hbo import headers
 from hbo.data.images import as_tensor
-from hbo.data.sources import read_image
+from hbo.data.sources import read_image, upright
+from hbo.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every set
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """An image file, or an image in memory, to what the network takes."""
+    """An image file, or PIL's image in memory, to what the network takes; both are turned as EXIF says."""
 
     resized: Callable[[Any], Any]
     """The evaluation's resize and crop, of an RGB image or a uint8 tensor (3, H, W)."""
@@ -36,8 +38,14 @@ class Preprocess:
 
         Raises:
             DataError: the file cannot be read as an image.
+            UserError: an image in memory with more than 8 bits a channel.
         """
-        pil = image.convert("RGB") if isinstance(image, Image.Image) else read_image(Path(image))
+        if isinstance(image, Image.Image):
+            if image.mode not in headers.MODES:
+                raise UserError(f"image: has mode {image.mode}; convert its pixels to 8 bits a channel first")
+            pil = upright(image)
+        else:
+            pil = read_image(Path(image))
         return as_tensor(self.resized(pil_to_tensor(pil) if self.of_tensors else pil))
 
 

@@ -151,9 +151,16 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     with headers.opened(path) as image:
         image.load()
         image.info.pop("transparency", None)  # of a palette PIL warns, and drops it all the same
-        # Of a TIFF nothing is left to be done: PIL turns it.
-        turn = headers.TURNS.get(headers.orientation(image) or 1)
-        return (image if turn is None else image.transpose(turn)).convert(mode)
+        return upright(image, mode)
+
+
+def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
+    """An image turned as its EXIF says it is looked at, in PIL's mode, and without that EXIF."""
+    image.load()  # of a TIFF nothing is left to be done then: PIL turns it
+    turn = headers.TURNS.get(headers.orientation(image) or 1)
+    found = (image if turn is None else image.transpose(turn)).convert(mode)
+    found.info = {}  # it would be turned again by whoever is given it
+    return found
 
 
 def size_of(path: str | Path) -> tuple[int, int]:

@@ -64,8 +64,7 @@ def card(about: dict[str, Any], trained: Trained, row: dict[str, Any], file: str
         *[f"1. {step}" for step in about["preprocess"]],
         "",
         "```python",
-        "import torch",
-        f'net = torch.hub.load(REPO, "{run["net"]}", source="local", weights="{file}")  # REPO: a checkout',
+        *_loaded(run["net"], file),
         "```",
         "",
         "## Licence",
@@ -74,6 +73,16 @@ def card(about: dict[str, Any], trained: Trained, row: dict[str, Any], file: str
         "",
     ]
     return "\n".join(lines)
+
+
+def _loaded(net: str, file: str) -> list[str]:
+    """Python that loads the file; torch.hub's names have no colon."""
+    if ":" in net:
+        return ["from hbo import hub", f'net = hub.network("{net}", weights="{file}")']
+    return [
+        "import torch",
+        f'net = torch.hub.load(REPO, "{net}", source="local", weights="{file}")  # REPO: a checkout',
+    ]
 
 
 def _images(row: dict[str, Any]) -> Any:

@@ -56,6 +56,9 @@ def check(
         )
     if first_stage not in get_args(FirstStage):
         raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
+    if net not in TABLES and (first_stage, divisor) != ("release", None):
+        odd = f"first_stage={first_stage}" if divisor is None else f"divisor={divisor}"
+        raise UserError(f"{odd}: {net} has no table of stages, so this would change nothing; remove it")
     rows = () if net not in TABLES else table_of(net, first_stage).stages
     caps = [row.cap for row in rows if row.block == "hb"]
     idle = [

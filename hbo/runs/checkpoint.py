@@ -331,7 +331,7 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         if (
             saved.get("val_split")
             and "val_split" not in given
-            and "data_dir" in given
+            and given.get("data_dir") is not None
             and is_split(given["data_dir"])
         ):
             saved["val_split"] = 0.0  # of another folder, which has its own split

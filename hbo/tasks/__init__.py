@@ -65,13 +65,18 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
     """Check that the data set uses the given folder, and that skip_bad is given only for folders of images.
 
     Raises:
-        UserError: names the data set for such a folder.
+        UserError: names the data set for such a folder, or says first that there is none.
     """
     if skip_bad and SETS[data].load is not None:
         raise UserError(f"skip_bad={skip_bad}: needs a folder of images, and data={data} has none; remove it")
     if path is None or SETS[data].takes_folder:
         return
     root = files.expanded(path, "data_dir")
+    if not root.exists():
+        raise UserError(
+            f"data_dir={path}: no such folder; correct its name, or remove data_dir, as data={data} uses no"
+            " folder"
+        )
     fit = [
         n
         for n, one in SETS.items()
@@ -80,8 +85,6 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
     raise UserError(
         f"data_dir={path}: data={data} uses no folder, its images are in a package; use --data"
         f" {fit[0] if fit else 'imagefolder'} for the images of that folder, or remove data_dir"
-        + "; there is no such folder"
-        * (not root.exists())
     )
 
 

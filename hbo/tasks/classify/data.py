@@ -93,7 +93,7 @@ def parts(run: Run, train: Source | None, val: Source | None, classes: list[str]
         source and Images(source, fixed_part(run, t), random_part(run, t), run, in_memory)
     )
     images = make(train, True)
-    return Data(images, make(val, False), classes, images.upsampled() if images else {})
+    return Data(images, make(val, False), classes, images.facts() if images else {})
 
 
 def read_parts(run: Run, root: Path, reported: bool) -> tuple[layout.Parts, list[str] | None]:

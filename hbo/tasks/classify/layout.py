@@ -9,6 +9,7 @@ ROOT/train-*.tar, ROOT/val-*.parquet     the first of these in an archive: `hbo.
 
 import os
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -141,18 +142,20 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
     """Class -> its images, both sorted by name, in a folder with one folder per class.
 
     Raises:
-        DataError: images outside a class folder, an empty class, or a file whose name is not an image's.
+        DataError: images outside a class folder, an empty class, a file whose name is not an image's, or a
+            link that leads nowhere.
     """
     entries = sorted(e for e in folder.iterdir() if not files.is_litter(e.name))
+    _check_links(entries)
     if loose := [e for e in entries if e.is_file() and e.suffix.lower() in files.IMAGES]:
         raise DataError(
             f"{loose[0]}: is outside a class folder; sort the images of {folder} into one folder per class"
         )
     found: dict[str, list[File]] = {}
     for entry in (e for e in entries if e.is_dir()):
-        inside: list[File] = sorted(
-            Path(e.path) for e in os.scandir(entry) if e.is_file() and not files.is_litter(e.name)
-        )
+        held = [e for e in os.scandir(entry) if not e.is_dir() and not files.is_litter(e.name)]
+        _check_links(Path(e.path) for e in held if not e.is_file())
+        inside: list[File] = sorted(Path(e.path) for e in held if e.is_file())
         if odd := [f for f in inside if os.path.splitext(f)[1].lower() not in files.IMAGES]:
             many = f" ({len(odd)} such files)" if len(odd) > 1 else ""
             raise DataError(
@@ -173,6 +176,18 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
     if not found:
         raise DataError(f"{folder}: contains no class folders")
     return dict(sorted(found.items()))
+
+
+def _check_links(paths: Iterable[Path]) -> None:
+    """Check that no image or class is missing because its link leads nowhere.
+
+    Raises:
+        DataError: names the first such link.
+    """
+    if broken := sorted(path for path in paths if path.is_symlink() and not path.exists()):
+        raise DataError(
+            f"{broken[0]}: a link to {os.readlink(broken[0])}, which does not exist; mend or remove it"
+        )
 
 
 def check_split(root: Path, share: float) -> None:

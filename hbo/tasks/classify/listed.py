@@ -75,19 +75,32 @@ def _lines(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
     """Line number, path, label and split of each line that is not empty.
 
     Raises:
-        DataError: the file is not text, or has other columns.
+        DataError: the file is not text, has other columns, or a quote that is not closed.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a CSV in UTF-8 ({type(error).__name__})") from None
     first = text.partition("\n")[0]
+    # Strict: else a quote that is not closed takes all lines after it into its cell.
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), skipinitialspace=True
+        io.StringIO(text, newline=""),
+        delimiter=max(",;\t", key=first.count),
+        skipinitialspace=True,
+        strict=True,
     )
     places: list[int] | None = None
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
+    while True:
+        begun = reader.line_num + 1
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, line {begun}: a quote must be closed before the next comma, and doubled within a"
+                f" quoted cell ({error})"
+            ) from None
         if not any(cells):
             continue
         if places is None:

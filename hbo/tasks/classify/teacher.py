@@ -93,7 +93,8 @@ def _of_file(name: str) -> tuple[nn.Module, str, list[str] | None, int]:
     if not path.is_file():
         raise UserError(f"distill={name}: no such file")
     ours = "hyper_parameters" in checkpoint.read(path)
-    trained = checkpoint.trained(path, {} if ours else {"data": "imagenet"})
+    # Not its folder, which may have been moved or split since.
+    trained = checkpoint.trained(path, {"data_dir": None} | ({} if ours else {"data": "imagenet"}))
     of = trained.run
     if of.task != "classify":
         raise UserError(f"distill={name}: trained with task={of.task}; use a classifier")

@@ -1,5 +1,6 @@
 """From photographs to the features by which they are compared."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,10 +47,12 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """`paths` (N,) text and `features` (N, D) float32."""
-        with open(path, "wb") as file:
+        part = path.with_name(path.name + ".part")
+        with open(part, "wb") as file:
             np.savez_compressed(
                 file, paths=np.array(self.paths), features=np.concatenate(self.features).astype(np.float32)
             )
+        os.replace(part, path)
 
     def summary(self) -> str:
         """Number of photographs and length of a feature."""

@@ -7,6 +7,7 @@ image without a label file has no objects.
 
 import os
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def _images(root: Path, listing: Path, content: dict[str, Any], given: Any) -> l
             found.append(os.path.normpath(path))
     if not found:
         raise DataError(f"{listing}: {given} contains no images")
+    if twice := [path for path, number in Counter(found).items() if number > 1]:
+        raise DataError(f"{listing}: {given} names {twice[0]} more than once")
     return found
 
 
