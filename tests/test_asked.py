@@ -114,7 +114,7 @@ def test_the_control_is_judged_beside_the_study_that_it_controls():
 @pytest.mark.parametrize(("primary", "said"), [
     ({"versus": "k=1", "margn": 1}, "primary.margn: no such key; did you mean margin?"),
     ({"versus": "k=2 agains k=1"}, "'agains' must be FIELD=VALUE"),
-    ({"versus": "k=2 against k=0"}, "primary.versus='k=2 against k=0': no arm of the file has k=0; the arms are: k=1, k=2"),
+    ({"versus": "k=2 against k=0"}, "primary.versus='k=2 against k=0': no arm has k=0; the arms are: k=1, k=2"),
     ({"versus": "upsample"}, "primary.versus='upsample': all arms have upsample="),
     ({"versus": ["k=1 against k=2", "k=2 against k=1"], "judge": "trend", "trend": "epochs"}, "primary.trend=epochs: must be a different number"),
     ({"metric": "map"}, "primary.metric=map: for task=classify choose from top1"),
@@ -166,11 +166,11 @@ def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys)
     said = capsys.readouterr()
     assert (
         said.err
-        == f"warning: {path}: primary.versus='k=2 against k=1': no arm of the file has k=1; the arms are: hbonet\n"
+        == f"warning: {path}: primary.versus='k=2 against k=1': no arm has k=1; the arms are: hbonet\n"
     )
     assert "2 runs: 2 missing" in said.out
     sweep = read(path, {"k": 2})
-    with pytest.raises(UserError, match="no arm of the file has k=1"):
+    with pytest.raises(UserError, match="no arm has k=1"):
         asked.primary(sweep, plan.entries(sweep))  # a plan or a frozen question must have its arms
 
 

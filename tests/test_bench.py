@@ -164,6 +164,20 @@ def test_flags_that_a_measurement_of_studies_would_ignore_are_refused():
         infer.main(["--trained", "runs/default/KEY", "--k", "2"])
     with pytest.raises(UserError, match="--studies STUDY"):
         infer.main(["--to", "elsewhere"])
+    with pytest.raises(UserError, match="--studies STUDY"):
+        infer.main(["--from", "LOG", "--to", "elsewhere"])
+    with pytest.raises(UserError, match="k: the networks are those of --from's log"):
+        infer.main(["--from", "LOG", "--k", "2"])
+    with pytest.raises(UserError, match="studies, trained: each is a measurement of its own"):
+        infer.main(["--studies", "contraction", "--trained", "runs/default/KEY"])
+    with pytest.raises(UserError, match="to=none: no such folder"):  # before minutes of measuring
+        infer.main(["--studies", "contraction", "--to", "none"])
+
+
+def test_a_table_of_latencies_from_elsewhere_is_one_line(tmp_path):
+    (tmp_path / "latency.csv").write_text("net,ms\nhbonet,1\n")
+    with pytest.raises(UserError, match=r"latency\.csv: has no column"):
+        latency.join(results.load(ROOT / "ablations", "contraction"), tmp_path)
 
 
 def test_a_rival_that_there_cannot_be_is_named():

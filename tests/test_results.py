@@ -119,6 +119,31 @@ def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
     )
 
 
+def test_a_flag_that_would_be_passed_over_is_refused(tmp_path, capsys):
+    for words, says in (
+        (("contraction", "--study", "other"), "--study other: is of a folder"),
+        ((str(ABLATIONS), "--to", str(tmp_path)), "--runs, --to: are of a study's name"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            results.main([*words])
+        assert stop.value.code == 2
+        assert says in capsys.readouterr().err
+
+
+def test_the_csv_of_a_study_is_printed_alone_and_over_no_other_table(tmp_path, capsys):
+    words = ["contraction", "--runs", str(ABLATIONS / "contraction.csv"), "--to", str(tmp_path), "--csv"]
+    results.main(words)
+    out, err = capsys.readouterr()
+    assert out.startswith("study,key,state,")
+    assert "18 done" in err
+    (tmp_path / "contraction.csv").write_text("name,price\na,1\n")
+    with pytest.raises(SystemExit) as stop:
+        results.main(words)
+    assert stop.value.code == 2
+    assert "has lines without a key" in capsys.readouterr().err
+    assert (tmp_path / "contraction.csv").read_text() == "name,price\na,1\n"
+
+
 def test_the_summary_is_pandas_own():
     table = results.load(ABLATIONS, "contraction")
     found = results.summary(table).set_index("k")

@@ -53,6 +53,36 @@ def test_a_baseline_that_is_no_arm_is_refused():
         study.read("contraction", metric="loss")
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    (("--versus", "k=7 against k=1"), "no arm has k=7; the arms are: k=1, k=2, k=3"),
+    (("--versus", "width"), "all arms have width=0.25"),
+    (("--versus", "k=2 against k=1", "--judge", "mean"), "a single comparison has no mean"),
+])  # fmt: skip
+def test_a_question_that_the_arms_do_not_answer_is_refused(words, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        study.main(["contraction", *words])
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_arms_that_the_question_does_not_compare_are_not_passed_over():
+    it = study.read("contraction", asked=Question(versus=("k=7 against k=1",)))
+    assert it.conclusion() == (
+        "No comparison of the question has finished runs of both its arms; finished are k=1, k=2, k=3."
+    )
+
+
+def test_the_first_folder_gives_the_question(tmp_path):
+    """Whatever its place in the alphabet: the question of its runs, not that of the others."""
+    make_runs(tmp_path, "contraction", "mobilenetv2")
+    (tmp_path / "mobilenetv2" / "question.json").write_text('{"versus": ["net=mobilenetv2"], "margin": 7}')
+    places = [str(tmp_path / name) for name in ("mobilenetv2", "contraction")]
+    it = study.read(*places)
+    assert it.names == ("mobilenetv2", "contraction")
+    assert it.asked == Question(versus=("net=mobilenetv2",), margin=7)
+    assert study.read(*reversed(places)).names == ("contraction", "mobilenetv2")
+
+
 def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):
     root = make_runs(tmp_path, "contraction")
     lost = next(path for path in root.glob("*/*/row.json") if json.loads(path.read_text())["k"] == 2)

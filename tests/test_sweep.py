@@ -122,6 +122,8 @@ def test_a_wrong_file_is_one_line_that_names_it_and_the_key(write, content, word
     (["--set", "k"], "FIELD=VALUE"),
     (["--set", "k=[1"], "no YAML"),
     (["--devices_per_run", "2", "--set", "devices=1"], "give one of them"),
+    (["--count", "2"], "--count 2: is of method: random"),
+    (["--random_seed", "0"], "--random_seed 0: is of method: random"),
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_line(write, argv, word, capsys):
     with pytest.raises(SystemExit) as stop:

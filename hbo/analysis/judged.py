@@ -84,15 +84,19 @@ class Study:
             }
         return found
 
+    def compared(self) -> list[Arm]:
+        """The arms, as a question sees them."""
+        first = self.done.drop_duplicates("arm")
+        return [
+            Arm(arm, one, float(macs) if pd.notna(macs) else math.nan)
+            for arm, one, macs in zip(first["arm"], results.identities(first), first["macs"], strict=True)
+        ]
+
     def families(self) -> list[Family]:
         """The comparisons, the primary family first; arms outside the question are compared with the baseline
         as exploratory.
         """
-        first = self.done.drop_duplicates("arm")
-        arms = [
-            Arm(arm, one, float(macs) if pd.notna(macs) else math.nan)
-            for arm, one, macs in zip(first["arm"], results.identities(first), first["macs"], strict=True)
-        ]
+        arms = self.compared()
         found = question.families(self.asked, arms, self.baseline)
         named = {arm for family in found for one in family.contrasts for arm in one.weights}
         if self.asked.versus and (rest := [arm for arm in arms if arm.label not in named | {self.baseline}]):
@@ -155,6 +159,11 @@ class Study:
     def conclusion(self) -> str:
         """The primary findings in one line."""
         found = [line for family, lines in self.judged() if family.primary for line in lines]
+        if not found and len(self.arms) > 1:
+            return (
+                f"No comparison of the question has finished runs of both its arms; finished are"
+                f" {', '.join(self.arms)}."
+            )
         if not found:
             return f"{self.arms[0]} alone has finished runs: there is nothing to compare."
         if all(line.verdict == "too few" for line in found):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from hbo.analysis import results
 from hbo.config import Run, resolve
+from hbo.errors import UserError
 
 # Only classifiers; parts that other tasks add are not measured.
 NET = [
@@ -28,11 +29,18 @@ def run_of(network: dict[str, Any]) -> Run:
 
 
 def join(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Rows with `latency_ms`, if the folder has a latency.csv with their networks."""
+    """Rows with `latency_ms`, if the folder has a latency.csv with their networks.
+
+    Raises:
+        UserError: it lacks a column.
+    """
     path = folder / FILE
     if not path.exists() or "num_classes" not in table:
         return table
-    known = {_name(line): line["latency_ms"] for line in results.read_csv(path)}
+    lines = results.read_csv(path)
+    if missing := [name for name in (*NET, "latency_ms") if any(name not in line for line in lines)]:
+        raise UserError(f"{path}: has no column {missing[0]}; measure it again, or move it away")
+    known = {_name(line): line["latency_ms"] for line in lines}
     classifiers = (line if line["task"] == "classify" else None for line in table.to_dict("records"))
     return table.assign(
         latency_ms=[known.get(_name(line), float("nan")) if line else float("nan") for line in classifiers]

@@ -317,9 +317,7 @@ def check_arms(question: Question, arms: Sequence[Arm]) -> None:
             continue
         for side in AGAINST.split(one.strip()):
             if not _named(_sides(side), arms):
-                raise UserError(
-                    f"primary.versus={one!r}: no arm of the file has {side}; the arms are: {there}"
-                )
+                raise UserError(f"primary.versus={one!r}: no arm has {side}; the arms are: {there}")
     if question.judge not in (kinds := [family.kind for family in families(question, arms)]):
         raise UserError(
             f"primary.judge={question.judge}: a single comparison has no {question.judge}; use judge:"

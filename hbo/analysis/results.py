@@ -7,6 +7,7 @@ python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -218,12 +219,18 @@ def markdown(table: pd.DataFrame) -> str:
 def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
     """Write NAME.csv and NAME_curves.csv, and keep existing rows that are not in the
     table. Returns their number.
+
+    Raises:
+        UserError: the file that is there holds something else.
     """
     kept = 0
     for new, where in ((table, path), (points, path.with_name(f"{path.stem}{CURVES}.csv"))):
         if where.exists():
             keys = set(new["key"]) if len(new) else set()
-            before = [line for line in read_csv(where) if line["key"] not in keys]
+            there = read_csv(where)
+            if any(line.get("key") is None for line in there):
+                raise UserError(f"{where}: has lines without a key, so they are no runs; move it away")
+            before = [line for line in there if line["key"] not in keys]
             kept = max(kept, len({line["key"] for line in before}))
             lines = [*before, *new.astype(object).where(new.notna(), None).to_dict("records")]
             new = frame(lines) if where == path else pd.DataFrame(lines)
@@ -246,26 +253,32 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--study", action="append", default=[], help="Only this study of the source; can be repeated."
     )
-    parser.add_argument(
-        "--runs", default="runs", help="Folder (or other source) of a study given by name. [runs]"
-    )
-    parser.add_argument(
-        "--to", default="ablations", help="Folder for the CSV of a study given by name. [ablations]"
-    )
+    parser.add_argument("--runs", help="Folder (or other source) of a study given by name. [runs]")
+    parser.add_argument("--to", help="Folder for the CSV of a study given by name. [ablations]")
     parser.add_argument("--csv", action="store_true", help="Print the rows as CSV instead.")
     args = parser.parse_args(argv)
     with one_line():
         by_name = not is_place(args.source)
-        source, studies = (args.runs, [args.source]) if by_name else (args.source, args.study)
+        if by_name and args.study:
+            raise UserError(
+                f"--study {args.study[0]}: is of a folder, CSV file or W&B project; {args.source} is a study"
+            )
+        if not by_name and (args.runs or args.to):
+            raise UserError(
+                f"--runs, --to: are of a study's name, and {args.source} is a place of rows, which is only"
+                " printed; give the name, with --runs FOLDER"
+            )
+        source, studies = (args.runs or "runs", [args.source]) if by_name else (args.source, args.study)
         table = load(source, *studies)
         if by_name:
-            path = Path(args.to) / f"{args.source}.csv"
+            path = Path(args.to or "ablations") / f"{args.source}.csv"
             plan = frozen.copy(source, args.source, path)
             kept = save(table, curves(source, *studies), path)
             states = ", ".join(f"{n} {state}" for state, n in table["state"].value_counts().items())
             print(
                 f"{path}: {states}" + f"; {kept} existing rows kept" * bool(kept) + f"; {plan}" * bool(plan),
                 end="\n\n",
+                file=sys.stderr if args.csv else None,  # what is printed is the CSV alone
             )
         print(
             to_csv(table).rstrip()

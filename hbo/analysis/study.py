@@ -93,7 +93,10 @@ def settings(
     rows = rows.drop_duplicates(["key", "state"]).reset_index(drop=True)
     curves = results.curves(source, *names)
     if any(map(is_place, names)):
-        source, names = names[0], tuple(dict.fromkeys(map(str, rows["study"])))
+        first = Path(names[0])
+        first = first.stem if first.suffix == ".csv" else first.name  # the study that gives the question
+        source = names[0] if is_place(names[0]) else source
+        names = tuple(sorted(dict.fromkeys(map(str, rows["study"])), key=lambda name: name != first))
     plan = frozen.read(source, names[0]) if len(names) == 1 else None
     asked = asked or (plan.question if plan else None) or of_runs(source, names[0]) or of_file(names[0])
     if baseline is not None:
@@ -191,7 +194,11 @@ def add_arguments(parser: Parser) -> None:
 
 
 def from_arguments(args: argparse.Namespace) -> list[Study]:
-    """The studies of a command line: one for each data set, task and protocol."""
+    """The studies of a command line: one for each data set, task and protocol.
+
+    Raises:
+        UserError: as `settings`; or a question that the arms of no setting answer.
+    """
     given = {
         name: getattr(args, name)
         for name in ("versus", "margin", "judge", "trend")
@@ -203,7 +210,26 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
         study.asked = question.parse(
             {name: value for name, value in asked.items() if value not in (None, [])}
         )
+    if given.keys() & {"versus", "judge"}:
+        _check_asked(found, judged="judge" in given)
     return found
+
+
+def _check_asked(found: list[Study], judged: bool) -> None:
+    """Check that the arms of a setting answer the question of the command line; else a typo would show as
+    nothing to compare. Without `--judge`, a pair alone may leave out the file's mean or trend.
+    """
+    errors = []
+    for study in found:
+        asked = study.asked
+        if not judged and asked.judge != "effects":
+            asked = replace(asked, judge="each")
+        try:
+            question.check_arms(asked, study.compared())
+        except UserError as error:
+            errors.append(error)
+    if len(errors) == len(found):
+        raise errors[0]
 
 
 def main(argv: list[str] | None = None) -> None:

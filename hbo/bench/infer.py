@@ -81,13 +81,20 @@ def main(argv: list[str]) -> None:
         for name in ("json", "studies", "source", "to", "csv", "from", "trained")
         if name in given
     }
+    ways = [name for name in ("from", "studies", "trained") if name in own]
+    if len(ways) > 1:
+        raise UserError(f"{', '.join(ways)}: each is a measurement of its own; give one of them")
     if odd := sorted({"csv", "json"} & own.keys()) if {"from", "studies"} & own.keys() else []:
         raise UserError(
             f"{odd[0]}: is for the networks that are timed here; leave it out with --from and --studies"
         )
     if "csv" in own and not files.expanded(own["csv"]).parent.is_dir():
         raise UserError(f"csv={own['csv']}: no such folder as {files.expanded(own['csv']).parent}")
+    if "studies" not in own and {"source", "to"} & own.keys():
+        raise UserError("source, to: are for --studies STUDY")
     if "from" in own:
+        if given:
+            raise UserError(f"{', '.join(given)}: the networks are those of --from's log; leave it out")
         print(phone.table(phone.read(files.expanded(own["from"]))))
         return
     if "studies" in own:
@@ -96,10 +103,11 @@ def main(argv: list[str]) -> None:
                 f"{', '.join(given)}: the networks of {' '.join(own['studies'])} are in its rows; leave it"
                 " out"
             )
-        studies.measure(own["studies"], own.get("source", "ablations"), Path(own.get("to", "ablations")))
+        to = files.expanded(own.get("to", "ablations"))
+        if not to.is_dir():
+            raise UserError(f"to={to}: no such folder")
+        studies.measure(own["studies"], own.get("source", "ablations"), to)
         return
-    if {"source", "to"} & own.keys():
-        raise UserError("source, to: are for --studies STUDY")
     if "trained" in own:
         of_trained(own, given)
         return

@@ -53,7 +53,7 @@ def parser() -> Parser:
         sub.add_argument(
             "--count", type=positive, help="Runs of a random sweep; left out: the file's run_cap."
         )
-        sub.add_argument("--random_seed", type=int, default=0, help="Seed of a random sweep.")
+        sub.add_argument("--random_seed", type=int, help="Seed of a random sweep. [0]")
         sub.add_argument(
             "--workers",
             type=positive,
@@ -220,7 +220,9 @@ def opened(args: Any):
         value = getattr(args, flag)
         if value is not None and sets.setdefault(name, value) != value:
             raise UserError(f"--{flag} {value}: --set {name}={sets[name]} says otherwise; give one of them")
-    study = read(args.file, sets, args.count, args.random_seed)
+    study = read(args.file, sets, args.count, args.random_seed or 0)
+    if args.random_seed is not None and study.method == "grid":
+        raise UserError(f"--random_seed {args.random_seed}: is of method: random; {study.path} is a grid")
     runs = entries(study)
     check(study, runs, sets)
     return study, runs
@@ -293,10 +295,11 @@ def run(args: Any) -> int:
 
     if (args.looks or args.max_seeds) and not args.until:
         raise UserError("--looks, --max_seeds: are of --until decided; add it, or leave them out")
-    if args.max_parallel and not args.slurm:
+    by_slurm = args.slurm is not None  # an empty text too: a shell variable that is not set
+    if args.max_parallel and not by_slurm:
         raise UserError(f"--max_parallel {args.max_parallel}: is of --slurm; here take --workers")
     for flag in ("retries", "max_failures", "workers"):
-        if args.slurm and getattr(args, flag) is not None:
+        if by_slurm and getattr(args, flag) is not None:
             raise UserError(
                 f"--{flag} {getattr(args, flag):g}: is of runs on this machine; SLURM starts its jobs by"
                 " itself: leave it out"
@@ -309,7 +312,7 @@ def run(args: Any) -> int:
     freezing.leave_question(study, runs)
 
     def train(runs: list[Any]) -> int:
-        if args.slurm:
+        if by_slurm:
             return slurm.submit(study, runs, args.slurm, args.max_parallel, args.runs_per_device)
         retries = 1 if args.retries is None else args.retries
         return pool.run(study, runs, args.workers, retries, args.max_failures or 5, args.runs_per_device)
@@ -318,7 +321,7 @@ def run(args: Any) -> int:
         return train(runs)
     from hbo.sweep import until
 
-    return until.run(until.opened(study, runs, args.looks, args.max_seeds), train, submitted=bool(args.slurm))
+    return until.run(until.opened(study, runs, args.looks, args.max_seeds), train, submitted=by_slurm)
 
 
 if __name__ == "__main__":

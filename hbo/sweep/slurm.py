@@ -159,6 +159,8 @@ def parse(text: str) -> dict[str, Any]:
                 f"--slurm {part}: must be KEY=VALUE with a key of"
                 f" {', '.join(KEYS)}{did_you_mean(key, list(KEYS))}"
             )
+        if key in found:
+            raise UserError(f"--slurm {part}: {key} is set twice; give one of them")
         if key in ("gpus", "cpus", "parallel", "notice"):
             if not value.isdigit() or int(value) < 1:
                 raise UserError(f"--slurm {part}: must be a whole number from 1")

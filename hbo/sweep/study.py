@@ -107,6 +107,11 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     if cap is not None and (whole(cap) or 0) < 1:
         raise UserError(f"run_cap={shown(cap)}: must be a positive whole number")
     cap = whole(cap)
+    if method == "grid" and count is not None:
+        raise UserError(
+            f"--count {count}: is of method: random; for the first {count} runs of a grid write"
+            f" run_cap: {count} into the file"
+        )
     if method == "grid":
         rows = grid(parameters, cap)
     else:
