@@ -27,8 +27,9 @@ INTRODUCTION = """# What of the paper holds here
 
 Each claim of the paper that can be tested without ImageNet, PASCAL VOC or Market-1501, beside the results
 of the runs in [ablations/](../../ablations). Differences are in percentage points of the named metric,
-with the interval at the level of the study's primary lines (95 % for all of them together). A verdict
-holds for the data set and the recipe in its line. **None of them is a result on ImageNet**: the
+with the interval at the level of the study's primary lines (95 % for all of them together); exploratory
+lines have 95 % in each of their families. A verdict holds for the data set and the recipe in its line.
+**None of them is a result on ImageNet**: the
 photographs are fewer and smaller, and the runs shorter.
 
 Written by `python -m hbo.analysis.holds`; the claims are data ([claims.yaml](claims.yaml)). Each study's
@@ -67,17 +68,21 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
         found = _lines(it, entry.get("lines"))
         if not found:
             raise UserError(f"claims.yaml: here: {entry['study']} has no judged line {entry.get('lines')!r}")
-        lines += [asked | _here(it, line, f"{line.label}, " * (len(found) > 1)) for line in found]
+        lines += [asked | _here(it, line, f"{line.label}, " * (len(found) > 1), own) for line, own in found]
     return Table("What of the paper holds here", pd.DataFrame(lines))
 
 
-def _lines(it: Study, wanted: str | None) -> list[Judged]:
-    """The study's primary lines, filtered by kind of family or by words of their labels."""
+def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:
+    """The study's primary lines, or those of a kind of family or with some words in their labels; and whether
+    they are primary.
+    """
     found = []
     for family, lines in it.judged():
         if wanted is None and not family.primary:
             continue
-        found += [line for line in lines if wanted in (None, family.kind) or wanted in line.label]
+        found += [
+            (line, family.primary) for line in lines if wanted in (None, family.kind) or wanted in line.label
+        ]
     return found
 
 
@@ -86,14 +91,14 @@ def _metric(column: str) -> str:
     return stats.SHOWN.get(tables.COLUMN.get(column, column), column)
 
 
-def _here(it: Study, line: Judged, label: str) -> dict[str, str]:
+def _here(it: Study, line: Judged, label: str, primary: bool) -> dict[str, str]:
     """The study's result for the line; with its label if the claim has several."""
     hours = sum(it.done["seconds"].dropna().astype(float)) / 3600
     return {
         "here": f"{label}[{it.names[0]}](../../ablations/{it.names[0]}.ipynb): {setting(it)}",
         "difference": f"{points(line.difference)} [{points(line.low)}, {points(line.high)}]"
         f" {_metric(it.metric)}",
-        "verdict": line.verdict,
+        "verdict": line.verdict + ", exploratory" * (not primary),
         "n": sentences.seeds(line),
         "hours": f"{hours:.1f}",
         "to settle it": _settles(line),
