@@ -172,14 +172,19 @@ def test_a_cheap_command_does_as_printed(line, folder, capsys):
         status = stop.code or 0
     said = capsys.readouterr()
     assert (status, bool(said.out), "error:" in said.err) == (expected, True, False), said.err
-    if "mobilenetv2" in rest:  # the table on README's first screen
-        table = [
-            row
-            for row in text_of(ROOT / "README.md").splitlines()
-            if row.startswith(("| arm", "| hbonet k=", "| mobilenetv2"))
-        ]
-        assert len(table) == 5
-        assert set(table) <= set(said.out.splitlines())
+
+
+def test_the_first_screen_says_what_the_study_says(capsys):
+    """The answer below README's second command, and the figures in the sentence below its first picture."""
+    text = text_of(ROOT / "README.md")
+    entry("hbo.analysis.study")(["table2_cifar10"])
+    said = capsys.readouterr().out
+    (answer,) = re.findall(r"(?m)^- mean of .*$", text)
+    assert answer in said.splitlines()
+    sentence = text[text.index("(ablations/table2_cifar10.png)") : text.index("## Two commands")]
+    intervals = re.findall(r"\[[^]]+, [^]]+\]", sentence)
+    assert len(intervals) == 2
+    assert all(f"points {interval}" in said for interval in intervals)
 
 
 def test_blocks_are_sound_shell():
