@@ -50,13 +50,8 @@ class Reranked:
         share: float = LAMBDA,
     ) -> None:
         self.features, self.first, self.share = torch.cat([queries, gallery]), len(queries), share
-        # Images with equal features get equal distances, to the bit, as these are computed once. Rows are
-        # compared as bytes: torch.unique copies them several times.
-        rows = (self.features + 0.0).numpy(force=True)  # one zero
-        rows = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
-        _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-        self.distinct = self.features[torch.from_numpy(first).to(self.features.device)]
-        self.inverse = torch.from_numpy(inverse).to(self.features.device)
+        # Images with equal features get equal distances, to the bit, as these are computed once.
+        self.distinct, self.inverse = self.features.unique(dim=0, return_inverse=True)
         self.squares = self.distinct.square().sum(1)
         near, self.farthest = self._neighbours(k1 + 1)
         self.vectors = self._averaged(self._encoded(near, round(k1 / 2) + 1), near[:, :k2])
@@ -81,13 +76,18 @@ class Reranked:
         """The k nearest images of each, nearest first, and the largest squared
         distance of each (1 if all are 0).
         """
-        near, far = [], []
-        for some in tqdm(self.distinct.split(CHUNK), "neighbours", unit="chunk", delay=3, leave=False):
-            squared = self._squared(some)[:, self.inverse]
-            near.append(nearest(squared, min(k, len(self.inverse))))
-            far.append(squared.amax(1))
-        farthest = torch.cat(far)[self.inverse]
-        return torch.cat(near)[self.inverse], torch.where(farthest > 0, farthest, 1.0)
+        # Written in place: a small tensor kept from each chunk would lie among the freed large ones, where
+        # those of the next chunk no longer fit.
+        many = len(self.distinct)
+        near = torch.empty(many, min(k, len(self.inverse)), dtype=torch.long, device=self.features.device)
+        far = self.squares.new_empty(many)
+        for start in tqdm(range(0, many, CHUNK), "neighbours", unit="chunk", delay=3, leave=False):
+            some = slice(start, start + CHUNK)
+            squared = self._squared(self.distinct[some])[:, self.inverse]
+            near[some] = nearest(squared, near.shape[1])
+            far[some] = squared.amax(1)
+        farthest = far[self.inverse]
+        return near[self.inverse], torch.where(farthest > 0, farthest, 1.0)
 
     def _encoded(self, near: Int[Tensor, "n k"], half: int) -> sparse.csr_array:
         """V, (n, n)."""
