@@ -15,7 +15,6 @@ loss of accuracy. The file itself holds the same facts if its format can.
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -203,10 +202,7 @@ def _int8(
 def write(out: Path, content: Files, about: Mapping[str, Any]) -> None:
     """The files, the one that people name last, and the JSON with what is known of them."""
     for i, suffix in reversed(list(enumerate(content))):
-        path = out if i == 0 else out.with_suffix(suffix)
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(content[suffix])
-        os.replace(part, path)
+        files.write_atomically(out if i == 0 else out.with_suffix(suffix), content[suffix])
     files.write_atomically(out.with_name(out.name + ".json"), json.dumps(about, indent=1) + "\n")
 
 

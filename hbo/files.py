@@ -42,17 +42,17 @@ LITTER = {
 }
 
 
-def write_atomically(path: Path, text: str, lasting: bool = False) -> None:
+def write_atomically(path: Path, content: str | bytes, lasting: bool = False) -> None:
     """Write a file atomically: readers and killed processes never leave or see half of it.
 
     Args:
         path: of the file.
-        text: all of it.
+        content: all of it.
         lasting: sync it and its name to the disk before returning, so that it survives a loss of power.
     """
     part = path.with_name(path.name + ".part")
-    with open(part, "w") as file:
-        file.write(text)
+    with open(part, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
         if lasting:
             file.flush()
             os.fsync(file.fileno())

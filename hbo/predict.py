@@ -130,16 +130,12 @@ def predict(
 
 
 def opened(path: str | Path, given: dict[str, Any]) -> checkpoint.Trained:
-    """The checkpoint; a released file has ImageNet's classes, on which the authors trained.
-
-    The folder that a run was trained on is not looked at: it may have been moved or split since.
+    """The checkpoint, for its network.
 
     Raises:
         UserError: no such file, or neither a run's checkpoint nor a released network.
     """
-    file = files.located(path)
-    ours = "hyper_parameters" in checkpoint.read(file)
-    return checkpoint.trained(file, {"data_dir": None} | ({} if ours else {"data": "imagenet"}) | given)
+    return checkpoint.network(files.located(path), given)
 
 
 def found(images: Iterable[str]) -> list[str]:

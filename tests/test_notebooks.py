@@ -120,7 +120,7 @@ def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
     script = ROOT / "ablations" / "contraction.py"
     assert notebooks.named("contraction") == (script, None)
     assert notebooks.named(str(script), "x") == (script, "x")
-    # The rows beside it are used for comparison.
+    # The other rows of its folder are used for comparison.
     assert notebooks.named(str(runs / "contraction")) == (
         script,
         str(runs),

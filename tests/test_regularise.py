@@ -76,6 +76,25 @@ def _evaluated(folder) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "amsgrad"])
+def test_gradients_are_clipped_in_mixed_precision(optimizer, tmp_path):
+    """Lightning refuses to clip before a fused step, which unscales the gradients itself."""
+    mixed = ["--precision", "bf16-mixed", "--limit_batches", 1, "--optimizer", optimizer, "--lr", 0.001]
+    norms = {}
+    for clip in (0, 1e-6):
+        out = tmp_path / str(clip)
+        call("hbo.fit", *DIGITS, *mixed, "--grad_clip", clip, "--wandb", "disabled", "--out", out)
+        row, folder = only_row(out)
+        norms[clip] = torch.load(folder / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+        assert (row["state"], row["precision"], row["grad_clip"]) == ("done", "bf16-mixed", clip)
+    momentum = "momentum_buffer" if optimizer == "sgd" else "exp_avg"
+    first = {
+        clip: max(float(one[momentum].abs().max()) for one in state.values()) for clip, state in norms.items()
+    }
+    assert first[1e-6] < 1e-2 * first[0]
+
+
+@pytest.mark.slow
 def test_fewer_evaluations_change_nothing_else(tmp_path):
     brief = [*DIGITS, "--limit_batches", 4, "--wandb", "disabled"]
     for name, more in (("each", []), ("few", ["--eval_every", 3])):

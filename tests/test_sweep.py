@@ -241,25 +241,24 @@ def test_a_thousand_rows_cost_what_their_networks_cost(tmp_path, monkeypatch):
     assert blocks < 54 * 10  # the 54 networks of 17 blocks each share most of them
 
 
+def measured(run, seconds: float) -> dict:
+    """The row of a run that took so long on this machine."""
+    machine = {"threads": 2, "accelerator": "auto", "devices": 1, "num_nodes": 1, "data_dir": None}
+    found = {
+        "state": "done",
+        "machine": rows.machine(),
+        "images_per_second": 10.0,
+        "seconds": seconds,
+        "top1": 0.5,
+    }
+    return rows.keyed(run) | machine | found
+
+
 def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
     study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1]})
     first, second = (resolve(**row) for row in study.rows)
     rows.folder(first).mkdir(parents=True)
-    row = {
-        **rows.keyed(first),
-        "threads": 2,
-        "accelerator": "auto",
-        "devices": 1,
-        "num_nodes": 1,
-        "data_dir": None,
-    }
-    row |= {
-        "state": "done",
-        "machine": rows.machine(),
-        "images_per_second": 10.0,
-        "seconds": 77.0,
-        "top1": 0.5,
-    }
+    row = measured(first, 77.0)
     rows.write(rows.folder(first), row)
     found = plan.entries(study)
     plan.price(found)
@@ -291,6 +290,27 @@ def test_each_network_is_timed_by_itself_and_a_costly_one_is_scaled(write, tmp_p
     assert "scaled" in timing.estimate(found)
     one, other = (entry.seconds - timing.START for entry in found)
     assert one / other == pytest.approx(found[0].written / found[1].written)
+
+
+def test_a_row_of_the_same_network_says_more_than_one_of_another(write, tmp_path):
+    sweep = read(
+        write(TINY),
+        {"out": str(tmp_path), "k": [1], "seed": [0], "width": [0.1, 0.25], "net": ["hbonet", "mobilenetv2"]},
+    )
+    runs = [run for run in (resolve(**row) for row in sweep.rows) if run.width == 0.1]
+    for run, speed in zip(runs, (10.0, 30.0), strict=True):
+        rows.folder(run).mkdir(parents=True)
+        sizes = {"activation_bytes": 400_000, "elementwise": 1000, "images_per_second": speed}
+        rows.write(rows.folder(run), measured(run, 60.0) | sizes)
+    found = plan.entries(sweep)
+    plan.price(found)
+    assert "scaled" in timing.estimate(found)
+    pace = {
+        entry.run.net: (entry.seconds - timing.START) / entry.written
+        for entry in found
+        if entry.run.width == 0.25
+    }
+    assert pace["hbonet"] == pytest.approx(3 * pace["mobilenetv2"])
 
 
 @pytest.mark.parametrize("data", ["elpv", "digits", "fake"])
@@ -427,21 +447,7 @@ def test_a_plan_divides_its_hours_by_what_rows_of_as_many_a_device_took(write, t
     """
     study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1, 2, 3, 4]})
     run = resolve(**study.rows[0])
-    row = {
-        **rows.keyed(run),
-        "threads": 2,
-        "accelerator": "auto",
-        "devices": 1,
-        "num_nodes": 1,
-        "data_dir": None,
-    }
-    row |= {
-        "state": "done",
-        "machine": rows.machine(),
-        "images_per_second": 10.0,
-        "seconds": 60.0,
-        "top1": 0.5,
-    }
+    row = measured(run, 60.0)
     rows.folder(run).mkdir(parents=True)
     rows.write(rows.folder(run), row)
 

@@ -213,7 +213,7 @@ def edit(folder, name, old, new):
     (lambda f: edit(f, "0007", "<difficult>0", "<difficult>false"), "0007.xml: a b has difficult='false'; must be 0 or 1"),
     (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="GBK"?><annotation>'), "0001.xml: not valid XML"),
     (lambda f: edit(f, "0001", "<annotation>", '<?xml version="1.0" encoding="foo"?><annotation>'), "0001.xml: not valid XML"),
-    (lambda f: (f / "JPEGImages" / "0001.png").write_bytes((f / "JPEGImages" / "0001.jpg").read_bytes()), "0001.jpg is beside it"),
+    (lambda f: (f / "JPEGImages" / "0001.png").write_bytes((f / "JPEGImages" / "0001.jpg").read_bytes()), "the folder has 0001.jpg too"),
     (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_bytes(b"caf\xe9\n"), "test.txt: a list must be text in UTF-8"),
     (lambda f: [write(f, f"000{i}") for i in range(8)], "no boxes in the images"),
 ])  # fmt: skip

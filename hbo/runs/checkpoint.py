@@ -302,6 +302,17 @@ class Trained(NamedTuple):
             load_released(task.net, unwrap(self.content))
 
 
+def network(path: Path, given: Mapping[str, Any]) -> Trained:
+    """Open a checkpoint for its network alone. A released one has ImageNet's classes. The folder that a run
+    was trained on is not read, as it may have been moved or split since.
+
+    Raises:
+        UserError: as `trained`.
+    """
+    ours = "hyper_parameters" in read(path)
+    return trained(path, {"data_dir": None, **({} if ours else {"data": "imagenet"}), **given})
+
+
 def trained(path: Path, given: Mapping[str, Any]) -> Trained:
     """Open a checkpoint. The fields of the network are read from it.
 

@@ -50,7 +50,7 @@ def restore(former: dict[int, Any]) -> None:
 
 @contextmanager
 def hurried(grace: float) -> Iterator[None]:
-    """Within it a signal that comes after so many seconds ends what is waited for; in the main thread.
+    """While this is open, a signal that arrives after `grace` seconds ends the wait. For the main thread.
 
     Raises:
         TimeoutError: it did.

@@ -1,5 +1,5 @@
-"""The code that a study was submitted with, beside it: OUT/STUDY/code/DIGITS holds a copy of this package,
-and what SLURM starts days later runs that copy, whatever has been changed since.
+"""A copy of the code with which a study was submitted, in OUT/STUDY/code/DIGITS. A job that SLURM starts days
+later runs this copy, whatever has changed since.
 
 The digits are a hash of the package's files; a row has its own under `code`.
 """

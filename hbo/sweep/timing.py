@@ -31,9 +31,9 @@ SCALED = ", scaled by the numbers that a network writes"
 def estimate(plan: list[Entry], together: int = 1) -> str:
     """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
 
-    Rows of this machine count, the same run but for its seed first, then any of the same size of input;
-    without them, some updates of each network are timed, for at most BUDGET seconds. Other networks are
-    scaled by the numbers that they write.
+    Rows of this machine count: of the same run with another seed, else of the same network and size of input,
+    else of any network of that size. Without them, some updates of each network are timed, for at most BUDGET
+    seconds. Other networks are scaled by the numbers that they write.
 
     Args:
         plan: all runs.
@@ -68,6 +68,7 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
                 for group, row in near
                 if row.get("activation_bytes") and row.get("elementwise") is not None
             ]
+            near = [pair for pair in near if pair[1].get("net") == run.net] or near
             if near:
                 speed = statistics.median(1 / row["images_per_second"] / _written(row) for _, row in near)
                 sources.add("rows of this machine" + SCALED)

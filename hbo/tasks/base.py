@@ -258,13 +258,17 @@ class TaskModule(pl.LightningModule):
         if run.no_decay_on_norm:
             weights = without_decay(weights)
         betas = (run.momentum, 0.999)
+        # In mixed precision a fused step unscales the gradients itself, so Lightning cannot clip them before.
+        fused = run.precision == "32-true" or not run.grad_clip
         if run.optimizer == "amsgrad":
-            optimizer = torch.optim.Adam(weights, run.lr, betas, weight_decay=decay, amsgrad=True, fused=True)
+            optimizer = torch.optim.Adam(
+                weights, run.lr, betas, weight_decay=decay, amsgrad=True, fused=fused
+            )
         elif run.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(weights, run.lr, betas, weight_decay=decay, fused=True)
+            optimizer = torch.optim.AdamW(weights, run.lr, betas, weight_decay=decay, fused=fused)
         else:
-            # Torch's fused version fails if weights join that have no momentum yet.
-            fused = not run.classifier_epochs
+            # Torch's fused SGD fails if weights join that have no momentum yet.
+            fused = fused and not run.classifier_epochs
             optimizer = torch.optim.SGD(
                 weights, run.lr, run.momentum, weight_decay=decay, nesterov=run.nesterov, fused=fused
             )

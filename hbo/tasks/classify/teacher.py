@@ -92,15 +92,13 @@ def _of_file(name: str) -> tuple[nn.Module, str, list[str] | None, int]:
     path = files.located(name)
     if not path.is_file():
         raise UserError(f"distill={name}: no such file")
-    ours = "hyper_parameters" in checkpoint.read(path)
-    # Not its folder, which may have been moved or split since.
-    trained = checkpoint.trained(path, {"data_dir": None} | ({} if ours else {"data": "imagenet"}))
+    trained = checkpoint.network(path, {})
     of = trained.run
     if of.task != "classify":
         raise UserError(f"distill={name}: trained with task={of.task}; use a classifier")
     words = (
         f"{of.net} trained on {of.data}, {of.epochs} epochs, seed {of.seed}"
-        if ours
+        if trained.ours
         else "the authors' release"
     )
     return build.restored(trained).evaluated, words, trained.classes, trained.num_classes

@@ -1,6 +1,6 @@
 """From photographs to the features by which they are compared."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from hbo import files
 from hbo.config import Run
 from hbo.data.preprocess import Preprocess
 from hbo.errors import UserError
@@ -47,12 +48,11 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """`paths` (N,) text and `features` (N, D) float32."""
-        part = path.with_name(path.name + ".part")
-        with open(part, "wb") as file:
-            np.savez_compressed(
-                file, paths=np.array(self.paths), features=np.concatenate(self.features).astype(np.float32)
-            )
-        os.replace(part, path)
+        file = io.BytesIO()
+        np.savez_compressed(
+            file, paths=np.array(self.paths), features=np.concatenate(self.features).astype(np.float32)
+        )
+        files.write_atomically(path, file.getvalue())
 
     def summary(self) -> str:
         """Number of photographs and length of a feature."""

@@ -57,8 +57,8 @@ def listed(root: Path, lists: Sequence[str], published: bool = False) -> Folder:
     for split_name, names in named.items():
         if twice := [images[name] for name in names if len(images.get(name, [])) > 1]:
             raise DataError(
-                f"{twice[0][1]}: {Path(twice[0][0]).name} is beside it, and the list {split_name}.txt does"
-                " not say which one; remove one"
+                f"{twice[0][1]}: the folder has {Path(twice[0][0]).name} too, and the list {split_name}.txt"
+                " does not say which one; remove one"
             )
         parts[split_name] = [
             images.get(name, [str(root / "JPEGImages" / f"{name}.jpg")])[0] for name in names

@@ -129,7 +129,7 @@ def _place(root: Path, listing: Path, content: dict[str, Any], given: str) -> Pa
 
 
 def _labels(image: str) -> str:
-    """The label file of an image: in labels/ in place of the last images/ of its path, else beside it."""
+    """The label file of an image: in labels/ in place of the last images/ of its path, else in its folder."""
     head, word, tail = image.rpartition(f"{os.sep}images{os.sep}")
     where = f"{head}{os.sep}labels{os.sep}{tail}" if word else image
     return os.path.splitext(where)[0] + ".txt"
