@@ -136,6 +136,12 @@ def test_the_latency_of_a_study_s_networks_is_joined_to_its_rows(tmp_path):
     assert all("deployed" in line["runtime"] and line["threads"] == 1 for line in measured)
 
 
+def test_latencies_of_other_studies_are_not_dropped(tmp_path):
+    (tmp_path / latency.FILE).write_bytes((ROOT / "ablations" / latency.FILE).read_bytes())
+    with pytest.raises(UserError, match=r"has \d+ networks of other studies, and times of two calls"):
+        infer.main(["--studies", "mobilenetv2", "--source", str(ROOT / "ablations"), "--to", str(tmp_path)])
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path):

@@ -149,13 +149,16 @@ def test_what_slurm_does_by_itself_is_not_asked_of_it(cluster, tmp_path, capsys)
         ("--max_failures", "0.1"),
         ("--retries", "2"),
         ("--workers", "2"),
-        ("--slurm", "parallel=3,time=1", "--max_parallel", "2"),
+        ("--slurm", "parallel=3,time=10", "--max_parallel", "2"),
     ):
-        ask("run", file, "--slurm", "time=1", *words, expect=2)
+        ask("run", file, "--slurm", "time=10", *words, expect=2)
     ask("run", file, "--slurm", "", expect=2)  # a variable of the shell that is not set: nothing trains here
     assert "--slurm : must be KEY=VALUE" in capsys.readouterr().err
     ask("run", file, "--slurm", "time=10,time=20", expect=2)
     assert "time is set twice" in capsys.readouterr().err
+    for limit in ("time=0", "time=2", "time=00:10:00,notice=600"):  # it would save as soon as it starts
+        ask("run", file, "--slurm", limit, expect=2)
+        assert "leaves nothing before the notice of" in capsys.readouterr().err
     ask("run", file, "--max_parallel", "2", expect=2)
     assert "here take --workers" in capsys.readouterr().err
     assert study(tmp_path / "runs") == {}

@@ -39,6 +39,14 @@ def test_nothing_is_an_empty_cell(tmp_path, value):
     assert results.read_csv(tmp_path / "x.csv") == [{"a": None, "b": 1}]
 
 
+@pytest.mark.parametrize("line", ["1,2", "1", "1,2,3,4"])
+def test_a_line_with_more_or_fewer_cells_than_the_head_is_an_error(tmp_path, line):
+    """A copy that was cut off ends in such a line."""
+    (tmp_path / "x.csv").write_text(f"a,b,c\n1,2,3\n\n{line}\n")
+    with pytest.raises(UserError, match=rf"line 4 has {line.count(',') + 1} cells, the head 3"):
+        results.read_csv(tmp_path / "x.csv")
+
+
 def test_runs_and_csv_are_one_table(tmp_path):
     """Same columns, same order, same bits, also in the learning curves."""
     root = make_runs(tmp_path / "runs", "contraction", "mobilenetv2")

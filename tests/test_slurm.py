@@ -215,14 +215,14 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
         "--set",
         f"out={tmp_path / 'runs'}",
         "--slurm",
-        "partition=none,time=1",
+        "partition=none,time=10",
         expect=2,
     )
     assert err.strip().splitlines()[-1].startswith("error: sbatch: ")  # after sbatch's own message
     assert "invalid partition" in err
     assert "Traceback" not in err
     _, err = call(
-        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2,time=1", expect=2
+        "hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", "--slurm", "gpus=2,time=10", expect=2
     )
     assert "--devices_per_run 2" in err
     _, err = call(

@@ -5,7 +5,6 @@ import io
 import json
 import math
 from dataclasses import fields
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     JSON, None for an empty cell.
 
     Raises:
-        UserError: not UTF-8 text, or a line with more cells than columns.
+        UserError: not UTF-8 text, or a line with more or fewer cells than columns.
     """
     return parsed(path, lines_of(path))
 
@@ -45,10 +44,10 @@ def parsed(path: Path, cells: list[list[str]]) -> list[dict[str, Any]]:
     """The same for a file's cells (`lines_of`)."""
     head, *lines = cells
     for number, line in enumerate(lines, 2):
-        if len(line) > len(head):
+        if line and len(line) != len(head):
             raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")
     return [
-        {name: _value(cell, name in WORDS) for name, cell in zip_longest(head, line)}
+        {name: _value(cell, name in WORDS) for name, cell in zip(head, line, strict=True)}
         for line in lines
         if line
     ]

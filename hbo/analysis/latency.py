@@ -37,17 +37,27 @@ def join(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     path = folder / FILE
     if not path.exists() or "num_classes" not in table:
         return table
-    lines = results.read_csv(path)
-    if missing := [name for name in (*NET, "latency_ms") if any(name not in line for line in lines)]:
-        raise UserError(f"{path}: has no column {missing[0]}; measure it again, or move it away")
-    known = {_name(line): line["latency_ms"] for line in lines}
+    known = measured(path)
     classifiers = (line if line["task"] == "classify" else None for line in table.to_dict("records"))
     return table.assign(
-        latency_ms=[known.get(_name(line), float("nan")) if line else float("nan") for line in classifiers]
+        latency_ms=[known.get(name_of(line), float("nan")) if line else float("nan") for line in classifiers]
     )
 
 
-def _name(line: dict[str, Any]) -> tuple[str, ...]:
+def measured(path: Path) -> dict[tuple[str, ...], float]:
+    """Milliseconds of each network of a latency.csv.
+
+    Raises:
+        UserError: it lacks a column.
+    """
+    lines = results.read_csv(path)
+    if missing := [name for name in (*NET, "latency_ms") if any(name not in line for line in lines)]:
+        raise UserError(f"{path}: has no column {missing[0]}; measure it again, or move it away")
+    return {name_of(line): line["latency_ms"] for line in lines}
+
+
+def name_of(line: dict[str, Any]) -> tuple[str, ...]:
+    """A network's fields, the same from a row and from a latency.csv."""
     return tuple(
         str(float(v) if isinstance(v, int) and not isinstance(v, bool) else v) for v in (line[n] for n in NET)
     )

@@ -32,6 +32,7 @@ def measure(names: list[str], source: str, to: Path) -> None:
         raise UserError(
             f"studies={', '.join(names)}: their runs {done['task'].iloc[0]}; only classifiers are timed"
         )
+    _check_kept(to / latency.FILE, table.to_dict("records"))
     rivals = {}
     for i, network in enumerate(tqdm(table.to_dict("records"), unit="network", desc="export", leave=False)):
         run = latency.run_of(network)
@@ -60,3 +61,17 @@ def measure(names: list[str], source: str, to: Path) -> None:
             f"{n}={line[n]}" for n in ("net", "k", "scheme", "width", "resolution", "num_classes")
         )
         print(f"{line['latency_ms']:7.2f} ms  ({line['least_ms']:.2f} to {line['greatest_ms']:.2f})  {name}")
+
+
+def _check_kept(path: Path, networks: list[dict[str, Any]]) -> None:
+    """Refuse to drop networks of an earlier call: its times cannot be compared with the new ones.
+
+    Raises:
+        UserError: the file has networks that are not among these.
+    """
+    before = latency.measured(path).keys() if path.exists() else set()
+    if dropped := before - {latency.name_of(network) for network in networks}:
+        raise UserError(
+            f"{path}: has {len(dropped)} networks of other studies, and times of two calls cannot be"
+            " compared; name those studies too, or move the file away"
+        )

@@ -54,12 +54,12 @@ def parser() -> Parser:
             "--count", type=positive, help="Runs of a random sweep; left out: the file's run_cap."
         )
         sub.add_argument("--random_seed", type=int, help="Seed of a random sweep. [0]")
-        sub.add_argument(
-            "--workers",
-            type=positive,
-            help="Runs at once. Left out: a GPU group each, else the cores by the threads of a run.",
-        )
         if verb != "status":
+            sub.add_argument(
+                "--workers",
+                type=positive,
+                help="Runs at once. Left out: a GPU group each, else the cores by the threads of a run.",
+            )
             sub.add_argument(
                 "--runs_per_device", type=positive, default=1, metavar="N",
                 help="Runs that share a GPU; with --slurm, a job and its GPU. Default 1.",

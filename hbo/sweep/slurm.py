@@ -55,6 +55,12 @@ def submit(
         )
     if "time" not in asked:  # submitit would ask for 5 minutes
         raise UserError("--slurm: names no time limit; add time=HOURS:MINUTES:SECONDS")
+    notice = asked.get("notice", NOTICE)
+    if 60 * asked["time"] <= notice:
+        raise UserError(
+            f"--slurm time: a limit of {asked['time']} minutes leaves nothing before the notice of {notice}"
+            f" seconds, at which a run saves and stops; try time={notice // 60 + 2}, or set notice=SECONDS"
+        )
     if importlib.util.find_spec("submitit") is None:
         raise UserError("--slurm: submitit is not installed; pip install -e '.[slurm]'")
     if shutil.which("sbatch") is None:
