@@ -10,8 +10,9 @@ import yaml
 from conftest import ROOT, make_market, make_voc
 from test_studies import few_photographs, started, trained
 
-from hbo.analysis import question, study
-from hbo.analysis.question import Arm, Question, check_arms, families
+from hbo.analysis import families, study
+from hbo.analysis.families import Arm, check_arms
+from hbo.analysis.question import Question
 from hbo.errors import UserError
 from hbo.sweep import asked, plan
 from hbo.sweep.__main__ import main
@@ -87,7 +88,7 @@ def test_other_data_are_asked_the_same(path):
 def test_table_2_pairs_equal_budgets_and_asks_for_the_trend():
     sweep = read(ROOT / "sweeps" / "table2.yaml")
     runs = plan.entries(sweep)
-    mean, each, trend = families(sweep.primary, asked.arms(runs))
+    mean, each, trend = families.of(sweep.primary, asked.arms(runs))
     assert (mean.kind, mean.primary, each.kind, trend.kind) == ("mean", True, "each", "trend")
     width = lambda label: label.split("width=")[1].split()[0]
     pairs = [tuple(map(width, one.label.split(" against "))) for one in each.contrasts]
@@ -207,7 +208,7 @@ def test_main_effects_are_means_over_all_arms():
         }
         asks = Question(versus=("k", "residual", "scheme"), judge="effects")
         check_arms(asks, arms)
-        (family,) = families(asks, arms)
+        (family,) = families.of(asks, arms)
         assert (family.kind, family.primary) == ("effects", True)
         assert [one.label for one in family.contrasts] == [
             "k=2 against k=1",
@@ -222,14 +223,14 @@ def test_main_effects_are_means_over_all_arms():
 def test_a_main_effect_that_is_another_s_is_none():
     arms = [Arm(f"{k}{r}", {"k": k, "residual": r}, math.nan) for k, r in ((1, True), (1, False), (2, True))]
     asks = Question(versus=("k",), judge="effects")
-    assert families(asks, arms)[0].contrasts == []  # runs are missing, so there is no line yet
+    assert families.of(asks, arms)[0].contrasts == []  # runs are missing, so there is no line yet
     with pytest.raises(UserError, match="the arms of its values also differ in other fields"):
         check_arms(asks, arms)
 
 
 def test_several_questions_have_no_mean_of_their_own():
     arms = [Arm(f"k={k}", {"k": k}, 44e6) for k in (1, 2, 3)]
-    kinds = lambda asks: [family.kind for family in question.families(asks, arms)]
+    kinds = lambda asks: [family.kind for family in families.of(asks, arms)]
     assert kinds(Question(versus=("k=2 against k=1", "k=2 against k=3"))) == ["each"]
     assert kinds(Question(versus=("k=2 against k=1", "k=2 against k=3"), judge="mean")) == ["mean", "each"]
 

@@ -8,9 +8,10 @@ import torch
 import yaml
 from conftest import ROOT, call, make_folder, only_row
 
-from hbo.analysis import arms, question, results
+from hbo.analysis import arms, families, question, results
 from hbo.analysis.commands import command
-from hbo.analysis.question import Arm, Question
+from hbo.analysis.families import Arm
+from hbo.analysis.question import Question
 from hbo.config import Run, content, resolve
 from hbo.errors import UserError
 from hbo.flags import parse
@@ -212,7 +213,7 @@ def test_one_part_of_a_recipe_that_its_name_does_not_decide_is_named_beside_it()
 
 def test_recipes_pair_arms_that_differ_in_nothing_else(entries):
     _, runs = entries
-    (family,) = [f for f in question.families(question.parse({"versus": "recipe=modern against recipe=paper"}), asked.arms(runs, costs=False)) if f.primary]  # fmt: skip
+    (family,) = [f for f in families.of(question.parse({"versus": "recipe=modern against recipe=paper"}), asked.arms(runs, costs=False)) if f.primary]  # fmt: skip
     pairs = [one.label.split(" against ") for one in family.contrasts]
     assert len(pairs) == 4
     assert all(a.replace("modern", "paper") == b for a, b in pairs)
@@ -245,10 +246,10 @@ def test_an_interaction_needs_each_pair_of_values():
         for k, r in ((1, True), (1, False), (2, True), (2, False))
     ]
     asks = Question(versus=("k x residual",), judge="effects")
-    (one,) = question.families(asks, lines)[0].contrasts
+    (one,) = families.of(asks, lines)[0].contrasts
     assert one.weights == {"1True": 1, "1False": -1, "2True": -1, "2False": 1}
     with pytest.raises(UserError, match="also differ in other fields"):
-        question.check_arms(asks, lines[:3])
+        families.check_arms(asks, lines[:3])
     with pytest.raises(UserError, match="must name fields"):
         question.parse({"versus": ["k x rezidual"], "judge": "effects"})
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from hbo.analysis import contrasts, frozen, looks, question, results, sentences, study_tables
+from hbo.analysis import contrasts, families, frozen, looks, results, sentences, study_tables
 from hbo.analysis.contrasts import Judged
+from hbo.analysis.families import Arm, Family
 from hbo.analysis.frozen import Frozen
 from hbo.analysis.printed import Markdown, Table
-from hbo.analysis.question import Arm, Family, Question
+from hbo.analysis.question import Question
 from hbo.analysis.study_tables import LEVEL
 
 CHECKOUT = Path(__file__).parents[2]
@@ -97,12 +98,12 @@ class Study:
         as exploratory.
         """
         arms = self.compared()
-        found = question.families(self.asked, arms, self.baseline)
+        found = families.of(self.asked, arms, self.baseline)
         named = {arm for family in found for one in family.contrasts for arm in one.weights}
         if self.asked.versus and (rest := [arm for arm in arms if arm.label not in named | {self.baseline}]):
             base = next(arm for arm in arms if arm.label == self.baseline)
             found += [
-                replace(f, primary=False) for f in question.families(Question(), [base, *rest], self.baseline)
+                replace(f, primary=False) for f in families.of(Question(), [base, *rest], self.baseline)
             ]
         return found
 
