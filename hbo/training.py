@@ -16,7 +16,7 @@ from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.errors import DataError, plain
 from hbo.nets import counting, size
-from hbo.runs import checkpoint, cluster, pictures, rows, tracking
+from hbo.runs import cluster, pictures, rows, tracking, weights
 from hbo.runs.bar import Bar
 from hbo.runs.callbacks import Checkpointing
 from hbo.runs.lock import Lock
@@ -90,7 +90,7 @@ class TrainingSession:
         if not self.last.exists():
             return {}
         run = self.run
-        content = checkpoint.read(self.last)
+        content = weights.read(self.last)
         saved = content.get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(self.data.classes)}
         # A published set is identified by its counts: its folders may have been renamed.

@@ -16,7 +16,7 @@ from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError
 from hbo.metrics import Detections, by_image, detection
 from hbo.nets import build
-from hbo.runs import checkpoint
+from hbo.runs.weights import load_released
 from hbo.tasks.build import open_data
 from hbo.tasks.detect.module import Detect
 
@@ -367,7 +367,7 @@ def test_from_a_released_classifier(tmp_path):
     run = resolve(data="voc", width=0.1, resolution=64, backbone_checkpoint=str(path))
     got, said = backbone_of(run)
     assert said.startswith("the authors' release, 1000 classes (")
-    whole = checkpoint.load_released(build("hbonet", width=0.1, divisor=4), state)
+    whole = load_released(build("hbonet", width=0.1, divisor=4), state)
     expected = {k: v for k, v in whole.state_dict().items() if not k.startswith("classifier")}
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[k], v) for k, v in expected.items())

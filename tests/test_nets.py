@@ -13,7 +13,7 @@ from hbo import cost, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build, published_divisor, round_channels
-from hbo.runs.checkpoint import load_released
+from hbo.runs.weights import load_released
 
 CASES = json.loads((REFERENCE / "forward.json").read_text())
 

@@ -1,4 +1,4 @@
-"""hbo.runs.rows: a row's commit is from this code's own repository, or none."""
+"""hbo.runs.rows: a row's commit is from this code's own repository, or none; and rows of other runs."""
 
 import os
 import shutil
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from hbo.errors import UserError
+from hbo.runs.rows import check_same_fields
 
 NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
 
@@ -66,3 +69,9 @@ def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
     assert commit_of(tmp_path / "code", tmp_path / "other", **hook) == own
     (tmp_path / "code" / "hbo" / "block.py").write_text((ROOT / "hbo" / "block.py").read_text() + "\n")
     assert commit_of(tmp_path / "code", tmp_path, PYTHONDONTWRITEBYTECODE="1") == own + "+"
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_the_fields_that_differ():
+    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
+        check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
+    check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")

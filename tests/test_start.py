@@ -13,7 +13,8 @@ from hbo import nets
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.nets import published
-from hbo.runs import checkpoint, identity
+from hbo.runs import identity
+from hbo.runs.weights import load_released
 from hbo.tasks.classify import network
 from hbo.tasks.classify.module import Classify
 
@@ -100,7 +101,7 @@ def test_the_authors_release_starts_a_classifier_of_other_classes(tmp_path):
     task, said, before = begun(
         ["ants", "bees"], width=0.1, backbone_checkpoint=str(tmp_path / "released.pth")
     )
-    theirs = checkpoint.load_released(nets.build("hbonet", width=0.1, divisor=4), state).state_dict()
+    theirs = load_released(nets.build("hbonet", width=0.1, divisor=4), state).state_dict()
     now, own = task.net.state_dict(), {"classifier.weight", "classifier.bias"}
     assert agree(now, theirs, now.keys() - own)
     assert agree(now, before, own)

@@ -1,5 +1,5 @@
-"""Checkpoints of the release: loaded if they match, an error that names the mismatch if not, and their code
-never runs.
+"""Files of weights: their code never runs; those of the release are loaded if they match, with an error that
+names the mismatch if not.
 """
 
 import json
@@ -12,8 +12,7 @@ from conftest import REFERENCE, released_state
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build
-from hbo.runs.checkpoint import identify, load_released, read, released_names
-from hbo.runs.rows import check_same_fields
+from hbo.runs.weights import identify, load_released, read, released_names
 
 LAYOUTS = json.loads((REFERENCE / "checkpoint_keys.json").read_text())
 
@@ -97,9 +96,3 @@ def test_other_switches_than_the_releases_are_refused():
     state = released_state("width0.25_div8_k2")
     with pytest.raises(UserError, match="bilinear"):
         load_released(build("hbonet", Block(k=2, upsample="bilinear"), 0.25, 8), state)
-
-
-def test_a_checkpoint_of_another_run_is_refused_by_the_fields_that_differ():
-    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
-        check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
-    check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")
