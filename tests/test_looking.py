@@ -172,7 +172,7 @@ def test_a_key_that_another_study_trains_is_left_to_it(tmp_path):
     folder.mkdir(parents=True)
     elsewhere(folder, age=-3600)  # alive for the whole test
     _, err = call("hbo.fit", *flags, expect=lock.BUSY)
-    assert err.endswith("is training this run; when it is done, the same command takes it over\n")
+    assert err.endswith("is training this run; when it is done, the same command reuses its result\n")
     assert str(folder) in err
     assert study(tmp_path) == {}
     (entry,) = plan.entries(read(write(tmp_path / "mine.yaml", data="digits"), {"out": str(tmp_path)}))
