@@ -123,5 +123,5 @@ def test_a_damaged_one_is_refused(smooth, tmp_path):
     {"data": "elpv"}, {"data": "imagenet", "crop": "pad"}, {"data": "digits", "crop": "random"}, {"data": "market1501"},
 ])  # fmt: skip
 def test_where_no_crop_is_cut_from_a_photograph_it_is_refused(given):
-    with pytest.raises(UserError, match=r"cache=jpeg: keeps photographs .* take --cache disk"):
+    with pytest.raises(UserError, match=r"cache=jpeg: keeps photographs .* use --cache disk"):
         resolve(cache="jpeg", **given)
