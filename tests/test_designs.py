@@ -254,7 +254,7 @@ def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     found = it.effects()
     assert found is not None
     assert set(found.frame["term"]) == {*NAMES, "seed"}
-    assert "A fraction of all combinations" in found.notes[1]
+    assert "Only a fraction of the combinations was run" in found.notes[1]
     said = it.comparisons().set_index("label")
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)
     assert said.loc["residual=False against residual=True", "verdict"] == "lower"

@@ -70,7 +70,7 @@ def test_the_quickest_runtime_of_each_arm_is_drawn_at_its_time_and_top1():
     assert (shown["ms, onnx"], shown["ms, ncnn, int8"]) == ("3.00", "1.50")
     rows.loc[rows["arm"] == STUDY.arms[0], "latency_ms_onnx"] = 9.0
     apart = rows["arm"].eq(STUDY.arms[0]).map({True: "earlier", False: "later"})
-    with pytest.raises(UserError, match="not every arm was timed, all in one call"):
+    with pytest.raises(UserError, match="the arms were not all timed in one call"):
         figures.runtimes(dataclasses.replace(STUDY, rows=rows.assign(latency_measured=apart)))
 
 

@@ -32,8 +32,8 @@ def test_a_line_has_the_published_difference_and_welchs_of_the_rows():
 
 def test_several_claims_are_one_line_with_their_mean_and_range():
     of = [
-        "HBONet exceeds MobileNetV2 at some 37 M multiply-adds",
-        "HBONet exceeds MobileNetV2 at some 97 M multiply-adds",
+        "HBONet exceeds MobileNetV2 at about 37 M multiply-adds",
+        "HBONet exceeds MobileNetV2 at about 97 M multiply-adds",
     ]
     line = holds.holds(
         ROOT / "ablations", FILE | {"here": [{"says": "it", "of": of, "needs": "ImageNet"}]}

@@ -121,8 +121,8 @@ def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
 
 def test_a_flag_that_would_be_passed_over_is_refused(tmp_path, capsys):
     for words, says in (
-        (("contraction", "--study", "other"), "--study other: is of a folder"),
-        ((str(ABLATIONS), "--to", str(tmp_path)), "--runs, --to: are of a study's name"),
+        (("contraction", "--study", "other"), "--study other: selects from a folder"),
+        ((str(ABLATIONS), "--to", str(tmp_path)), "--runs, --to: need a study's name"),
     ):
         with pytest.raises(SystemExit) as stop:
             results.main([*words])

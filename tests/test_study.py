@@ -68,7 +68,7 @@ def test_a_question_that_the_arms_do_not_answer_is_refused(words, says, capsys):
 def test_arms_that_the_question_does_not_compare_are_not_passed_over():
     it = study.read("contraction", asked=Question(versus=("k=7 against k=1",)))
     assert it.conclusion() == (
-        "No comparison of the question has finished runs of both its arms; finished are k=1, k=2, k=3."
+        "No comparison of the question has finished runs of both arms; arms with finished runs: k=1, k=2, k=3."
     )
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_collapsed_is_counted_and_named():
     assert f"k=1 residual=True, seed 0 ({key}): 40" in note
     one_class = it.rows["class_names"].map(len).iloc[0] if "class_names" in it.rows else 2
     it.rows.loc[1, ["balanced_accuracy", "top1"]] = 1 / one_class, it.rows.loc[1, "majority"]
-    assert "gives one class to every image" in " ".join(it.table().notes)
+    assert "predicts one class for every image" in " ".join(it.table().notes)
 
 
 def test_a_gate_has_a_status_for_scripts(tmp_path):

@@ -30,7 +30,7 @@ def test_table_1_is_read_off_the_network_as_printed():
     found = [tuple(line) for line in frame[["input", "t", "c", "n", "s"]].values.tolist()]
     assert found[:-1] == PRINTED
     table = paper_table(1)
-    assert any("20 as 24, 36 as 40" in note for note in table.notes)
+    assert any("20 to 24, 36 to 40" in note for note in table.notes)
     assert sum(float(x) for x in table.frame["M multiply-adds"]) == pytest.approx(305.6, abs=0.6)
     operators = stage_table(resolve(data="imagenet", width=1.0, first_stage="paper", k=3)).frame.set_index(
         "stage"

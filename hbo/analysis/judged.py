@@ -37,7 +37,7 @@ class Study:
     which: str = ""
     """How its runs differ from those of the same studies with other data or training."""
     asked: Question = field(default_factory=Question)
-    """The judged metric."""
+    """The question judged."""
     plan: Frozen | None = None
     """The question as it was frozen before the runs."""
 
@@ -162,11 +162,11 @@ class Study:
         found = [line for family, lines in self.judged() if family.primary for line in lines]
         if not found and len(self.arms) > 1:
             return (
-                f"No comparison of the question has finished runs of both its arms; finished are"
+                "No comparison of the question has finished runs of both arms; arms with finished runs:"
                 f" {', '.join(self.arms)}."
             )
         if not found:
-            return f"{self.arms[0]} alone has finished runs: there is nothing to compare."
+            return f"Only {self.arms[0]} has finished runs: there is nothing to compare."
         if all(line.verdict == "too few" for line in found):
             return "Too few runs to judge: each arm needs two seeds, and six are better."
         few = min(line.n[0] for line in found if line.verdict != "too few")

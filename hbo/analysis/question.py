@@ -40,7 +40,7 @@ class Question:
     """A study's question; unset entries have defaults."""
 
     metric: str | None = None
-    """The judged column. Default: the task's."""
+    """The primary metric, a column. Default: the task's."""
     versus: tuple[str, ...] = ()
     """The comparisons. Default: every arm against the default baseline."""
     margin: float | None = None

@@ -178,7 +178,7 @@ def add_arguments(parser: Parser) -> None:
         help="The arm to compare with. [the question's, else k = 0, else the published switches]",
     )
     parser.add_argument(
-        "--metric", help="The judged metric. [the question's; else top1, or map for detect and reid]"
+        "--metric", help="The primary metric. [the question's; else top1, or map for detect and reid]"
     )
     parser.add_argument(
         "--versus", action="append", metavar="WHO",
