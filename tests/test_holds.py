@@ -39,7 +39,7 @@ def test_several_claims_are_one_line_with_their_mean_and_range():
         ROOT / "ablations", FILE | {"here": [{"says": "it", "of": of, "needs": "ImageNet"}]}
     ).frame.iloc[0]
     assert line["in the paper"] == "+3.7 (+2.4 to +5.0) top-1"  # table 2: 57.3 - 52.3 and 67.0 - 64.6
-    assert (line["verdict"], line["to settle it"]) == ("not asked", "ImageNet")
+    assert (line["verdict"], line["to settle it"]) == ("not tested", "ImageNet")
 
 
 @pytest.mark.parametrize(

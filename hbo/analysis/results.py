@@ -266,8 +266,8 @@ def main(argv: list[str] | None = None) -> None:
             )
         if not by_name and (args.runs or args.to):
             raise UserError(
-                f"--runs, --to: need a study's name; {args.source} is a source of rows, which are only printed;"
-                " give the name, with --runs FOLDER"
+                f"--runs, --to: need a study's name; {args.source} is a source of rows, which are only"
+                " printed; give the name, with --runs FOLDER"
             )
         source, studies = (args.runs or "runs", [args.source]) if by_name else (args.source, args.study)
         table = load(source, *studies)
