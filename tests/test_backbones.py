@@ -26,7 +26,7 @@ def run(root: Path, **given):
     return resolve(data="market1501", backbone_checkpoint=str(root), **given)
 
 
-def test_each_network_gets_its_own(tmp_path):
+def test_each_network_starts_from_its_own_classifier(tmp_path):
     wanted = {
         "a": {"width": 0.5},
         "b": {"width": 0.25},
@@ -49,7 +49,7 @@ def test_each_network_gets_its_own(tmp_path):
     assert run("some.pth").start_file() == "some.pth"
 
 
-def test_of_several_seeds_the_runs_own(tmp_path):
+def test_each_seed_starts_from_its_own_classifier(tmp_path):
     add(tmp_path, "a", width=0.5, seed=0)
     assert run(tmp_path, width=0.5, seed=3).start_file() == str(tmp_path / "a")  # the only one
     add(tmp_path, "b", width=0.5, seed=1)
@@ -58,7 +58,7 @@ def test_of_several_seeds_the_runs_own(tmp_path):
         run(tmp_path, width=0.5, seed=3).key()
 
 
-def test_runs_from_classifiers_of_their_own_seeds_are_one_arm_and_from_one_file_another(tmp_path):
+def test_classifiers_per_seed_are_one_arm_and_one_file_is_another(tmp_path):
     for study, seeds, lr in (("several", (0, 1), 0.05), ("one", (0,), 0.05), ("others", (0, 1), 0.1)):
         for seed in seeds:
             given = {"width": 0.5, "seed": seed, "lr": lr}
@@ -79,7 +79,7 @@ def test_runs_from_classifiers_of_their_own_seeds_are_one_arm_and_from_one_file_
     assert [("backbone_arm" in row) for row in drawn] == [True, True, False, False, True, True]
 
 
-def test_a_row_from_before_a_field_was_there_has_its_default(tmp_path):
+def test_a_row_older_than_a_field_has_its_default(tmp_path):
     path = add(tmp_path, "a", width=0.5) / "row.json"
     row = json.loads(path.read_text())
     del row["contract"]
@@ -93,7 +93,7 @@ def test_a_row_from_before_a_field_was_there_has_its_default(tmp_path):
     ({"width": 0.5, "state": "unfinished"}, r"\(found: none of any network\)"),
     (None, r"\(found: none of any network\)"),
 ])  # fmt: skip
-def test_a_study_without_it_is_refused(there, word, tmp_path):
+def test_a_study_without_the_classifier_is_an_error(there, word, tmp_path):
     if there:
         add(tmp_path, "a", **there)
     with pytest.raises(UserError, match=word) as error:

@@ -65,7 +65,7 @@ def samples(task: Detect, data) -> list:
 
 
 @pytest.mark.slow
-def test_eight_photographs_are_learnt(tmp_path):
+def test_a_detector_learns_eight_photographs(tmp_path):
     """Validated on the training photographs: every object is found, at its place, with its class."""
     root = make_voc(tmp_path / "set", train=8, test=1)
     lists = root / "ImageSets" / "Main"
@@ -158,7 +158,7 @@ def test_evaluate_repeats_the_row(folder, unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path):
+def test_predict_on_one_image_gives_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path):
     _, run_folder = only_row(unbroken[0])
     photograph, picture = folder / "JPEGImages" / "000016.jpg", tmp_path / "found.png"
     text, _ = call("hbo.evaluate", run_folder, "--image", photograph, "--out", picture, "--score", 0)
@@ -217,7 +217,7 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
 
 
 @pytest.mark.slow
-def test_killed_within_an_epoch_it_ends_as_the_unbroken_run(folder, unbroken, tmp_path):
+def test_killed_within_an_epoch_it_ends_as_an_uninterrupted_run(folder, unbroken, tmp_path):
     args = [*BRIEF, "--data_dir", folder, "--out", tmp_path, "--checkpoint_every", 0]
     kept = lambda: [
         int(torch.load(p, weights_only=True)["global_step"]) for p in tmp_path.glob("*/*/last.ckpt")
@@ -253,7 +253,7 @@ def test_two_processes_report_what_one_reports(folder, tmp_path):
         assert alone[name] == pytest.approx(row[name], rel=1e-4, abs=1e-6)
 
 
-def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
+def test_the_loss_is_divided_by_matches_not_by_images(folder, monkeypatch):
     """On two devices the mean of the two losses is the loss of the whole batch, as both divide by the mean
     number of matches.
     """
@@ -271,7 +271,7 @@ def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
     assert sum(shares) / 2 == pytest.approx(float(whole), rel=1e-5)
 
 
-def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
+def test_a_difficult_object_is_not_in_the_reported_loss(tmp_path):
     root = make_voc(tmp_path / "set", train=4, test=3)
     run, losses = resolve(data="vocfolder", data_dir=str(root), width=0.1, resolution=64, batch=4), []
     for hard in (False, True):
@@ -291,7 +291,7 @@ def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
     assert matches[1] > fewer[1] == 0
 
 
-def test_nothing_to_find_is_no_figure():
+def test_without_objects_there_is_no_metric():
     """COCO's own code returns -1, which is not a score."""
     none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
     outcomes = Detections()
@@ -327,7 +327,7 @@ def classifier(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_path):
+def test_starting_from_our_classifier_with_frozen_batch_norm(folder, classifier, tmp_path):
     args = [*BRIEF, "--data_dir", folder, "--backbone_checkpoint", classifier, "--lr", 1e-5]
     for name, more in (("frozen", ["--freeze_bn"]), ("free", [])):
         call("hbo.fit", *args, *more, "--out", tmp_path / name)
@@ -360,7 +360,7 @@ def backbone_of(run) -> tuple[dict, str]:
     return task.detector.net.state_dict(), said
 
 
-def test_from_a_released_classifier(tmp_path):
+def test_starting_from_a_released_classifier(tmp_path):
     path = tmp_path / "released.pth"
     state = released_state("width0.1_div4_k1")
     torch.save(state, path)
@@ -373,7 +373,7 @@ def test_from_a_released_classifier(tmp_path):
     assert all(torch.equal(got[k], v) for k, v in expected.items())
 
 
-def test_from_torchvisions_state_dict(tmp_path):
+def test_starting_from_torchvisions_state_dict(tmp_path):
     path, net = tmp_path / "shuffle.pth", "torchvision:shufflenet_v2_x0_5"
     torch.manual_seed(5)
     theirs = build(net)
@@ -388,7 +388,7 @@ def test_from_torchvisions_state_dict(tmp_path):
     ({"k": 2, "width": 0.1}, "k"),
     ({"net": "mobilenetv2", "width": 0.1}, "mobilenetv2"),
 ])  # fmt: skip
-def test_a_checkpoint_of_another_network_is_refused(tmp_path, given, words):
+def test_a_checkpoint_of_another_network_is_an_error(tmp_path, given, words):
     path = tmp_path / "released.pth"
     torch.save(released_state("width0.1_div4_k1"), path)
     with pytest.raises(UserError) as refused:

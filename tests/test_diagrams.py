@@ -14,7 +14,7 @@ from hbo.errors import UserError
 from hbo.nets import counting
 
 
-def test_a_map_too_small_is_refused():
+def test_a_map_too_small_is_an_error():
     with pytest.raises(UserError, match="too small for 3 contraction units"):
         figure4(size=4)
 
@@ -39,7 +39,7 @@ FIGURES = {
 @pytest.mark.parametrize(
     ("name", "font"), [*((name, "sans-serif") for name in FIGURES), ("figure3", "serif"), ("wide", "serif")]
 )
-def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
+def test_text_is_inside_the_canvas_and_does_not_overlap(name, font):
     make_figure, arguments = FIGURES[name]
     with style.page(font=font):
         figure = make_figure(**arguments)
@@ -61,7 +61,7 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
         assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0, (one, other)
 
 
-def test_a_figure_says_what_its_blocks_are():
+def test_a_figure_labels_the_parts_of_its_blocks():
     drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure3(Block(k=2)).findobj(Text)]
     labels = {
         "first 18 channels",
@@ -79,7 +79,7 @@ def titles(figure) -> list[str]:
     return [next(t.get_text() for t in ax.texts if t.get_weight() == "bold") for ax in figure.axes]
 
 
-def test_figures_3_and_4_are_the_paper_s():
+def test_figures_3_and_4_are_the_papers():
     """Figure 3: inverted residual and harmonious bottleneck, each at both strides. Figure 4: k contraction
     units in sequence.
     """
@@ -112,5 +112,5 @@ def test_figures_3_and_4_are_the_paper_s():
         ]
 
 
-def test_notebooks_show_them():
+def test_notebooks_display_a_figure():
     assert figure3()._repr_png_().startswith(b"\x89PNG")

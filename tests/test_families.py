@@ -33,7 +33,7 @@ def labels(question: Question, arms, baseline=None, kind: str = "each") -> list[
     ]
 
 
-def test_without_a_question_every_arm_against_the_baseline():
+def test_without_a_question_every_arm_is_compared_with_the_baseline():
     (only,) = families.of(Question(), KS, "k=2")
     assert only.primary
     assert [line.label for line in only.contrasts] == ["k=1 against k=2", "k=3 against k=2"]
@@ -41,7 +41,7 @@ def test_without_a_question_every_arm_against_the_baseline():
 
 
 @pytest.mark.parametrize("versus", ["net", "net=hbonet against net=mobilenetv2", "net=mobilenetv2"])
-def test_arms_are_paired_by_what_they_share_else_by_multiply_adds(versus):
+def test_arms_are_paired_by_equal_fields_else_by_multiply_adds(versus):
     """h.5 and m.5 differ only in the net, as do h1 and m1; h.25 and m.25 also differ in width, but have equal
     multiply-adds.
     """
@@ -52,7 +52,7 @@ def test_arms_are_paired_by_what_they_share_else_by_multiply_adds(versus):
     ]
 
 
-def test_an_arm_and_two_arms():
+def test_one_arm_or_two_arms_can_be_named():
     assert labels(Question(versus=("k=1",)), KS) == ["k=2 against k=1", "k=3 against k=1"]
     assert labels(Question(versus=("k=2 against k=1", "k=2 against k=3")), KS) == [
         "k=2 against k=1",
@@ -61,7 +61,7 @@ def test_an_arm_and_two_arms():
     assert labels(Question(versus=("k=2 against k=0",)), KS) == []  # k=0 has no runs yet
 
 
-def test_an_arm_without_a_partner_is_refused():
+def test_an_arm_without_a_partner_is_an_error():
     lone = [*NETS, arm("h.1", 12e6, width=0.1)]
     with pytest.raises(UserError, match=r"h.1 has no partner with the same multiply-adds; name each pair"):
         families.of(Question(versus=("net",)), lone)
@@ -91,6 +91,6 @@ def test_means_and_trends_are_contrasts():
     assert over_k.contrasts[0].weights == pytest.approx({"k=1": -0.5, "k=3": 0.5})
 
 
-def test_a_trend_needs_something_to_go_by():
+def test_a_trend_over_a_constant_is_an_error():
     with pytest.raises(UserError, match="trend=epochs: must be a different number"):
         families.of(Question(versus=("k=1",), trend="epochs"), KS)

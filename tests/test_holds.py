@@ -12,7 +12,7 @@ from hbo.errors import UserError
 FILE = claims.read()
 
 
-def test_the_committed_page_is_what_the_rows_say_today():
+def test_the_committed_page_follows_from_the_rows():
     assert (ROOT / "papers" / "hbonet" / "HOLDS.md").read_text() == holds.page(ROOT / "ablations")
 
 
@@ -52,7 +52,7 @@ def test_several_claims_are_one_line_with_their_mean_and_range():
         ),
     ],
 )
-def test_a_claim_that_nothing_says_is_refused(entry, said):
+def test_an_unknown_claim_is_an_error(entry, said):
     wrong = copy.deepcopy(FILE) | {"here": [{"says": "it"} | entry]}
     with pytest.raises(UserError, match=said):
         holds.holds(ROOT / "ablations", wrong)

@@ -27,6 +27,6 @@ from hbo.errors import UserError
         (None, "must be a mapping of metric, versus"),
     ],
 )
-def test_what_is_no_question_is_refused(content, said):
+def test_wrong_questions_are_errors(content, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         parse(content)

@@ -45,7 +45,7 @@ def kinds(block: Block, stride: int = 1, **widths: int) -> list[str]:
     return [step.kind for step in trace(make(block, stride, **widths), widths.get("cin", 6), 16)]
 
 
-def test_the_trace_ends_in_the_block_s_own_output(traced):
+def test_a_trace_ends_in_the_blocks_output(traced):
     with torch.no_grad():
         for module, block, stride, size, steps in traced:
             x = torch.zeros(1, 6, size, size)
@@ -53,13 +53,13 @@ def test_the_trace_ends_in_the_block_s_own_output(traced):
             assert steps[-1].shape == module(x).shape[1:], (block, stride, size)
 
 
-def test_the_trace_costs_what_the_counter_counts(traced):
+def test_a_trace_has_the_counted_cost(traced):
     for module, block, stride, size, steps in traced:
         counted, _ = counting.pass_through(module, torch.zeros(1, 6, size, size))
         assert sum(step.macs for step in steps) == counted["Global"].macs > 0, (block, stride, size)
 
 
-def test_every_map_comes_from_earlier_ones_and_goes_somewhere(traced):
+def test_every_map_has_earlier_inputs_and_is_used(traced):
     for _, block, stride, _, steps in traced:
         assert all(i < n for n, step in enumerate(steps) for i in step.inputs)
         assert {i for step in steps for i in step.inputs} == set(range(len(steps) - 1)), (block, stride)
@@ -82,7 +82,7 @@ def test_joins_fit_their_inputs(traced):
                 assert len(given) == (step.kind != "input")
 
 
-def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced):
+def test_there_are_as_many_halvings_as_contraction_units_and_strided_shortcuts(traced):
     for _, block, stride, _, steps in traced:
         halved = [
             s
@@ -96,7 +96,7 @@ def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced
         assert len(halved) == main + pooled, (block, stride)
 
 
-def test_the_parts_of_the_paper_s_block_in_order():
+def test_the_papers_block_has_its_parts_in_order():
     """Section 3.3 at k = 1: contract, transform, expand, add, smooth, concatenate."""
     steps = trace(make(Block(), cin=36, cout=36), 36, 56)
     assert [(step.kind, step.shape[:2], step.inputs) for step in steps] == [
@@ -124,7 +124,7 @@ def test_a_residual_of_fewer_channels_is_filled_with_zeros():
 
 @pytest.mark.parametrize("k", DEPTHS)
 @pytest.mark.parametrize("stride", STRIDES)
-def test_what_is_switched_off_is_not_there(k, stride):
+def test_a_part_that_is_switched_off_is_absent(k, stride):
     whole = Block(k=k, scheme="uniform")
     assert {"add", "concat"} <= set(kinds(whole, stride))
     assert "add" not in kinds(replace(whole, residual=False), stride)
@@ -133,7 +133,7 @@ def test_what_is_switched_off_is_not_there(k, stride):
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Block)])
-def test_every_value_of_a_switch_has_a_picture_of_its_own(name):
+def test_every_value_of_a_switch_changes_the_trace(name):
     """Otherwise it is parsed but ignored. Two bases, as some switches have no effect at some k."""
     values = [value for field, value in CASES if field == name]
     pictures = {
@@ -147,7 +147,7 @@ def test_every_value_of_a_switch_has_a_picture_of_its_own(name):
     assert len(pictures) == len(values) > 1
 
 
-def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
+def test_mobilenetv2s_block_adds_only_if_the_shape_stays():
     for cout, stride, expand in [(6, 1, 6), (6, 1, 1), (8, 1, 6), (6, 2, 6)]:
         module = InvertedResidual(6, cout, stride, expand)
         steps = trace(module, 6, 16)
@@ -158,7 +158,7 @@ def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
         )
 
 
-def test_a_trace_leaves_the_module_as_it_was():
+def test_a_trace_does_not_change_the_module():
     module = make(Block(k=2)).train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     random = torch.get_rng_state()

@@ -23,7 +23,7 @@ def parts(variant: str) -> tuple[float, int, int]:
 
 
 @pytest.mark.parametrize("variant", list(LAYOUTS))
-def test_layout_is_the_releases_name_by_name(variant):
+def test_names_and_shapes_are_those_of_the_release(variant):
     width, divisor, k = parts(variant)
     net = build("hbonet", Block(k=k), width, divisor)
     names = released_names(net)
@@ -56,7 +56,7 @@ def test_wrapped_and_reordered_files_load():
     assert torch.equal(net.classifier.weight, state["classifier.weight"])
 
 
-def test_nothing_is_loaded_where_a_single_shape_differs():
+def test_nothing_is_loaded_if_one_shape_differs():
     state = released_state("width0.1_div4_k1")
     state["features.3.conv.2.weight"] = torch.zeros(1)
     net = build("hbonet", width=0.1)
@@ -91,7 +91,7 @@ def test_missing_and_broken_files_are_named(tmp_path):
         read(tmp_path / "text.pth")
 
 
-def test_other_switches_than_the_releases_are_refused():
+def test_switches_other_than_the_releases_are_errors():
     """Their weights have the same names and shapes, but the network would differ."""
     state = released_state("width0.25_div8_k2")
     with pytest.raises(UserError, match="bilinear"):
