@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT, call, make_folder, make_voc, only_row, released_state
+from flagged import flags
 from safetensors.torch import save_file
 
 import hbo
@@ -147,34 +148,9 @@ def _photograph():
 @pytest.mark.slow
 def test_a_detector_from_a_line_makes_boxes(tmp_path):
     folder = make_voc(tmp_path / "voc", train=8, test=3)
-    args = [
-        "--data",
-        "vocfolder",
-        "--data_dir",
-        folder,
-        "--width",
-        0.1,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-    ]
-    call(
-        "hbo.fit",
-        *args,
-        "--warmup",
-        0.5,
-        "--schedule",
-        "cosine",
-        "--threads",
-        1,
-        "--workers",
-        0,
-        "--out",
-        tmp_path / "runs",
-    )
+    args = flags(data="vocfolder", data_dir=folder, width=0.1, resolution=64, batch=4, epochs=1)
+    args += flags(warmup=0.5, schedule="cosine", threads=1, workers=0, out=tmp_path / "runs")
+    call("hbo.fit", *args)
     net = hbo.load(only_row(tmp_path / "runs")[1])
     with torch.inference_mode():
         (found,) = net.detections(*net(net.preprocess(_photograph())[None]))

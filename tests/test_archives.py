@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, only_row, start
+from flagged import flags
 from PIL import Image
 from test_fit import same_run, wait_for
 
@@ -117,21 +118,8 @@ def test_a_broken_image_is_named_as_in_a_folder(folder, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_folders_result(folder, packed, tmp_path):
     """A run on an archive is killed within an epoch and resumes bit for bit as the run on the folder."""
-    args = [
-        "--data",
-        "imagefolder",
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        5,
-        "--width",
-        0.1,
-        "--lr",
-        0.001,
-    ]
-    args += ["--threads", 1, "--workers", 0]
+    args = flags(data="imagefolder", resolution=32, batch=2, epochs=5, width=0.1, lr=0.001)
+    args += flags(threads=1, workers=0)
     call("hbo.fit", *args, "--data_dir", folder, "--out", tmp_path / "folder")
     again = [*args, "--data_dir", packed, "--out", tmp_path / "packed"]
     process = start("hbo.fit", *again, "--checkpoint_every", 0.01)

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import call, make_folder, make_market, make_voc, only_row
+from flagged import flags
 from PIL import Image
 
 from hbo import files
@@ -143,18 +144,8 @@ def test_a_single_class_is_an_error_before_training(tmp_path):
     assert "contains one class, only/, and a classifier needs two" in refused(root)
     with pytest.raises(DataError, match="one class"):
         counts("imagefolder", str(root))
-    _, err = call(
-        "hbo.fit",
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--batch",
-        2,
-        "--out",
-        tmp_path / "runs",
-        expect=2,
-    )
+    args = flags(data="imagefolder", data_dir=root, batch=2, out=tmp_path / "runs")
+    _, err = call("hbo.fit", *args, expect=2)
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs/*/*"))
 
@@ -190,20 +181,7 @@ def test_a_single_identity_is_an_error_and_other_layouts_name_the_nearest_folder
 
 def test_the_row_has_it(root, tmp_path):
     other_noise(root / "train" / "a" / "more", 3)
-    args = (
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        1,
-        "--limit_batches",
-        1,
-    )
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, limit_batches=1)
     _, err = call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["images_left_out"], row["left_out"], row["also_in_val"]) == (3, ["train/a/more/: 3"], 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, make_market, only_row
+from flagged import flags
 
 from hbo.analysis import results
 from hbo.config import resolve
@@ -106,32 +107,13 @@ def test_a_run_starts_from_a_studys_classifier(tmp_path):
     """Through hbo.fit and through a sweep the key is the same, the row records the classifier, and evaluate
     and config.yaml use it again.
     """
-    small = ["--width", 0.1, "--threads", 1, "--epochs", 1, "--accelerator", "cpu"]
+    small = flags(width=0.1, threads=1, epochs=1, accelerator="cpu")
     call("hbo.fit", "--data", "digits", "--limit_batches", 2, *small, "--out", tmp_path, "--study", "first")
     _, classifier = only_row(tmp_path)
     market = make_market(tmp_path / "market")
-    args = [
-        "--data",
-        "marketfolder",
-        "--data_dir",
-        market,
-        *small,
-        "--resolution",
-        64,
-        "--workers",
-        0,
-        "--batch",
-        12,
-    ]
-    args += ["--classifier_epochs", 1]
-    call(
-        "hbo.fit",
-        *args,
-        "--variant",
-        f"net=hbonet backbone_checkpoint={tmp_path / 'first'}",
-        "--out",
-        tmp_path / "out",
-    )
+    args = [*small, *flags(data="marketfolder", data_dir=market, resolution=64, workers=0, batch=12)]
+    args += flags(classifier_epochs=1, variant=f"net=hbonet backbone_checkpoint={tmp_path / 'first'}")
+    call("hbo.fit", *args, "--out", tmp_path / "out")
     row, folder = only_row(tmp_path / "out")
     assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0")
     call("hbo.fit", "--config", folder / "config.yaml")  # already finished

@@ -5,6 +5,7 @@ scale.
 import pytest
 import torch
 from conftest import annotate, make_voc
+from flagged import flags
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 from hbo.analysis import anchors
@@ -62,18 +63,7 @@ def test_the_table_proposes_a_scale(folder, capsys):
     assert out[-1].startswith("--min_scale 0.")
     assert "covers most" in out[-1]
     proposed = out[-1].split()[1]
-    anchors.main(
-        [
-            "--data",
-            "vocfolder",
-            "--data_dir",
-            str(folder),
-            "--anchors",
-            "torchvision",
-            "--min_scale",
-            proposed,
-        ]
-    )
+    anchors.main(flags(data="vocfolder", data_dir=str(folder), anchors="torchvision", min_scale=proposed))
     assert capsys.readouterr().out.splitlines()[-1].startswith("no other min_scale covers more")
 
 

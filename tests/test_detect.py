@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_voc, only_row, released_state, start
+from flagged import flags
 from PIL import Image
 from test_fit import same_run, wait_for, weights
 
@@ -20,21 +21,8 @@ from hbo.runs.weights import load_released
 from hbo.tasks.build import open_data
 from hbo.tasks.detect.module import Detect
 
-SMALL = [
-    "--data",
-    "vocfolder",
-    "--width",
-    0.1,
-    "--resolution",
-    64,
-    "--batch",
-    4,
-    "--threads",
-    1,
-    "--workers",
-    0,
-]
-BRIEF = [*SMALL, "--epochs", 3, "--warmup", 0.5, "--lr", 0.01, "--schedule", "cosine"]
+SMALL = flags(data="vocfolder", width=0.1, resolution=64, batch=4, threads=1, workers=0)
+BRIEF = [*SMALL, *flags(epochs=3, warmup=0.5, lr=0.01, schedule="cosine")]
 
 
 @pytest.fixture(scope="module")
@@ -73,34 +61,8 @@ def test_a_detector_learns_eight_photographs(tmp_path):
         for part, suffix in (("Annotations", "xml"), ("JPEGImages", "jpg")):
             (root / part / f"9{n:05d}.{suffix}").write_bytes((root / part / f"{n:06d}.{suffix}").read_bytes())
     (lists / "test.txt").write_text("".join(f"9{n:05d}\n" for n in range(8)))
-    args = [
-        "--data",
-        "vocfolder",
-        "--data_dir",
-        root,
-        "--width",
-        0.25,
-        "--resolution",
-        96,
-        "--batch",
-        8,
-        "--epochs",
-        150,
-    ]
-    args += [
-        "--lr",
-        0.05,
-        "--schedule",
-        "cosine",
-        "--warmup",
-        5,
-        "--ssd_augment",
-        "false",
-        "--flip",
-        "none",
-        "--threads",
-        1,
-    ]
+    args = flags(data="vocfolder", data_dir=root, width=0.25, resolution=96, batch=8, epochs=150)
+    args += flags(lr=0.05, schedule="cosine", warmup=5, ssd_augment="false", flip="none", threads=1)
     text, _ = call("hbo.fit", *args, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images_seen"]) == (8, 8)
@@ -310,18 +272,7 @@ def classifier(tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
     call(
         "hbo.fit",
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        4,
-        "--width",
-        0.1,
-        "--threads",
-        1,
-        "--out",
-        out,
+        *flags(data="digits", epochs=1, limit_batches=4, width=0.1, threads=1, out=out),
     )
     return only_row(out)[1]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, only_row, released_state, start
+from flagged import flags
 from test_fit import DIGITS, same_run, wait_for, weights
 
 from hbo import nets
@@ -20,21 +21,8 @@ from hbo.tasks.classify.module import Classify
 from hbo.tasks.classify.teacher import Teacher, distilled
 
 TEN = list("0123456789")
-BRIEF = [
-    "--data",
-    "digits",
-    "--epochs",
-    1,
-    "--limit_batches",
-    4,
-    "--width",
-    0.1,
-    "--threads",
-    1,
-    "--workers",
-    0,
-]
-BRIEF += ["--accelerator", "cpu", "--wandb", "disabled"]
+BRIEF = flags(data="digits", epochs=1, limit_batches=4, width=0.1, threads=1, workers=0)
+BRIEF += flags(accelerator="cpu", wandb="disabled")
 
 
 @pytest.fixture(scope="module")
@@ -238,19 +226,7 @@ def test_impossible_settings_are_errors(given, said):
 @pytest.mark.slow
 def test_a_distilled_run_resumes_exactly_and_its_row_names_the_teacher(teacher, tmp_path):
     its = shutil.copytree(teacher, tmp_path / "teacher")
-    args = [
-        *DIGITS,
-        "--mixup",
-        0.2,
-        "--cutmix",
-        1.0,
-        "--distill",
-        its,
-        "--distill_weight",
-        0.5,
-        "--wandb",
-        "disabled",
-    ]
+    args = [*DIGITS, *flags(mixup=0.2, cutmix=1.0, distill=its, distill_weight=0.5, wandb="disabled")]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/last.ckpt")), process)

@@ -74,7 +74,7 @@ def test_ten_thousand_finished_rows_are_read_once(tmp_path, counted, monkeypatch
     assert len(counted["folders"]) == 20 * 2  # the folder of all studies, and its one study
 
 
-def test_a_study_without_runs_costs_one_look(tmp_path, counted):
+def test_a_study_without_runs_costs_little_per_look(tmp_path, counted):
     launcher = pool.Workers(drawn(tmp_path, 2000, 0), [], 0, 5)
     (tmp_path / "many").mkdir()
     for _ in range(5):

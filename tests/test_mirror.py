@@ -157,7 +157,7 @@ def test_an_agents_run_cannot_be_offline(monkeypatch, tmp_path):
             tracking.Mirror(resolve(data="digits", wandb=mode), tmp_path)
 
 
-def test_other_errors_still_end_the_sweep(monkeypatch):
+def test_a_row_is_invalid_only_in_a_sweep_and_by_its_own_fault(monkeypatch):
     """Outside a sweep no row is invalid; in a sweep, a missing folder is the machine's fault."""
     tracking.refuse(UserError("k=2: no"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, call, make_folder, only_row
+from flagged import flags
 
 from hbo.analysis import arms, families, question, results
 from hbo.analysis.commands import command
@@ -128,20 +129,7 @@ def test_a_small_folder_keeps_its_epochs_and_batch(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_prints_its_recipe_and_overrides_and_the_row_has_them(tmp_path):
-    args = [
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        2,
-        "--width",
-        0.1,
-        "--threads",
-        1,
-        "--workers",
-        0,
-    ]
+    args = flags(data="digits", epochs=1, limit_batches=2, width=0.1, threads=1, workers=0)
     _, err = call("hbo.fit", *args, "--recipe", "modern", "--lr", 0.001, "--out", tmp_path)
     (line,) = [line for line in err.splitlines() if "recipe" in line]
     assert line.startswith("recipe modern: warmup=0.2, weight_decay=0.01, optimizer=adamw, momentum=0.6")

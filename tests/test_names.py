@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_folder, make_market, make_voc, only_row
+from flagged import flags
 from PIL import Image
 
 from hbo import export
@@ -162,37 +163,9 @@ def test_a_run_does_not_resume_with_other_class_names(trained, tmp_path):
     found.write_text(json.dumps({**row, "state": "unfinished"}))
     content = torch.load(found.with_name("last.ckpt"), weights_only=True)
     torch.save(content | {"classes": NAMES[::-1]}, found.with_name("last.ckpt"))
-    flags = (
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        data,
-        "--resolution",
-        32,
-        "--eval_resize",
-        32,
-        "--crop",
-        "none",
-        "--width",
-        0.1,
-    )
-    _, err = call(
-        "hbo.fit",
-        *flags,
-        "--epochs",
-        8,
-        "--batch",
-        8,
-        "--lr",
-        0.01,
-        "--threads",
-        1,
-        "--workers",
-        0,
-        "--out",
-        out,
-        expect=2,
-    )
+    args = flags(data="imagefolder", data_dir=data, resolution=32, eval_resize=32, crop="none", width=0.1)
+    args += flags(epochs=8, batch=8, lr=0.01, threads=1, workers=0, out=out)
+    _, err = call("hbo.fit", *args, expect=2)
     assert "belongs to another run: classes (['plum'" in err
     assert len(err.strip().splitlines()) == 1
 

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import pytest
 from conftest import ROOT, call, make_folder, make_runs, only_row
+from flagged import flags
 
 from hbo.analysis import numbers, published, report, results, study, tables
 from hbo.analysis.arms import LONG
@@ -96,24 +97,11 @@ def test_a_run_records_the_name_of_its_folder(tmp_path):
     """The row has the folder's name, for the final lines and every table; the key does not, and the rest of
     the path is not recorded.
     """
-    flags = [
-        "--data",
-        "imagefolder",
-        "--width",
-        0.1,
-        "--resolution",
-        32,
-        "--epochs",
-        1,
-        "--batch",
-        4,
-        "--threads",
-        1,
-    ]
+    args = flags(data="imagefolder", width=0.1, resolution=32, epochs=1, batch=4, threads=1)
     keys = set()
     for name in ("birds", "cats"):
         folder = make_folder(tmp_path / name / "data", {"a": 4, "b": 4}, {"a": 2, "b": 2})
-        out, _ = call("hbo.fit", *flags, "--data_dir", folder, "--out", tmp_path / f"runs_{name}")
+        out, _ = call("hbo.fit", *args, "--data_dir", folder, "--out", tmp_path / f"runs_{name}")
         row, _ = only_row(tmp_path / f"runs_{name}")
         assert row["folder"] == name
         assert "folder" not in row["identity"]

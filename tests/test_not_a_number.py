@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_voc, only_row
+from flagged import flags
 
 from hbo import nets
 from hbo.block import Block
@@ -39,24 +40,11 @@ def poison(folder: Path, ending: str) -> None:
 def classifier(tmp_path_factory):
     """A finished run whose checkpoint then gets a NaN."""
     out = tmp_path_factory.mktemp("classifier")
-    flags = [
-        "--data",
-        "digits",
-        "--width",
-        0.1,
-        "--epochs",
-        1,
-        "--limit_batches",
-        2,
-        "--threads",
-        1,
-        "--out",
-        out,
-    ]
-    call("hbo.fit", *flags)
+    args = flags(data="digits", width=0.1, epochs=1, limit_batches=2, threads=1, out=out)
+    call("hbo.fit", *args)
     row, folder = only_row(out)
     poison(folder, "classifier.bias")
-    return flags, row, folder
+    return args, row, folder
 
 
 @pytest.mark.slow
@@ -80,9 +68,9 @@ def test_a_diverged_classifier_is_not_exported(classifier, more):
 
 @pytest.mark.slow
 def test_a_diverged_run_resumed_after_its_last_epoch_fails(classifier):
-    flags, row, folder = classifier
+    args, row, folder = classifier
     (folder / "row.json").write_text(json.dumps({**row, "state": "unfinished"}))
-    _, err = call("hbo.fit", *flags, expect=1)
+    _, err = call("hbo.fit", *args, expect=1)
     refused(err, "the loss is not finite")
     assert json.loads((folder / "row.json").read_text())["state"] == "failed"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, make_folder, only_row
+from flagged import flags
 
 from hbo.config import resolve
 from hbo.data.audit import names_of, paths_of
@@ -236,22 +237,7 @@ def test_another_file_is_not_a_list(alone):
 
 @pytest.mark.slow
 def test_a_folder_of_classes_trains_and_evaluates(alone, split_set, tmp_path):
-    args = [
-        "--data_dir",
-        alone,
-        "--val_split",
-        0.2,
-        "--resolution",
-        32,
-        "--width",
-        0.1,
-        "--epochs",
-        1,
-        "--batch",
-        4,
-        "--lr",
-        0.01,
-    ]
+    args = flags(data_dir=alone, val_split=0.2, resolution=32, width=0.1, epochs=1, batch=4, lr=0.01)
     call("hbo.fit", *args, "--threads", 1, "--workers", 0, "--out", tmp_path / "runs")
     row, folder = only_row(tmp_path / "runs")
     assert (row["data"], row["train_images"], row["val_images"], row["val_split"]) == (

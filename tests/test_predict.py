@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_folder, make_market, make_voc, only_row, released_state
+from flagged import flags
 from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.models import ResNet18_Weights
@@ -18,22 +19,7 @@ from hbo.analysis import mistakes
 from hbo.errors import UserError
 from hbo.predict import found, predict
 
-SMALL = [
-    "--width",
-    0.1,
-    "--resolution",
-    64,
-    "--batch",
-    8,
-    "--epochs",
-    2,
-    "--threads",
-    1,
-    "--workers",
-    0,
-    "--lr",
-    0.01,
-]
+SMALL = flags(width=0.1, resolution=64, batch=8, epochs=2, threads=1, workers=0, lr=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -194,16 +180,7 @@ def test_features_retrieve_as_the_run_does(tmp_path):
     """Mean average precision from the written features alone, by brute force."""
     root = make_market(tmp_path / "market", train=4, test=3, views=4)
     args = [
-        "--data",
-        "marketfolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        64,
-        "--width",
-        0.1,
-        "--batch",
-        8,
+        *flags(data="marketfolder", data_dir=root, resolution=64, width=0.1, batch=8),
         "--bn_neck",
         "--flip_features",
     ]

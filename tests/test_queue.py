@@ -143,7 +143,7 @@ def test_a_job_that_ended_before_its_first_row_is_reported(cluster, tmp_path, ca
     assert lines(cluster, "array") == ["0-2%3", "0-2%3"]
 
 
-def test_options_that_are_slurms_defaults_are_not_passed(cluster, tmp_path, capsys):
+def test_options_that_slurm_does_not_take_are_errors(cluster, tmp_path, capsys):
     file = write(tmp_path / "one.yaml", **FIELDS, out=str(tmp_path / "runs"))
     for words in (
         ("--max_failures", "0.1"),

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import yaml
 from conftest import ROOT, call, make_folder, only_row
+from flagged import flags
 
 from hbo.config import content, resolve
 from hbo.sweep import study
@@ -78,7 +79,7 @@ def test_no_more_file_names_are_read_than_needed(photographs):
     assert layout.training_images(photographs / "none", 50) is None
 
 
-def test_a_study_run_before_the_recipe_reports_the_difference(photographs):
+def test_a_study_with_its_own_recipe_does_not_depend_on_the_folder(photographs):
     """So its keys are the same on small and large folders."""
     path = ROOT / "sweeps" / "contraction_cifar10.yaml"
     for row in study.read(path, {"data": "imagefolder", "data_dir": str(photographs)}).rows:
@@ -88,20 +89,7 @@ def test_a_study_run_before_the_recipe_reports_the_difference(photographs):
 
 @pytest.mark.slow
 def test_a_run_prints_its_choice_and_the_row_has_it(photographs, tmp_path):
-    args = [
-        "--data_dir",
-        photographs,
-        "--resolution",
-        32,
-        "--width",
-        0.1,
-        "--limit_batches",
-        1,
-        "--threads",
-        1,
-        "--workers",
-        0,
-    ]
+    args = flags(data_dir=photographs, resolution=32, width=0.1, limit_batches=1, threads=1, workers=0)
     _, err = call("hbo.fit", *args, "--epochs", 2, "--out", tmp_path)
     row, _ = only_row(tmp_path)
     (line,) = [line for line in err.splitlines() if "recipe" in line]

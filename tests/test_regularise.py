@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import call, only_row, start
+from flagged import flags
 from test_fit import DIGITS, same_run, wait_for
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -22,31 +23,8 @@ from hbo.tasks.base import move_average, without_decay
 from hbo.tasks.classify import mixing
 from hbo.tasks.classify.module import Classify
 
-ALL = [
-    "--ema",
-    0.95,
-    "--mixup",
-    0.2,
-    "--cutmix",
-    1.0,
-    "--random_erasing",
-    0.25,
-    "--dropout",
-    0.2,
-    "--drop_path",
-    0.2,
-]
-ALL += [
-    "--auto_augment",
-    "trivial",
-    "--optimizer",
-    "adamw",
-    "--lr",
-    0.003,
-    "--no_decay_on_norm",
-    "--grad_clip",
-    1.0,
-]
+ALL = flags(ema=0.95, mixup=0.2, cutmix=1.0, random_erasing=0.25, dropout=0.2, drop_path=0.2)
+ALL += flags(auto_augment="trivial", optimizer="adamw", lr=0.003, no_decay_on_norm=True, grad_clip=1.0)
 
 
 @pytest.mark.slow

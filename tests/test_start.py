@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from conftest import call, make_folder, only_row, released_state, start
+from flagged import flags
 from test_fit import same_run, wait_for, weights
 from test_reid_runs import reached
 
@@ -18,7 +19,7 @@ from hbo.runs.weights import load_released
 from hbo.tasks.classify import network
 from hbo.tasks.classify.module import Classify
 
-BRIEF = ["--threads", 1, "--workers", 0, "--accelerator", "cpu"]
+BRIEF = flags(threads=1, workers=0, accelerator="cpu")
 RESNET = "torchvision:resnet18"
 
 
@@ -28,14 +29,7 @@ def classifier(tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
     call(
         "hbo.fit",
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        6,
-        "--width",
-        0.1,
+        *flags(data="digits", epochs=1, limit_batches=6, width=0.1),
         *BRIEF,
         "--out",
         out,
@@ -235,30 +229,8 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def args(photographs, classifier):
-    own = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        photographs,
-        "--resolution",
-        64,
-        "--width",
-        0.1,
-        "--batch",
-        4,
-        "--lr",
-        0.01,
-    ]
-    own += [
-        "--epochs",
-        1,
-        "--classifier_epochs",
-        2,
-        "--backbone_checkpoint",
-        classifier,
-        "--backbone_lr_factor",
-        0.1,
-    ]
+    own = flags(data="imagefolder", data_dir=photographs, resolution=64, width=0.1, batch=4, lr=0.01)
+    own += flags(epochs=1, classifier_epochs=2, backbone_checkpoint=classifier, backbone_lr_factor=0.1)
     return [*own, *BRIEF]
 
 
@@ -322,19 +294,10 @@ def test_a_run_from_published_weights_is_evaluated_without_them(photographs, tmp
     where.parent.mkdir(parents=True)
     torch.save(nets.build("torchvision:shufflenet_v2_x0_5", width=None).net.state_dict(), where)
     args = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        photographs,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        1,
+        *flags(data="imagefolder", data_dir=photographs, resolution=64, batch=4, epochs=1),
         *BRIEF,
     ]
-    args += ["--net", "torchvision:shufflenet_v2_x0_5", "--lr", 0.01]
+    args += flags(net="torchvision:shufflenet_v2_x0_5", lr=0.01)
     call("hbo.fit", *args, "--weights", "default", "--out", tmp_path / "runs", env=env)
     row, folder = only_row(tmp_path / "runs")
     assert row["identity"]["backbone"] in row["backbone_weights"]

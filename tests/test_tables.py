@@ -307,7 +307,7 @@ def test_gains_are_beside_their_metric():
     assert names[1:5] == ["top-1 published", "top-1 measured", "top-1 gain published", "top-1 gain measured"]
 
 
-def test_columns_with_comparisons_come_first():
+def test_a_column_without_comparisons_is_shown_only_alone():
     """Two networks on one set, one of them also on another: the second set has a column only when it is
     alone.
     """
