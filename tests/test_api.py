@@ -160,7 +160,7 @@ def test_a_detector_from_a_line_makes_boxes(tmp_path):
 
 
 def test_a_network_loads_after_its_folder_is_gone(tmp_path):
-    """It was split for the run, and lies split there since: only an evaluation has to know which images."""
+    """Its folder was split after training: only an evaluation needs the images."""
     folder = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {})
     (folder / "train").rename(tmp_path / "whole")
     where = tmp_path / "whole"
@@ -193,7 +193,7 @@ def test_weights_older_than_a_switch_have_its_default(tmp_path):
 
 
 def test_a_card_names_a_way_to_load_a_zoo_s_network():
-    """torch.hub finds names of hubconf.py alone, and none of them has a colon."""
+    """torch.hub finds only names in hubconf.py, and none of them has a colon."""
     assert "hub.load" in "".join(card._loaded("hbonet", "a.safetensors"))
     lines = card._loaded("torchvision:resnet18", "a.safetensors")
     assert lines == [

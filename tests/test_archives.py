@@ -391,7 +391,7 @@ def test_hidden_folders_of_a_tar_are_ignored(tmp_path):
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
 def test_a_link_in_a_tar_is_not_skipped_in_silence(tmp_path, kind):
-    """It holds no bytes: the folder would have an image more."""
+    """A link holds no bytes, but the unpacked folder would have one more image."""
     root = members(tmp_path / "set", ("./a/1.png", kind, "./b/0.png"))
     assert "train-0.tar: ./a/1.png: a link to ./b/0.png; pack the files" in refused(root)
 

@@ -53,7 +53,7 @@ def test_the_cache_has_pils_bytes(smooth, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
-    """So the key does not depend on which of them a machine has."""
+    """Hence the key does not depend on the decoder that a machine has."""
     pytest.importorskip("simplejpeg")
     small = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (1, channels, 9, 7), dtype=np.uint8))
     image = torch.nn.functional.interpolate(small, (161, 203), mode="bilinear")[0].permute(1, 2, 0)
@@ -68,7 +68,7 @@ def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
 
 @pytest.mark.parametrize("name", ["PIL", "simplejpeg"])
 def test_the_row_names_the_decoder(name, smooth, tmp_path, monkeypatch):
-    """And nothing where no JPEG of a cache is decoded."""
+    """It names none if no JPEG of a cache is decoded."""
     monkeypatch.setattr(jpeg, "DECODER", name)
     monkeypatch.setattr(jpeg, "version", {"pillow": "1.2", "simplejpeg": "3.4"}.__getitem__)
     found = opened(smooth, tmp_path).facts["jpeg_decoder"]

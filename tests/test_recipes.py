@@ -80,7 +80,7 @@ def test_no_more_file_names_are_read_than_needed(photographs):
 
 
 def test_a_study_with_its_own_recipe_does_not_depend_on_the_folder(photographs):
-    """So its keys are the same on small and large folders."""
+    """Its keys are the same on small and large folders."""
     path = ROOT / "sweeps" / "contraction_cifar10.yaml"
     for row in study.read(path, {"data": "imagefolder", "data_dir": str(photographs)}).rows:
         assert set(recipes.SAYS) <= row.keys()

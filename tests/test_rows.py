@@ -1,4 +1,4 @@
-"""hbo.runs.rows: a row's commit is from this code's own repository, or none; and rows of other runs."""
+"""hbo.runs.rows: a row's commit is from the code's own repository, or none; fields of another run are an error."""
 
 import os
 import shutil

@@ -211,7 +211,7 @@ def test_rotated_photographs_are_counted_and_broken_exif_named(tmp_path, capsys,
 @pytest.mark.parametrize("how", [2, 3, 6, 8])
 @pytest.mark.parametrize("given", [lambda path: path, Image.open, lambda path: Image.open(path).convert("RGB"), read_image])  # fmt: skip
 def test_a_photograph_in_memory_is_prepared_like_its_file(tmp_path, how, given):
-    """Turned once as its EXIF says, by whoever comes to it first."""
+    """Rotated by its EXIF exactly once, whoever opened it."""
     path = turned(tmp_path / "a.jpg", how)
     assert torch.equal(Preprocess(lambda image: image).pixels(given(path)), pil_to_tensor(read_image(path)))
 
@@ -223,7 +223,7 @@ def test_more_than_8_bits_in_memory_are_an_error():
 
 
 def test_a_tiff_with_a_broken_second_page_is_named(tmp_path):
-    """Of that PIL makes a TypeError."""
+    """PIL raises a TypeError for it."""
     path = tmp_path / "a.tif"
     Image.fromarray(SHADES).save(path)
     whole = bytearray(path.read_bytes())

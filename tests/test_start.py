@@ -236,7 +236,7 @@ def args(photographs, classifier):
 
 @pytest.mark.slow
 def test_killed_before_and_between_the_phases_it_ends_as_an_uninterrupted_run(args, classifier, tmp_path):
-    """The backbone, with its batch norm, is unchanged until the border; a resumed run does not reset it."""
+    """The backbone, with its batch norm, is unchanged until the second phase; a resumed run does not reset it."""
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     cut, steps = tmp_path / "cut", 6
     process = start("hbo.fit", *args, "--out", cut, "--checkpoint_every", 0)
