@@ -4,6 +4,7 @@ python -m hbo.analysis.results contraction            # rows of runs/contraction
                                                       and their means
 python -m hbo.analysis.results runs/default           # mean, standard deviation and n
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
+python -m hbo.analysis.results contraction --restore runs  # ablations/contraction.csv -> runs/contraction
 """
 
 import math
@@ -20,6 +21,7 @@ from hbo.analysis import frozen
 from hbo.analysis.arms import by_recipe
 from hbo.analysis.csv_rows import read_csv, to_csv
 from hbo.analysis.numbers import mean, plain
+from hbo.analysis.restore import restore
 from hbo.analysis.sources import CURVES, is_place
 from hbo.analysis.sources import read as _read
 from hbo.config import Run
@@ -256,9 +258,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", help="Folder (or other source) of a study given by name. [runs]")
     parser.add_argument("--to", help="Folder for the CSV of a study given by name. [ablations]")
     parser.add_argument("--csv", action="store_true", help="Print the rows as CSV instead.")
+    parser.add_argument(
+        "--restore",
+        metavar="OUT",
+        help="Instead, write a study's finished rows from --runs [ablations] into OUT/STUDY, where a sweep"
+        " counts them as done.",
+    )
     args = parser.parse_args(argv)
     with one_line():
         by_name = not is_place(args.source)
+        if args.restore:
+            if not by_name or args.study or args.to or args.csv:
+                raise UserError(
+                    "--restore OUT: needs a study's name, and of the other flags only --runs SOURCE"
+                )
+            new, there = restore(args.runs or "ablations", args.source, files.expanded(args.restore))
+            print(f"{args.restore}/{args.source}: {new} rows written, {there} were there")
+            return
         if by_name and args.study:
             raise UserError(
                 f"--study {args.study[0]}: selects from a folder, CSV file or W&B project; {args.source} is a"

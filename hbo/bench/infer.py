@@ -59,7 +59,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
     parser.add_argument(
         "--csv",
-        help="Write a line for each runtime, network, precision and number of threads, turns included.",
+        help="Write a line for each runtime, network, precision and number of threads, turns included,"
+        " and the same as a Markdown table beside it.",
     )
     parser.add_argument(
         "--from",
@@ -151,7 +152,9 @@ def of_trained(own: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _write(csv: str, lines: list[dict[str, Any]]) -> None:
-    files.write_atomically(files.expanded(csv), results.to_csv(pd.DataFrame(lines)))
+    path = files.expanded(csv)
+    files.write_atomically(path, results.to_csv(pd.DataFrame(lines)))
+    files.write_atomically(path.with_suffix(".md"), runtime_table.markdown(lines))
 
 
 def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str]]:

@@ -1,6 +1,8 @@
 """What `hbo.bench infer` measured, a line for each runtime, network, precision and number of threads."""
 
 import statistics
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from hbo.text import aligned
@@ -78,3 +80,55 @@ def text(found: list[dict[str, Any]]) -> str:
             )
         )  # fmt: skip
     return "\n".join(aligned(shown, right=range(3, 10)))
+
+
+def markdown(found: list[dict[str, Any]]) -> str:
+    """Lines of a CSV as a Markdown table, a line for each runtime, network and precision.
+
+    Milliseconds and speedups (over the same network's plain export in ONNX Runtime) are medians of the turns,
+    on one and on two threads.
+    """
+    names = short([line["network"] for line in found])
+    threads = sorted({line["threads"] for line in found})
+    each: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for line in found:
+        each[line["runtime"], names[line["network"]], line["form"]][line["threads"]] = line
+    on = " / ".join(map(str, threads))
+    head = ("runtime", "network", "form", f"ms on {on} threads", "speedup", "pieces", "left outside",
+            "difference", "top-1", "MB")  # fmt: skip
+    table = [head, ("---",) * len(head)]
+    for key, by_threads in each.items():
+        some = by_threads[threads[0]]
+        table.append(
+            (
+                *key,
+                " / ".join(f"{by_threads[n]['latency_ms']:.2f}" for n in threads),
+                " / ".join(f"{by_threads[n]['speedup']:.2f}" for n in threads),
+                _said(some["pieces"], "{:.0f}"),
+                some["left_out"],
+                _said(some["difference"], "{:.0e}"),
+                _said(some["top1"] and 100 * some["top1"], "{:.2f} %"),
+                _said(some["bytes"] and some["bytes"] / 1e6, "{:.2f}"),
+            )
+        )
+    text = "\n".join(f"| {' | '.join(line)} |" for line in table)
+    whole = "; ".join(f"{name}: {full}" for full, name in names.items())
+    where = ", ".join(sorted({line["machine"] for line in found}))
+    turns = len(found[0]["turns"].split())
+    return f"{text}\n\n{whole}.\nMedians of {turns} turns; {where}.\n"
+
+
+def short(networks: Iterable[str]) -> dict[str, str]:
+    """Each description -> its name and what distinguishes it from the other networks of that name."""
+    parts = {network: network.split(", ") for network in networks}
+    alike: dict[str, list[set[str]]] = defaultdict(list)
+    for name, *rest in parts.values():
+        alike[name].append(set(rest))
+    return {
+        network: " ".join([name, *(p for p in rest if p not in set.intersection(*alike[name]))])
+        for network, (name, *rest) in parts.items()
+    }
+
+
+def _said(value: Any, how: str) -> str:
+    return "" if value is None else how.format(value)

@@ -1,0 +1,63 @@
+"""Rows of a table back into a folder of runs, so that a study can go on where only its CSV is at hand.
+
+python -m hbo.analysis.results contraction --restore runs      # ablations/contraction.csv -> runs/contraction
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hbo import files
+from hbo.analysis import frozen, sources
+from hbo.analysis.csv_rows import to_csv
+from hbo.errors import UserError
+from hbo.runs import rows
+
+
+def restore(source: str, study: str, out: Path) -> tuple[int, int]:
+    """Write a study's finished rows as OUT/STUDY/KEY/row.json, with their curves, and its frozen plan.
+
+    A sweep and `hbo.fit` count such a run as done. It has no weights, and what needs them says so.
+
+    Args:
+        source: as for `results.load`.
+        study: its name.
+        out: a folder of runs.
+
+    Returns:
+        How many rows were written, and how many were there already.
+
+    Raises:
+        UserError: no finished rows of that study; the same run is there with another result, or the study
+            with another plan. Nothing is written then.
+    """
+    found = [(row, curve) for row, curve in sources.read(source, (study,)) if row["state"] == "done"]
+    if not found:
+        raise UserError(f"{source}: contains no finished rows of {study}")
+    path = files.expanded(source)
+    csv = path / f"{study}.csv" if path.is_dir() and (path / f"{study}.csv").exists() else path
+    plan, target = frozen.read(csv, study), out / study / f"{frozen.NAME}.json"
+    there = frozen.read(out, study)
+    if plan is not None and there is not None and there.hash != plan.hash:
+        raise UserError(f"{target}: differs from the plan of {source}; remove the one that was not followed")
+    new = [(out / study / row["key"], row, curve) for row, curve in found if _is_new(out, study, row, source)]
+    for folder, row, curve in new:
+        folder.mkdir(parents=True, exist_ok=True)
+        if curve:
+            files.write_atomically(folder / "metrics.csv", to_csv(pd.DataFrame(curve)))
+        rows.write(folder, {name: value for name, value in row.items() if value is not None})
+    if plan is not None and there is None:
+        files.write_atomically(target, plan.text())
+    return len(new), len(found) - len(new)
+
+
+def _is_new(out: Path, study: str, row: dict[str, Any], source: str) -> bool:
+    there = rows.read(out / study / row["key"])
+    metric = rows.main_metric(row)
+    if there is not None and there["state"] == "done" and there.get(metric) != row[metric]:
+        raise UserError(
+            f"{out / study / row['key']}: its {metric} is {there.get(metric)}, and {row[metric]} in {source};"
+            " remove one of the two"
+        )
+    return there is None or there["state"] != "done"
