@@ -252,17 +252,17 @@ def test_a_missing_shard_is_named(folder, tars, tmp_path):
 
 def test_duplicate_shards_and_mixed_formats_are_errors(folder, tars):
     other = shutil.copy(tars / "train-000001.tar", tars / "train-1.tar")
-    assert "train-000001.tar and train-1.tar: two sets of shards, or one twice" in refused(tars)
+    assert "train-000001.tar and train-1.tar: two sets of shards, or duplicates" in refused(tars)
     os.rename(other, tars / "cats-train-000001.tar")
-    assert "of several formats or sets; leave one there" in refused(tars)
+    assert "of several formats or sets; keep one" in refused(tars)
     os.rename(tars / "cats-train-000001.tar", tars / "val-000000.parquet")
     assert re.search(r"holds train-\S+.tar and val-000000.parquet, of several formats", refused(tars))
     os.remove(tars / "val-000000.parquet")
     shutil.copytree(folder / "train", tars / "train")
-    assert "holds train-000000.tar and train/; leave one of them there" in refused(tars)
+    assert "holds train-000000.tar and train/; keep one of them" in refused(tars)
     shutil.rmtree(tars / "train")
     shutil.copytree(folder / "train" / "ape", tars / "ape")
-    assert "holds train-000000.tar and ape/; leave one of them there" in refused(tars)
+    assert "holds train-000000.tar and ape/; keep one of them" in refused(tars)
     shutil.rmtree(tars / "ape")
     (tars / "list.csv").write_text("path,label\n")
     assert "holds train-000000.tar and list.csv, which --data_dir may name" in refused(tars)
@@ -280,7 +280,7 @@ def test_a_truncated_tar_is_named(tars, keep):
     with tarfile.open(path) as tar:
         end = max(m.offset_data + m.size for m in tar)
     path.write_bytes(content[: {-700: end - 700, -10240: end + (-end) % 512}.get(keep, keep)])
-    assert re.search(r"train-000001.tar: .*cut short", refused(tars))
+    assert re.search(r"train-000001.tar: .*truncated", refused(tars))
 
 
 def test_images_without_class_duplicate_or_misnamed_are_named(folder, tmp_path):
@@ -297,14 +297,14 @@ def test_images_without_class_duplicate_or_misnamed_are_named(folder, tmp_path):
 
     assert "alone.jpg: has no class; put it into CLASS/, or add alone.cls" in with_more("alone.jpg")
     assert "alone.jpg: has no class; alone.cls must hold it" in with_more("alone.jpg", cls=True)
-    assert "ape/ape1.jpg stands twice" in with_more("ape/ape1.jpg")
-    assert "ape/notes.txt: no image by its name" in with_more("ape/notes.txt")
+    assert "ape/ape1.jpg occurs twice" in with_more("ape/ape1.jpg")
+    assert "ape/notes.txt: not an image by its name" in with_more("ape/notes.txt")
     assert "mixed formats: classes by the folder in other/" in with_more("other/ape/ape9.jpg")
     write_tar(path, samples, cls=False)
     write_tar(root / "train-000001.tar", [("ape", "ape9.jpg", b"")], cls=True)
     assert "mixed formats: classes by a .cls, in" in refused(root)
     write_tar(root / "train-000001.tar", [("a/b", "ape9.jpg", b"")], cls=True)
-    assert "'a/b' is no name of a class" in refused(root)
+    assert "'a/b' is not a class name" in refused(root)
     assert "val_split=0.2" in refused(root, val_split=0.2)
 
 
@@ -322,7 +322,7 @@ def test_a_broken_index_says_what_to_delete(tars, tmp_path):
     opened(tars)
     for path in (tmp_path / os.environ["XDG_CACHE_HOME"] / "hbo" / "archives").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    assert "delete it to have it made again" in refused(tars)
+    assert "delete it to build it again" in refused(tars)
 
 
 def test_parquet_with_other_columns_truncated_or_without_classes_is_named(folder, tmp_path):
@@ -333,11 +333,11 @@ def test_parquet_with_other_columns_truncated_or_without_classes_is_named(folder
     path = root / "train-00000-of-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
-    assert "train-00000-of-00001.parquet: no parquet, or cut short" in refused(root)
+    assert "train-00000-of-00001.parquet: not a parquet file, or truncated" in refused(root)
     for columns, said in (
         ({"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [-1]}, "row 0 of row group 0: has no class"),
-        ({"image": [{"bytes": b"x", "path": None}], "label": [0]}, "path None: no image by its name"),
-        ({"image": [{"bytes": None, "path": "a.jpg"}], "label": [0]}, "has no bytes of an image"),
+        ({"image": [{"bytes": b"x", "path": None}], "label": [0]}, "path None: not an image by its name"),
+        ({"image": [{"bytes": None, "path": "a.jpg"}], "label": [0]}, "has no image bytes"),
         ({"image": [b"x"], "label": [0]}, "has the columns image, label; it must have image"),
     ):
         parquet.write_table(pa.table(columns), path)

@@ -54,7 +54,7 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "word"), [
-    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"),
+    ("cut", "truncated"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "not a cache of HBO"),
     ("empty", "no cache"),
 ])  # fmt: skip
 def test_a_damaged_cache_is_an_error_that_says_what_to_delete(folder, tmp_path, how, word):

@@ -74,7 +74,7 @@ def test_at_most_skip_bad_images_are_skipped_by_name(root, capsys):
     assert (len(data.train), len(data.val)) == (13, 7)
     assert (data.facts["skipped_train"], data.facts["skipped_val"]) == (3, 1)
     assert [said.split(": ")[0] for said in data.facts["skipped"]] == [str(root / name) for name in BROKEN]
-    assert capsys.readouterr().err.count("passed over: ") == 4
+    assert capsys.readouterr().err.count("skipped: ") == 4
     assert data.train.labels == [0] * 7 + [1] * 6
     for i in range(len(data.train)):
         data.train[0, i]
@@ -138,7 +138,7 @@ def test_the_row_names_skipped_images_and_evaluation_skips_the_same(root, tmp_pa
     assert len(row["skipped"]) == 4
     out, err = call("hbo.evaluate", folder)
     assert "7 images" in out
-    assert err.count("passed over: ") == 1
+    assert err.count("skipped: ") == 1
     _, err = call("hbo.evaluate", folder, "--skip_bad", 0, expect=2)
     assert err.endswith(
         f"; python -m hbo.data.check {root} lists every such image, --skip_bad N skips at most N\n"
