@@ -144,7 +144,7 @@ def check_arms(question: Question, arms: Sequence[Arm]) -> None:
 
     Raises:
         UserError: a side matches no arm, a field does not vary, its main effect is confounded with others; or
-        as `families`.
+        as `of`.
     """
     there = ", ".join(arm.label for arm in arms)
     for one in question.versus:

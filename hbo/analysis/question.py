@@ -7,8 +7,8 @@ A sweep file has it under a key of its own, which W&B ignores:
 and `python -m hbo.analysis.study` has the same words as flags. `versus` is one of these, or a list:
 
     "k=1"               every other arm against this one
-    "k=2 against k=1"   two arms; if a side matches several, each with its partner: the arm that differs only in
-                        the named fields, else the one with the nearest multiply-adds, within 10 %
+    "k=2 against k=1"   two arms; if a side matches several, each with its partner: the arm that differs only
+                        in the named fields, else the one with the nearest multiply-adds, within 10 %
     "net"               a field that pairs arms: its default against its other values
 
 With `judge: effects` it names fields, and each line is a main effect: the mean over all arms of each value
