@@ -194,7 +194,7 @@ def test_a_collapsed_run_is_counted_and_named():
     it.rows.loc[0, "top1"] = 0.3
     table = it.table()
     assert table.frame["odd runs"].tolist() == [1, 0, 0, 0]
-    (note,) = (note for note in table.notes if note.startswith("Counted"))
+    (note,) = (note for note in table.notes if note.startswith("Included"))
     assert f"k=1 residual=True, seed 0 ({key}): 40" in note
     one_class = it.rows["class_names"].map(len).iloc[0] if "class_names" in it.rows else 2
     it.rows.loc[1, ["balanced_accuracy", "top1"]] = 1 / one_class, it.rows.loc[1, "majority"]
