@@ -55,7 +55,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize(("how", "word"), [
     ("cut", "truncated"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "not a cache of HBO"),
-    ("empty", "no cache"),
+    ("empty", "not a cache of HBO"),
 ])  # fmt: skip
 def test_a_damaged_cache_is_an_error_that_says_what_to_delete(folder, tmp_path, how, word):
     path = photographs(folder, tmp_path).train.pixels.path
