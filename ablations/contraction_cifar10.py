@@ -12,7 +12,7 @@
 # # Does the result for k hold on photographs of objects?
 #
 # CIFAR-10 at 64 x 64, 1,000 images per class and few epochs: k = 1, 2 and 3 as released, and MobileNetV2 at the same
-# multiply-adds. Three seeds show little; the table has the detectable differences.
+# multiply-adds. Three seeds detect only large differences; the table says how large.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

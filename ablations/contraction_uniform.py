@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # What does k do on its own?
+# # What is the effect of k alone?
 #
 # The release treats k = 1 differently from the rest (a ReLU6, the residual and the last depthwise convolution at stride 2).
-# Here every k is treated alike, and k = 0 contracts nothing: a control that the paper lacks. It costs more multiply-adds.
+# Here every k is treated alike. k = 0 contracts nothing: a control that the paper lacks, with more multiply-adds.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # Which is the better backbone of SSD on few photographs?
+# # Which backbone is better for SSD on few photographs?
 #
 # HBONet and MobileNetV2 of width 0.25 under the same SSD, from random weights, on BCCD's 292 photographs of blood cells: table
-# 8's comparison without ImageNet and VOC. The judged metric is VOC 2007's mAP (11 points, an overlap of 0.5); COCO's is shown too.
+# 8's comparison without ImageNet and VOC. The primary metric is VOC 2007's mAP (11 points, IoU 0.5); COCO's is also shown.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -29,7 +29,7 @@ it.differences()
 # %% [markdown]
 # ## Class by class
 #
-# Average precision of each class; Platelets are the small ones.
+# Average precision of each class. Platelets are the small objects.
 
 # %%
 from hbo.analysis.detections import per_class

@@ -9,11 +9,12 @@
 # ---
 
 # %% [markdown]
-# # Which is the better backbone of SSD on few photographs, if both start from a classifier?
+# # Which backbone is better for SSD on few photographs, if both start from a classifier?
 #
 # HBONet and MobileNetV2 of width 0.25 under the same SSD, from classifiers of CIFAR-10 (one of each, for all seeds), on BCCD's 292
-# photographs of blood cells: table 8's comparison without ImageNet and VOC. A first map of stride 8 finds platelets, of which
-# [the study from random weights](detection_bccd.ipynb) finds none. The judged metric is VOC 2007's mAP (11 points, an overlap of 0.5).
+# photographs of blood cells: table 8's comparison without ImageNet and VOC. With a first map of stride 8 the
+# detectors find platelets; in [the study from random weights](detection_bccd.ipynb) they find none. The primary metric is VOC 2007's
+# mAP (11 points, IoU 0.5).
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -30,7 +31,7 @@ it.differences()
 # %% [markdown]
 # ## Class by class
 #
-# Average precision of each class; Platelets are the small ones.
+# Average precision of each class. Platelets are the small objects.
 
 # %%
 from hbo.analysis.detections import per_class

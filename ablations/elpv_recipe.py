@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # Which training lets table 6's network find defective cells?
+# # Which recipe lets table 6's network find defective cells?
 #
-# The recipe of the default data set: how it was tuned, on a fifth of the training images, and its results on the validation
-# quarter. [LOG.md](LOG.md) has the interpretation and the decision.
+# The recipe of the default data set, elpv: how it was tuned on a fifth of the training images, and its results on the validation
+# images. [LOG.md](LOG.md) has the interpretation and the decision.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -26,4 +26,4 @@ Table(
 )
 
 # %%
-Table("The recipe, on the reported quarter", results.summary(results.load(source, "elpv_recipe")))
+Table("The recipe, on the validation images", results.summary(results.load(source, "elpv_recipe")))

@@ -9,10 +9,10 @@
 # ---
 
 # %% [markdown]
-# # How well does MobileNetV2 perform with the multiply-adds of table 6?
+# # How good is MobileNetV2 at the multiply-adds of table 6?
 #
 # The control of the other studies: MobileNetV2 at the width nearest to 44.1 M multiply-adds (224 x 224, 1000
-# classes), against HBONet with one, two and three contraction units.
+# classes), compared with HBONet with one, two and three contraction units.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

@@ -12,8 +12,8 @@
 # # Which features retrieve objects seen from other sides?
 #
 # HBONet and MobileNetV2 of width 0.25 and ResNet-50, from random weights, on COIL-20's turntable in Market-1501's layout: table 9's
-# comparison without Market-1501 and ImageNet. Ten objects for training, eight others for retrieval, with 48 queries; each sixth of the
-# turn is a camera. The judged metric is mAP; rank-1 is shown too.
+# comparison without Market-1501 and ImageNet. Ten objects are for training, eight others for retrieval, with 48 queries; each sixth of the
+# turn is a camera. The primary metric is mAP; rank-1 is also shown.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

@@ -9,11 +9,11 @@
 # ---
 
 # %% [markdown]
-# # Which network retrieves unseen characters by other drawers?
+# # Which network is better at retrieving unseen characters?
 #
 # HBONet and MobileNetV2 of width 0.25, from a classifier of CIFAR-10 (one of each network, for all seeds) and from random weights:
-# table 9's comparison without Market-1501 and ImageNet. 136 characters for training, 106 of other alphabets for retrieval; a drawer is a
-# camera. The judged metric is mAP; rank-1 is shown too.
+# table 9's comparison without Market-1501 and ImageNet. 136 characters are for training, 106 of other alphabets for retrieval; each
+# person who drew them is a camera. The primary metric is mAP; rank-1 is also shown.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

@@ -12,8 +12,8 @@
 # # How many contraction units should a block have, on photographs of objects?
 #
 # Table 6 on CIFAR-10 at 64 x 64, 1,000 images per class: k = 1, 2 and 3 as released, and k = 0 to 3 uniform, which treats every k
-# alike; k = 0 contracts nothing. Judged, as frozen before the first run: k = 2 against 1 and 3 as released, at a margin of 1 point.
-# The uniform arms are exploratory.
+# alike; k = 0 contracts nothing. The question was frozen before the first run: k = 2 against 1 and 3 as released, with a margin of 1
+# point (primary). The uniform arms are exploratory.
 
 # %% tags=["parameters"]
 source = "."  # or "../runs", a CSV file, "wandb:ENTITY/PROJECT"

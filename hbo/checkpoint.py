@@ -1,7 +1,7 @@
 """Load released weights into a network: `hbo.checkpoint.load_released(model, FILE)`. The rest is in
-hbo/runs/checkpoint.py.
+hbo/runs/weights.py.
 """
 
-from hbo.runs.checkpoint import load_released
+from hbo.runs.weights import load_released
 
 __all__ = ["load_released"]

@@ -1,27 +1,25 @@
-"""A run's settings: its fields, their checks, its identity, and the key of its folder.
+"""A run's settings: its fields, its identity, and the key of its folder.
 
 resolve(k=2) -> Run        defaults <- recipe of the data set <- recipe by name <- what is given
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import yaml
 
-from hbo import files, nets
+from hbo import files, limits, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.fields import Machine, Network, Training
 from hbo.nets import published
-from hbo.tasks import SETS, TASKS, Purpose, backbone, check_folder, idle, meant, task_of
+from hbo.tasks import SETS, TASKS, Purpose, backbone, check_folder, meant, task_of
 from hbo.tasks.classify.spec import ClassifyFields
 from hbo.tasks.detect.spec import DetectFields
 from hbo.tasks.reid.spec import ReidFields
-from hbo.tasks.spec import require
 from hbo.values import field_types, shown, typed
 from hbo.words import did_you_mean, other_name
 
@@ -79,111 +77,7 @@ class Run(Machine, ReidFields, DetectFields, ClassifyFields, Training, Purpose, 
             if (path := getattr(self, name)) is not None:
                 files.expanded(path, name)
         nets.check(self.net, block_of(self), self.width, self.divisor, self.first_stage)
-        self._check_ranges()
-        self._check_task()
-        self._check_schedule()
-        world = self.world
-        require(self, "batch", self.batch // world >= 2, "batch norm needs at least 2 images per device")
-        even = max(self.batch // world, 1) * world
-        require(self, "batch", self.batch % world == 0, f"must be divisible by {world} devices; try {even}")
-
-    def _check_ranges(self) -> None:
-        """Check the ranges of numbers."""
-        for name in (
-            "epochs",
-            "batch",
-            "devices",
-            "num_nodes",
-            "threads",
-            "eval_every",
-            "limit_batches",
-            "eval_resize",
-        ):
-            require(self, name, getattr(self, name) is None or getattr(self, name) >= 1, "must be at least 1")
-            require(self, name, (getattr(self, name) or 0) < 2**31, "must be less than 2**31")
-        for name in (
-            "grad_clip",
-            "warmup",
-            "workers",
-            "weight_decay",
-            "seed",
-            "checkpoint_every",
-            "log_every",
-            "skip_bad",
-        ):
-            require(self, name, (getattr(self, name) or 0) >= 0, "must not be negative")
-        for name in ("label_smoothing", "momentum", "ema"):
-            require(self, name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
-        for name in ("holdout", "val_split"):
-            require(self, name, 0 <= getattr(self, name) <= 0.5, "must be in [0, 0.5]")
-        require(self, "resolution", 32 <= self.resolution <= 2**16, "must be at least 32, and at most 65536")
-        require(self, "workers", (self.workers or 0) < 2**31, "must be less than 2**31")
-        require(self, "seed", self.seed < 2**32, "must be less than 2**32")
-        require(
-            self,
-            "eval_resize",
-            (self.eval_resize or self.resolution) >= self.resolution,
-            f"must be at least the resolution, {self.resolution}; the crop would reach past the image",
-        )
-        require(self, "lr", self.lr > 0, "must be positive")
-        folder = re.fullmatch(r"\w[\w.+-]*", self.study) is not None
-        require(self, "study", folder, "letters, digits, . + - and _ alone, as it names a folder")
-
-    def _check_task(self) -> None:
-        """Check that the data set belongs to the task, and that no field is set that the task ignores."""
-        task = task_of(self.data)
-        require(
-            self,
-            "task",
-            self.task == task,
-            f"data={self.data} is for task={task}; use --data {', '.join(TASKS[self.task].sets)}",
-        )
-        for name in idle(self.task):
-            unused = getattr(self, name) != getattr(Run, name)
-            require(self, name, not unused, f"is not used by task={self.task}; remove it")
-        TASKS[self.task].check(self)
-        require(
-            self,
-            "cache",
-            self.cache != "jpeg" or self.cached_side is not None,
-            "keeps photographs that random-resized crops are cut from: it needs --crop random and a folder"
-            " of images to classify;"
-            " take --cache disk",
-        )
-
-    def _check_schedule(self) -> None:
-        """Check the learning rate's schedule."""
-        require(
-            self,
-            "warmup",
-            self.warmup < self.epochs,
-            f"must be shorter than the {self.epochs} epochs; use --warmup 0",
-        )
-        require(self, "nesterov", self.momentum > 0 or not self.nesterov, "needs a momentum")
-        plain = self.optimizer == "sgd" or not self.nesterov
-        require(self, "nesterov", plain, "is an option of SGD; use --optimizer sgd, or remove it")
-        require(self, "warmup_from", 0 <= self.warmup_from < self.lr, f"must be in [0, lr), below {self.lr}")
-        require(
-            self,
-            "warmup_from",
-            self.warmup > 0 or not self.warmup_from,
-            "needs --warmup of at least one epoch",
-        )
-        stepped = self.schedule == "step"
-        require(
-            self,
-            "milestones",
-            stepped == (self.milestones is not None),
-            "is required by schedule=step, and used by it alone",
-        )
-        drops = self.drops
-        require(self, "milestones", drops == sorted(set(drops)), "each must be later than the one before")
-        require(
-            self,
-            "milestones",
-            all(0 < d < self.epochs for d in drops),
-            f"must be within the {self.epochs} epochs",
-        )
+        limits.check(self)
 
     @property
     def size(self) -> tuple[int, int]:

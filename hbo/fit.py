@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from hbo import files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-from hbo.runs import cluster, rows, tracking
+from hbo.runs import cluster, other_studies, rows, summary, tracking
 from hbo.runs.lock import Busy, Lock
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     with one_line(), files.one_look():
         if tracking.by_agent():
             _check_possible(run)
-        said = rows.summary(fit(run), rows.folder(run))
+        said = summary.of(fit(run), rows.folder(run))
     print(said)
 
 
@@ -69,7 +69,7 @@ def _fit(run: Run) -> dict[str, Any]:
     folder = rows.folder(run)
     if not cluster.is_first(run):
         if not run.force and (
-            (rows.read(folder) or {}).get("state") == "done" or rows.finished_in_other_study(run)
+            (rows.read(folder) or {}).get("state") == "done" or other_studies.finished(run)
         ):
             raise SystemExit(0)  # srun starts all ranks; the first shows the row
         return _train(run, folder, None)
@@ -91,19 +91,19 @@ def _fit(run: Run) -> dict[str, Any]:
 
 
 def _check_other_studies(run: Run) -> None:
-    """Leave a key to the study that trains it; that row is taken over when it is done.
+    """Leave a key to the study that trains it; its row is reused when it is done.
 
     Two that ask at the same moment see each other's locks: the later one by name lets go first.
 
     Raises:
         Busy: another study trains it.
     """
-    other = None if run.force else rows.held_in_other_study(run)
+    other = None if run.force else other_studies.held(run)
     if other is not None and run.study < other.parent.name:
         time.sleep(1)
-        other = rows.held_in_other_study(run)
+        other = other_studies.held(run)
     if other is not None:
-        raise Busy(f"{other}: is training this run; when it is done, the same command takes it over")
+        raise Busy(f"{other}: is training this run; when it is done, the same command reuses its result")
 
 
 def _train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
@@ -119,8 +119,8 @@ def finished(run: Run, folder: Path) -> dict[str, Any] | None:
     row = rows.read(folder)
     if row and row["state"] == "done":
         rows.check_same_fields(row, rows.keyed(run), folder / "row.json", instead="--force repeats it")
-    elif source := rows.finished_in_other_study(run):
-        row = rows.reuse(run, source)
+    elif source := other_studies.finished(run):
+        row = other_studies.reuse(run, source)
     else:
         return None
     if tracking.by_agent():

@@ -7,7 +7,7 @@ from typing import Any
 from hbo import api, files, predict
 from hbo.block import Block
 from hbo.errors import UserError
-from hbo.runs import checkpoint
+from hbo.runs.weights import read
 
 FIELDS = (*Block.__dataclass_fields__, "width", "divisor", "first_stage")  # of `hbo.build`
 
@@ -49,7 +49,7 @@ def _safetensors(path: Path) -> tuple[str, Any]:
     """
     from safetensors import safe_open  # timm brings it
 
-    state = checkpoint.read(path)
+    state = read(path)
     with safe_open(path, "pt") as file:
         facts = file.metadata() or {}
     if "run" not in facts:

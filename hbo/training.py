@@ -16,7 +16,7 @@ from hbo.data.prefetch import prefetched
 from hbo.data.sampling import EvalBatches, TrainBatches, loader
 from hbo.errors import DataError, plain
 from hbo.nets import counting, size
-from hbo.runs import checkpoint, cluster, pictures, rows, tracking
+from hbo.runs import cluster, pictures, rows, summary, tracking, weights
 from hbo.runs.bar import Bar
 from hbo.runs.callbacks import Checkpointing
 from hbo.runs.lock import Lock
@@ -61,7 +61,7 @@ class TrainingSession:
             folder / "last.ckpt",
             Checkpointing(folder, run.checkpoint_every, run.log_every),
         )
-        bar = Bar(rows.label(run.net, run.k, rows.built(self.task.net)["depths"]))
+        bar = Bar(summary.label(run.net, run.k, rows.built(self.task.net)["depths"]))
         self.trainer = make_trainer(run, folder, [self.checkpointing, bar])
         # The other ranks start after this one.
         if run.force and lock and (rows.read(folder) or {}).get("state") == "done":
@@ -90,7 +90,7 @@ class TrainingSession:
         if not self.last.exists():
             return {}
         run = self.run
-        content = checkpoint.read(self.last)
+        content = weights.read(self.last)
         saved = content.get("hyper_parameters", {})
         asked = rows.keyed(run) | {"num_classes": len(self.data.classes)}
         # A published set is identified by its counts: its folders may have been renamed.
@@ -149,7 +149,7 @@ class TrainingSession:
             raise
         except Interrupted as stop:
             if self._stopped(stop):
-                print(rows.stopped(self.row, self.folder), file=sys.stderr)
+                print(summary.stopped(self.row, self.folder), file=sys.stderr)
                 raise SystemExit(
                     0
                 ) from None  # stopped on request; an agent counts any other status as a failure, and gives up

@@ -25,7 +25,7 @@ print(kept, faults() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_kept_memory_is_not_faulted_in_again():
+def test_memory_kept_by_the_allocator_causes_no_new_page_faults():
     def count(mode):
         out = subprocess.run(
             [sys.executable, "-c", COUNT, mode], cwd=ROOT, capture_output=True, text=True, check=True

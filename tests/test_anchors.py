@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from conftest import ROOT, call, make_voc, only_row
+from flagged import flags
 from torchvision.ops import box_iou
 
 from hbo import cost
@@ -49,7 +50,7 @@ def tensorflows(min_scale: float, layers: int) -> list[list[tuple[float, float]]
     return specs
 
 
-def test_anchors_are_tensorflows_with_the_boxes_of_the_lowest_layer_reduced():
+def test_anchors_are_tensorflows_with_fewer_boxes_in_the_lowest_layer():
     sizes = [(n, n) for n in (20, 10, 5, 3, 2, 1)]
     ours = Anchors("ssdlite", 0.2, 6).boxes(sizes, 320)
     theirs = [
@@ -73,7 +74,7 @@ def test_smaller_anchors_keep_the_square_half_as_large_as_the_oblongs():
     assert first[1:].prod(1).tolist() == pytest.approx([0.06**2] * 2)
 
 
-def test_the_heads_of_the_first_map_predict_three_anchors_a_place():
+def test_heads_of_the_first_map_predict_three_anchors_per_position():
     model = mobilenetv2(anchors="ssdlite").eval()
     with torch.no_grad():
         logits, offsets = model(torch.zeros(1, 3, 320, 320))
@@ -84,7 +85,7 @@ def test_the_heads_of_the_first_map_predict_three_anchors_a_place():
 # ------------------------------------------------------------ old rows keep their identity
 
 
-def test_every_set_to_detect_on_takes_them_and_a_row_of_before_is_another_run():
+def test_every_detection_set_uses_them_and_an_older_row_is_another_run():
     for data in ("voc", "vocfolder"):
         run = resolve(data=data)
         assert (run.anchors, run.matching, run.strides) == ("ssdlite", "bipartite", "16,32")
@@ -110,35 +111,11 @@ def test_the_committed_rows_keep_their_keys():
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_before_is_opened_with_the_anchors_that_it_has(tmp_path):
+def test_an_older_checkpoint_keeps_its_anchors(tmp_path):
     """Its fields have no anchors; today's recipe would build another head, which the weights do not fit."""
     root = make_voc(tmp_path / "set", train=4, test=2)
-    args = [
-        "--data",
-        "vocfolder",
-        "--data_dir",
-        root,
-        "--width",
-        0.1,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-    ]
-    args += [
-        "--warmup",
-        0.5,
-        "--schedule",
-        "constant",
-        "--anchors",
-        "torchvision",
-        "--matching",
-        "argmax",
-        "--workers",
-        0,
-    ]
+    args = flags(data="vocfolder", data_dir=root, width=0.1, resolution=64, batch=4, epochs=1)
+    args += flags(warmup=0.5, schedule="constant", anchors="torchvision", matching="argmax", workers=0)
     call("hbo.fit", *args, "--out", tmp_path / "runs")
     row, folder = only_row(tmp_path / "runs")
     saved = torch.load(folder / "last.ckpt", weights_only=True)
@@ -172,7 +149,7 @@ def by_hand(overlaps: torch.Tensor) -> list[int]:
     return [found[one] for one in range(len(overlaps))]
 
 
-def test_bipartite_is_the_greedy_matching_of_ssds_code():
+def test_bipartite_matching_is_that_of_ssds_code():
     draw = torch.Generator().manual_seed(0)
     for _ in range(50):
         objects = int(torch.randint(1, 9, (1,), generator=draw))
@@ -226,7 +203,7 @@ def test_finer_maps_of_any_network(net):
     assert not [name for name, p in model.named_parameters() if p.grad is None]
 
 
-def test_a_network_without_the_finer_map_is_refused():
+def test_a_network_without_the_finer_map_is_an_error():
     net = build(width=0.1)
     net.__dict__["_strides"] = {k: v for k, v in _strides(net).items() if k >= 8}
     with pytest.raises(UserError, match=r"strides=4,8,16,32: .* has no map of stride 4; it has 8, 16, 32"):
@@ -240,6 +217,6 @@ def _strides(net) -> dict[int, str]:
     return net.__dict__["_strides"]
 
 
-def test_another_set_of_strides_is_refused():
+def test_another_set_of_strides_is_an_error():
     with pytest.raises(UserError, match="strides"):
         resolve(data="voc", strides="32,16")

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import ROOT, call, make_folder, make_voc, only_row, released_state
+from flagged import flags
 from safetensors.torch import save_file
 
 import hbo
@@ -35,12 +36,12 @@ def run(tmp_path_factory):
     return only_row(out)[1]
 
 
-def test_the_lines_of_its_docstring():
+def test_the_examples_of_its_docstring_run():
     found = doctest.testmod(api)
     assert (found.failed, found.attempted >= 4) == (0, True)
 
 
-def test_the_lines_of_its_page(run, tmp_path, monkeypatch):
+def test_the_examples_of_its_page_run(run, tmp_path, monkeypatch):
     """As printed, with this test's run in place of KEY."""
     text = (
         (ROOT / "docs" / "train.md")
@@ -64,7 +65,7 @@ def test_the_lines_of_its_page(run, tmp_path, monkeypatch):
     assert names["probabilities"].shape == (10,)
 
 
-def test_importing_it_imports_nothing_heavy():
+def test_import_hbo_is_light():
     code = "import sys, hbo; print(sorted({'torch', 'numpy', 'pandas'} & sys.modules.keys()))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -72,7 +73,7 @@ def test_importing_it_imports_nothing_heavy():
     )
 
 
-def test_a_loaded_network_gives_the_trained_logits_on_what_it_prepares(run):
+def test_a_loaded_network_repeats_the_trained_logits(run):
     from hbo.config import resolve
     from hbo.tasks.build import open_data
 
@@ -92,7 +93,7 @@ def test_a_loaded_network_gives_the_trained_logits_on_what_it_prepares(run):
     assert not net.training
 
 
-def test_a_module_of_another_task_is_refused(run):
+def test_a_module_of_another_task_is_an_error(run):
     with pytest.raises(UserError, match="trained with task=classify; use Classify"):
         Detect.load_from_checkpoint(run)
     with pytest.raises(UserError, match=r"a run of yours; use hbo\.load"):
@@ -102,7 +103,7 @@ def test_a_module_of_another_task_is_refused(run):
 @pytest.mark.parametrize(
     "net", ["hbonet", "mobilenetv2", "torchvision:shufflenet_v2_x0_5", "timm:mobilenetv3_small_050"]
 )
-def test_features_are_what_the_classifier_is_given(net):
+def test_features_are_the_classifiers_input(net):
     width = 0.1 if ":" not in net else 0.25
     whole, bare = (
         hbo.build(net, width=width, num_classes=7).eval(),
@@ -117,7 +118,7 @@ def test_features_are_what_the_classifier_is_given(net):
         hbo.build(net, num_classes=-1)
 
 
-def test_wrong_names_are_said_in_a_line():
+def test_wrong_names_are_one_line():
     for given, said in (
         ({"kk": 2}, "kk=2: no such switch; did you mean k?"),
         ({"k": "two"}, "k"),
@@ -131,7 +132,7 @@ def test_wrong_names_are_said_in_a_line():
         hbo.biuld  # noqa: B018
 
 
-def test_a_released_network_is_known_by_its_shapes(tmp_path):
+def test_a_released_network_is_recognised_by_its_shapes(tmp_path):
     torch.save(released_state("width0.25_div8_k2"), tmp_path / "hbonet.pth")
     net = hbo.load_released(tmp_path / "hbonet.pth")
     assert hbo.macs(net, 224) == hbo.macs(hbo.build(k=2, width=0.25, divisor=8), 224)
@@ -147,34 +148,9 @@ def _photograph():
 @pytest.mark.slow
 def test_a_detector_from_a_line_makes_boxes(tmp_path):
     folder = make_voc(tmp_path / "voc", train=8, test=3)
-    args = [
-        "--data",
-        "vocfolder",
-        "--data_dir",
-        folder,
-        "--width",
-        0.1,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-    ]
-    call(
-        "hbo.fit",
-        *args,
-        "--warmup",
-        0.5,
-        "--schedule",
-        "cosine",
-        "--threads",
-        1,
-        "--workers",
-        0,
-        "--out",
-        tmp_path / "runs",
-    )
+    args = flags(data="vocfolder", data_dir=folder, width=0.1, resolution=64, batch=4, epochs=1)
+    args += flags(warmup=0.5, schedule="cosine", threads=1, workers=0, out=tmp_path / "runs")
+    call("hbo.fit", *args)
     net = hbo.load(only_row(tmp_path / "runs")[1])
     with torch.inference_mode():
         (found,) = net.detections(*net(net.preprocess(_photograph())[None]))
@@ -183,8 +159,8 @@ def test_a_detector_from_a_line_makes_boxes(tmp_path):
     assert net.classes == ["a", "b"]
 
 
-def test_a_network_is_loaded_whatever_became_of_its_folder(tmp_path):
-    """It was split for the run, and lies split there since: only an evaluation has to know which images."""
+def test_a_network_loads_after_its_folder_is_gone(tmp_path):
+    """Its folder was split after training: only an evaluation needs the images."""
     folder = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {})
     (folder / "train").rename(tmp_path / "whole")
     where = tmp_path / "whole"
@@ -200,7 +176,7 @@ def test_a_network_is_loaded_whatever_became_of_its_folder(tmp_path):
         checkpoint.trained(tmp_path, {})
 
 
-def test_weights_from_before_a_switch_are_those_of_its_default(tmp_path):
+def test_weights_older_than_a_switch_have_its_default(tmp_path):
     """Every switch of the block is read from the file, and one that the file does not know has its default."""
     net = hbo.build("hbonet", k=2, width=0.1, divisor=8, num_classes=3, upsample="bilinear").eval()
     assert set(hub.FIELDS) > set(Block.__dataclass_fields__)
@@ -217,7 +193,7 @@ def test_weights_from_before_a_switch_are_those_of_its_default(tmp_path):
 
 
 def test_a_card_names_a_way_to_load_a_zoo_s_network():
-    """torch.hub finds names of hubconf.py alone, and none of them has a colon."""
+    """torch.hub finds only names in hubconf.py, and none of them has a colon."""
     assert "hub.load" in "".join(card._loaded("hbonet", "a.safetensors"))
     lines = card._loaded("torchvision:resnet18", "a.safetensors")
     assert lines == [

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, only_row, start
+from flagged import flags
 from PIL import Image
 from test_fit import same_run, wait_for
 
@@ -68,7 +69,7 @@ def batches(images, workers: int = 0, done: int = 0):
     return torch.cat([images for images, *_ in loader(images, order, workers)])
 
 
-def test_it_is_the_folder(folder, packed):
+def test_an_archive_equals_its_folder(folder, packed):
     """Key, recipe, labels, order, draws, names and facts."""
     one, two = (resolve(data="imagefolder", data_dir=str(root)) for root in (folder, packed))
     assert one.identity() == two.identity()
@@ -83,7 +84,7 @@ def test_it_is_the_folder(folder, packed):
     assert torch.equal(a.val[0, 5][0], b.val[0, 5][0])
 
 
-def test_so_it_is_with_a_share_held_out_or_left_out_or_passed_over(folder, packed, tmp_path):
+def test_so_does_an_archive_with_held_out_or_skipped_images(folder, packed, tmp_path):
     for given in ({"holdout": 0.5}, {"per_class": 2}):
         assert torch.equal(batches(opened(folder, **given).train), batches(opened(packed, **given).train))
     cached = opened(folder, cache="disk", cache_dir=str(tmp_path))
@@ -93,14 +94,14 @@ def test_so_it_is_with_a_share_held_out_or_left_out_or_passed_over(folder, packe
     assert len(list(tmp_path.iterdir())) == 2  # one cache for both: a training and a validation file
 
 
-def test_workers_and_a_spawned_one_read_the_same(packed):
+def test_forked_and_spawned_workers_read_the_same(packed):
     images = opened(packed).train
     alone = batches(images)
     assert torch.equal(alone, batches(images, workers=1))
     assert torch.equal(alone, batches(pickle.loads(pickle.dumps(images))))
 
 
-def test_a_broken_image_is_named_as_the_folders_is(folder, tmp_path):
+def test_a_broken_image_is_named_as_in_a_folder(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     image = root / "train" / "bee" / "bee2.jpg"
     image.write_bytes(image.read_bytes()[:700])
@@ -115,23 +116,10 @@ def test_a_broken_image_is_named_as_the_folders_is(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_ends_as_the_folders(folder, packed, tmp_path):
+def test_a_killed_run_resumes_to_the_folders_result(folder, packed, tmp_path):
     """A run on an archive is killed within an epoch and resumes bit for bit as the run on the folder."""
-    args = [
-        "--data",
-        "imagefolder",
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        5,
-        "--width",
-        0.1,
-        "--lr",
-        0.001,
-    ]
-    args += ["--threads", 1, "--workers", 0]
+    args = flags(data="imagefolder", resolution=32, batch=2, epochs=5, width=0.1, lr=0.001)
+    args += flags(threads=1, workers=0)
     call("hbo.fit", *args, "--data_dir", folder, "--out", tmp_path / "folder")
     again = [*args, "--data_dir", packed, "--out", tmp_path / "packed"]
     process = start("hbo.fit", *again, "--checkpoint_every", 0.01)
@@ -262,19 +250,19 @@ def test_a_missing_shard_is_named(folder, tars, tmp_path):
     assert "train-000000-of-000003.tar: no such file, of 3 shards" in refused(tars)
 
 
-def test_a_shard_twice_and_other_formats_beside_are_refused(folder, tars):
+def test_duplicate_shards_and_mixed_formats_are_errors(folder, tars):
     other = shutil.copy(tars / "train-000001.tar", tars / "train-1.tar")
-    assert "train-000001.tar and train-1.tar: two sets of shards, or one twice" in refused(tars)
+    assert "train-000001.tar and train-1.tar: two sets of shards, or duplicates" in refused(tars)
     os.rename(other, tars / "cats-train-000001.tar")
-    assert "of several formats or sets; leave one there" in refused(tars)
+    assert "of several formats or sets; keep one" in refused(tars)
     os.rename(tars / "cats-train-000001.tar", tars / "val-000000.parquet")
     assert re.search(r"holds train-\S+.tar and val-000000.parquet, of several formats", refused(tars))
     os.remove(tars / "val-000000.parquet")
     shutil.copytree(folder / "train", tars / "train")
-    assert "holds train-000000.tar and train/; leave one of them there" in refused(tars)
+    assert "holds train-000000.tar and train/; keep one of them" in refused(tars)
     shutil.rmtree(tars / "train")
     shutil.copytree(folder / "train" / "ape", tars / "ape")
-    assert "holds train-000000.tar and ape/; leave one of them there" in refused(tars)
+    assert "holds train-000000.tar and ape/; keep one of them" in refused(tars)
     shutil.rmtree(tars / "ape")
     (tars / "list.csv").write_text("path,label\n")
     assert "holds train-000000.tar and list.csv, which --data_dir may name" in refused(tars)
@@ -285,17 +273,17 @@ def test_a_shard_twice_and_other_formats_beside_are_refused(folder, tars):
 
 
 @pytest.mark.parametrize("keep", [-700, -10240, 512 + 300, 0])
-def test_a_tar_that_was_cut_is_named(tars, keep):
+def test_a_truncated_tar_is_named(tars, keep):
     """Cut within an image, after the last one, within the first, and at the start."""
     path = tars / "train-000001.tar"
     content = path.read_bytes()
     with tarfile.open(path) as tar:
         end = max(m.offset_data + m.size for m in tar)
     path.write_bytes(content[: {-700: end - 700, -10240: end + (-end) % 512}.get(keep, keep)])
-    assert re.search(r"train-000001.tar: .*cut short", refused(tars))
+    assert re.search(r"train-000001.tar: .*truncated", refused(tars))
 
 
-def test_an_image_without_a_class_or_twice_or_named_otherwise_is_named(folder, tmp_path):
+def test_images_without_class_duplicate_or_misnamed_are_named(folder, tmp_path):
     root = tmp_path / "tars"
     pack(folder, root, "tar", shards=1)
     path, samples = root / "train-000000.tar", of_folder(folder / "train")
@@ -309,18 +297,18 @@ def test_an_image_without_a_class_or_twice_or_named_otherwise_is_named(folder, t
 
     assert "alone.jpg: has no class; put it into CLASS/, or add alone.cls" in with_more("alone.jpg")
     assert "alone.jpg: has no class; alone.cls must hold it" in with_more("alone.jpg", cls=True)
-    assert "ape/ape1.jpg stands twice" in with_more("ape/ape1.jpg")
-    assert "ape/notes.txt: no image by its name" in with_more("ape/notes.txt")
+    assert "ape/ape1.jpg occurs twice" in with_more("ape/ape1.jpg")
+    assert "ape/notes.txt: not an image by its name" in with_more("ape/notes.txt")
     assert "mixed formats: classes by the folder in other/" in with_more("other/ape/ape9.jpg")
     write_tar(path, samples, cls=False)
     write_tar(root / "train-000001.tar", [("ape", "ape9.jpg", b"")], cls=True)
     assert "mixed formats: classes by a .cls, in" in refused(root)
     write_tar(root / "train-000001.tar", [("a/b", "ape9.jpg", b"")], cls=True)
-    assert "'a/b' is no name of a class" in refused(root)
+    assert "'a/b' is not a class name" in refused(root)
     assert "val_split=0.2" in refused(root, val_split=0.2)
 
 
-def test_a_shard_that_changed_since_its_index_is_not_read(tars):
+def test_a_shard_that_changed_after_indexing_is_an_error(tars):
     images = opened(tars).train
     images[0, 0]
     for path in tars.glob("train-*"):
@@ -334,10 +322,10 @@ def test_a_broken_index_says_what_to_delete(tars, tmp_path):
     opened(tars)
     for path in (tmp_path / os.environ["XDG_CACHE_HOME"] / "hbo" / "archives").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    assert "delete it to have it made again" in refused(tars)
+    assert "delete it to build it again" in refused(tars)
 
 
-def test_parquet_of_other_columns_or_cut_or_without_classes_is_named(folder, tmp_path):
+def test_parquet_with_other_columns_truncated_or_without_classes_is_named(folder, tmp_path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -345,11 +333,11 @@ def test_parquet_of_other_columns_or_cut_or_without_classes_is_named(folder, tmp
     path = root / "train-00000-of-00001.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
-    assert "train-00000-of-00001.parquet: no parquet, or cut short" in refused(root)
+    assert "train-00000-of-00001.parquet: not a parquet file, or truncated" in refused(root)
     for columns, said in (
         ({"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [-1]}, "row 0 of row group 0: has no class"),
-        ({"image": [{"bytes": b"x", "path": None}], "label": [0]}, "path None: no image by its name"),
-        ({"image": [{"bytes": None, "path": "a.jpg"}], "label": [0]}, "has no bytes of an image"),
+        ({"image": [{"bytes": b"x", "path": None}], "label": [0]}, "path None: not an image by its name"),
+        ({"image": [{"bytes": None, "path": "a.jpg"}], "label": [0]}, "has no image bytes"),
         ({"image": [b"x"], "label": [0]}, "has the columns image, label; it must have image"),
     ):
         parquet.write_table(pa.table(columns), path)
@@ -363,7 +351,7 @@ def test_parquet_without_pyarrow_names_the_extra(tars, monkeypatch):
     assert "reading parquet needs pyarrow: pip install -e '.[parquet]'" in refused(tars)
 
 
-def test_shards_as_they_are_published_are_found(tmp_path):
+def test_published_names_of_shards_are_found(tmp_path):
     """Names of sets on Hugging Face: numbered from 0 or 1, with a total, with a hash, or a single file."""
     names = ["imagenet1k-train-0000.tar", "imagenet1k-train-0001.tar", "imagenet1k-validation-00.tar"]
     assert [len(shards.paths) for shards in found_of(tmp_path / "wds", names).values()] == [2, 1]
@@ -396,14 +384,14 @@ def members(path, *more):
     return path
 
 
-def test_hidden_folders_of_a_tar_are_left_out_as_a_folders_are(tmp_path):
+def test_hidden_folders_of_a_tar_are_ignored(tmp_path):
     root = members(tmp_path / "set", ("./.thumbs/1.png", None, ""), ("./a/.x/2.png", None, ""))
     assert {name: len(inside) for name, inside in archives.members(root, "train").items()} == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
-def test_a_link_in_a_tar_is_not_passed_over_in_silence(tmp_path, kind):
-    """It holds no bytes: the folder would have an image more."""
+def test_a_link_in_a_tar_is_not_skipped_in_silence(tmp_path, kind):
+    """A link holds no bytes, but the unpacked folder would have one more image."""
     root = members(tmp_path / "set", ("./a/1.png", kind, "./b/0.png"))
     assert "train-0.tar: ./a/1.png: a link to ./b/0.png; pack the files" in refused(root)
 

@@ -10,8 +10,9 @@ import yaml
 from conftest import ROOT, make_market, make_voc
 from test_studies import few_photographs, started, trained
 
-from hbo.analysis import question, study
-from hbo.analysis.question import Arm, Question, check_arms, families
+from hbo.analysis import families, study
+from hbo.analysis.families import Arm, check_arms
+from hbo.analysis.question import Question
 from hbo.errors import UserError
 from hbo.sweep import asked, plan
 from hbo.sweep.__main__ import main
@@ -63,7 +64,7 @@ def lines(path, **overrides):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_each_file_asks_what_its_arms_answer(path, folders):
+def test_every_sweep_file_can_answer_its_question(path, folders):
     overrides = folders.get(path.stem, {})
     sweep = read(path, overrides)
     runs = plan.entries(sweep)
@@ -78,7 +79,7 @@ def test_each_file_asks_what_its_arms_answer(path, folders):
 @pytest.mark.parametrize(
     "path", [path for path in FILES if path.stem not in ELSEWHERE], ids=lambda path: path.stem
 )
-def test_other_data_are_asked_the_same(path):
+def test_the_question_is_the_same_on_other_data(path):
     """Multiply-adds change with the classes and the resolution; the pairs do not."""
     if path.stem != "mobilenetv2":
         assert len(lines(path, data="elpv")) == len(lines(path))
@@ -87,7 +88,7 @@ def test_other_data_are_asked_the_same(path):
 def test_table_2_pairs_equal_budgets_and_asks_for_the_trend():
     sweep = read(ROOT / "sweeps" / "table2.yaml")
     runs = plan.entries(sweep)
-    mean, each, trend = families(sweep.primary, asked.arms(runs))
+    mean, each, trend = families.of(sweep.primary, asked.arms(runs))
     assert (mean.kind, mean.primary, each.kind, trend.kind) == ("mean", True, "each", "trend")
     width = lambda label: label.split("width=")[1].split()[0]
     pairs = [tuple(map(width, one.label.split(" against "))) for one in each.contrasts]
@@ -104,7 +105,7 @@ def test_table_2_pairs_equal_budgets_and_asks_for_the_trend():
     )
 
 
-def test_the_control_is_judged_beside_the_study_that_it_controls():
+def test_a_control_is_judged_with_its_study():
     it = study.read("mobilenetv2", "contraction")
     (family,) = it.families()
     assert [one.label for one in family.contrasts] == [f"hbonet k={k} against mobilenetv2" for k in (1, 2, 3)]
@@ -121,7 +122,7 @@ def test_the_control_is_judged_beside_the_study_that_it_controls():
     ({"versus": "k=1 against k=2", "judge": "effects"}, "must name fields"),
 ])  # fmt: skip
 @pytest.mark.parametrize("verb", ["plan", "run", "status"])
-def test_a_question_without_its_arms_is_one_line_that_names_the_file(
+def test_a_question_without_its_arms_is_one_line_naming_the_file(
     write, tmp_path, primary, said, verb, capsys, monkeypatch
 ):
     monkeypatch.setattr("hbo.sweep.pool.run", lambda *_: pytest.fail("runs were started"))
@@ -135,7 +136,7 @@ def test_a_question_without_its_arms_is_one_line_that_names_the_file(
     assert said in err
 
 
-def test_a_pair_without_a_partner_is_refused(write):
+def test_an_arm_without_a_partner_is_an_error(write):
     variants = [
         "net=hbonet width=1.0",
         "net=hbonet width=0.5",
@@ -151,13 +152,13 @@ def test_a_pair_without_a_partner_is_refused(write):
         asked.check(sweep, plan.entries(sweep))
 
 
-def test_a_default_that_no_arm_has_is_refused(write):
+def test_a_default_that_no_arm_has_is_an_error(write):
     sweep = read(write({"versus": "k"}, {"data": {"value": "digits"}, "k": {"values": [2, 3]}}))
     with pytest.raises(UserError, match="no arm has the default, k=1; name both sides"):
         asked.check(sweep, plan.entries(sweep))
 
 
-def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys):
+def test_part_of_a_study_is_a_warning(write, tmp_path, capsys):
     """`--set k=2` leaves only one of the two arms that are compared."""
     path = write({"versus": "k=2 against k=1"})
     with pytest.raises(SystemExit) as stop:
@@ -174,7 +175,7 @@ def test_a_part_of_a_study_is_warned_of_and_not_refused(write, tmp_path, capsys)
         asked.primary(sweep, plan.entries(sweep))  # a plan or a frozen question must have its arms
 
 
-def test_keys_for_readers_are_passed_over(write):
+def test_keys_for_readers_are_ignored(write):
     path = write({"versus": "k=1"}, **{"x-note": "anything", "x-": [1]})
     assert read(path).primary == Question(versus=("k=1",))
     path.write_text(path.read_text().replace("x-note", "y-note"))
@@ -182,7 +183,7 @@ def test_keys_for_readers_are_passed_over(write):
         read(path)
 
 
-def test_a_file_without_a_question_is_asked_the_usual(write):
+def test_a_file_without_a_question_gets_the_default(write):
     path = write({})
     path.write_text(
         "".join(line for line in path.read_text().splitlines(keepends=True) if "primary" not in line)
@@ -207,7 +208,7 @@ def test_main_effects_are_means_over_all_arms():
         }
         asks = Question(versus=("k", "residual", "scheme"), judge="effects")
         check_arms(asks, arms)
-        (family,) = families(asks, arms)
+        (family,) = families.of(asks, arms)
         assert (family.kind, family.primary) == ("effects", True)
         assert [one.label for one in family.contrasts] == [
             "k=2 against k=1",
@@ -219,22 +220,22 @@ def test_main_effects_are_means_over_all_arms():
         assert all(len(one.weights) == len(arms) for one in family.contrasts)
 
 
-def test_a_main_effect_that_is_another_s_is_none():
+def test_a_confounded_main_effect_is_an_error():
     arms = [Arm(f"{k}{r}", {"k": k, "residual": r}, math.nan) for k, r in ((1, True), (1, False), (2, True))]
     asks = Question(versus=("k",), judge="effects")
-    assert families(asks, arms)[0].contrasts == []  # runs are missing, so there is no line yet
+    assert families.of(asks, arms)[0].contrasts == []  # runs are missing, so there is no line yet
     with pytest.raises(UserError, match="the arms of its values also differ in other fields"):
         check_arms(asks, arms)
 
 
-def test_several_questions_have_no_mean_of_their_own():
+def test_several_comparisons_have_no_common_mean():
     arms = [Arm(f"k={k}", {"k": k}, 44e6) for k in (1, 2, 3)]
-    kinds = lambda asks: [family.kind for family in question.families(asks, arms)]
+    kinds = lambda asks: [family.kind for family in families.of(asks, arms)]
     assert kinds(Question(versus=("k=2 against k=1", "k=2 against k=3"))) == ["each"]
     assert kinds(Question(versus=("k=2 against k=1", "k=2 against k=3"), judge="mean")) == ["mean", "each"]
 
 
-def test_a_margin_is_of_differences_and_not_of_slopes():
+def test_a_margin_applies_to_differences_not_to_slopes():
     it = study.read("contraction", asked=Question(versus=("k=1",), judge="trend", trend="k", margin=5))
     said: pd.DataFrame = it.comparisons().set_index("family")
     assert said.loc["trend", "verdict"] == "undecided"

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from conftest import call, make_folder, make_market, make_voc, only_row
+from flagged import flags
 from PIL import Image
 
 from hbo import files
@@ -39,7 +40,7 @@ def other_noise(folder, number, suffix=".png"):
         Image.fromarray(pixels).save(folder / f"n{i}{suffix}", format="PNG")
 
 
-def test_nothing_odd_is_nothing_said(root, capsys):
+def test_a_sound_folder_prints_nothing(root, capsys):
     facts = opened(root).facts
     assert (facts["images_left_out"], facts["also_in_val"], facts["classes_not_in_val"]) == (0, 0, [])
     assert capsys.readouterr().err == ""
@@ -49,7 +50,7 @@ def test_nothing_odd_is_nothing_said(root, capsys):
     ("train/a/more", ".png"), ("val/b/more/deeper", ".png"), ("train/a/more", ".HEIC"), ("test/a", ".png"),
     (".", ".jpg"), ("unsorted", ".gif"),
 ])  # fmt: skip
-def test_images_that_are_not_used_are_counted_and_named(root, capsys, where, suffix):
+def test_unused_images_are_counted_and_named(root, capsys, where, suffix):
     other_noise(root / where, 5, suffix)
     data = opened(root)
     assert len(data.train) == 6
@@ -60,7 +61,7 @@ def test_images_that_are_not_used_are_counted_and_named(root, capsys, where, suf
     assert f"5 images are not used ({where}/: 5)" in line
 
 
-def test_what_is_hidden_or_no_image_is_not_counted(root, capsys):
+def test_hidden_files_and_other_files_are_not_counted(root, capsys):
     other_noise(root / ".cache", 2)
     other_noise(root / "__MACOSX" / "a", 1)
     (root / "__MACOSX" / "a" / "n0.png").rename(root / "__MACOSX" / "a" / "._n0.png")
@@ -70,7 +71,7 @@ def test_what_is_hidden_or_no_image_is_not_counted(root, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_images_in_folders_below_a_class_are_not_advised_away(root):
+def test_images_in_subfolders_of_a_class_get_no_advice(root):
     for path in list((root / "train" / "a").iterdir()):
         (root / "train" / "a" / "inner").mkdir(exist_ok=True)
         path.rename(root / "train" / "a" / "inner" / path.name)
@@ -79,7 +80,7 @@ def test_images_in_folders_below_a_class_are_not_advised_away(root):
     assert "remove" not in said
 
 
-def test_images_of_a_kind_that_is_not_read_are_not_advised_away(root):
+def test_images_in_unsupported_formats_get_no_advice(root):
     other_noise(root / "train" / "a", 2, ".heic")
     said = refused(root)
     assert "n0.heic" in said
@@ -88,7 +89,7 @@ def test_images_of_a_kind_that_is_not_read_are_not_advised_away(root):
     assert "remove" not in said
 
 
-def test_a_class_that_val_lacks_is_said(root, capsys):
+def test_a_class_missing_from_val_is_reported(root, capsys):
     shutil.rmtree(root / "val" / "a")
     assert opened(root).facts["classes_not_in_val"] == ["a"]
     assert "'a': no validation images" in capsys.readouterr().err
@@ -107,13 +108,13 @@ def test_photographs_in_both_parts_are_counted(root, capsys):
     )
 
 
-def test_a_set_too_large_to_be_read_says_that_nobody_looked(root, monkeypatch):
+def test_a_set_too_large_to_read_is_reported_as_unchecked(root, monkeypatch):
     monkeypatch.setattr(files, "READ_WHOLE", 10)
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "b" / "copy.png")
     assert opened(root).facts["also_in_val"] is None
 
 
-def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
+def test_detection_and_re_identification_report_it_too(tmp_path, capsys):
     voc, market = make_voc(tmp_path / "voc"), make_market(tmp_path / "market")
     assert opened(voc, "vocfolder").facts["images_left_out"] == 0
     assert opened(market, "marketfolder", batch=4).facts["images_left_out"] == 0
@@ -138,23 +139,13 @@ def test_detection_and_re_identification_say_it_too(tmp_path, capsys):
 # ------------------------------------------------------------ a single class, folders one level off
 
 
-def test_one_class_is_refused_before_training(tmp_path):
+def test_a_single_class_is_an_error_before_training(tmp_path):
     root = make_folder(tmp_path / "set", {"only": 4}, {"only": 2})
     assert "contains one class, only/, and a classifier needs two" in refused(root)
     with pytest.raises(DataError, match="one class"):
         counts("imagefolder", str(root))
-    _, err = call(
-        "hbo.fit",
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--batch",
-        2,
-        "--out",
-        tmp_path / "runs",
-        expect=2,
-    )
+    args = flags(data="imagefolder", data_dir=root, batch=2, out=tmp_path / "runs")
+    _, err = call("hbo.fit", *args, expect=2)
     assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("runs/*/*"))
 
@@ -180,7 +171,7 @@ def test_classes_a_level_too_deep_are_named(root):
     assert "all contains a/, b/: classes must be in" in refused(deep)
 
 
-def test_one_identity_is_refused_and_the_other_layouts_name_what_is_near(tmp_path):
+def test_a_single_identity_is_an_error_and_other_layouts_name_the_nearest_folder(tmp_path):
     market = make_market(tmp_path / "market", train=1)
     assert "one identity" in refused(market, "marketfolder")
     assert f"use --data_dir {market}" in refused(tmp_path, "marketfolder")
@@ -190,20 +181,7 @@ def test_one_identity_is_refused_and_the_other_layouts_name_what_is_near(tmp_pat
 
 def test_the_row_has_it(root, tmp_path):
     other_noise(root / "train" / "a" / "more", 3)
-    args = (
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        1,
-        "--limit_batches",
-        1,
-    )
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, limit_batches=1)
     _, err = call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["images_left_out"], row["left_out"], row["also_in_val"]) == (3, ["train/a/more/: 3"], 0)

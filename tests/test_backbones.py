@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, make_market, only_row
+from flagged import flags
 
 from hbo.analysis import results
 from hbo.config import resolve
@@ -26,7 +27,7 @@ def run(root: Path, **given):
     return resolve(data="market1501", backbone_checkpoint=str(root), **given)
 
 
-def test_each_network_gets_its_own(tmp_path):
+def test_each_network_starts_from_its_own_classifier(tmp_path):
     wanted = {
         "a": {"width": 0.5},
         "b": {"width": 0.25},
@@ -49,7 +50,7 @@ def test_each_network_gets_its_own(tmp_path):
     assert run("some.pth").start_file() == "some.pth"
 
 
-def test_of_several_seeds_the_runs_own(tmp_path):
+def test_each_seed_starts_from_its_own_classifier(tmp_path):
     add(tmp_path, "a", width=0.5, seed=0)
     assert run(tmp_path, width=0.5, seed=3).start_file() == str(tmp_path / "a")  # the only one
     add(tmp_path, "b", width=0.5, seed=1)
@@ -58,7 +59,7 @@ def test_of_several_seeds_the_runs_own(tmp_path):
         run(tmp_path, width=0.5, seed=3).key()
 
 
-def test_runs_from_classifiers_of_their_own_seeds_are_one_arm_and_from_one_file_another(tmp_path):
+def test_classifiers_per_seed_are_one_arm_and_one_file_is_another(tmp_path):
     for study, seeds, lr in (("several", (0, 1), 0.05), ("one", (0,), 0.05), ("others", (0, 1), 0.1)):
         for seed in seeds:
             given = {"width": 0.5, "seed": seed, "lr": lr}
@@ -79,7 +80,7 @@ def test_runs_from_classifiers_of_their_own_seeds_are_one_arm_and_from_one_file_
     assert [("backbone_arm" in row) for row in drawn] == [True, True, False, False, True, True]
 
 
-def test_a_row_from_before_a_field_was_there_has_its_default(tmp_path):
+def test_a_row_older_than_a_field_has_its_default(tmp_path):
     path = add(tmp_path, "a", width=0.5) / "row.json"
     row = json.loads(path.read_text())
     del row["contract"]
@@ -93,7 +94,7 @@ def test_a_row_from_before_a_field_was_there_has_its_default(tmp_path):
     ({"width": 0.5, "state": "unfinished"}, r"\(found: none of any network\)"),
     (None, r"\(found: none of any network\)"),
 ])  # fmt: skip
-def test_a_study_without_it_is_refused(there, word, tmp_path):
+def test_a_study_without_the_classifier_is_an_error(there, word, tmp_path):
     if there:
         add(tmp_path, "a", **there)
     with pytest.raises(UserError, match=word) as error:
@@ -106,32 +107,13 @@ def test_a_run_starts_from_a_studys_classifier(tmp_path):
     """Through hbo.fit and through a sweep the key is the same, the row records the classifier, and evaluate
     and config.yaml use it again.
     """
-    small = ["--width", 0.1, "--threads", 1, "--epochs", 1, "--accelerator", "cpu"]
+    small = flags(width=0.1, threads=1, epochs=1, accelerator="cpu")
     call("hbo.fit", "--data", "digits", "--limit_batches", 2, *small, "--out", tmp_path, "--study", "first")
     _, classifier = only_row(tmp_path)
     market = make_market(tmp_path / "market")
-    args = [
-        "--data",
-        "marketfolder",
-        "--data_dir",
-        market,
-        *small,
-        "--resolution",
-        64,
-        "--workers",
-        0,
-        "--batch",
-        12,
-    ]
-    args += ["--classifier_epochs", 1]
-    call(
-        "hbo.fit",
-        *args,
-        "--variant",
-        f"net=hbonet backbone_checkpoint={tmp_path / 'first'}",
-        "--out",
-        tmp_path / "out",
-    )
+    args = [*small, *flags(data="marketfolder", data_dir=market, resolution=64, workers=0, batch=12)]
+    args += flags(classifier_epochs=1, variant=f"net=hbonet backbone_checkpoint={tmp_path / 'first'}")
+    call("hbo.fit", *args, "--out", tmp_path / "out")
     row, folder = only_row(tmp_path / "out")
     assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0")
     call("hbo.fit", "--config", folder / "config.yaml")  # already finished

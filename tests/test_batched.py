@@ -38,7 +38,9 @@ SHIFT = v2.RandomCrop(24, padding=3, padding_mode="reflect")
     ([*FLIPS, JITTER], [(24, 30)] * 24, 1, 0),
     ([FLIPS[1]], [(24, 30)] * 24, 3, 0),
 ], ids=["crop", "flips", "jitter", "grey", "shift", "grey-jitter", "flip"])  # fmt: skip
-def test_it_is_image_by_image_within_a_level(parts, sizes, channels, levels, monkeypatch):
+def test_batched_augmentation_equals_image_by_image_within_one_level(
+    parts, sizes, channels, levels, monkeypatch
+):
     """Jitter can turn a difference of one level into three; without a resize the result is bit-identical."""
     batch, how = raw(parts, sizes, channels)
     one, whole = augment.unpack(batch, how), batched.unpack(batch, how)

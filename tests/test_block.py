@@ -89,7 +89,7 @@ def test_every_value_changes_the_network(name, value):
         ({"residual": 1}, "true or false"),
     ],
 )
-def test_impossible_values_are_refused_with_the_reason(fields, word):
+def test_impossible_values_are_errors_with_the_reason(fields, word):
     with pytest.raises(UserError) as error:
         Block(**fields)
     assert word in str(error.value)
@@ -193,7 +193,7 @@ def test_blur_keeps_a_constant_map_and_is_binomial():
     assert blur(point)[0, 0, 2].tolist() == [0, 6 * 1, 6 * 6, 6 * 1, 0]
 
 
-def test_a_map_too_small_to_contract_is_refused_by_name():
+def test_a_map_too_small_to_contract_is_an_error():
     module = HarmoniousBottleneck(4, 4, 1, 2, Block(k=3), name="stage 3").eval()
     assert module(torch.randn(1, 4, 5, 5)).shape == (1, 4, 5, 5)
     with pytest.raises(UserError, match=r"stage 3: its 4 x 9 map is too small for 3 contraction units"):

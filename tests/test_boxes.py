@@ -95,7 +95,7 @@ def test_boxes_follow_their_pixels(tmp_path, flip, ssd_augment):
     assert len(places) >= (5 * objects if ssd_augment else 2 * objects)
 
 
-def test_the_zoom_out_and_the_crop_are_ssds(tmp_path):
+def test_zoom_out_and_crop_are_ssds(tmp_path):
     """SSD's augmentation shrinks objects (zoom-out onto grey) and enlarges them (crop); without it their size
     is fixed.
     """

@@ -64,7 +64,7 @@ EXACT = [
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 @pytest.mark.parametrize("given", EXACT, ids=lambda given: "-".join(map(str, given.values())))
-def test_pixels_are_those_of_the_plain_path(given, kind, folder, tmp_path):
+def test_cached_pixels_equal_uncached_pixels(given, kind, folder, tmp_path):
     given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     plain, cached = (opened(k, tmp_path, **given) for k in ("none", kind))
     assert (cached.train.pixels.path.parent.parent.name == "caches") == (kind == "disk")
@@ -78,7 +78,7 @@ def test_pixels_are_those_of_the_plain_path(given, kind, folder, tmp_path):
     assert cached.train.upsampled() == {}
 
 
-def test_evaluation_of_photographs_is_exact_too(folder, tmp_path):
+def test_evaluation_on_cached_photographs_is_exact(folder, tmp_path):
     plain, cached = (
         opened(k, tmp_path, data="imagefolder", data_dir=str(folder), resolution=64) for k in ("none", "disk")
     )
@@ -142,7 +142,7 @@ def test_enlarged_crops_are_counted_as_the_recipe_draws_them(chart, tmp_path):
     assert found["uncached_upsampled"] == pytest.approx((side < 96).mean(), abs=0.03)
 
 
-def test_any_number_of_workers_and_a_spawned_one_map_the_same_file(folder, tmp_path):
+def test_forked_and_spawned_workers_map_the_same_file(folder, tmp_path):
     images = opened("disk", tmp_path, data="imagefolder", data_dir=str(folder), resolution=64).train
     alone = torch.cat(batches(images))
     assert torch.equal(alone, torch.cat(batches(images, workers=1)))
@@ -176,7 +176,7 @@ def opening(folder: Path, where: Path) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_of_two_processes_at_once_one_builds_and_both_read(slow_folder, tmp_path):
+def test_one_of_two_processes_builds_and_both_read(slow_folder, tmp_path):
     both = [opening(slow_folder, tmp_path) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -187,7 +187,7 @@ def test_of_two_processes_at_once_one_builds_and_both_read(slow_folder, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_build_leaves_nothing_that_passes_for_whole(slow_folder, tmp_path, number):
+def test_a_killed_build_leaves_no_complete_cache(slow_folder, tmp_path, number):
     process = opening(slow_folder, tmp_path)
     written = lambda: (
         sum(path.stat().st_size for path in (tmp_path / "caches").glob("*/pixels.part-*")) > 100_000
@@ -221,7 +221,7 @@ def unbroken(folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(unbroken, tmp_path):
     args, whole = unbroken
     process = start("hbo.fit", *args, "--out", tmp_path, "--checkpoint_every", 0.01)
     wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), process)
@@ -239,7 +239,7 @@ def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
 
 @pytest.mark.parametrize("kind", ["none", "disk"])
 @pytest.mark.parametrize("given", [*EXACT, {"data": "imagefolder", "resolution": 64, "jitter": 0.3}], ids=lambda g: "-".join(map(str, g.values())))  # fmt: skip
-def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_path):
+def test_augmentation_on_the_device_equals_the_loaders(given, kind, folder, tmp_path):
     """The same draws, and the same bits except where the loader jitters or resizes with PIL."""
     given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     here, there = (opened(kind, tmp_path, **given, augment=where).train for where in ("loader", "device"))

@@ -17,7 +17,7 @@ from hbo.errors import DataError, UserError
 pytestmark = pytest.mark.usefixtures("cache_memory")
 
 
-def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
+def test_a_cache_is_found_by_the_contents_of_the_folder(folder, tmp_path, capsys):
     photographs(folder, tmp_path)
     said = capsys.readouterr().err
     assert "cache: 12 images of imagefolder" in said
@@ -30,7 +30,7 @@ def test_it_is_found_again_by_what_the_folder_holds(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", [64, 1000])
-def test_the_size_that_is_said_beforehand_is_the_size(folder, tmp_path, size, capsys):
+def test_the_announced_size_is_the_size(folder, tmp_path, size, capsys):
     images = photographs(folder, tmp_path, cache_size=size).train
     assert (
         f"cache: 12 images of imagefolder, {cache.gb(images.pixels.path.stat().st_size)}, into"
@@ -54,10 +54,10 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "word"), [
-    ("cut", "cut short"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "no cache"),
-    ("empty", "no cache"),
+    ("cut", "truncated"), ("pixels", "is damaged"), ("index", "index is damaged"), ("head", "not a cache of HBO"),
+    ("empty", "not a cache of HBO"),
 ])  # fmt: skip
-def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how, word):
+def test_a_damaged_cache_is_an_error_that_says_what_to_delete(folder, tmp_path, how, word):
     path = photographs(folder, tmp_path).train.pixels.path
     damage(path, how)
     with pytest.raises(DataError, match=word) as error:
@@ -67,7 +67,7 @@ def test_a_damaged_one_is_refused_and_says_what_to_delete(folder, tmp_path, how,
     photographs(folder, tmp_path)
 
 
-def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
+def test_a_copy_with_other_file_times_is_the_same_set(folder, tmp_path, capsys):
     """As jobs copy it to their local disks: `cp -r`."""
     first = photographs(folder, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in files(tmp_path)}
@@ -89,7 +89,7 @@ def test_a_copy_with_times_of_its_own_is_the_same_set(folder, tmp_path, capsys):
         photographs(copy, tmp_path)
 
 
-def test_another_set_of_the_same_names_sizes_and_times_is_refused(folder, tmp_path):
+def test_another_set_with_equal_names_sizes_and_times_is_an_error(folder, tmp_path):
     """As in two archives that were packed with one fixed time."""
     one, two = (shutil.copytree(folder, tmp_path / name / "set") for name in ("one", "two"))
     content = bytearray((two / "train" / "a" / "1.png").read_bytes())
@@ -102,7 +102,7 @@ def test_another_set_of_the_same_names_sizes_and_times_is_refused(folder, tmp_pa
         photographs(two, tmp_path)
 
 
-def test_a_stale_one_is_refused(folder, tmp_path):
+def test_a_stale_cache_is_an_error(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     photographs(root, tmp_path)
     image = root / "train" / "a" / "1.png"
@@ -114,7 +114,7 @@ def test_a_stale_one_is_refused(folder, tmp_path):
         photographs(root, tmp_path)
 
 
-def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
+def test_too_little_space_is_an_error_with_both_sizes_before_writing(tmp_path):
     """At this resolution two thousand photographs would take more than the free space of this disk."""
     root = linked(tmp_path / "set", 2000, size=40)
     free = shutil.disk_usage(tmp_path).free
@@ -134,7 +134,7 @@ def test_no_room_is_said_with_both_figures_before_anything_is_written(tmp_path):
     assert not list((tmp_path / "caches").iterdir())
 
 
-def test_a_broken_image_is_named_and_nothing_is_left(folder, tmp_path):
+def test_a_broken_image_is_named_and_no_cache_is_left(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "set")
     image = root / "train" / "b" / "2.png"
     image.write_bytes(image.read_bytes()[:300])  # its header is intact
@@ -143,7 +143,7 @@ def test_a_broken_image_is_named_and_nothing_is_left(folder, tmp_path):
     assert not list((tmp_path / "caches").iterdir())
 
 
-def test_without_a_file_system_in_memory_ram_is_refused(folder, tmp_path, monkeypatch):
+def test_without_a_file_system_in_memory_cache_ram_is_an_error(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "MEMORY", tmp_path / "none")
     with pytest.raises(UserError, match="take --cache disk"):
         photographs(folder, tmp_path, "ram")

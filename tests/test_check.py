@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import call, make_folder, make_market, make_voc, only_row
+from flagged import flags
 from PIL import Image
 
 from hbo.config import resolve
@@ -46,14 +47,14 @@ def test_every_bad_image_is_listed(root):
     assert "Traceback" not in err
 
 
-def test_a_whole_set_is_said_to_be_so(root, capsys):
+def test_a_sound_set_is_reported(root, capsys):
     for name in BROKEN:
         (root / name).unlink()
     main([str(root)])
     assert capsys.readouterr().out == f"20 images in {root}, all of them can be read\n"
 
 
-def test_the_folders_of_a_set_alone(root, tmp_path, capsys):
+def test_only_the_folders_of_a_set_are_checked(root, tmp_path, capsys):
     assert len(images_of(str(root), "imagefolder")) == 24
     (root / "test").mkdir()
     (root / "test" / "0.png").write_bytes(b"no image")
@@ -68,12 +69,12 @@ def test_the_folders_of_a_set_alone(root, tmp_path, capsys):
         assert word in capsys.readouterr().err
 
 
-def test_at_most_so_many_are_passed_over_by_name(root, capsys):
+def test_at_most_skip_bad_images_are_skipped_by_name(root, capsys):
     data = opened(root, skip_bad=4)
     assert (len(data.train), len(data.val)) == (13, 7)
     assert (data.facts["skipped_train"], data.facts["skipped_val"]) == (3, 1)
     assert [said.split(": ")[0] for said in data.facts["skipped"]] == [str(root / name) for name in BROKEN]
-    assert capsys.readouterr().err.count("passed over: ") == 4
+    assert capsys.readouterr().err.count("skipped: ") == 4
     assert data.train.labels == [0] * 7 + [1] * 6
     for i in range(len(data.train)):
         data.train[0, i]
@@ -83,7 +84,7 @@ def test_at_most_so_many_are_passed_over_by_name(root, capsys):
         opened(root)
 
 
-def test_detection_and_re_identification_pass_over_too(tmp_path):
+def test_detection_and_re_identification_skip_bad_images_too(tmp_path):
     voc, market = make_voc(tmp_path / "voc"), make_market(tmp_path / "market")
     cut(voc / "JPEGImages" / "000001.jpg")
     (voc / "JPEGImages" / "000009.jpg").write_bytes(b"no image")
@@ -112,7 +113,7 @@ def test_a_list_is_checked_as_a_run_reads_it(root):
         assert sorted(found) == [str(root / name) for name in BROKEN if name.startswith("train")]
 
 
-def test_it_is_in_the_key_where_it_is_asked_for(root):
+def test_skip_bad_is_in_the_key_if_set(root):
     run = resolve(data="imagefolder", data_dir=str(root))
     assert "skip_bad" not in run.identity()
     other = resolve(data="imagefolder", data_dir=str(root), skip_bad=4)
@@ -120,7 +121,7 @@ def test_it_is_in_the_key_where_it_is_asked_for(root):
     assert identity.of_row({"data": "imagefolder", "skip_bad": 4.0})["skip_bad"] == 4
 
 
-def test_it_is_of_folders(tmp_path):
+def test_only_folders_take_skip_bad(tmp_path):
     for data in ("digits", "elpv", "cifar10"):
         with pytest.raises(UserError, match="skip_bad=1: needs a folder of images"):
             resolve(data=data, skip_bad=1)
@@ -128,41 +129,16 @@ def test_it_is_of_folders(tmp_path):
         resolve(data="imagefolder", skip_bad=-1)
 
 
-def test_the_row_has_them_and_evaluation_passes_over_the_same(root, tmp_path):
-    args = (
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        1,
-        "--limit_batches",
-        4,
-    )
-    call(
-        "hbo.fit",
-        *args,
-        "--width",
-        0.1,
-        "--lr",
-        0.001,
-        "--workers",
-        0,
-        "--skip_bad",
-        4,
-        "--out",
-        tmp_path / "runs",
-    )
+def test_the_row_names_skipped_images_and_evaluation_skips_the_same(root, tmp_path):
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, limit_batches=4)
+    args += flags(width=0.1, lr=0.001, workers=0, skip_bad=4, out=tmp_path / "runs")
+    call("hbo.fit", *args)
     row, folder = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images"], row["skipped_train"], row["skipped_val"]) == (13, 7, 3, 1)
     assert len(row["skipped"]) == 4
     out, err = call("hbo.evaluate", folder)
     assert "7 images" in out
-    assert err.count("passed over: ") == 1
+    assert err.count("skipped: ") == 1
     _, err = call("hbo.evaluate", folder, "--skip_bad", 0, expect=2)
     assert err.endswith(
         f"; python -m hbo.data.check {root} lists every such image, --skip_bad N skips at most N\n"

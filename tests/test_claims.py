@@ -45,7 +45,7 @@ def test_the_39_costs_are_met_and_no_accuracy_is_run_without_imagenet():
     }
 
 
-def test_what_other_data_say_stands_beside_and_decides_nothing():
+def test_results_on_other_data_are_shown_and_decide_nothing():
     (two,) = [v for v in UNMEASURED if v.claim.startswith("two contraction units exceed one")]
     a, b = (100 * ROWS[ROWS["k"] == k]["top1"] for k in (2, 1))
     welch = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
@@ -75,7 +75,7 @@ def test_met_and_missed(difference, cell, exceeds):
         assert f"by {difference:+.1f} points" in found["hbonet 0.25 at 224, k=2, top-1"].note
 
 
-def test_a_comparison_that_the_table_does_not_say_is_refused():
+def test_a_comparison_that_contradicts_the_table_is_an_error():
     wrong = copy.deepcopy(FILE)
     wrong["comparisons"][0]["by"] = 7.0
     with pytest.raises(UserError, match=r"says 7\.0, table 2 says 6\.6"):
@@ -118,7 +118,7 @@ def test_a_measured_trend_is_judged_by_its_interval(change, word):
     assert trend.note.endswith("6 budgets")
 
 
-def test_other_data_s_trend_stands_beside():
+def test_a_trend_on_other_data_is_shown_beside():
     (trend,) = [v for v in claims.check(table_2()) if v.kind == "trend"]
     assert trend.word == "not run"
     assert re.fullmatch(r"\+1\.3 \[.*\] \(n=4\), 6 budgets on digits \(.*\)", trend.note)
@@ -126,7 +126,7 @@ def test_other_data_s_trend_stands_beside():
     assert [v.note for v in claims.check(without) if v.kind == "trend"] == [""]
 
 
-def test_totals_name_what_there_is_alone():
+def test_totals_name_only_what_exists():
     costs = [v for v in UNMEASURED if v.kind == "cost"]
     assert claims.totals(costs).splitlines() == [
         "39 costs of tables 2 to 6: 39 met",
@@ -146,7 +146,7 @@ def test_totals_name_what_there_is_alone():
         ("pytorchcv:igcv3_w1", ("relu",), 318),
     ],
 )
-def test_what_authors_count_gives_what_they_published(net, also, said):
+def test_the_authors_counts_give_their_published_costs(net, also, said):
     """The published costs in table 7 that their authors count or build differently, and their other sizes as
     printed in their READMEs.
     """
@@ -157,7 +157,7 @@ def test_what_authors_count_gives_what_they_published(net, also, said):
     assert round(cost.macs / 1e6) != said
 
 
-def test_table_7_s_disagreements_are_put_together_here_and_now():
+def test_disagreements_of_table_7_are_counted_from_the_networks():
     said = claims.disagreements()
     for line in ("274.2 M  pytorchcv:condensenet74_c8_g8, 224 px: 261.5 + 11.0 relu + 1.7 pooling + 0.0 bias",
                  "299.0 M  torchvision:shufflenet_v2_x1_5, 224 px: 295.8 + 3.2 first_units",
@@ -202,7 +202,7 @@ def test_who_trained_table_2_s_mobilenetv2():
         assert words in said
 
 
-def test_disagreements_are_counted_here_and_now():
+def test_disagreements_are_counted_from_the_networks():
     said = claims.disagreements()
     # Table 5's two cells; table 1's first row as released and as printed.
     for macs in (
@@ -215,7 +215,7 @@ def test_disagreements_are_counted_here_and_now():
     assert "bilinear" in said
 
 
-def test_a_line_a_claim():
+def test_one_line_per_claim():
     out, _ = call("hbo.analysis.claims", "--source", ROOT / "ablations")
     lines = [line for line in out.splitlines() if line.startswith(("met ", "missed ", "not run "))]
     assert len(lines) == len(UNMEASURED)

@@ -34,7 +34,7 @@ def said(code: str, *before: str, **env: str) -> str:
 
 @pytest.mark.skipif(not shutil.which("taskset"), reason="needs taskset")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to take one away")
-def test_cores_are_those_of_the_affinity_wherever_they_are_counted():
+def test_cores_are_those_of_the_affinity_everywhere():
     """With one core of several, the loaders, the runs at once, the plan's advice and the cache's pool use
     one; the row names the machine.
     """
@@ -60,7 +60,7 @@ print(len(places([SimpleNamespace(run=run)], None)), data_workers(run, False), l
     assert words.endswith(f"{os.cpu_count()} cores")  # the machine is the same, whatever is allotted
 
 
-def test_cores_are_those_that_slurm_allots():
+def test_cores_are_those_allocated_by_slurm():
     machine = len(os.sched_getaffinity(0))
     assert said(CORES, SLURM_CPUS_PER_TASK="1") == "1"
     assert said(CORES, SLURM_CPUS_ON_NODE="1") == "1"

@@ -32,7 +32,7 @@ def key_from(text: str, row: dict) -> str:
     return key_of(content(vars(run)) | held)
 
 
-def test_every_committed_row_has_a_command_of_its_own():
+def test_every_committed_row_has_its_own_command():
     made = [command(row) for row in ROWS]
     assert len({(text, row["data"], row["study"]) for text, row in zip(made, ROWS, strict=True)}) == len(ROWS)
     for text, row in zip(made, ROWS, strict=True):
@@ -78,7 +78,7 @@ def test_the_default_run_needs_no_flag():
      {"data": "imagenet", "resolution": 160}],
     ids=str,
 )  # fmt: skip
-def test_fields_that_others_follow_from(fields):
+def test_derived_fields_are_not_in_the_command(fields):
     run = resolve(**fields)
     row = vars(run)
     assert key_from(command(row), row) == key_of(content(row))

@@ -28,7 +28,7 @@ def test_an_explicit_width_drops_the_recipes_divisor():
     assert parse(["--data", "imagenet", "--data_dir", "x"]).divisor == 2
 
 
-def test_fields_that_go_together_are_taken_apart():
+def test_variant_is_split_into_its_fields():
     run = parse(["--variant", "net=mobilenetv2 width=0.5 resolution=64", "--seed", "1"])
     assert (run.net, run.width, run.divisor, run.seed) == ("mobilenetv2", 0.5, 8, 1)
     assert run.key() == resolve(net="mobilenetv2", width=0.5, resolution=64, seed=1).key()
@@ -84,7 +84,7 @@ def test_yaml_and_json_round_trip(tmp_path):
         assert parse(["--config", str(path), "--seed", "4"]) == dataclasses.replace(run, seed=4)
 
 
-def test_what_wandb_brings_along_is_passed_over():
+def test_wandbs_own_arguments_are_ignored():
     run = parse(["--_wandb={}", "--config", '{"k": 2, "divisor": null, "_wandb": {}}', "--residual=False"])
     assert (run.k, run.residual) == (2, False)
 
@@ -106,20 +106,11 @@ WRONG = [
     (["--net", "mobilenetv2", "--k", "2"], "would change nothing"),
     (["--net", "torchvision:resnet18", "--width", "0.5"], "a fixed width"),
     (["--data", "elvp"], "did you mean elpv"),
-    (["--batch", "33", "--devices", "2"], "try 32"),
-    (["--resolution", "16"], "at least 32"),
     (["--lr", "0"], "positive"),
-    (["--epochs", "0"], "at least 1"),
-    (["--warmup", "99"], "shorter"),
-    (["--study", "a/b"], "folder"),
     (["--config", "none.yaml"], "none.yaml"),
     (["--config", '{"kx": 2}'], "did you mean k"),
     (["--seed"], "--seed"),
-    (["--seed", "5000000000"], "2**32"),
     (["--divisor", "0"], "at least 1"),
-    (["--eval_resize", "32"], "at least the resolution"),
-    (["--batch", "1"], "at least 2 images"),
-    (["--study", ".."], "folder"),
     (["--config", "/bin/true"], "not a text file"),
     (["stray"], "stray"),
     (["--cache", "tape"], "none, ram, disk"),
@@ -145,14 +136,14 @@ def test_a_wrong_flag_is_one_clear_line_and_exit_2(argv, word, capsys):
     assert word in err
 
 
-def test_the_command_line_says_it_too():
+def test_the_command_line_reports_it_too():
     _, err = call("hbo.fit", "--kk", 2, expect=2)
     assert err == "error: --kk: no such flag; did you mean --k?\n"
     out, _ = call("hbo.fit", "--k", 2, "--print_config")
     assert yaml.safe_load(out)["k"] == 2
 
 
-def test_the_key_is_what_can_change_the_result():
+def test_the_key_covers_all_that_can_change_the_result():
     run = resolve(data="digits", eval_resize=64)
     same = {"threads": 7, "workers": 3, "out": "x", "study": "y", "wandb": "offline", "project": "p", "checkpoint_every": 1.0, "force": True,
             "data_dir": "z", "download": True, "accelerator": "cpu", "strategy": "ddp", "match_macs": 9.0,
@@ -223,7 +214,7 @@ def test_the_key_is_what_can_change_the_result():
     assert len({person.key(), *keys}) == len(keys) + 1
 
 
-def test_a_cache_is_in_the_key_where_it_changes_pixels():
+def test_a_cache_is_in_the_key_if_it_changes_pixels():
     """Random-resized crops of photographs are cut from smaller copies: the copies' size is in the key, their
     place is not.
     """
@@ -236,7 +227,7 @@ def test_a_cache_is_in_the_key_where_it_changes_pixels():
     assert resolve(data="elpv", cache="ram").key() == resolve(data="elpv").key()
 
 
-def test_the_key_of_a_folder_is_what_it_holds_not_where_it_lies(tmp_path):
+def test_the_key_of_a_folder_depends_on_its_contents_not_its_path(tmp_path):
     here = make_folder(tmp_path / "a", {"x": 2, "y": 1}, {"x": 1})
     there = make_folder(tmp_path / "b", {"x": 2, "y": 1}, {"x": 1})
     other = make_folder(tmp_path / "c", {"x": 3, "y": 1}, {"x": 1})
@@ -247,16 +238,16 @@ def test_the_key_of_a_folder_is_what_it_holds_not_where_it_lies(tmp_path):
     assert len(set(keys)) == 3
 
 
-def test_one_and_one_point_nought_are_one_run():
+def test_width_1_and_width_1_0_are_one_run():
     assert resolve(width=1, lr=1).key() == resolve(width=1.0, lr=1.0).key()
 
 
-def test_unknown_fields_are_refused():
+def test_unknown_fields_are_errors():
     with pytest.raises(UserError, match="did you mean residual"):
         resolve(residul=True)
 
 
-def test_the_blocks_fields_are_the_runs():
+def test_the_blocks_fields_are_fields_of_a_run():
     assert {f.name for f in dataclasses.fields(Block)} <= {f.name for f in dataclasses.fields(Run)}
 
 
@@ -271,7 +262,7 @@ def test_voc_s_recipe_is_the_papers():
     assert (run.head, run.ssd_augment, run.flip) == ("separable", True, "horizontal")
 
 
-def test_the_task_and_the_data_name_each_other():
+def test_the_task_follows_from_the_data_and_back():
     assert resolve(task="detect").data == "voc"
     assert resolve(data="vocfolder").task == "detect"
     assert resolve(task="classify").data == "elpv"
@@ -281,7 +272,7 @@ def test_the_task_and_the_data_name_each_other():
         resolve(task="classify", data="voc")
 
 
-def test_a_recipes_milestones_keep_their_shares_of_other_epochs():
+def test_a_recipes_milestones_scale_with_the_epochs():
     assert resolve(data="voc", epochs=56).drops == [36, 48]
     assert resolve(data="voc", epochs=7).drops == [4.5, 6]
     assert resolve(data="voc", epochs=56, milestones="10").drops == [10]
@@ -289,30 +280,7 @@ def test_a_recipes_milestones_keep_their_shares_of_other_epochs():
     assert resolve(data="voc", schedule="cosine").milestones is None
 
 
-@pytest.mark.parametrize(("given", "word"), [
-    ({"data": "voc", "crop": "pad"}, "crop=pad: is not used by task=detect"),
-    ({"data": "voc", "cache": "ram"}, "cache=ram: is not used by task=detect"),
-    ({"data": "digits", "head": "full"}, "head=full: is not used by task=classify"),
-    ({"data": "digits", "freeze_bn": True}, "freeze_bn=True: needs --backbone_checkpoint"),
-    ({"data": "voc", "eval_resize": 400}, "eval_resize=400: detection uses the whole image"),
-    ({"data": "voc", "freeze_bn": True}, "needs --backbone_checkpoint"),
-    ({"data": "voc", "compile": True}, "not supported for detection"),
-    ({"data": "voc", "min_scale": 0.95}, "min_scale=0.95"),
-    ({"data": "voc", "milestones": "480,360"}, "later than the one before"),
-    ({"data": "voc", "milestones": "480,560"}, "within the 560 epochs"),
-    ({"data": "voc", "milestones": "early"}, "must be epochs separated by commas"),
-    ({"data": "digits", "milestones": "2"}, "is required by schedule=step"),
-    ({"data": "digits", "schedule": "step"}, "is required by schedule=step"),
-    ({"data": "digits", "warmup_from": 0.001}, "needs --warmup"),
-    ({"data": "voc", "warmup_from": 0.001}, "below 0.001"),
-    ({"data": "voc", "backbone_checkpoint": "/none.pth"}, "no such file"),
-])  # fmt: skip
-def test_what_detection_cannot_obey_is_refused(given, word):
-    with pytest.raises(UserError, match=word):
-        resolve(**given).key()
-
-
-def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
+def test_a_backbone_is_in_the_key_by_the_contents_of_its_file(tmp_path):
     one, copy, other = (tmp_path / f"{name}.pth" for name in "abc")
     one.write_bytes(b"weights")
     copy.write_bytes(b"weights")
@@ -336,7 +304,7 @@ def test_a_backbone_is_in_the_key_by_what_its_file_holds(tmp_path):
     assert alone[0] == alone[1] != alone[2]
 
 
-def test_a_recipes_warm_up_is_left_out_by_its_length_alone():
+def test_warmup_0_alone_removes_a_recipes_warm_up():
     """Without a warm-up the recipe's starting rate is dropped; one given by the user is an error."""
     assert resolve(data="voc", data_dir=".", warmup=0.0).warmup_from == 0
     assert resolve(data="voc", data_dir=".").warmup_from == 1e-6

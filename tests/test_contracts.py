@@ -64,7 +64,7 @@ def test_a_global_hook_is_called_for_every_module(kind):
     assert called == Counter(map(id, net.modules()))
 
 
-def test_what_a_hook_returns_counts():
+def test_a_hooks_return_value_is_used():
     layers = _layers()
     layers[0].register_forward_pre_hook(lambda _, args: (2 * args[0],))
     layers[1].register_forward_hook(lambda _, args, out: out + 1)
@@ -119,7 +119,7 @@ def test_pruned_and_parametrized_weights_train_as_pytorch_s(change):
         assert (layers[0].weight == 0).sum() == 50
 
 
-def test_a_subclass_with_a_forward_of_its_own_is_called():
+def test_a_subclass_with_its_own_forward_is_called():
     class Twice(Depthwise):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)

@@ -76,7 +76,7 @@ def test_a_family_is_adjusted_together():
     assert contrasts.levels(3).difference == pytest.approx(1 - 0.95 ** (1 / 3))
 
 
-def test_what_the_rates_count_is_what_is_judged(monkeypatch):
+def test_the_counted_rates_are_those_of_the_judged_lines(monkeypatch):
     monkeypatch.setattr(contrasts, "DRAWS", 1000)
     rng, asked = np.random.default_rng(6), [Contrast(str(i), {str(i): 1.0, "0": -1.0}) for i in range(1, 4)]
     for n in (3, 6, 6, 6):
@@ -86,7 +86,7 @@ def test_what_the_rates_count_is_what_is_judged(monkeypatch):
         ]
 
 
-def test_pairs_where_seeds_explain_the_variance():
+def test_runs_are_paired_if_seeds_explain_the_variance():
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 0.05, 8)
     a, b = 0.72 + shared + rng.normal(0, 0.005, 8), 0.7 + shared + rng.normal(0, 0.005, 8)
@@ -108,7 +108,7 @@ def test_pairs_where_seeds_explain_the_variance():
     assert (same.low, same.high) == pytest.approx((line.low, line.high))
 
 
-def test_few_runs_and_none():
+def test_too_few_runs_and_no_runs():
     assert one([0.7], B).verdict == "too few"
     assert one([0.7], B).difference == pytest.approx(0.7 - np.mean(B))
     assert math.isnan(one([], B).difference)
@@ -131,7 +131,7 @@ def test_the_order_of_runs_does_not_matter_and_sides_flip_the_sign():
     )
 
 
-def test_seeds_that_would_decide_do_decide():
+def test_the_number_of_seeds_named_decides():
     """With the named number of seeds, 80 % of studies with the same difference and standard deviations are
     decided.
     """
@@ -207,7 +207,7 @@ def test_false_alarms_stay_below_five_percent(n, arms, case, record_property):
 
 
 @pytest.mark.slow
-def test_gains_are_found_more_often_than_by_pairs_alone(record_property):
+def test_differences_are_found_more_often_than_by_pairs_alone(record_property):
     """3 points with a standard deviation of 1.5, 5 seeds and 6 arms: a paired t-test with Holm's rule found
     38 to 41 %.
     """
@@ -234,7 +234,7 @@ def test_an_equivalence_is_false_five_times_in_a_hundred_at_most():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arms", [2, 3])
-def test_looks_make_no_more_false_alarms(arms):
+def test_looks_do_not_raise_the_rate_of_false_alarms(arms):
     """A/A studies with looks at 6, 10, 16 and 24 seeds, stopped at the first that decides; looks save seeds
     if there is a gain.
     """
@@ -265,7 +265,7 @@ def test_looks_save_seeds():
     assert np.mean(used) <= 20
 
 
-def test_stopping_and_going_on_changes_no_verdict():
+def test_stopping_and_continuing_changes_no_verdict():
     """What a look decides stays, whatever later seeds show; before the first look there is no verdict."""
     rng, at, seeds = np.random.default_rng(4), [6, 10, 16, 24], list(range(24))
     asked = [Contrast(str(a), {str(a): 1.0, "0": -1.0}) for a in range(1, 3)]

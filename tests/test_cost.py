@@ -69,7 +69,7 @@ class Counted(nn.Sequential):
         )
 
 
-def test_by_hand():
+def test_costs_counted_by_hand():
     total = cost.count(Counted(), (8, 6))["total"]
     assert total.macs == 4 * 3 * 3 * 3 * (4 * 3) + 4 * 2 * 4 * 4 * (8 * 6)
     assert total.params == 4 * 27 + 4 + 8 + 4 * 2 * 16 + 2
@@ -77,7 +77,7 @@ def test_by_hand():
     assert total.elementwise == 2 * (4 * 4 * 3) + 4 * 8 * 6  # norm, activation, upsampling
 
 
-def test_stages_add_up_and_the_model_is_left_alone():
+def test_stages_add_up_and_the_model_is_unchanged():
     model = build(block=Block(k=2)).train()
     before = [b.clone() for b in model.buffers()]
     costs = cost.count(model, 96)
@@ -90,7 +90,7 @@ def test_stages_add_up_and_the_model_is_left_alone():
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
 
 
-def test_contraction_divides_the_cost_of_what_it_wraps():
+def test_contraction_divides_the_cost_inside_it():
     """Section 3.2: blocks of cost C, wrapped in a contraction by s, cost about C / s^2 plus the depthwise
     convolutions.
     """
@@ -105,7 +105,7 @@ def test_contraction_divides_the_cost_of_what_it_wraps():
     assert outer == inner // 4 + down + last
 
 
-def test_a_size_that_a_network_cannot_take_is_refused():
+def test_a_size_that_a_network_cannot_take_is_an_error():
     with pytest.raises(UserError, match="stage"):
         cost.macs(build(block=Block(k=3)), 16)
     with pytest.raises(UserError, match="resolution=16 x 16"):
@@ -198,7 +198,7 @@ class Inference(Functional):
 
 @pytest.mark.parametrize("attention", [Multihead, Functional, Inference], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_attention_however_it_is_written(attention, device):
+def test_attention_is_counted_however_it_is_written(attention, device):
     stem = nn.Sequential(nn.Conv2d(3, D, 1), nn.Flatten(2))
     net = nn.Sequential(stem, Turned(), attention()).to(device)
     total = cost.count(net, (7, 5))["total"]
@@ -281,6 +281,6 @@ def quantised() -> nn.Module:
     (Deformed, "deform_conv2d"), (Recurrent, "rnn|lstm"), (Bilinear, "_trilinear"),
     (quantised, "linear_dynamic"),
 ])  # fmt: skip
-def test_an_operator_whose_products_are_not_known_is_refused_by_name(make, word):
+def test_an_unknown_operator_is_an_error_that_names_it(make, word):
     with pytest.raises(UserError, match=rf"operator \S*({word})\S*: has weights"):
         cost.count(make(), 8)

@@ -5,6 +5,7 @@ scale.
 import pytest
 import torch
 from conftest import annotate, make_voc
+from flagged import flags
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 
 from hbo.analysis import anchors
@@ -36,7 +37,7 @@ def run_of(folder, **kwargs):
     return resolve(data="vocfolder", data_dir=str(folder), batch=2, resolution=320, **kwargs)
 
 
-def test_shares_are_those_counted_by_hand(folder):
+def test_covered_shares_equal_those_counted_by_hand(folder):
     run = run_of(folder, anchors="torchvision")
     boxes, labels = anchors.objects(open_data(run).train, 320)
     assert labels.bincount().tolist() == [8, 8]  # the difficult one is not counted
@@ -52,7 +53,7 @@ def test_shares_are_those_counted_by_hand(folder):
         assert anchors.best_overlaps(run, boxes, sizes, scale).tolist() == pytest.approx(best, abs=1e-4)
 
 
-def test_the_table_and_what_it_proposes(folder, capsys):
+def test_the_table_proposes_a_scale(folder, capsys):
     anchors.main(["--data", "vocfolder", "--data_dir", str(folder), "--anchors", "torchvision"])
     out = capsys.readouterr().out.splitlines()
     (small,) = (line.split() for line in out if line.startswith("a "))
@@ -62,18 +63,7 @@ def test_the_table_and_what_it_proposes(folder, capsys):
     assert out[-1].startswith("--min_scale 0.")
     assert "covers most" in out[-1]
     proposed = out[-1].split()[1]
-    anchors.main(
-        [
-            "--data",
-            "vocfolder",
-            "--data_dir",
-            str(folder),
-            "--anchors",
-            "torchvision",
-            "--min_scale",
-            proposed,
-        ]
-    )
+    anchors.main(flags(data="vocfolder", data_dir=str(folder), anchors="torchvision", min_scale=proposed))
     assert capsys.readouterr().out.splitlines()[-1].startswith("no other min_scale covers more")
 
 
@@ -84,7 +74,7 @@ def test_the_present_scale_stays_unless_another_gains_a_point():
     assert anchors.propose({0.1: share(0.9, float("nan")), 0.2: share(0.2, float("nan"))}, 0.2) == 0.1
 
 
-def test_another_task_is_refused(capsys):
+def test_another_task_is_an_error(capsys):
     with pytest.raises(SystemExit):
         anchors.main(["--data", "digits"])
     assert "task" in capsys.readouterr().err

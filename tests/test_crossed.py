@@ -23,7 +23,7 @@ def runs(rng: np.random.Generator, n: int, images: np.ndarray, seeds: float, mov
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 6, 10])
 @pytest.mark.parametrize("seeds", [0.0, 0.2])
-def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
+def test_nineteen_of_twenty_intervals_contain_the_true_difference(n, seeds):
     """At least 95 %: with few runs the images' part includes some of the seeds' variance, so the interval is
     conservative.
     """
@@ -36,7 +36,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(n, seeds):
     assert hits / 600 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 600)
 
 
-def test_resampled_runs_and_images_scatter_as_much():
+def test_the_standard_error_equals_the_scatter_of_resampled_runs_and_images():
     """Against a bootstrap of whole runs and whole images, which counts their interaction three times (Owen
     2007).
     """

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from conftest import call, make_folder, only_row
+from flagged import flags
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -52,12 +53,12 @@ def test_elpv_images_are_the_packages_resized(elpv):
         assert torch.equal(image, resize(torch.from_numpy(images[val[place]])[None]).expand(3, -1, -1))
 
 
-def test_the_split_is_fixed_for_ever():
+def test_the_split_is_fixed():
     assert split(list("aabbbb"), 0.5) == ([1, 4, 5], [0, 2, 3])
     assert hashed("elpv", 0) == 6556913993175222993
 
 
-def test_per_class_leaves_some_training_images_alone():
+def test_per_class_limits_only_the_training_images():
     """The same number per class, the 10 among the 20; a smaller class keeps all its images."""
     whole, ten, twenty = (open_data(resolve(data="digits", batch=8, per_class=n)) for n in (None, 10, 20))
     assert Counter(ten.train.labels) == dict.fromkeys(range(10), 10)
@@ -72,7 +73,7 @@ def test_per_class_leaves_some_training_images_alone():
     assert len(at_most_per_class(labels, 3)) == 5
 
 
-def test_holdout_parts_the_training_images_alone():
+def test_holdout_splits_only_the_training_images():
     whole, part = open_data(resolve(data="digits")), open_data(resolve(data="digits", holdout=0.2))
     assert len(part.train) + len(part.val) == len(whole.train)
     assert len(part.val) == round(0.2 * len(whole.train))
@@ -149,7 +150,7 @@ def test_evaluation_counts_each_image_once_without_padding(images, world):
     assert sorted(seen) == list(range(images))
 
 
-def test_class_weights_let_each_class_count_the_same():
+def test_class_weights_give_each_class_the_same_weight():
     data = open_data(resolve())
     weights, counts = data.class_weights(), [data.train.labels.count(c) for c in (0, 1)]
     assert weights[0] * counts[0] == pytest.approx(weights[1] * counts[1])
@@ -213,13 +214,13 @@ def test_broken_folders_are_named_before_training(root):
     assert "no such folder" in refused(root / "none")
 
 
-def test_a_class_that_val_lacks_keeps_the_labels(root):
+def test_a_class_missing_from_val_does_not_shift_the_labels(root):
     shutil.rmtree(root / "val" / "a")
     data = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2))
     assert data.val.labels == [1, 1]
 
 
-def test_an_image_cut_short_is_named_when_it_is_met(root):
+def test_a_truncated_image_is_named_when_read(root):
     path = root / "train" / "a" / "1.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=r"1\.png"):
@@ -232,7 +233,7 @@ def test_an_image_cut_short_is_named_when_it_is_met(root):
     ("cifar10", ["--data_dir", "."], "add --download"),
     ("imagenette", ["--data_dir", "."], "add --download"),
 ])  # fmt: skip
-def test_a_set_that_is_not_there_says_what_to_do(data, args, word, tmp_path, monkeypatch):
+def test_a_missing_set_says_what_to_do(data, args, word, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"data_dir": args[1]} if args else {}
     with pytest.raises(DataError) as error:
@@ -245,12 +246,12 @@ def test_imagenet_has_1000_classes(root):
         open_data(resolve(data="imagenet", data_dir=str(root)))
 
 
-def test_too_large_a_batch(root):
+def test_a_batch_larger_than_the_set_is_an_error(root):
     with pytest.raises(DataError, match="more than the 6 training images"):
         open_data(resolve(data="imagefolder", data_dir=str(root), batch=256))
 
 
-def test_a_folder_can_go_to_a_spawned_worker(root):
+def test_a_folder_set_can_be_sent_to_a_spawned_worker(root):
     import pickle
 
     data = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2, resolution=32, holdout=0.5))
@@ -259,23 +260,10 @@ def test_a_folder_can_go_to_a_spawned_worker(root):
 
 
 @pytest.mark.slow
-def test_a_broken_image_met_in_training_is_one_line(root, tmp_path):
+def test_a_broken_image_during_training_is_one_line(root, tmp_path):
     path = root / "train" / "a" / "1.png"
     path.write_bytes(path.read_bytes()[:200])  # its header is intact
-    args = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        1,
-        "--out",
-        tmp_path / "runs",
-    ]
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, out=tmp_path / "runs")
     for workers in (0, 1):
         _, err = call("hbo.fit", *args, "--workers", workers, expect=2)
         last = err.strip().splitlines()[-1]

@@ -85,14 +85,14 @@ def test_aliases_are_the_textbooks():
     )
 
 
-def test_a_fraction_that_mixes_main_effects_is_seen():
+def test_a_fraction_that_confounds_main_effects_is_detected():
     pairs = [{"a": i, "b": i, "c": j} for i, j in product((0, 1), (0, 1))]
     with pytest.raises(UserError, match="a and b are confounded in these 4 combinations"):
         design.aliases(pairs, {"a": [0, 1], "b": [0, 1], "c": [0, 1]})
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (2, 2, 3, 3), (4, 4, 4), (3, 2, 4)])
-def test_where_there_is_no_regular_fraction_the_factors_are_named(counts):
+def test_without_a_regular_fraction_the_factors_are_named(counts):
     with pytest.raises(
         UserError, match=r"three factors with the same prime number of values; x0 has \d, x1 has \d"
     ):
@@ -139,7 +139,7 @@ def test_leave_one_out(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "lines"), [("fraction", 7), ("one_at_a_time", 7), ("leave_one_out", 4)])
-def test_the_file_is_planned_and_its_question_is_answered(kind, lines, tmp_path):
+def test_a_written_file_can_be_planned_and_answers_its_question(kind, lines, tmp_path):
     sweep, runs, _ = written(kind, tmp_path)
     entries = plan.entries(sweep)
     assert {entry.state for entry in entries} == {"missing"}
@@ -182,7 +182,7 @@ def test_a_wrong_flag_is_one_line(kind, flags, said, tmp_path, capsys, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_no_file_is_overwritten(tmp_path):
+def test_an_existing_file_is_not_overwritten(tmp_path):
     written("fraction", tmp_path)
     before = (tmp_path / "new.yaml").read_text()
     with pytest.raises(UserError, match="already exists"):
@@ -194,12 +194,12 @@ def test_no_file_is_overwritten(tmp_path):
     ("table2", "variant and study are not single fields"),
     ("contraction", "a design needs several fields; the file varies k"),
 ])  # fmt: skip
-def test_a_base_without_fields_to_combine_is_refused(name, said, tmp_path):
+def test_a_base_without_fields_to_combine_is_an_error(name, said, tmp_path):
     with pytest.raises(UserError, match=said):
         drafting.write("fraction", str(ROOT / "sweeps" / f"{name}.yaml"), str(tmp_path / "new.yaml"))
 
 
-def test_a_combination_that_is_no_run_is_refused(tmp_path):
+def test_a_combination_that_cannot_be_a_run_is_an_error(tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text(
         "method: grid\nparameters:"
@@ -242,7 +242,7 @@ def test_an_analysis_of_variance_takes_main_effects_from_a_fraction(rows):
         stats.effects(rows, list(NAMES), order=2)
 
 
-def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
+def test_the_page_of_a_fraction_reports_main_effects_only(rows):
     rows = rows.assign(arm=study.labels(rows))
     it = study.Study(
         ("new",),
@@ -254,7 +254,7 @@ def test_the_page_of_a_fraction_has_main_effects_and_says_so(rows):
     found = it.effects()
     assert found is not None
     assert set(found.frame["term"]) == {*NAMES, "seed"}
-    assert "A fraction of all combinations" in found.notes[1]
+    assert "Only a fraction of the combinations was run" in found.notes[1]
     said = it.comparisons().set_index("label")
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)
     assert said.loc["residual=False against residual=True", "verdict"] == "lower"

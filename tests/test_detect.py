@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_voc, only_row, released_state, start
+from flagged import flags
 from PIL import Image
 from test_fit import same_run, wait_for, weights
 
@@ -16,25 +17,12 @@ from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError
 from hbo.metrics import Detections, by_image, detection
 from hbo.nets import build
-from hbo.runs import checkpoint
+from hbo.runs.weights import load_released
 from hbo.tasks.build import open_data
 from hbo.tasks.detect.module import Detect
 
-SMALL = [
-    "--data",
-    "vocfolder",
-    "--width",
-    0.1,
-    "--resolution",
-    64,
-    "--batch",
-    4,
-    "--threads",
-    1,
-    "--workers",
-    0,
-]
-BRIEF = [*SMALL, "--epochs", 3, "--warmup", 0.5, "--lr", 0.01, "--schedule", "cosine"]
+SMALL = flags(data="vocfolder", width=0.1, resolution=64, batch=4, threads=1, workers=0)
+BRIEF = [*SMALL, *flags(epochs=3, warmup=0.5, lr=0.01, schedule="cosine")]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +53,7 @@ def samples(task: Detect, data) -> list:
 
 
 @pytest.mark.slow
-def test_eight_photographs_are_learnt(tmp_path):
+def test_a_detector_learns_eight_photographs(tmp_path):
     """Validated on the training photographs: every object is found, at its place, with its class."""
     root = make_voc(tmp_path / "set", train=8, test=1)
     lists = root / "ImageSets" / "Main"
@@ -73,34 +61,8 @@ def test_eight_photographs_are_learnt(tmp_path):
         for part, suffix in (("Annotations", "xml"), ("JPEGImages", "jpg")):
             (root / part / f"9{n:05d}.{suffix}").write_bytes((root / part / f"{n:06d}.{suffix}").read_bytes())
     (lists / "test.txt").write_text("".join(f"9{n:05d}\n" for n in range(8)))
-    args = [
-        "--data",
-        "vocfolder",
-        "--data_dir",
-        root,
-        "--width",
-        0.25,
-        "--resolution",
-        96,
-        "--batch",
-        8,
-        "--epochs",
-        150,
-    ]
-    args += [
-        "--lr",
-        0.05,
-        "--schedule",
-        "cosine",
-        "--warmup",
-        5,
-        "--ssd_augment",
-        "false",
-        "--flip",
-        "none",
-        "--threads",
-        1,
-    ]
+    args = flags(data="vocfolder", data_dir=root, width=0.25, resolution=96, batch=8, epochs=150)
+    args += flags(lr=0.05, schedule="cosine", warmup=5, ssd_augment="false", flip="none", threads=1)
     text, _ = call("hbo.fit", *args, "--workers", 0, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images_seen"]) == (8, 8)
@@ -158,7 +120,7 @@ def test_evaluate_repeats_the_row(folder, unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_image_gets_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path):
+def test_predict_on_one_image_gives_boxes_a_picture_and_a_latency(folder, unbroken, tmp_path):
     _, run_folder = only_row(unbroken[0])
     photograph, picture = folder / "JPEGImages" / "000016.jpg", tmp_path / "found.png"
     text, _ = call("hbo.evaluate", run_folder, "--image", photograph, "--out", picture, "--score", 0)
@@ -217,7 +179,7 @@ def test_the_picture_of_a_run_marks_found_missed_and_false(folder, unbroken, tmp
 
 
 @pytest.mark.slow
-def test_killed_within_an_epoch_it_ends_as_the_unbroken_run(folder, unbroken, tmp_path):
+def test_killed_within_an_epoch_it_ends_as_an_uninterrupted_run(folder, unbroken, tmp_path):
     args = [*BRIEF, "--data_dir", folder, "--out", tmp_path, "--checkpoint_every", 0]
     kept = lambda: [
         int(torch.load(p, weights_only=True)["global_step"]) for p in tmp_path.glob("*/*/last.ckpt")
@@ -253,7 +215,7 @@ def test_two_processes_report_what_one_reports(folder, tmp_path):
         assert alone[name] == pytest.approx(row[name], rel=1e-4, abs=1e-6)
 
 
-def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
+def test_the_loss_is_divided_by_matches_not_by_images(folder, monkeypatch):
     """On two devices the mean of the two losses is the loss of the whole batch, as both divide by the mean
     number of matches.
     """
@@ -271,7 +233,7 @@ def test_the_loss_is_shared_by_matches_not_by_images(folder, monkeypatch):
     assert sum(shares) / 2 == pytest.approx(float(whole), rel=1e-5)
 
 
-def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
+def test_a_difficult_object_is_not_in_the_reported_loss(tmp_path):
     root = make_voc(tmp_path / "set", train=4, test=3)
     run, losses = resolve(data="vocfolder", data_dir=str(root), width=0.1, resolution=64, batch=4), []
     for hard in (False, True):
@@ -291,7 +253,7 @@ def test_a_difficult_object_has_no_part_in_the_reported_loss(tmp_path):
     assert matches[1] > fewer[1] == 0
 
 
-def test_nothing_to_find_is_no_figure():
+def test_without_objects_there_is_no_metric():
     """COCO's own code returns -1, which is not a score."""
     none = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
     outcomes = Detections()
@@ -310,24 +272,13 @@ def classifier(tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
     call(
         "hbo.fit",
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        4,
-        "--width",
-        0.1,
-        "--threads",
-        1,
-        "--out",
-        out,
+        *flags(data="digits", epochs=1, limit_batches=4, width=0.1, threads=1, out=out),
     )
     return only_row(out)[1]
 
 
 @pytest.mark.slow
-def test_from_our_classifier_with_its_batch_norm_kept(folder, classifier, tmp_path):
+def test_starting_from_our_classifier_with_frozen_batch_norm(folder, classifier, tmp_path):
     args = [*BRIEF, "--data_dir", folder, "--backbone_checkpoint", classifier, "--lr", 1e-5]
     for name, more in (("frozen", ["--freeze_bn"]), ("free", [])):
         call("hbo.fit", *args, *more, "--out", tmp_path / name)
@@ -360,20 +311,20 @@ def backbone_of(run) -> tuple[dict, str]:
     return task.detector.net.state_dict(), said
 
 
-def test_from_a_released_classifier(tmp_path):
+def test_starting_from_a_released_classifier(tmp_path):
     path = tmp_path / "released.pth"
     state = released_state("width0.1_div4_k1")
     torch.save(state, path)
     run = resolve(data="voc", width=0.1, resolution=64, backbone_checkpoint=str(path))
     got, said = backbone_of(run)
     assert said.startswith("the authors' release, 1000 classes (")
-    whole = checkpoint.load_released(build("hbonet", width=0.1, divisor=4), state)
+    whole = load_released(build("hbonet", width=0.1, divisor=4), state)
     expected = {k: v for k, v in whole.state_dict().items() if not k.startswith("classifier")}
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[k], v) for k, v in expected.items())
 
 
-def test_from_torchvisions_state_dict(tmp_path):
+def test_starting_from_torchvisions_state_dict(tmp_path):
     path, net = tmp_path / "shuffle.pth", "torchvision:shufflenet_v2_x0_5"
     torch.manual_seed(5)
     theirs = build(net)
@@ -388,7 +339,7 @@ def test_from_torchvisions_state_dict(tmp_path):
     ({"k": 2, "width": 0.1}, "k"),
     ({"net": "mobilenetv2", "width": 0.1}, "mobilenetv2"),
 ])  # fmt: skip
-def test_a_checkpoint_of_another_network_is_refused(tmp_path, given, words):
+def test_a_checkpoint_of_another_network_is_an_error(tmp_path, given, words):
     path = tmp_path / "released.pth"
     torch.save(released_state("width0.1_div4_k1"), path)
     with pytest.raises(UserError) as refused:

@@ -43,7 +43,7 @@ def nothing_committed(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("points", "sd"), [(1.0, 1.5), (2.0, 1.5), (0.5, 0.3), (3.0, 1.5)])
-def test_the_seeds_are_statsmodels(points, sd, tmp_path):
+def test_the_number_of_seeds_is_statsmodels(points, sd, tmp_path):
     """Two lines at Sidak's level, each between two arms of equal standard deviation."""
     found = d.detect(*opened("contraction", out=str(tmp_path)), points, sd)
     level = 1 - math.sqrt(0.95)
@@ -57,7 +57,7 @@ def test_the_seeds_are_statsmodels(points, sd, tmp_path):
     assert (found.own.seeds, found.own.runs, found.own.hours) == (6, 18, 18)
 
 
-def test_an_equivalence_takes_the_least_seeds_that_show_it(tmp_path):
+def test_an_equivalence_needs_the_fewest_seeds_that_show_it(tmp_path):
     found = d.detect(*opened("contraction", out=str(tmp_path)), 1.0, 1.5)
     assert found.equivalent is not None
     n = found.equivalent.seeds
@@ -74,7 +74,7 @@ def test_an_equivalence_takes_the_least_seeds_that_show_it(tmp_path):
     assert rates[1] == pytest.approx(0.8, abs=0.015)
 
 
-def test_a_mean_of_pairs_takes_fewer_seeds_by_its_weights(tmp_path):
+def test_a_mean_of_pairs_needs_fewer_seeds(tmp_path):
     """Table 2: twelve arms with weight 1/6, so the standard error is sd / sqrt(3 n) with 12 (n - 1) degrees
     of freedom.
     """
@@ -94,7 +94,7 @@ def test_a_mean_of_pairs_takes_fewer_seeds_by_its_weights(tmp_path):
     assert found.find.runs == 12 * n
 
 
-def test_a_trend_takes_seeds_by_its_weights_and_has_no_margin(tmp_path):
+def test_a_trend_needs_seeds_by_its_weights_and_has_no_margin(tmp_path):
     file = tmp_path / "trend.yaml"
     content = yaml.safe_load((SWEEPS / "contraction.yaml").read_text())
     file.write_text(
@@ -129,7 +129,7 @@ def test_the_deviation_is_pooled_over_rows_of_the_same_data_and_protocol(tmp_pat
 
 
 @pytest.mark.usefixtures("nothing_committed")
-def test_rows_of_the_folder_of_runs_count_and_a_run_counts_once(tmp_path, monkeypatch):
+def test_rows_in_runs_count_and_each_run_counts_once(tmp_path, monkeypatch):
     out = make_runs(tmp_path / "runs", "contraction")
     sweep, runs = opened("contraction", **AS_COMMITTED, out=str(out))
     alone = d.detect(sweep, runs, 1.0).deviation
@@ -138,7 +138,7 @@ def test_rows_of_the_folder_of_runs_count_and_a_run_counts_once(tmp_path, monkey
     assert d.detect(sweep, runs, 1.0).deviation.runs == 48
 
 
-def test_the_deviations_interval_is_carried_to_the_seeds(tmp_path):
+def test_the_interval_of_the_deviation_gives_that_of_the_seeds(tmp_path):
     sweep, runs = opened("contraction", **AS_COMMITTED, out=str(tmp_path))
     found = d.detect(sweep, runs, 1.0)
     sd = found.deviation
@@ -152,7 +152,7 @@ def test_the_deviations_interval_is_carried_to_the_seeds(tmp_path):
 
 
 @pytest.mark.usefixtures("nothing_committed")
-def test_without_rows_the_deviation_has_to_be_said(tmp_path):
+def test_without_rows_the_deviation_must_be_given(tmp_path):
     with pytest.raises(
         UserError, match=r"no two finished runs with this data and protocol .*such as --sd 1.5"
     ):
@@ -170,7 +170,7 @@ def test_one_arm_and_one_seed(tmp_path):
     assert "with the file's own seeds: nothing, as one seed has no standard deviation" in d.text(found)
 
 
-def test_what_takes_more_than_a_thousand_seeds(tmp_path):
+def test_more_than_a_thousand_seeds(tmp_path):
     found = d.detect(*opened("contraction", out=str(tmp_path)), 0.01, 5.0)
     assert (found.find.seeds, found.find.runs, found.find.hours) == (None, None, None)
     assert "more than 1,000" in d.text(found)
@@ -190,7 +190,7 @@ def test_a_wrong_flag_is_one_line(argv, word, capsys):
     assert word in err
 
 
-def test_the_plan_says_it_after_its_runs(tmp_path, capsys):
+def test_the_plan_prints_it_after_its_runs(tmp_path, capsys):
     argv = [
         str(SWEEPS / "contraction.yaml"),
         "--set",
@@ -217,7 +217,7 @@ def test_the_plan_says_it_after_its_runs(tmp_path, capsys):
     assert len(rows) == 3
 
 
-def test_json_is_a_list_as_before_and_an_object_with_what_is_detected(tmp_path):
+def test_json_is_a_list_and_with_detect_an_object(tmp_path):
     argv = [
         "plan",
         SWEEPS / "contraction.yaml",

@@ -1,177 +1,20 @@
-"""The drawn block is the built block: shapes, costs and switches of a trace; no text in a figure overlaps."""
+"""The paper's figures 2 to 4: their blocks and costs, and no text overlaps."""
 
 import itertools
-from dataclasses import fields, replace
 
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
-from test_block import CASES
 
-from hbo.analysis.diagrams import KINDS, figure2, figure3, figure4, trace
+from hbo.analysis.diagrams import figure2, figure3, figure4
 from hbo.analysis.figures import style
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
 from hbo.nets import counting
 
-STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
-BLOCKS = {
-    replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS
-}
-SIZES = (16, 17)  # an odd map grows beyond its partner and is cropped
 
-
-def make(block: Block, stride: int = 1, cin: int = 6, cout: int = 8) -> HarmoniousBottleneck:
-    torch.manual_seed(0)
-    return HarmoniousBottleneck(cin, cout, stride, 2, block)
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    """Instead of the suite's two threads: waking the second takes longer than these small maps, above all on
-    a busy machine.
-    """
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def traced():
-    """Every value of every switch at every depth and stride: module, block, stride, input size, steps."""
-    torch.set_num_threads(1)  # this fixture runs before the per-test one
-    cases = itertools.product(BLOCKS, STRIDES, SIZES)
-    modules = [(make(block, stride).eval(), block, stride, size) for block, stride, size in cases]
-    return [(*case, trace(case[0], 6, case[3])) for case in modules]
-
-
-def kinds(block: Block, stride: int = 1, **widths: int) -> list[str]:
-    return [step.kind for step in trace(make(block, stride, **widths), widths.get("cin", 6), 16)]
-
-
-def test_the_trace_ends_in_the_block_s_own_output(traced):
-    with torch.no_grad():
-        for module, block, stride, size, steps in traced:
-            x = torch.zeros(1, 6, size, size)
-            assert steps[0].shape == x.shape[1:]
-            assert steps[-1].shape == module(x).shape[1:], (block, stride, size)
-
-
-def test_the_trace_costs_what_the_counter_counts(traced):
-    for module, block, stride, size, steps in traced:
-        counted, _ = counting.pass_through(module, torch.zeros(1, 6, size, size))
-        assert sum(step.macs for step in steps) == counted["Global"].macs > 0, (block, stride, size)
-
-
-def test_every_map_comes_from_earlier_ones_and_goes_somewhere(traced):
-    for _, block, stride, _, steps in traced:
-        assert all(i < n for n, step in enumerate(steps) for i in step.inputs)
-        assert {i for step in steps for i in step.inputs} == set(range(len(steps) - 1)), (block, stride)
-        assert all(bool(step.inputs) == (n > 0) for n, step in enumerate(steps))
-        assert all(
-            step.kind in KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"} for step in steps
-        )
-
-
-def test_joins_fit_their_inputs(traced):
-    for *_, steps in traced:
-        for step in steps:
-            given = [steps[i].shape for i in step.inputs]
-            if step.kind == "add":
-                assert given == [step.shape] * 2
-            elif step.kind == "concat":
-                assert sum(shape[0] for shape in given) == step.shape[0]
-                assert {shape[1:] for shape in given} == {step.shape[1:]}
-            else:
-                assert len(given) == (step.kind != "input")
-
-
-def test_as_many_halvings_as_contraction_units_and_the_strided_shortcut_s(traced):
-    for _, block, stride, _, steps in traced:
-        halved = [
-            s
-            for s in steps[1:]
-            if s.kind in ("depthwise", "pool") and s.shape[1] == -(-steps[s.inputs[0]].shape[1] // 2)
-        ]
-        smaller = [s for s in steps[1:] if s.kind != "crop" and s.shape[1] < steps[s.inputs[0]].shape[1]]
-        assert halved == smaller
-        main = max(block.k, stride - 1)  # at k = 0 the 3 x 3 convolution has the stride
-        pooled = stride == 2 and any(s.kind in ("add", "concat") for s in steps)  # for the shortcuts
-        assert len(halved) == main + pooled, (block, stride)
-
-
-def test_the_parts_of_the_paper_s_block_in_order():
-    """Section 3.3 at k = 1: contract, transform, expand, add, smooth, concatenate."""
-    steps = trace(make(Block(), cin=36, cout=36), 36, 56)
-    assert [(step.kind, step.shape[:2], step.inputs) for step in steps] == [
-        ("input", (36, 56), ()),
-        ("depthwise", (36, 28), (0,)),
-        ("pointwise", (72, 28), (1,)),
-        ("depthwise", (72, 28), (2,)),
-        ("pointwise", (18, 28), (3,)),
-        ("upsample", (18, 56), (4,)),
-        ("slice", (18, 56), (0,)),
-        ("add", (18, 56), (5, 6)),
-        ("depthwise", (18, 56), (7,)),
-        ("slice", (18, 56), (0,)),
-        ("concat", (36, 56), (9, 8)),
-    ]
-    assert [steps[6].operation, steps[9].operation] == ["first 18 channels", "last 18 channels"]
-    assert steps[2].operation == "PWConv BN ReLU6"
-    assert steps[4].operation == "PWConv BN"
-
-
-def test_a_residual_of_fewer_channels_is_filled_with_zeros():
-    steps = trace(make(Block(k=2, concat_ratio=0), stride=2, cin=36, cout=72), 36, 16)
-    assert [step.operation for step in steps if step.kind == "pad"] == ["36 zero channels"]
-
-
-@pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize("stride", STRIDES)
-def test_what_is_switched_off_is_not_there(k, stride):
-    whole = Block(k=k, scheme="uniform")
-    assert {"add", "concat"} <= set(kinds(whole, stride))
-    assert "add" not in kinds(replace(whole, residual=False), stride)
-    assert "concat" not in kinds(replace(whole, concat_ratio=0.0), stride)
-    assert "add" in kinds(Block(k=k), stride) or (k, stride) == (1, 2)  # an exception in the release
-
-
-@pytest.mark.parametrize("name", [field.name for field in fields(Block)])
-def test_every_value_of_a_switch_has_a_picture_of_its_own(name):
-    """Otherwise it is parsed but ignored. Two bases, as some switches have no effect at some k."""
-    values = [value for field, value in CASES if field == name]
-    pictures = {
-        tuple(
-            tuple(trace(make(replace(base, **{name: v}), stride, 12, 16), 12, 16))
-            for base in (Block(k=2), Block())
-            for stride in STRIDES
-        )
-        for v in values
-    }
-    assert len(pictures) == len(values) > 1
-
-
-def test_mobilenetv2_s_block_adds_only_where_it_keeps_its_shape():
-    for cout, stride, expand in [(6, 1, 6), (6, 1, 1), (8, 1, 6), (6, 2, 6)]:
-        module = InvertedResidual(6, cout, stride, expand)
-        steps = trace(module, 6, 16)
-        assert (steps[-1].kind == "add") == (cout == 6 and stride == 1)
-        assert (
-            sum(step.macs for step in steps)
-            == counting.pass_through(module, torch.zeros(1, 6, 16, 16))[0]["Global"].macs
-        )
-
-
-def test_a_trace_leaves_the_module_as_it_was():
-    module = make(Block(k=2)).train()
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    random = torch.get_rng_state()
-    trace(module, 6, 16)
-    assert all(m.training and not m._forward_hooks and "forward" not in vars(m) for m in module.modules())
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert torch.equal(random, torch.get_rng_state())
-
-
-def test_a_map_too_small_is_refused():
+def test_a_map_too_small_is_an_error():
     with pytest.raises(UserError, match="too small for 3 contraction units"):
         figure4(size=4)
 
@@ -196,7 +39,7 @@ FIGURES = {
 @pytest.mark.parametrize(
     ("name", "font"), [*((name, "sans-serif") for name in FIGURES), ("figure3", "serif"), ("wide", "serif")]
 )
-def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
+def test_text_is_inside_the_canvas_and_does_not_overlap(name, font):
     make_figure, arguments = FIGURES[name]
     with style.page(font=font):
         figure = make_figure(**arguments)
@@ -218,7 +61,7 @@ def test_text_lies_inside_the_canvas_and_overlaps_no_other(name, font):
         assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0, (one, other)
 
 
-def test_a_figure_says_what_its_blocks_are():
+def test_a_figure_labels_the_parts_of_its_blocks():
     drawn = [t.get_text().replace("\N{MULTIPLICATION SIGN}", "x") for t in figure3(Block(k=2)).findobj(Text)]
     labels = {
         "first 18 channels",
@@ -236,7 +79,7 @@ def titles(figure) -> list[str]:
     return [next(t.get_text() for t in ax.texts if t.get_weight() == "bold") for ax in figure.axes]
 
 
-def test_figures_3_and_4_are_the_paper_s():
+def test_figures_3_and_4_are_the_papers():
     """Figure 3: inverted residual and harmonious bottleneck, each at both strides. Figure 4: k contraction
     units in sequence.
     """
@@ -255,11 +98,11 @@ def test_figures_3_and_4_are_the_paper_s():
             [
                 InvertedResidual(36, 36, 1, 6),
                 InvertedResidual(36, 72, 2, 6),
-                make(Block(), 1, 36, 36),
-                make(Block(), 2, 36, 72),
+                HarmoniousBottleneck(36, 36, 1, 2, Block()),
+                HarmoniousBottleneck(36, 72, 2, 2, Block()),
             ],
         ),
-        (figure4(), [make(Block(k=k), 1, 36, 36) for k in (1, 2, 3)]),
+        (figure4(), [HarmoniousBottleneck(36, 36, 1, 2, Block(k=k)) for k in (1, 2, 3)]),
     ):
         counted = [
             counting.pass_through(module, torch.zeros(1, 36, 56, 56))[0]["Global"].macs for module in modules
@@ -269,5 +112,5 @@ def test_figures_3_and_4_are_the_paper_s():
         ]
 
 
-def test_notebooks_show_them():
+def test_notebooks_display_a_figure():
     assert figure3()._repr_png_().startswith(b"\x89PNG")

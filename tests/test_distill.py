@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, only_row, released_state, start
+from flagged import flags
 from test_fit import DIGITS, same_run, wait_for, weights
 
 from hbo import nets
@@ -20,21 +21,8 @@ from hbo.tasks.classify.module import Classify
 from hbo.tasks.classify.teacher import Teacher, distilled
 
 TEN = list("0123456789")
-BRIEF = [
-    "--data",
-    "digits",
-    "--epochs",
-    1,
-    "--limit_batches",
-    4,
-    "--width",
-    0.1,
-    "--threads",
-    1,
-    "--workers",
-    0,
-]
-BRIEF += ["--accelerator", "cpu", "--wandb", "disabled"]
+BRIEF = flags(data="digits", epochs=1, limit_batches=4, width=0.1, threads=1, workers=0)
+BRIEF += flags(accelerator="cpu", wandb="disabled")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +41,7 @@ def by_hand(logits, teachers, temperature) -> float:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_the_loss_is_hintons(temperature):
+def test_the_loss_is_that_of_hinton(temperature):
     torch.manual_seed(0)
     logits, teachers = 3 * torch.randn(2, 6, 5)
     assert float(distilled(logits, teachers, temperature)) == pytest.approx(
@@ -102,7 +90,7 @@ def alone(monkeypatch):
     monkeypatch.setattr(Classify, "global_step", 0)
 
 
-def test_a_weight_of_one_and_its_own_twin_leave_no_gradient(teacher, batch, alone, monkeypatch):
+def test_a_weight_of_one_and_an_equal_teacher_give_no_gradient(teacher, batch, alone, monkeypatch):
     """In evaluation mode, as the twin does not use the batch's own statistics."""
     task = task_of(teacher, distill_weight=1.0)
     task.begin()
@@ -115,14 +103,14 @@ def test_a_weight_of_one_and_its_own_twin_leave_no_gradient(teacher, batch, alon
     assert all(grad is None or grad.abs().max() < 1e-6 for grad in gradients(task, batch).values())
 
 
-def test_a_weight_of_nought_leaves_the_labels_gradient(teacher, batch, alone):
+def test_a_weight_of_zero_gives_the_labels_gradient(teacher, batch, alone):
     taught, plain = task_of(teacher, distill_weight=0.0), task_of(teacher)
     taught.begin()
     ours, theirs = gradients(taught, batch), gradients(plain, batch)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_the_teacher_is_no_part_of_the_network(teacher):
+def test_the_teacher_is_not_part_of_the_network(teacher):
     """It is not in the weights, the checkpoint, the mode or the optimizer, and it has the averaged weights
     that were evaluated.
     """
@@ -163,7 +151,7 @@ def test_the_teacher_sees_the_mixed_image(teacher, batch, alone):
 # ------------------------------------------------------------ which teacher
 
 
-def test_a_teacher_is_in_the_key_by_what_its_file_holds(tmp_path):
+def test_a_teacher_is_in_the_key_by_the_contents_of_its_file(tmp_path):
     one, copied, other = (tmp_path / f"{name}.pth" for name in "abc")
     one.write_bytes(b"weights")
     copied.write_bytes(b"weights")
@@ -178,7 +166,7 @@ def test_a_teacher_is_in_the_key_by_what_its_file_holds(tmp_path):
     assert len({*keys, key(distill=str(one), distill_weight=0.5), key(backbone_checkpoint=str(one))}) == 6
 
 
-def test_a_zoos_network_teaches_with_the_weights_that_it_publishes(tmp_path, monkeypatch):
+def test_a_network_of_a_zoo_teaches_with_its_published_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     given = {"distill": "torchvision:shufflenet_v2_x0_5", "data": "imagenet"}
     with pytest.raises(
@@ -199,7 +187,7 @@ def test_a_zoos_network_teaches_with_the_weights_that_it_publishes(tmp_path, mon
         Teacher(resolve(**given | {"data": "digits"}), 10, TEN)
 
 
-def test_the_authors_release_teaches(tmp_path):
+def test_the_authors_release_can_be_the_teacher(tmp_path):
     torch.save(released_state("width0.1_div4_k1"), tmp_path / "released.pth")
     found = Teacher(resolve(data="imagenet", distill=str(tmp_path / "released.pth")), 1000)
     assert found.words.startswith("the authors' release (")
@@ -211,7 +199,7 @@ def test_the_authors_release_teaches(tmp_path):
     (list("9012345678"), "has other classes than digits: in another order"),
     ([*TEN, "ten"], "has other classes than digits: it lacks 'ten'"),
 ])  # fmt: skip
-def test_other_classes_are_refused(teacher, classes, said):
+def test_a_teacher_of_other_classes_is_an_error(teacher, classes, said):
     with pytest.raises(UserError) as refused:
         Teacher(resolve(data="digits", distill=str(teacher)), len(classes), classes)
     assert said in str(refused.value)
@@ -226,7 +214,7 @@ def test_other_classes_are_refused(teacher, classes, said):
     ({"distill": "pytorchcv:shufflenet_g3_w3d2"}, "distill=pytorchcv:shufflenet_g3_w3d2: pytorchcv publishes none"),
     ({"distill": "a", "data": "voc"}, "is not used by task=detect"),
 ])  # fmt: skip
-def test_what_cannot_be_obeyed_is_refused(given, said):
+def test_impossible_settings_are_errors(given, said):
     with pytest.raises(UserError) as refused:
         resolve(**{"data": "digits"} | given).key()
     assert said in str(refused.value)
@@ -236,21 +224,9 @@ def test_what_cannot_be_obeyed_is_refused(given, said):
 
 
 @pytest.mark.slow
-def test_a_taught_run_is_resumed_exactly_and_its_row_says_by_whom(teacher, tmp_path):
+def test_a_distilled_run_resumes_exactly_and_its_row_names_the_teacher(teacher, tmp_path):
     its = shutil.copytree(teacher, tmp_path / "teacher")
-    args = [
-        *DIGITS,
-        "--mixup",
-        0.2,
-        "--cutmix",
-        1.0,
-        "--distill",
-        its,
-        "--distill_weight",
-        0.5,
-        "--wandb",
-        "disabled",
-    ]
+    args = [*DIGITS, *flags(mixup=0.2, cutmix=1.0, distill=its, distill_weight=0.5, wandb="disabled")]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/last.ckpt")), process)
@@ -273,7 +249,7 @@ def test_a_taught_run_is_resumed_exactly_and_its_row_says_by_whom(teacher, tmp_p
 
 
 @pytest.mark.slow
-def test_a_weight_of_nought_is_the_run_without_a_teacher(teacher, tmp_path):
+def test_a_weight_of_zero_is_the_run_without_a_teacher(teacher, tmp_path):
     """Bit for bit, with random draws: the teacher uses none of them."""
     args = [*BRIEF, "--dropout", 0.2, "--drop_path", 0.1, "--mixup", 0.2]
     call("hbo.fit", *args, "--out", tmp_path / "plain")

@@ -130,13 +130,13 @@ def entry(name: str):
     ).main
 
 
-def test_there_are_commands_to_check():
+def test_the_pages_contain_commands():
     assert len(PYTHON) > 50
     assert {module_of(line)[0] for line in PYTHON} >= set(CHEAP)
 
 
 @pytest.mark.parametrize("line", [line for line in PYTHON if not cheap(line)])
-def test_a_command_is_read_by_its_parser(line, folder, monkeypatch, capsys):
+def test_every_printed_command_parses(line, folder, monkeypatch, capsys):
     name, rest = folder(line)
     if name == "hbo.fit":
         with pytest.raises(SystemExit) as stop:
@@ -163,7 +163,7 @@ def reading(function):
 
 
 @pytest.mark.parametrize("line", [line for line in PYTHON if cheap(line)])
-def test_a_cheap_command_does_as_printed(line, folder, capsys):
+def test_every_cheap_command_runs_as_printed(line, folder, capsys):
     name, rest = folder(line)
     expected = next((status for flag, status in STATUS.items() if flag in rest), 0)
     try:
@@ -174,7 +174,7 @@ def test_a_cheap_command_does_as_printed(line, folder, capsys):
     assert (status, bool(said.out), "error:" in said.err) == (expected, True, False), said.err
 
 
-def test_the_first_screen_says_what_the_study_says(capsys):
+def test_readmes_answer_is_the_studys(capsys):
     """The answer below README's second command, and the figures in the sentence below its first picture."""
     text = text_of(ROOT / "README.md")
     entry("hbo.analysis.study")(["table2_cifar10"])
@@ -187,7 +187,7 @@ def test_the_first_screen_says_what_the_study_says(capsys):
     assert all(f"points {interval}" in said for interval in intervals)
 
 
-def test_blocks_are_sound_shell():
+def test_blocks_are_valid_shell():
     text = "\n".join(body for page in PAGES for kind, body in BLOCK.findall(text_of(page)) if kind == "sh")
     assert (
         subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False).stderr == ""
@@ -195,7 +195,7 @@ def test_blocks_are_sound_shell():
 
 
 @pytest.mark.parametrize("line", [line for line in printed() if line not in PYTHON])
-def test_other_programs_are_given_what_there_is(line):
+def test_arguments_of_other_programs_exist(line):
     program, *rest = shlex.split(line)
     assert program in OTHERS
     if program == "make":
@@ -211,7 +211,7 @@ def test_other_programs_are_given_what_there_is(line):
             assert (ROOT / word).is_file()
 
 
-def test_every_command_that_is_named_exists():
+def test_every_named_command_exists():
     there = commands()
     assert all(there.values())
     for page in PAGES:
@@ -237,7 +237,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", BLOCK.sub("", text_of(page))):
         if target.startswith("https://"):
             continue
@@ -247,7 +247,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(to), target
 
 
-def test_without_a_checkout_a_study_of_ones_own_is_read_and_what_is_missing_is_said(tmp_path):
+def test_without_a_checkout_own_studies_are_read_and_missing_parts_are_named(tmp_path):
     """The package alone, as `pip install .` leaves it, in a folder with a sweep file."""
     shutil.copytree(ROOT / "hbo", tmp_path / "site" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "sweeps").mkdir()
@@ -275,7 +275,7 @@ def test_without_a_checkout_a_study_of_ones_own_is_read_and_what_is_missing_is_s
     assert [(line[:7], "checkout" in line) for line in done.stderr.splitlines()] == [("error: ", True)] * 2
 
 
-def test_the_switch_of_the_first_screen_works_and_leaves_old_keys(tmp_path):
+def test_readmes_switch_works_and_keeps_old_keys(tmp_path):
     """Its two pieces, inserted where README says, give another network and a flag; the default's key is
     unchanged.
     """
@@ -303,7 +303,7 @@ def test_the_switch_of_the_first_screen_works_and_leaves_old_keys(tmp_path):
     assert key != default
 
 
-def test_the_first_screen_is_short():
+def test_readme_is_short():
     lines = text_of(ROOT / "README.md").splitlines()
     assert len(lines) <= 160
     assert max(map(len, lines)) <= 130

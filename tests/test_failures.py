@@ -52,14 +52,14 @@ def launched(tmp_path, monkeypatch, outcomes: str, max_failures: float) -> str:
         ("x.......", 1, "x"),
     ],
 )
-def test_no_more_are_started_after_so_many_in_a_row_or_such_a_share(
+def test_a_sweep_stops_after_failures_in_a_row_or_a_share_of_failures(
     tmp_path, monkeypatch, outcomes, max_failures, expected
 ):
     assert launched(tmp_path, monkeypatch, outcomes, max_failures) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "few", "nan"])
-def test_what_is_neither_is_refused(text, capsys):
+def test_a_limit_that_is_neither_is_an_error(text, capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["run", "x.yaml", "--max_failures", text])
     assert "such as 5, or a share of all, such as 0.1" in capsys.readouterr().err

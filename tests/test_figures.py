@@ -47,7 +47,7 @@ def table_2(seeds: int = 4, data: str = "digits", **changes) -> pd.DataFrame:
     return results.frame(made)
 
 
-def test_the_quickest_runtime_of_each_arm_is_drawn_at_its_time_and_top1():
+def test_each_arm_is_drawn_at_its_fastest_runtime_and_top1():
     rows = STUDY.rows.copy()
     for i, arm in enumerate(STUDY.arms):
         here = rows["arm"] == arm
@@ -70,7 +70,7 @@ def test_the_quickest_runtime_of_each_arm_is_drawn_at_its_time_and_top1():
     assert (shown["ms, onnx"], shown["ms, ncnn, int8"]) == ("3.00", "1.50")
     rows.loc[rows["arm"] == STUDY.arms[0], "latency_ms_onnx"] = 9.0
     apart = rows["arm"].eq(STUDY.arms[0]).map({True: "earlier", False: "later"})
-    with pytest.raises(UserError, match="not every arm was timed, all in one call"):
+    with pytest.raises(UserError, match="the arms were not all timed in one call"):
         figures.runtimes(dataclasses.replace(STUDY, rows=rows.assign(latency_measured=apart)))
 
 
@@ -107,7 +107,7 @@ def lines(figure):
     return {line.get_label(): line.get_xydata() for line in figure.axes[0].get_lines()}
 
 
-def test_figure_1_is_table_2():
+def test_figure_1_has_the_points_of_table_2():
     drawn = lines(figures.figure1())
     for net, label in (("hbonet", "HBONet, published"), ("mobilenetv2", "MobileNetV2, published")):
         points = [(float(row["mmacs"]), float(row["top1"])) for row in published(2) if row["model"] == net]
@@ -149,7 +149,7 @@ def test_means_and_intervals_are_scipys():
         np.testing.assert_allclose(drawn, [rows["macs"].iloc[0] / 1e6, top1.mean(), *interval])
 
 
-def test_an_arm_has_one_colour_in_every_figure():
+def test_an_arm_has_the_same_colour_in_every_figure():
     looks = figures.looks(STUDY.arms)
     assert len({(look.colour, look.marker) for look in figures.looks(map(str, range(56))).values()}) == 56
     by_cost = {
@@ -164,7 +164,7 @@ def test_an_arm_has_one_colour_in_every_figure():
 
 
 @pytest.mark.parametrize("cost", ["macs", "latency_ms"])
-def test_a_point_stands_at_its_cost(cost):
+def test_a_point_is_at_its_cost(cost):
     """In the axes' own units, whatever else is drawn."""
     axes = figures.accuracy_cost(STUDY, cost).axes[0]
     scale = {"macs": 1e6, "latency_ms": 1}[cost]
@@ -212,7 +212,7 @@ def test_learning_curves_are_medians():
      {"k": 2, "upsample": "pixelshuffle"}, {"net": "torchvision:shufflenet_v2_x0_5"}],
     ids=str,
 )  # fmt: skip
-def test_multiply_adds_by_map_sum_up_to_the_count(fields):
+def test_multiply_adds_by_map_add_up_to_the_count(fields):
     net = build_net(resolve(data="imagenet", **fields), 1000)
     found = figures.by_height(net, 224)
     assert sum(found.values()) == cost.macs(net, 224)
@@ -231,7 +231,7 @@ def test_contraction_moves_work_to_smaller_maps():
     assert large == sorted(large, reverse=True)
 
 
-def test_stages_are_the_costs():
+def test_stages_have_their_counted_costs():
     runs = {f"k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2)}
     figure = figures.stage_costs(runs)
     for container, run in zip(figure.axes[0].containers, runs.values(), strict=True):
@@ -262,7 +262,7 @@ def test_the_same_figure_gives_the_same_bytes_and_fits_its_canvas(width, inches,
             assert (edge == 255).all(), f"{name}: something is cut off"
 
 
-def test_what_was_not_measured_is_said():
+def test_a_missing_measurement_is_an_error():
     without = study.Study(
         STUDY.names,
         STUDY.rows.drop(columns="latency_ms", errors="ignore"),
@@ -278,7 +278,7 @@ def test_what_was_not_measured_is_said():
     assert {"latency", "curves"}.isdisjoint(figures.of(without))
 
 
-def test_a_line_a_network_and_the_gains_below_are_welch_s():
+def test_each_network_is_a_line_and_the_gains_have_welchs_interval():
     rows = table_2()
     top, below = figures.by_budget(rows).axes
     assert top.get_xscale() == below.get_xscale() == "log"
@@ -307,7 +307,7 @@ def test_a_line_a_network_and_the_gains_below_are_welch_s():
         np.testing.assert_allclose([low, high], [welch.low, welch.high])
 
 
-def test_networks_are_paired_within_a_tenth_of_their_multiply_adds():
+def test_networks_are_paired_within_10_percent_of_their_multiply_adds():
     rows = table_2()
     ours = rows["net"] == "hbonet"
     for factor, gains in ((1.0, 6), (1.05, 5), (1.2, 0)):  # 14.7 M and 13 M differ by more
@@ -321,13 +321,13 @@ def test_networks_are_paired_within_a_tenth_of_their_multiply_adds():
         assert (pairs or [0]) == [gains]
 
 
-def test_published_points_are_drawn_beside_the_paper_s_protocol_alone():
+def test_published_points_are_drawn_only_beside_the_papers_protocol():
     assert "HBONet, published" in lines(figures.by_budget(table_2(data="imagenet")))
     for rows in (table_2(data="imagenet", epochs=149), table_2()):
         assert not [label for label in lines(figures.by_budget(rows)) if "published" in label]
 
 
-def test_the_rows_of_several_data_sets_are_refused():
+def test_rows_of_several_data_sets_are_an_error():
     two = pd.concat([table_2(), table_2(data="elpv", key="x")], ignore_index=True)
     two["key"] = [f"{i}" for i in range(len(two))]
     with pytest.raises(UserError, match="different settings"):
@@ -346,7 +346,7 @@ def test_a_study_over_widths_has_the_figure():
     assert "budgets" not in figures.of(STUDY)  # only one budget
 
 
-def test_a_forest_plot_has_a_row_a_line():
+def test_a_forest_plot_has_one_row_per_line():
     axes = forest(margin=0.01).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == [
         "hbonet k=2",
@@ -376,12 +376,12 @@ def test_a_forest_plot_has_a_row_a_line():
 
 
 @pytest.mark.parametrize("page", [{"width": "wide"}, {"font": "mono"}], ids=str)
-def test_an_unknown_page_is_refused(page):
+def test_an_unknown_page_is_an_error(page):
     with pytest.raises(UserError, match="choose from"), figures.page(**page):
         pass
 
 
-def test_an_svg_needs_no_font_and_a_pdf_has_its_own():
+def test_an_svg_needs_no_font_and_a_pdf_embeds_its_own():
     assert b"<text" not in figures.as_bytes(forest(), "svg")
     assert b"/Type3" not in figures.as_bytes(forest(), "pdf")
 
@@ -396,7 +396,7 @@ def test_the_command_takes_a_folder_of_runs_and_a_page(tmp_path):
 
 
 @pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
-def test_each_cell_that_gives_a_figure_has_a_picture(script):
+def test_each_notebook_cell_with_a_figure_has_a_picture(script):
     for cell in nbformat.read(script.with_suffix(".ipynb"), as_version=4).cells:
         last = cell.source.strip().split("\n")[-1]
         outputs = cell.get("outputs", [])

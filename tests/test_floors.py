@@ -28,7 +28,7 @@ def test_colour_histograms_are_numpys():
         np.testing.assert_allclose(each, np.concatenate(levels))
 
 
-def test_floors_are_of_the_first_weights_of_a_run(market):
+def test_floors_use_the_initial_weights_of_a_run(market):
     """Their features come from an untrained network with the run's seed, built as `hbo.fit` builds it."""
     import pytorch_lightning as pl
 
@@ -62,7 +62,7 @@ def test_floors_are_of_the_first_weights_of_a_run(market):
 @pytest.mark.parametrize(
     "flag", [["--width", "0.5"], ["--seed", "3"], ["--backbone_checkpoint", "best.ckpt"]]
 )
-def test_floors_refuse_what_they_would_ignore(flag, capsys):
+def test_fields_that_floors_would_ignore_are_errors(flag, capsys):
     from hbo.analysis.floors import main
 
     with pytest.raises(SystemExit):

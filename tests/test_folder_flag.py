@@ -23,7 +23,7 @@ def refused(**given):
     return str(error.value)
 
 
-def test_which_sets_take_none():
+def test_these_sets_take_no_folder():
     assert {"elpv", "digits", "fake"} <= set(NONE)
     assert not {"imagefolder", "imagenet", "imagenette", "cifar10", "voc", "vocfolder", "marketfolder"} & set(
         NONE
@@ -31,7 +31,7 @@ def test_which_sets_take_none():
 
 
 @pytest.mark.parametrize("data", NONE)
-def test_a_set_that_takes_no_folder_refuses_one(data, tmp_path):
+def test_data_dir_for_a_set_without_a_folder_is_an_error(data, tmp_path):
     said = refused(data=data, data_dir=str(tmp_path))
     assert said.startswith(f"data_dir={tmp_path}: data={data} uses no folder")
     assert "use --data imagefolder" in said
@@ -56,14 +56,14 @@ def test_the_default_set_is_not_trained_in_place_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("given", [{}, {"data": "digits"}, {"data": "imagefolder"}, {"val_split": 0.2}])
-def test_a_folder_that_is_not_there_is_said_to_be_missing_first(given, tmp_path):
+def test_a_missing_folder_is_reported_first(given, tmp_path):
     missing = tmp_path / "not there"
     with pytest.raises(UserError, match=f"^data_dir={missing}: no such folder"):
         resolve(data_dir=str(missing), **given).identity()
 
 
 @pytest.mark.parametrize("command", ["hbo.fit", "hbo.cost"])
-def test_commands_refuse_it_in_one_line(command, tmp_path):
+def test_commands_report_it_in_one_line(command, tmp_path):
     more = ("--out", tmp_path / "runs") if command == "hbo.fit" else ()
     _, err = call(command, "--data_dir", tmp_path, *more, expect=2)
     assert err.startswith(f"error: data_dir={tmp_path}: data=elpv uses no folder")
@@ -71,7 +71,7 @@ def test_commands_refuse_it_in_one_line(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_sweep_refuses_it(tmp_path):
+def test_a_sweep_reports_it(tmp_path):
     sweep = {
         "program": "hbo/fit.py",
         "method": "grid",
@@ -83,7 +83,7 @@ def test_a_sweep_refuses_it(tmp_path):
     assert "Traceback" not in out + err
 
 
-def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
+def test_another_set_for_a_sweep_drops_its_folder():
     """`--set data=elpv` works as the tables' files say; setting a folder too is an error."""
     rows = study.read(ROOT / "sweeps" / "table2.yaml", {"data": ["elpv", "imagenet"]}).rows
     assert {(row["data"], row["data_dir"]) for row in rows} == {("elpv", None), ("imagenet", "imagenet")}
@@ -92,7 +92,7 @@ def test_a_set_put_in_the_place_of_a_sweeps_leaves_its_folder_out():
     assert "uses no folder" in refused(**first)
 
 
-def test_a_checkpoint_from_before_is_evaluated_all_the_same(tmp_path):
+def test_an_older_checkpoint_with_a_folder_can_be_evaluated(tmp_path):
     """Its data_dir was ignored; and another set does not inherit the folder of the run's own set."""
     run = resolve(
         data="digits", width=0.1, epochs=1, limit_batches=1, wandb="disabled", threads=1, out=str(tmp_path)

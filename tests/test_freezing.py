@@ -69,7 +69,7 @@ def test_the_metric_of_the_task_is_filled_in(tmp_path):
     assert (found.study, found.question.metric, found.seeds) == ("tiny", "top1", [3, 5])
 
 
-def test_the_same_plan_again_leaves_the_file_alone(tmp_path):
+def test_freezing_the_same_plan_again_keeps_the_file(tmp_path):
     first = freeze(*opened(tmp_path))
     path = tmp_path / "contraction" / "frozen.json"
     before = path.read_bytes(), path.stat().st_mtime_ns
@@ -85,13 +85,13 @@ def test_the_same_plan_again_leaves_the_file_alone(tmp_path):
     ({"looks": [3, 6]}, {}, r"looks \[6\], now \[3, 6\]"),
     ({}, {"epochs": 30}, "18 runs, of which 18 are no longer in the file and 18 are new"),
 ])  # fmt: skip
-def test_another_plan_is_refused_and_says_in_what_it_differs(tmp_path, more, overrides, said):
+def test_another_plan_is_an_error_that_names_the_differences(tmp_path, more, overrides, said):
     freeze(*opened(tmp_path))
     with pytest.raises(UserError, match=said):
         freeze(*opened(tmp_path, **overrides), **more)
 
 
-def test_another_question_is_refused(tmp_path):
+def test_another_question_is_an_error(tmp_path):
     freeze(*opened(tmp_path / "runs"))
     file = tmp_path / "contraction.yaml"
     file.write_text(FILE.read_text().replace("margin: 1.0", "margin: 3.0"))
@@ -102,7 +102,7 @@ def test_another_question_is_refused(tmp_path):
         freeze(*opened(tmp_path / "runs", file, **AS_COMMITTED))
 
 
-def test_seeds_go_on_upwards_to_the_last_look(tmp_path):
+def test_seeds_are_added_upwards_to_the_last_look(tmp_path):
     found = freeze(*opened(tmp_path, seed=[0, 7, 1]), looks=[3, 5, 6], max_seeds=6)
     assert (found.seeds, found.looks) == ([0, 7, 1, 8, 9, 10], [3, 5, 6])
 
@@ -113,12 +113,12 @@ def test_seeds_go_on_upwards_to_the_last_look(tmp_path):
     ([6, 10], 24, "--looks 6,10: the last look must be at all 24 seeds of --max_seeds"),
     (None, 4, "--max_seeds 4: .* already has 6 seeds"),
 ])  # fmt: skip
-def test_looks_that_are_none_are_refused(tmp_path, looks, most, said):
+def test_invalid_looks_are_errors(tmp_path, looks, most, said):
     with pytest.raises(UserError, match=said):
         freeze(*opened(tmp_path), looks=looks, max_seeds=most)
 
 
-def test_arms_of_different_seeds_are_refused(tmp_path):
+def test_arms_with_different_seeds_are_an_error(tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(
         'method: grid\nparameters: {data: {value: digits}, variant: {values: ["k=1 seed=0", "k=1 seed=1", "k=2 seed=0"]}}\n'
@@ -129,7 +129,7 @@ def test_arms_of_different_seeds_are_refused(tmp_path):
         freeze(*opened(tmp_path / "runs", file))
 
 
-def test_what_had_finished_by_then_is_counted_and_said(tmp_path):
+def test_runs_finished_before_freezing_are_counted_and_reported(tmp_path):
     run_it(tmp_path, started="2026-11-24T00:00:00Z")
     kept = {
         path.parent
@@ -151,7 +151,7 @@ def test_what_had_finished_by_then_is_counted_and_said(tmp_path):
 # ------------------------------------------------------------ the study's page
 
 
-def test_the_page_says_as_frozen(tmp_path):
+def test_the_page_reports_a_followed_plan(tmp_path):
     plan_ = freeze(*opened(tmp_path))
     run_it(tmp_path)
     it = study.read("contraction", source=tmp_path)
@@ -177,7 +177,7 @@ def test_the_page_names_seeds_that_were_added(tmp_path):
     )
 
 
-def test_the_page_names_runs_that_were_first(tmp_path):
+def test_the_page_names_runs_that_started_before_the_plan(tmp_path):
     freeze(*opened(tmp_path))
     run_it(tmp_path, started="2020-01-01T00:00:00Z")
     assert (
@@ -186,7 +186,7 @@ def test_the_page_names_runs_that_were_first(tmp_path):
     )
 
 
-def test_a_plan_that_was_edited_is_refused(tmp_path):
+def test_an_edited_plan_is_an_error(tmp_path):
     freeze(*opened(tmp_path))
     run_it(tmp_path)
     path = tmp_path / "contraction" / "frozen.json"
@@ -220,7 +220,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_freezes_what_it_has_found(tmp_path, capsys):
+def test_the_command_freezes_the_seeds_it_computed(tmp_path, capsys):
     argv = [
         "plan",
         str(FILE),
@@ -254,7 +254,7 @@ def test_the_command_freezes_what_it_has_found(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags", [["--looks", "6,10"], ["--max_seeds", "24"]])
-def test_looks_without_a_plan_are_refused(flags, capsys):
+def test_looks_without_a_plan_are_an_error(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["plan", str(FILE), *flags])
     assert stop.value.code == 2

@@ -179,7 +179,7 @@ def test_commands_with_all_flags(main, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("main", [results.main, study.main, tables.main, claims.main, figures.main, report.main, ranks.main, detections.main, bench,
                                   sweep])  # fmt: skip
-def test_commands_with_flags_of_their_own(main, tmp_path, monkeypatch):
+def test_commands_with_their_own_flags(main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an empty folder
     draw = random.Random(400)
     for _ in range(8):

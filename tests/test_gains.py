@@ -33,7 +33,7 @@ def test_a_trend_is_a_regression_s_slope():
     assert gains.trend(budgets).value == pytest.approx(slope)
 
 
-def test_a_trend_s_interval_covers_the_true_slope_as_often_as_it_says():
+def test_a_trends_interval_has_its_stated_coverage():
     """95 %, within the error of 600 draws, when one network's standard deviation is three times as large."""
     costs, covered = [8.0, 4.0, 2.0, 1.0], []
     for seed in range(600):
@@ -49,14 +49,14 @@ def test_a_trend_s_interval_covers_the_true_slope_as_often_as_it_says():
     assert 0.93 <= np.mean(covered) <= 0.975
 
 
-def test_one_run_or_no_spread_gives_no_interval():
+def test_one_run_or_no_variance_gives_no_interval():
     for a, b in (([0.7], [0.6, 0.61]), ([0.7, 0.7], [0.6, 0.6])):
         found = gains.gain(a, b)
         assert math.isnan(found.low)
         assert str(found) == f"{100 * found.value:+.1f} (n={len(a)} and {len(b)})"
 
 
-def test_one_constant_side_leaves_the_other_s_interval():
+def test_with_one_constant_side_the_interval_is_the_others():
     a, b = np.full(3, 0.7), np.array([0.6, 0.62, 0.61])
     found = gains.gain(a, b)
     half = stats.t.ppf(0.975, 2) * b.std(ddof=1) / math.sqrt(3)
@@ -66,5 +66,5 @@ def test_one_constant_side_leaves_the_other_s_interval():
 @pytest.mark.parametrize(
     ("a", "b", "same"), [(100, 110, True), (110, 100, True), (100, 112, False), (0.9, 1, True)]
 )
-def test_a_budget_is_shared_within_a_tenth_of_the_greater(a, b, same):
+def test_two_costs_are_the_same_budget_within_10_percent_of_the_larger(a, b, same):
     assert contrasts.same_budget(a, b) == same

@@ -81,7 +81,7 @@ def assert_apart(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("field", APART, ids=lambda f: f.name)
-def test_whatever_is_not_the_seed_keeps_rows_apart_everywhere(field):
+def test_any_field_but_the_seed_separates_rows_everywhere(field):
     assert_apart(both(**{field.name: other(field)}))
 
 
@@ -96,11 +96,11 @@ def test_whatever_is_not_the_seed_keeps_rows_apart_everywhere(field):
     ],
     ids=str,
 )
-def test_so_does_what_no_field_says_alone(changes):
+def test_parts_of_an_identity_that_are_no_field_separate_rows_too(changes):
     assert_apart(both(**changes))
 
 
-def test_a_column_says_what_tells_it_from_the_next_in_words():
+def test_a_column_names_its_difference_from_the_next():
     """A part of the identity that a run lacks is shown as absent; no Python default is printed."""
     rows_ = ROWS.assign(data="imagenet", crop="random", identity=None)
     table = pd.concat([rows_, rows_.assign(cache="ram", key=ROWS["key"] + "x")], ignore_index=True)
@@ -108,7 +108,7 @@ def test_a_column_says_what_tells_it_from_the_next_in_words():
     assert titles == [f"top-1 on ImageNet (64 px, 20 epochs, cached_side={side})" for side in ("none", 64)]
 
 
-def test_images_and_backbones_are_what_files_hold():
+def test_images_and_backbones_are_identified_by_contents():
     """Two folders with one name, two checkpoints with one path: rows tell them apart by `identity`."""
     for name, values in (
         ("images", ("0123456789", "9876543210")),
@@ -130,7 +130,7 @@ def test_images_and_backbones_are_what_files_hold():
 
 
 @pytest.mark.parametrize("name", sorted(Run.NOT_IN_KEY - {"devices", "num_nodes"}))
-def test_what_changes_no_result_is_one_run_that_counts_once(name):
+def test_fields_that_change_no_result_give_one_run_that_counts_once(name):
     field = Run.__dataclass_fields__[name]
     if name not in ROWS:
         pytest.skip(f"{name} is no column")
@@ -139,7 +139,7 @@ def test_what_changes_no_result_is_one_run_that_counts_once(name):
     assert len(results.summary(table)) == 3
 
 
-def test_the_same_seed_twice_is_refused_by_its_keys():
+def test_the_same_seed_twice_is_an_error_that_names_the_keys():
     table = pd.concat([ROWS, ROWS.head(1).assign(key="abcdef0123", top1=0.9)], ignore_index=True)
     for made in (results.summary, lambda t: tables.paper_table(6, t), claims.check):
         with pytest.raises(
@@ -148,7 +148,7 @@ def test_the_same_seed_twice_is_refused_by_its_keys():
             made(table)
 
 
-def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
+def test_an_older_row_is_not_averaged_with_other_folders(tmp_path):
     """Its row does not record which folder it used: it is grouped by data_dir, or else by study, and the
     tables say so.
     """
@@ -167,7 +167,7 @@ def test_a_row_of_before_is_pooled_with_no_other_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "resolution"), [(3, 96), (4, 96), (5, 192)])
-def test_a_measurement_stands_on_the_line_of_its_resolution_alone(number, resolution):
+def test_a_measurement_is_only_in_the_line_of_its_resolution(number, resolution):
     lines = published.table(number).to_dict("records")
     width = next(
         float(row["width"]) for row in lines if row["model"] == "hbonet" and row["resolution"] == resolution
@@ -186,7 +186,7 @@ def test_a_measurement_stands_on_the_line_of_its_resolution_alone(number, resolu
         assert (shown != tables.ABSENT).to_numpy().sum() == lines_with_it
 
 
-def test_a_plan_takes_the_time_of_the_same_run_alone(tmp_path):
+def test_a_plan_uses_only_times_of_the_same_run(tmp_path):
     """Seconds at another precision do not predict this one's."""
     from hbo.sweep.study import read
 
@@ -243,7 +243,7 @@ def test_a_detector_is_not_judged_against_a_retriever():
         study.read("detection_bccd", "reid_coil20", metric="map")
 
 
-def test_studies_trained_otherwise_are_settings_and_what_a_study_varies_are_arms():
+def test_studies_with_other_training_are_settings_and_varied_fields_are_arms():
     again = ROWS.assign(study="longer", epochs=40, key=ROWS["key"] + "x")
     assert [which for which, _ in by_setting(pd.concat([ROWS, again], ignore_index=True))] == [
         "epochs=20",
@@ -254,12 +254,12 @@ def test_studies_trained_otherwise_are_settings_and_what_a_study_varies_are_arms
     assert set(study.labels(together)) == {f"k={k} epochs={e}" for k in (1, 2, 3) for e in (20, 40)}
 
 
-def test_arms_that_print_alike_stay_two():
+def test_arms_that_print_alike_stay_separate():
     rates = pd.concat([ROWS, ROWS.assign(lr=0.0500001, key=ROWS["key"] + "x")], ignore_index=True)
     assert set(study.labels(rates)) == {f"k={k} lr={lr}" for k in (1, 2, 3) for lr in ("0.05", "0.0500001")}
 
 
-def test_a_page_has_a_section_a_setting(tmp_path):
+def test_a_page_has_one_section_per_setting(tmp_path):
     out, _ = call("hbo.analysis.report", "contraction", "contraction_cifar10", "--to", tmp_path / "page.html")
     assert [line.split(": ")[1] for line in out.splitlines()] == ["elpv", "CIFAR-10"]
     page = (tmp_path / "page.html").read_text()
@@ -279,7 +279,7 @@ def test_a_key_is_text_whatever_it_looks_like(tmp_path):
     assert results.read_csv(ROOT / "ablations" / "elpv_tuning.csv")[-1]["key"] == "31246e1835"
 
 
-def test_a_csv_of_other_things_is_no_study(tmp_path):
+def test_a_csv_of_other_data_is_not_a_study(tmp_path):
     assert set(results.load(ROOT / "ablations")["study"]) == {row["study"] for row in COMMITTED}
     with pytest.raises(UserError, match=r"latency\.csv: contains no rows of runs"):
         results.load(ROOT / "ablations" / "latency.csv")
@@ -310,20 +310,20 @@ def px(resolution: int, **others: object) -> dict[str, object]:
     return {"resolution": resolution, "eval_resize": round(resolution / 0.875), **others}
 
 
-def test_columns_of_several_resolutions_still_say_what_tells_them_apart():
+def test_columns_of_several_resolutions_name_their_differences():
     """On one line or on several: the columns differ in more than their resolutions."""
     found = titles_of(at_resolutions(px(96), px(128), px(96, precision="bf16-mixed")))
     assert [re.sub(r"^.*precision=|\)$", "", title) for title in found] == ["32-true", "bf16-mixed"]
 
 
-def test_a_cache_of_the_evaluated_size_is_another_than_one_of_a_fixed_size():
+def test_a_cache_of_the_evaluated_size_differs_from_one_of_a_fixed_size():
     """At 128 px both have a side of 146 px; at 96 px they differ, so they have separate columns."""
     relative = [px(96, cache="disk"), px(128, cache="disk")]
     found = titles_of(at_resolutions(*relative, px(96, cache="disk", cache_size=146)))
     assert [re.sub(r"^.*cached_side=|\)$", "", title) for title in found] == ["eval_resize", "146"]
 
 
-def test_a_figure_takes_arms_together_only_where_they_are_crossed():
+def test_a_figure_averages_arms_only_if_they_are_crossed():
     arms = [ROWS.assign(concat_ratio=i / 10, key=ROWS["key"] + str(i)) for i in range(9)]
     for rows_, lines in ((arms, 1), ([*arms[:8], arms[8].assign(precision="bf16-mixed")], 9)):
         table = pd.concat(rows_, ignore_index=True)

@@ -38,7 +38,7 @@ def opened(root, where, kind="jpeg", **given):
     return open_data(resolve(data_dir=str(root), cache=kind, cache_dir=str(where), **{**GIVEN, **given}))
 
 
-def test_it_keeps_what_pil_would(smooth, tmp_path):
+def test_the_cache_has_pils_bytes(smooth, tmp_path):
     data = opened(smooth, tmp_path)
     for i, path in enumerate(data.train.source.paths):
         with Image.open(path) as image:
@@ -53,7 +53,7 @@ def test_it_keeps_what_pil_would(smooth, tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
-    """So the key does not depend on which of them a machine has."""
+    """Hence the key does not depend on the decoder that a machine has."""
     pytest.importorskip("simplejpeg")
     small = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (1, channels, 9, 7), dtype=np.uint8))
     image = torch.nn.functional.interpolate(small, (161, 203), mode="bilinear")[0].permute(1, 2, 0)
@@ -67,8 +67,8 @@ def test_both_decoders_give_the_same_pixels(channels, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["PIL", "simplejpeg"])
-def test_the_row_says_which_decoder_it_was(name, smooth, tmp_path, monkeypatch):
-    """And nothing where no JPEG of a cache is decoded."""
+def test_the_row_names_the_decoder(name, smooth, tmp_path, monkeypatch):
+    """It names none if no JPEG of a cache is decoded."""
     monkeypatch.setattr(jpeg, "DECODER", name)
     monkeypatch.setattr(jpeg, "version", {"pillow": "1.2", "simplejpeg": "3.4"}.__getitem__)
     found = opened(smooth, tmp_path).facts["jpeg_decoder"]
@@ -76,7 +76,7 @@ def test_the_row_says_which_decoder_it_was(name, smooth, tmp_path, monkeypatch):
     assert "jpeg_decoder" not in opened(smooth, tmp_path, "disk").facts
 
 
-def test_the_same_crops_differ_little_and_what_is_reported_not_at_all(smooth, tmp_path):
+def test_training_crops_differ_little_and_evaluation_not_at_all(smooth, tmp_path):
     plain = open_data(resolve(data_dir=str(smooth), **GIVEN | {"cache_size": None}))
     kept, decoded = (opened(smooth, tmp_path, kind) for kind in ("jpeg", "disk"))
     for item in [(epoch, i) for epoch in range(3) for i in range(6)]:
@@ -88,7 +88,7 @@ def test_the_same_crops_differ_little_and_what_is_reported_not_at_all(smooth, tm
     assert kept.val.pixels.path == decoded.val.pixels.path
 
 
-def test_a_run_with_it_is_another_run():
+def test_a_jpeg_cache_changes_the_key():
     """It differs from a run without a cache and from one with a decoded cache."""
     given = {"data": "imagenet"}
     plain, disk, ram, kept = (
@@ -99,7 +99,7 @@ def test_a_run_with_it_is_another_run():
     assert disk == plain | {"cached_side": 256}
 
 
-def test_it_is_built_from_an_archive_as_from_the_folder(smooth, tmp_path, monkeypatch, capsys):
+def test_an_archive_gives_the_same_cache_as_its_folder(smooth, tmp_path, monkeypatch, capsys):
     """In the order of the archive's images, and only once for both."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
     parts = {part: smooth / part for part in ("train", "val")}
@@ -112,7 +112,7 @@ def test_it_is_built_from_an_archive_as_from_the_folder(smooth, tmp_path, monkey
     assert "cache: 6 images" not in capsys.readouterr().err
 
 
-def test_a_damaged_one_is_refused(smooth, tmp_path):
+def test_a_damaged_cache_is_an_error(smooth, tmp_path):
     path = opened(smooth, tmp_path).train.pixels.path
     damage(path, "pixels")
     with pytest.raises(DataError, match="is damaged"):
@@ -122,6 +122,6 @@ def test_a_damaged_one_is_refused(smooth, tmp_path):
 @pytest.mark.parametrize("given", [
     {"data": "elpv"}, {"data": "imagenet", "crop": "pad"}, {"data": "digits", "crop": "random"}, {"data": "market1501"},
 ])  # fmt: skip
-def test_where_no_crop_is_cut_from_a_photograph_it_is_refused(given):
-    with pytest.raises(UserError, match=r"cache=jpeg: keeps photographs .* take --cache disk"):
+def test_without_random_crops_of_photographs_it_is_an_error(given):
+    with pytest.raises(UserError, match=r"cache=jpeg: keeps photographs .* use --cache disk"):
         resolve(cache="jpeg", **given)

@@ -85,7 +85,7 @@ def test_a_table_of_the_paper_can_be_pasted(number):
         assert left_out or cells <= {re.sub(r"^\{\}", "", word) for word in shown}, name
 
 
-def test_names_are_the_papers_and_words_that_are_typed_stay():
+def test_networks_have_the_papers_names_and_flags_stay_as_typed():
     text = NASTY.latex()
     assert r"HBONet k=1 of \texttt{--net hbonet}, net=hbonet" in text
     first = [line[0].strip() for line in floats(paper_table(2, ROWS).latex())[0]["rows"][1:]]
@@ -94,7 +94,7 @@ def test_names_are_the_papers_and_words_that_are_typed_stay():
     assert "ShuffleNetV2" in paper_table(7, ROWS).latex()
 
 
-def test_signs_are_what_they_are():
+def test_signs_are_escaped():
     rows = floats(NASTY.latex())[0]["rows"]
     cells = [[cell.strip().removesuffix(r"\\").strip() for cell in line] for line in rows]
     assert cells == [
@@ -105,7 +105,7 @@ def test_signs_are_what_they_are():
     assert NASTY.latex("own").count(r"\label{tab:own}") == 1
 
 
-def test_a_wide_table_goes_on_and_loses_no_column():
+def test_a_wide_table_is_continued_with_all_columns():
     wide = Table("Wide", pd.DataFrame({f"c{i}": [f"{i}.0", f"{i}.5"] for i in range(20)}))
     parts = floats(latex(wide))
     assert [len(part["rows"][0]) for part in parts] == [8, 8, 6]
@@ -116,7 +116,7 @@ def test_a_wide_table_goes_on_and_loses_no_column():
     assert [len(part["rows"][0]) for part in floats(latex(nearly))] == [5, 5]  # no column stands alone
 
 
-def test_what_is_the_same_in_every_line_is_said_once():
+def test_a_constant_column_becomes_a_note():
     frame = pd.DataFrame(
         {f"c{i}": [f"{i}.0", f"{i}.5"] for i in range(7)} | {"n": ["6", "6"], "p": ["—", "—"]}
     )
@@ -134,7 +134,7 @@ def test_a_table_without_lines_is_a_comment():
 
 
 @pytest.mark.slow
-def test_a_file_a_table(tmp_path):
+def test_one_file_per_table(tmp_path):
     out, _ = call("hbo.analysis.tables", 2, 5, "--format", "latex", "--to", tmp_path / "tex")
     assert out.split() == [str(tmp_path / "tex" / f"table{n}.tex") for n in (2, 5)]
     for n in (2, 5):

@@ -41,7 +41,7 @@ WIDE = (2, 4, 9, 8)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_5x5_takes_the_quick_gradients_in_training(stride):
+def test_5x5_uses_the_fast_gradients_in_training(stride):
     assert taken(Depthwise(4, 5, stride).double()(_map(*WIDE))) == {"_Depthwise5": 1}
 
 
@@ -56,14 +56,14 @@ def test_5x5_takes_the_quick_gradients_in_training(stride):
     (_with(Depthwise(4, 5), dilation=(2, 2), padding=(4, 4)), WIDE),
     (_with(Depthwise(4, 5), bias=nn.Parameter(torch.ones(4))), WIDE),
 ])  # fmt: skip
-def test_any_other_takes_pytorch_s(conv, shape):
+def test_other_convolutions_use_pytorchs(conv, shape):
     conv, x = conv.double(), _map(*shape)
     out = conv(x)
     assert not taken(out)
     assert out.equal(plain(conv)(x))
 
 
-def test_another_layout_precision_or_no_gradient_takes_pytorch_s():
+def test_other_layouts_precisions_or_no_gradient_use_pytorchs():
     conv = Depthwise(4, 5)
     x = _map(*WIDE).float()
     assert taken(conv(x))
@@ -77,7 +77,7 @@ def test_another_layout_precision_or_no_gradient_takes_pytorch_s():
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(8, 8, 56, 56), (4, 24, 28, 27), (2, 5, 9, 8)])
-def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
+def test_a_float32_gradient_is_exact_within_rounding(shape, stride):
     """The quick kernels use float32; in double precision other kernels are used."""
     x, weight = _map(*shape), torch.zeros(shape[1], 1, 5, 5, dtype=torch.float64, requires_grad=True)
     out = F.conv2d(x, weight, stride=stride, padding=2, groups=shape[1])
@@ -93,7 +93,7 @@ def test_a_gradient_of_float32_is_within_rounding_of_the_truth(shape, stride):
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 3), (5, 7), (1, 7), (2, 5)])
-def test_channels_are_a_slice_whose_gradient_has_the_order_of_the_map(start, stop):
+def test_a_slice_of_channels_has_a_gradient_in_the_maps_memory_order(start, stop):
     x = _map(2, 7, 3, 4)
     out = take_channels(x, start, stop)
     assert out.equal(x[:, start:stop])

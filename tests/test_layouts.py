@@ -50,7 +50,7 @@ def test_equal_names_and_sizes_are_not_equal_content(tmp_path, suffix):
     assert key("imagefolder", one) == key("imagefolder", copy) != key("imagefolder", two)
 
 
-def test_two_files_that_change_places_are_another_set(tmp_path):
+def test_swapping_two_files_gives_another_set(tmp_path):
     root = pictures(tmp_path / "set", ".jpg")
     before = key("imagefolder", root)
     a, b = root / "train" / "x" / "0.jpg", root / "train" / "y" / "0.jpg"
@@ -90,7 +90,7 @@ def test_a_backbone_trained_again_is_another(tmp_path):
 LITTER = (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", "._0.jpg", ".hidden")
 
 
-def test_what_is_not_read_changes_nothing(tmp_path):
+def test_files_that_are_not_read_do_not_change_the_key(tmp_path):
     root = make_folder(tmp_path / "folder", {"x": 4, "y": 4}, {"x": 2, "y": 2})
     before = key("imagefolder", root)
     for folder in (root / "train", root / "train" / "x", root / "val" / "y"):
@@ -128,7 +128,7 @@ def test_market_reads_images(tmp_path):
     assert key("marketfolder", root) != before
 
 
-def test_a_set_too_large_to_be_read_goes_by_sizes_and_says_so(tmp_path, monkeypatch):
+def test_a_set_too_large_to_read_is_identified_by_sizes_and_reported(tmp_path, monkeypatch):
     """Compressed images; the size of an uncompressed one says nothing, so it is read anyway."""
     run = {
         suffix: resolve(data="imagefolder", data_dir=str(pictures(tmp_path / suffix, suffix)))
@@ -153,7 +153,7 @@ def as_published(monkeypatch, data, counts):
     monkeypatch.setitem(SETS, data, one)
 
 
-def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(tmp_path, monkeypatch):
+def test_part_of_a_published_set_has_its_own_key(tmp_path, monkeypatch):
     named = resolve(data="imagenet").key()
     assert key("imagenet", tmp_path / "not there") == named
     tenth, whole = (make_folder(tmp_path / str(n), {"x": n, "y": n}, {"x": 1, "y": 1}) for n in (2, 20))
@@ -165,7 +165,7 @@ def test_a_part_of_a_published_set_has_a_key_of_its_own_and_the_whole_keeps_its(
 
 
 @pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
-def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_path, monkeypatch, data):
+def test_a_photograph_rotated_by_exif_changes_the_key(tmp_path, monkeypatch, data):
     """Earlier versions ignored the orientation. Every other folder keeps its fingerprint."""
     make = {
         "imagefolder": lambda root: make_folder(root, {"x": 2, "y": 2}, {"x": 1, "y": 1}),
@@ -204,7 +204,7 @@ def test_a_folder_with_a_photograph_that_exif_turns_is_another_than_before(tmp_p
     assert same_as_before()
 
 
-def test_imagenette_lies_a_folder_deeper(tmp_path, monkeypatch):
+def test_imagenette_is_found_one_folder_deeper(tmp_path, monkeypatch):
     named = resolve(data="imagenette").key()
     assert key("imagenette", tmp_path) == named  # not downloaded yet
     make_folder(tmp_path / "imagenette2-320", {"x": 2}, {"x": 1})
@@ -214,7 +214,7 @@ def test_imagenette_lies_a_folder_deeper(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar100"])
-def test_cifar_is_known_by_the_checksums_of_torchvision(tmp_path, monkeypatch, data):
+def test_cifar_is_identified_by_torchvisions_checksums(tmp_path, monkeypatch, data):
     from hashlib import md5
 
     from torchvision import datasets
@@ -231,7 +231,7 @@ def test_cifar_is_known_by_the_checksums_of_torchvision(tmp_path, monkeypatch, d
     assert key(data, tmp_path) == named
 
 
-def test_voc_and_market_as_published_by_their_counts(tmp_path, monkeypatch):
+def test_published_voc_and_market_are_identified_by_their_counts(tmp_path, monkeypatch):
     for year in ("VOC2007", "VOC2012"):
         make_voc(tmp_path / "VOCdevkit" / year)
     make_market(tmp_path / "Market-1501-v15.09.15")
@@ -245,7 +245,7 @@ def test_voc_and_market_as_published_by_their_counts(tmp_path, monkeypatch):
         assert key(data, tmp_path) == named
 
 
-def test_elpv_is_known_by_its_labels(monkeypatch):
+def test_elpv_is_identified_by_its_labels(monkeypatch):
     named = resolve(data="elpv", k=2)
     assert named.key() == "8faa71d03b"
     monkeypatch.setattr(sets, "ELPV", (2624, "another"))
@@ -253,7 +253,7 @@ def test_elpv_is_known_by_its_labels(monkeypatch):
 
 
 @pytest.mark.parametrize("link", ["train/a/more.png", "train/c"])
-def test_a_link_that_leads_nowhere_is_no_image_or_class_less(tmp_path, link):
+def test_a_broken_link_is_not_an_image(tmp_path, link):
     root = make_folder(tmp_path / "set", {"a": 2, "b": 2}, {"a": 1, "b": 1})
     (tmp_path / "away").mkdir()
     (root / link).symlink_to(tmp_path / "not there")

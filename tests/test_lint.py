@@ -38,7 +38,7 @@ def test_an_undefined_name_is_found(where, path):
     assert "issing" in found
 
 
-def test_jaxtyping_s_axes_are_no_names():
+def test_jaxtypings_axes_are_not_reported():
     code = (
         HEADER + 'def f(x: Float[Tensor, "b c"], y: Float[Tensor, " b"], z: Float[Tensor, ""]) -> None: ...\n'
     )

@@ -40,7 +40,7 @@ def test_a_plan_says_when_data_is_the_bottleneck(tmp_path, capsys):
     assert not (tmp_path / "caches").exists()  # a plan leaves nothing behind
 
 
-def test_what_to_type(monkeypatch):
+def test_the_plan_says_what_to_type(monkeypatch):
     monkeypatch.setattr(cluster, "cores", lambda: 16)
     run = lambda **given: resolve(data="imagenet", **given)
     assert verdict(run(), 500.0, 400.0, 2) == ""
@@ -56,7 +56,7 @@ def test_what_to_type(monkeypatch):
     assert "workers=" not in verdict(run(devices=8), 100.0, 400.0, 2)
 
 
-def test_a_folder_that_is_not_there_leaves_the_plan_and_is_said(tmp_path, capsys):
+def test_a_missing_folder_is_reported_and_the_plan_printed(tmp_path, capsys):
     path = tmp_path / "study.yaml"
     path.write_text(
         yaml.safe_dump(

@@ -45,7 +45,7 @@ def elsewhere(folder, age: float, number: int = 0):
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_of_many_that_ask_at_once_one_gets_it(tmp_path, dead):
+def test_one_of_many_simultaneous_processes_gets_the_lock(tmp_path, dead):
     if dead:
         elsewhere(tmp_path, age=100)
     at = time.time() + 2.5
@@ -56,7 +56,7 @@ def test_of_many_that_ask_at_once_one_gets_it(tmp_path, dead):
     assert sorted(said) == ["busy"] * 5 + ["mine"]
 
 
-def test_it_is_refused_while_held_and_free_afterwards(tmp_path):
+def test_a_held_lock_is_busy_and_free_afterwards(tmp_path):
     held = Lock(tmp_path, lambda: {"step": 5, "of": 10}).acquire()
     with pytest.raises(Busy, match=str(os.getpid())):
         Lock(tmp_path).acquire()
@@ -69,7 +69,7 @@ def test_it_is_refused_while_held_and_free_afterwards(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_dead_of_this_host_are_known_at_once(tmp_path):
+def test_a_dead_process_on_this_host_is_noticed_at_once(tmp_path):
     process = ask(tmp_path, 0)
     assert process.stdout is not None
     assert process.stdout.readline() == "mine\n"
@@ -80,7 +80,7 @@ def test_the_dead_of_this_host_are_known_at_once(tmp_path):
     Lock(tmp_path).acquire().release()
 
 
-def test_another_host_is_dead_after_a_minute_of_silence(tmp_path):
+def test_another_host_counts_as_dead_after_a_minute(tmp_path):
     path = elsewhere(tmp_path, age=lock.STALE - 5)
     with pytest.raises(Busy, match="other"):
         Lock(tmp_path).acquire()
@@ -92,7 +92,7 @@ def test_another_host_is_dead_after_a_minute_of_silence(tmp_path):
     assert not list(tmp_path.glob("lock.*"))
 
 
-def test_who_slept_through_a_takeover_knows_and_leaves_it_alone(tmp_path):
+def test_a_process_that_lost_its_lock_notices_and_leaves_it(tmp_path):
     sleeper = Lock(tmp_path).acquire()
     other = elsewhere(tmp_path, age=0, number=1)
     sleeper._beat()

@@ -56,7 +56,7 @@ def drawn(out: Path, n: int, done: int) -> list[Entry]:
     return found
 
 
-def test_ten_thousand_done_rows_are_read_once_and_not_at_every_look(tmp_path, counted, monkeypatch):
+def test_ten_thousand_finished_rows_are_read_once(tmp_path, counted, monkeypatch):
     """Twenty later looks open the study's folders only, and no file."""
     runs = drawn(tmp_path, 10_001, 10_000)
     opened["files"].clear()
@@ -74,7 +74,7 @@ def test_ten_thousand_done_rows_are_read_once_and_not_at_every_look(tmp_path, co
     assert len(counted["folders"]) == 20 * 2  # the folder of all studies, and its one study
 
 
-def test_a_study_that_nobody_has_begun_costs_a_look_no_more(tmp_path, counted):
+def test_a_study_without_runs_costs_little_per_look(tmp_path, counted):
     launcher = pool.Workers(drawn(tmp_path, 2000, 0), [], 0, 5)
     (tmp_path / "many").mkdir()
     for _ in range(5):
@@ -92,7 +92,7 @@ def test_a_row_that_changes_is_read_again(tmp_path):
         assert entry.state == state
 
 
-def test_the_file_systems_time_is_asked_once_a_minute(tmp_path, counted, monkeypatch):
+def test_the_file_systems_clock_is_read_once_a_minute(tmp_path, counted, monkeypatch):
     """One probe for all folders: each creates and removes a file."""
     now = time.monotonic()
     monkeypatch.setattr(lock, "_offsets", {})
@@ -111,7 +111,7 @@ def test_the_file_systems_time_is_asked_once_a_minute(tmp_path, counted, monkeyp
     assert (touched, probes()) == (1, 2)
 
 
-def test_a_row_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+def test_a_row_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     """Sync the text before the file gets the row's name, and the folder afterwards."""
     calls: list[str] = []
     sync, replace = os.fsync, os.replace
@@ -166,13 +166,13 @@ def test_two_studies_with_the_same_keys_at_once_train_each_once(tmp_path):
     assert sum(log.count("row.json") for log in logs) == 2, "a key was trained twice"
 
 
-def test_a_key_that_another_study_trains_is_left_to_it(tmp_path):
+def test_a_key_in_training_in_another_study_is_busy(tmp_path):
     flags = ["--data", "digits", "--out", tmp_path, "--study", "mine", "--threads", 1]
     folder = tmp_path / "other" / resolve(data="digits").key()
     folder.mkdir(parents=True)
     elsewhere(folder, age=-3600)  # alive for the whole test
     _, err = call("hbo.fit", *flags, expect=lock.BUSY)
-    assert err.endswith("is training this run; when it is done, the same command takes it over\n")
+    assert err.endswith("is training this run; when it is done, the same command reuses its result\n")
     assert str(folder) in err
     assert study(tmp_path) == {}
     (entry,) = plan.entries(read(write(tmp_path / "mine.yaml", data="digits"), {"out": str(tmp_path)}))

@@ -21,7 +21,7 @@ def edges(levels: tuple[float, ...]) -> list[float]:
     return [float(norm.isf(level / 2)) for level in levels]
 
 
-def test_boundaries_as_published():
+def test_boundaries_are_the_published_ones():
     """Five looks at 5 %, two-sided: the tables of Lan and DeMets' program (Reboussin et al. 2000)."""
     assert edges(looks.nominal(FIVE)) == pytest.approx([4.8769, 3.3569, 2.6803, 2.2898, 2.0310], abs=2e-4)
     assert edges(looks.nominal(FIVE, 0.05, pocock)) == pytest.approx(
@@ -38,7 +38,7 @@ def test_a_single_look_is_the_usual_test():
 
 @pytest.mark.parametrize("shares", [(0.25, 10 / 24, 16 / 24, 1.0), (0.5, 1.0)])
 @pytest.mark.parametrize("alpha", [0.05, 0.1])
-def test_simulated_motions_cross_as_often_as_was_spent(shares, alpha):
+def test_simulated_paths_cross_at_the_spent_rate(shares, alpha):
     rng, n = np.random.default_rng(0), 400_000
     motion, inside, before = np.zeros(n), np.ones(n, bool), 0.0
     for share, edge in zip(shares, edges(looks.nominal(shares, alpha)), strict=True):

@@ -34,7 +34,7 @@ def copied(root: Path, folder: str, name: str, source: str = "0001_c1s1_000000_0
     (root / folder / name).write_bytes((root / "bounding_box_train" / source).read_bytes())
 
 
-def test_names_are_read_as_they_come(root):
+def test_published_file_names_are_read(root):
     copied(root, "bounding_box_train", "0123_c6s3_081617_00.jpg")
     copied(root, "bounding_box_train", "10234_c16s3_081617_00.PNG")  # as in folders with more identities
     copied(root, "query", "0008_c6s4_000001_07.jpg")
@@ -58,7 +58,7 @@ def test_names_are_read_as_they_come(root):
     )
 
 
-def test_what_is_no_image_is_passed_over_and_counted(root):
+def test_files_that_are_not_images_are_skipped_and_counted(root):
     (root / "query" / "Thumbs.db").write_bytes(b"x")
     (root / "bounding_box_test" / "Thumbs.db").write_bytes(b"x")
     (root / "query" / ".DS_Store").write_bytes(b"x")
@@ -75,7 +75,7 @@ def test_what_is_no_image_is_passed_over_and_counted(root):
 @pytest.mark.parametrize(
     "name", ["0007.jpg", "0007_1_000001_01.jpg", "-2_c1s1_000001_01.jpg", "7c1s1_000001_01.jpg", "_c1_1.jpg"]
 )
-def test_a_name_that_does_not_parse_is_refused(root, folder, name):
+def test_a_name_that_does_not_parse_is_an_error(root, folder, name):
     copied(root, folder, name)
     n = len([*(root / folder).iterdir()])
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_a_name_that_does_not_parse_is_refused(root, folder, name):
 
 
 @pytest.mark.parametrize("folder", FOLDERS[1:])
-def test_an_identity_both_trained_on_and_retrieved_is_refused(root, folder):
+def test_an_identity_in_both_training_and_test_is_an_error(root, folder):
     copied(root, folder, "0002_c1s1_000009_01.jpg")
     with pytest.raises(DataError, match=r"identity 0002 \(1 such identities\) is in bounding_box_train"):
         opened(root)
@@ -136,20 +136,20 @@ def test_folders_that_are_missing_or_empty_are_named(root):
         opened(root)
 
 
-def test_a_file_that_is_no_image_is_named(root):
+def test_an_unreadable_image_is_named(root):
     (root / "query" / "0007_c1s1_000005_01.jpg").write_bytes(b"none")
     with pytest.raises(DataError, match=r"0007_c1s1_000005_01.jpg: not a readable image"):
         opened(root)
 
 
-def test_another_set_is_not_taken_for_market_1501(root):
+def test_another_set_is_not_identified_as_market_1501(root):
     with pytest.raises(
         DataError, match=r"36 training images of 6 identities, 8 queries and 20 .* use --data marketfolder"
     ):
         open_data(resolve(data="market1501", data_dir=str(root)))
 
 
-def test_the_key_is_what_the_folder_holds(root, tmp_path):
+def test_the_key_depends_on_the_contents_of_the_folder(root, tmp_path):
     key = lambda where: resolve(data="marketfolder", data_dir=str(where)).key()
     assert key(root) == key(make_market(tmp_path / "same"))
     other = make_market(tmp_path / "other")
@@ -190,7 +190,7 @@ def test_training_crops_an_image_larger_by_an_eighth(root):
 
 
 @pytest.mark.parametrize("flip", ["none", "both"])
-def test_flips_are_what_is_asked_for(root, flip):
+def test_flips_follow_the_flag(root, flip):
     rows = opened(root, flip=flip).train
     assert sum("Flip" in type(part).__name__ for part in rows.augment.parts) == {"none": 0, "both": 2}[flip]
 
@@ -251,7 +251,7 @@ def test_p_x_k_batches_are_resumed_and_shared():
     assert list(IdentityBatches(LABELS, 8, seed=2, instances=2)) != whole
 
 
-def test_too_few_identities_for_a_batch_are_refused(root):
+def test_too_few_identities_for_a_batch_are_an_error(root):
     with pytest.raises(DataError, match="6 identities, too few for batches of 8"):
         opened(root, batch=16, instances=2)
 

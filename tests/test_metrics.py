@@ -24,7 +24,7 @@ def filled(num_classes: int, n: int = 200, seed: int = 0) -> tuple[Outcomes, tor
 
 
 @pytest.mark.parametrize("num_classes", [2, 5, 10])
-def test_against_scikit_learn(num_classes):
+def test_classification_metrics_equal_scikit_learns(num_classes):
     outcomes, logits, label = filled(num_classes)
     ours = classification(outcomes.compute(), num_classes)
     prediction = logits.argmax(1)
@@ -43,13 +43,13 @@ def test_against_scikit_learn(num_classes):
         )
 
 
-def test_a_class_that_does_not_occur_is_left_out_of_the_balance():
+def test_an_absent_class_is_not_in_balanced_accuracy():
     outcomes = Outcomes(3)
     outcomes.update(torch.eye(3)[:2] * 9, torch.tensor([0, 1]), torch.tensor([0, 1]))
     assert classification(outcomes.compute(), 3)["balanced_accuracy"] == 1
 
 
-def test_outcomes_stand_in_the_order_of_their_index():
+def test_outcomes_are_in_the_order_of_the_images():
     outcomes, logits, label = filled(10)
     columns = outcomes.compute()
     assert columns["index"].tolist() == list(range(200))
@@ -57,7 +57,7 @@ def test_outcomes_stand_in_the_order_of_their_index():
     assert torch.equal(columns["prediction"], logits.argmax(1))
 
 
-def test_an_image_counted_twice_is_refused():
+def test_an_image_counted_twice_is_an_error():
     outcomes = Outcomes(2)
     outcomes.update(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([3, 3]))
     with pytest.raises(RuntimeError, match="twice"):

@@ -7,10 +7,12 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, call, make_folder, only_row
+from flagged import flags
 
-from hbo.analysis import arms, question, results
+from hbo.analysis import arms, families, question, results
 from hbo.analysis.commands import command
-from hbo.analysis.question import Arm, Question
+from hbo.analysis.families import Arm
+from hbo.analysis.question import Question
 from hbo.config import Run, content, resolve
 from hbo.errors import UserError
 from hbo.flags import parse
@@ -35,11 +37,11 @@ def taken(run, names):
 @pytest.mark.parametrize(
     ("recipe", "values", "batch"), [("modern", MODERN, 4096), ("mobilenetv2", MOBILENETV2, 256)]
 )
-def test_at_their_own_batch_they_are_as_published(recipe, values, batch):
+def test_recipes_have_the_published_values_at_their_batch(recipe, values, batch):
     assert taken(resolve(data="imagenet", recipe=recipe, batch=batch), values) == values
 
 
-def test_the_papers_recipe_is_what_runs_have_without_a_name():
+def test_the_papers_recipe_is_the_default():
     for data in ("elpv", "imagenet", "cifar10"):
         assert resolve(data=data, recipe="paper") == resolve(data=data)
     assert resolve(data="imagenet", recipe="mobilenetv2", epochs=300).epochs == 300
@@ -48,7 +50,7 @@ def test_the_papers_recipe_is_what_runs_have_without_a_name():
     assert resolve(k=2, recipe="paper").key() == "8faa71d03b"
 
 
-def test_the_rate_goes_with_the_batch_and_the_warm_up_with_a_short_run():
+def test_the_rate_scales_with_the_batch_and_the_warm_up_with_the_epochs():
     """Proportional to the batch with SGD, to its square root with AdamW."""
     lr = lambda recipe, batch: resolve(data="imagenet", recipe=recipe, batch=batch).lr
     assert lr("mobilenetv2", 128) == pytest.approx(0.045 / 2)
@@ -60,7 +62,7 @@ def test_the_rate_goes_with_the_batch_and_the_warm_up_with_a_short_run():
 
 @pytest.mark.parametrize("recipe", list(named.RECIPES))
 @pytest.mark.parametrize("data", ["elpv", "digits", "cifar10", "imagenet"])
-def test_naming_a_recipe_and_typing_its_fields_make_one_run(recipe, data):
+def test_a_recipe_and_its_fields_typed_are_the_same_run(recipe, data):
     run = resolve(data=data, recipe=recipe)
     typed = resolve(data=data, **taken(run, named.FIELDS))
     assert run.key() == typed.key() != resolve(data=data).key()
@@ -71,7 +73,7 @@ def test_naming_a_recipe_and_typing_its_fields_make_one_run(recipe, data):
     assert taken(run, rest) == taken(resolve(data=data), rest)
 
 
-def test_a_flag_beats_a_recipe_field_by_field():
+def test_a_flag_overrides_one_field_of_a_recipe():
     others = {"lr": 0.3, "warmup": 0.5, "weight_decay": 0.2, "optimizer": "sgd", "schedule": "constant", "dropout": 0.1,
               "momentum": 0.8, "no_decay_on_norm": False, "ema": 0.0, "label_smoothing": 0.0, "auto_augment": "none"}  # fmt: skip
     assert others.keys() == set(named.FIELDS)
@@ -108,7 +110,7 @@ def test_an_exponential_rate_is_torchvisions_in_as_many_epochs():
     ({"recipe": "modern", "data": "voc"}, "recipe=modern: is not used by task=detect"),
     ({"recipe": "modern", "cache": "ram"}, "auto_augment=rand: works on single decoded images: it needs --cache none"),
 ])  # fmt: skip
-def test_what_cannot_be_obeyed_is_refused(given, said):
+def test_impossible_settings_are_errors(given, said):
     with pytest.raises(UserError) as refused:
         resolve(**{"data": "digits"} | given)
     assert said in str(refused.value)
@@ -126,21 +128,8 @@ def test_a_small_folder_keeps_its_epochs_and_batch(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_says_its_recipe_and_what_beats_it_and_the_row_has_it(tmp_path):
-    args = [
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        2,
-        "--width",
-        0.1,
-        "--threads",
-        1,
-        "--workers",
-        0,
-    ]
+def test_a_run_prints_its_recipe_and_overrides_and_the_row_has_them(tmp_path):
+    args = flags(data="digits", epochs=1, limit_batches=2, width=0.1, threads=1, workers=0)
     _, err = call("hbo.fit", *args, "--recipe", "modern", "--lr", 0.001, "--out", tmp_path)
     (line,) = [line for line in err.splitlines() if "recipe" in line]
     assert line.startswith("recipe modern: warmup=0.2, weight_decay=0.01, optimizer=adamw, momentum=0.6")
@@ -171,7 +160,7 @@ def entries(tmp_path):
     return sweep, plan.entries(sweep)
 
 
-def test_a_recipe_is_swept_over_and_names_the_arms(entries):
+def test_a_recipe_can_be_swept_and_names_the_arms(entries):
     _, runs = entries
     assert len({entry.key for entry in runs}) == 16
     made = [f"{net} recipe={recipe} epochs={n}" for n in (5, 10) for net in ("hbonet", "mobilenetv2") for recipe in ("paper", "modern")]  # fmt: skip
@@ -194,7 +183,7 @@ def test_means_have_a_column_for_the_recipe_in_place_of_its_fields(entries):
     ]
 
 
-def test_an_arm_that_is_no_recipe_shows_its_fields():
+def test_an_arm_without_a_recipe_shows_its_fields():
     ones = [resolve(data="digits", recipe="modern", **given).identity() for given in ({}, {"ema": 0.0})]
     assert identity.value(ones[1], "recipe") is None
     assert arms.names(ones) == ["ema=0.9999", "ema=0"]
@@ -202,7 +191,7 @@ def test_an_arm_that_is_no_recipe_shows_its_fields():
     assert arms.names(typed) == ["optimizer=sgd", "optimizer=adamw"]
 
 
-def test_one_part_of_a_recipe_that_its_name_does_not_decide_is_named_beside_it():
+def test_a_field_that_differs_from_the_recipe_is_shown_beside_it():
     given = [{"recipe": "paper"}, {"recipe": "modern"}, {"recipe": "modern", "lr": 0.001}]
     found = arms.names([resolve(data="digits", **one).identity() for one in given])
     assert [one.split()[0] for one in found] == ["recipe=paper", "recipe=modern", "recipe=modern"]
@@ -210,9 +199,9 @@ def test_one_part_of_a_recipe_that_its_name_does_not_decide_is_named_beside_it()
     assert len(set(found)) == 3
 
 
-def test_recipes_pair_arms_that_differ_in_nothing_else(entries):
+def test_recipes_pair_arms_with_equal_other_fields(entries):
     _, runs = entries
-    (family,) = [f for f in question.families(question.parse({"versus": "recipe=modern against recipe=paper"}), asked.arms(runs, costs=False)) if f.primary]  # fmt: skip
+    (family,) = [f for f in families.of(question.parse({"versus": "recipe=modern against recipe=paper"}), asked.arms(runs, costs=False)) if f.primary]  # fmt: skip
     pairs = [one.label.split(" against ") for one in family.contrasts]
     assert len(pairs) == 4
     assert all(a.replace("modern", "paper") == b for a, b in pairs)
@@ -245,15 +234,15 @@ def test_an_interaction_needs_each_pair_of_values():
         for k, r in ((1, True), (1, False), (2, True), (2, False))
     ]
     asks = Question(versus=("k x residual",), judge="effects")
-    (one,) = question.families(asks, lines)[0].contrasts
+    (one,) = families.of(asks, lines)[0].contrasts
     assert one.weights == {"1True": 1, "1False": -1, "2True": -1, "2False": 1}
     with pytest.raises(UserError, match="also differ in other fields"):
-        question.check_arms(asks, lines[:3])
+        families.check_arms(asks, lines[:3])
     with pytest.raises(UserError, match="must name fields"):
         question.parse({"versus": ["k x rezidual"], "judge": "effects"})
 
 
-def test_the_study_is_balanced_and_asks_what_it_says():
+def test_the_recipe_study_is_balanced_and_asks_its_question():
     sweep = read(ROOT / "sweeps" / "recipe.yaml")
     runs = plan.entries(sweep)
     found = [entry.run for entry in runs]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_folder, make_market, make_voc, only_row
+from flagged import flags
 from PIL import Image
 
 from hbo import export
@@ -54,14 +55,14 @@ def top1(folder, where, **given):
     return evaluate(folder, {"data_dir": str(where), "workers": 0, "threads": 1, **given})[0]
 
 
-def test_checkpoint_and_row_hold_the_names(trained):
+def test_checkpoint_and_row_have_the_class_names(trained):
     row, folder, _ = trained
     assert row["classes"] == NAMES
     assert torch.load(folder / "last.ckpt", weights_only=True)["classes"] == NAMES
     assert checkpoint.trained(folder, {}).classes == NAMES
 
 
-def test_the_same_set_with_names_in_another_form_of_unicode_is_the_same(trained, tmp_path):
+def test_another_unicode_form_of_the_names_is_the_same_set(trained, tmp_path):
     row, folder, data = trained
     other = shutil.copytree(data, tmp_path / "other")
     for part in ("train", "val"):
@@ -71,14 +72,14 @@ def test_the_same_set_with_names_in_another_form_of_unicode_is_the_same(trained,
     assert open_data(resolve(data="imagefolder", data_dir=str(other), batch=8)).classes == NAMES
 
 
-def test_one_name_in_two_forms_is_refused(tmp_path):
+def test_one_name_in_two_unicode_forms_is_an_error(tmp_path):
     root = shades(tmp_path, {"train": 2, "val": 2})
     shutil.copytree(root / "train" / NAMES[1], root / "train" / unicodedata.normalize("NFD", NAMES[1]))
     with pytest.raises(DataError, match="two forms of Unicode"):
         scan(root, "train")
 
 
-def test_other_names_are_refused_naming_them(trained, tmp_path):
+def test_other_class_names_are_an_error_that_names_them(trained, tmp_path):
     _, folder, _ = trained
     renamed = shades(tmp_path / "renamed", {"train": 2, "val": 2}, ["apple", "caf\u00e9", "aubergine"])
     with pytest.raises(UserError, match="unknown 'aubergine'; missing 'plum'"):
@@ -109,7 +110,7 @@ def test_labels_are_in_the_order_of_the_run(trained, tmp_path):
     ]  # fmt: skip
 
 
-def test_what_is_evaluated_alone_is_asked_for(trained, tmp_path, capsys):
+def test_evaluation_needs_only_the_evaluated_part(trained, tmp_path, capsys):
     _, folder, data = trained
     alone = tmp_path / "alone"
     shutil.copytree(data / "val", alone / "val")
@@ -154,7 +155,7 @@ def test_export_takes_the_names_from_the_checkpoint_and_needs_no_images(trained,
         export.export(tmp_path, {"threads": 1, "data_dir": str(tmp_path / "elsewhere")})
 
 
-def test_a_run_is_not_resumed_on_classes_of_other_names(trained, tmp_path):
+def test_a_run_does_not_resume_with_other_class_names(trained, tmp_path):
     """A published set is known by its counts, so the key is the same; the names in the checkpoint differ."""
     row, folder, data = trained
     out = shutil.copytree(folder.parents[1], tmp_path / "runs")
@@ -162,42 +163,14 @@ def test_a_run_is_not_resumed_on_classes_of_other_names(trained, tmp_path):
     found.write_text(json.dumps({**row, "state": "unfinished"}))
     content = torch.load(found.with_name("last.ckpt"), weights_only=True)
     torch.save(content | {"classes": NAMES[::-1]}, found.with_name("last.ckpt"))
-    flags = (
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        data,
-        "--resolution",
-        32,
-        "--eval_resize",
-        32,
-        "--crop",
-        "none",
-        "--width",
-        0.1,
-    )
-    _, err = call(
-        "hbo.fit",
-        *flags,
-        "--epochs",
-        8,
-        "--batch",
-        8,
-        "--lr",
-        0.01,
-        "--threads",
-        1,
-        "--workers",
-        0,
-        "--out",
-        out,
-        expect=2,
-    )
+    args = flags(data="imagefolder", data_dir=data, resolution=32, eval_resize=32, crop="none", width=0.1)
+    args += flags(epochs=8, batch=8, lr=0.01, threads=1, workers=0, out=out)
+    _, err = call("hbo.fit", *args, expect=2)
     assert "belongs to another run: classes (['plum'" in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_detector_needs_its_test_list_alone(tmp_path):
+def test_evaluating_a_detector_needs_only_its_test_list(tmp_path):
     root = make_voc(tmp_path / "voc")
     (root / "ImageSets" / "Main" / "trainval.txt").unlink()
     run = resolve(data="vocfolder", data_dir=str(root), batch=2, resolution=64)
@@ -210,7 +183,7 @@ def test_a_detector_needs_its_test_list_alone(tmp_path):
         open_data(run)
 
 
-def test_a_gallery_needs_no_training_images(tmp_path):
+def test_evaluating_a_re_identifier_needs_no_training_images(tmp_path):
     root = make_market(tmp_path / "market")
     shutil.rmtree(root / "bounding_box_train")
     run = resolve(data="marketfolder", data_dir=str(root), batch=4, resolution=64)
@@ -221,7 +194,7 @@ def test_a_gallery_needs_no_training_images(tmp_path):
         open_data(run)
 
 
-def test_a_classifier_may_be_made_without_names():
+def test_a_classifier_can_be_built_without_names():
     assert Classify(resolve(data="digits"), 10).classes is None
 
 

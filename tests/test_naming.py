@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import pytest
 from conftest import ROOT, call, make_folder, make_runs, only_row
+from flagged import flags
 
 from hbo.analysis import numbers, published, report, results, study, tables
 from hbo.analysis.arms import LONG
@@ -24,11 +25,11 @@ ROWS = results.load(ROOT / "ablations", "contraction")
     [("photos/birds", "birds"), ("photos/birds/train", "birds"), ("birds/data", "birds"), ("birds/Data/images/train/", "birds"),
      ("/data", "data"), ("VOCdevkit/BCCD", "BCCD"), ("../birds/.", "birds"), ("data", "data"), ("", None)],
 )  # fmt: skip
-def test_a_folder_is_called_by_the_part_that_names_something(path, name):
+def test_a_folder_is_named_by_its_telling_part(path, name):
     assert naming.last_name(path) == name
 
 
-def test_a_folder_on_this_machine_is_called_by_its_whole_path(tmp_path, monkeypatch):
+def test_an_existing_folder_is_named_by_its_whole_path(tmp_path, monkeypatch):
     (tmp_path / "birds" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "birds")
     assert (
@@ -56,7 +57,7 @@ def test_committed_rows_name_their_data(study_, name):
     assert any(f" on {name} (" in column for column in tables.paper_table(number, it.done).frame.columns)
 
 
-def test_no_column_or_title_says_folder():
+def test_no_column_or_title_is_just_folder():
     rows = results.load(ROOT / "ablations")
     words = [column for n in (6, 8, 9) for column in tables.paper_table(n, rows).frame.columns]
     words += [
@@ -77,7 +78,7 @@ def test_published_sets_have_their_names():
     assert naming.data_name({"data": "imagenet", "images": "0123456789"}, "imagenet100") == "imagenet100"
 
 
-def test_other_images_have_another_name_and_the_same_images_one():
+def test_different_images_have_different_names():
     """Two folders called `birds` have different fingerprints; a renamed copy is the same set."""
     rows = [
         {"data": "imagefolder", "identity": {"images": images}, "folder": folder}
@@ -92,28 +93,15 @@ def test_other_images_have_another_name_and_the_same_images_one():
 
 
 @pytest.mark.slow
-def test_a_run_records_what_its_folder_is_called(tmp_path):
+def test_a_run_records_the_name_of_its_folder(tmp_path):
     """The row has the folder's name, for the final lines and every table; the key does not, and the rest of
     the path is not recorded.
     """
-    flags = [
-        "--data",
-        "imagefolder",
-        "--width",
-        0.1,
-        "--resolution",
-        32,
-        "--epochs",
-        1,
-        "--batch",
-        4,
-        "--threads",
-        1,
-    ]
+    args = flags(data="imagefolder", width=0.1, resolution=32, epochs=1, batch=4, threads=1)
     keys = set()
     for name in ("birds", "cats"):
         folder = make_folder(tmp_path / name / "data", {"a": 4, "b": 4}, {"a": 2, "b": 2})
-        out, _ = call("hbo.fit", *flags, "--data_dir", folder, "--out", tmp_path / f"runs_{name}")
+        out, _ = call("hbo.fit", *args, "--data_dir", folder, "--out", tmp_path / f"runs_{name}")
         row, _ = only_row(tmp_path / f"runs_{name}")
         assert row["folder"] == name
         assert "folder" not in row["identity"]
@@ -151,7 +139,7 @@ def test_networks_have_the_papers_names():
 # ------------------------------------------------------------ arms
 
 
-def test_long_names_say_what_an_arm_changes():
+def test_long_names_list_what_an_arm_changes():
     it = study.read("elpv_tuning")
     full = full_labels(it.done)
     assert max(map(len, full.values())) > 150
@@ -174,13 +162,13 @@ def test_long_names_say_what_an_arm_changes():
 @pytest.mark.parametrize(
     "names", [("contraction",), ("contraction", "mobilenetv2"), ("contraction_uniform",)]
 )
-def test_short_names_are_whole(names):
+def test_short_names_are_not_shortened(names):
     it = study.read(*names)
     assert base(it.done) == ""
     assert all(name == full for name, full in full_labels(it.done).items())
 
 
-def test_arms_whose_changes_would_look_alike_stay_apart():
+def test_arms_with_similar_changes_have_distinct_names():
     """Each field is changed in one arm: every arm still has a name of its own."""
     fields = {
         "epochs": 40,
@@ -204,7 +192,7 @@ def test_arms_whose_changes_would_look_alike_stay_apart():
 # ------------------------------------------------------------ numbers
 
 
-def test_numbers_are_printed_in_one_form():
+def test_numbers_have_one_format():
     nan, series = math.nan, lambda *values: pd.Series(values)
     assert [numbers.p_value(p) for p in (0.0, 0.0009, 0.001, 0.0344, 1.0, nan)] == [
         "<0.001",
@@ -250,7 +238,7 @@ def spoiled(tmp_path, **changes):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_run_without_a_number_is_left_out_by_name(tmp_path, capsys, value):
+def test_a_run_without_a_metric_is_named_and_left_out(tmp_path, capsys, value):
     root, key = spoiled(tmp_path, top1=value)
     it = study.read("contraction", source=root)
     assert len(it.done) == 17
@@ -269,7 +257,7 @@ def test_a_run_without_a_number_is_left_out_by_name(tmp_path, capsys, value):
         assert "inf" not in text
 
 
-def test_whole_numbers_are_whole_beside_a_run_that_failed_early(tmp_path):
+def test_whole_numbers_stay_whole_beside_a_failed_run(tmp_path):
     """Its row has no fields, which turns the whole table's integers into floats."""
     root = make_runs(tmp_path, "contraction")
     early = root / "contraction" / "0" / "row.json"
@@ -294,7 +282,7 @@ COLUMNS = sorted(
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-def test_a_row_without_a_column_is_still_read(tmp_path, column):
+def test_a_row_without_a_column_is_read(tmp_path, column):
     """In rows from older versions or elsewhere: every table and the means still work."""
     text = results.to_csv(ROWS.drop(columns=[column, "identity"]))
     (tmp_path / "contraction.csv").write_text(text)
@@ -312,12 +300,12 @@ def test_a_row_without_a_column_is_still_read(tmp_path, column):
     results.summary(results.load(tmp_path))
 
 
-def test_a_field_that_no_row_has_is_said():
+def test_a_field_that_no_row_has_is_an_error():
     with pytest.raises(UserError, match="optimiser: the rows of contraction have no such column"):
         study.read("contraction", optimiser="sgd")
 
 
-def test_a_page_of_bare_rows_is_made(tmp_path):
+def test_rows_with_few_columns_make_a_page(tmp_path):
     """Fields, key, state and a metric: what any source has."""
     keep = [f.name for f in dataclasses.fields(resolve()) if f.name in ROWS] + [
         "study",

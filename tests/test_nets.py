@@ -13,7 +13,7 @@ from hbo import cost, nets
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build, published_divisor, round_channels
-from hbo.runs.checkpoint import load_released
+from hbo.runs.weights import load_released
 
 CASES = json.loads((REFERENCE / "forward.json").read_text())
 
@@ -61,7 +61,7 @@ def test_our_table_of_mobilenetv2_is_torchvisions_net(width):
 
 @pytest.mark.parametrize("net", list(nets.TABLES))
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (300, 300), (256, 128)])
-def test_any_size_from_32_up(net, size):
+def test_any_input_size_from_32_works(net, size):
     has_block = net in ("hbonet", "mobilenetv2_hbo")
     for k in (0, 1, 2, 3) if has_block else (1,):
         model = build(net, Block(k=k), num_classes=5).eval()
@@ -99,7 +99,7 @@ def test_pyramid_is_the_expansion_layer_and_the_heads_convolution():
         "pytorchcv:igcv3_w1",
     ],
 )
-def test_rivals_through_the_adapter(net):
+def test_other_networks_work_through_the_adapter(net):
     model = build(net, num_classes=7).eval()
     x = torch.randn(1, 3, 96, 128)
     assert model(x).shape == (1, 7)
@@ -139,7 +139,7 @@ def test_first_stage_as_printed():
     assert (printed.built[0].concat_channels, printed.built[0].cout) == (12, 24)
 
 
-def test_variants_part_the_block_from_the_stage_widths():
+def test_variants_separate_the_block_from_the_stage_widths():
     plain, inverted = build("hbonet"), build("hbonet_ir")
     assert [(b.cin, b.cout, b.stride) for b in plain.built] == [
         (b.cin, b.cout, b.stride) for b in inverted.built
@@ -151,12 +151,12 @@ def test_variants_part_the_block_from_the_stage_widths():
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
-def test_depths_obey_the_stages_caps(k):
+def test_depths_are_limited_by_the_stages_caps(k):
     depths = {b.stage: b.depth for b in build(block=Block(k=k)).built if b.block == "hb"}
     assert depths == {2: min(k, 3), 3: min(k, 3), 4: min(k, 2), 5: min(k, 1), 6: min(k, 1)}
 
 
-def test_rounding():
+def test_channels_are_rounded_as_in_the_release():
     assert [round_channels(c, 8) for c in (100, 3, 8, 12, 11, 20, 18.9)] == [104, 8, 8, 16, 16, 24, 24]
     assert round_channels(9, 2) == 10
     from torchvision.models._utils import _make_divisible
@@ -171,7 +171,7 @@ def test_published_divisors():
     assert [published_divisor("mobilenetv2", w) for w in (1.0, 0.5, 0.25, 0.1)] == [8, 8, 8, 4]
 
 
-def test_fresh_weights_are_spread_as_the_release_spreads_them():
+def test_initial_weights_have_the_releases_variance():
     torch.manual_seed(0)
     net = build("hbonet", width=1.0)
     conv = net.head[0]
@@ -199,7 +199,7 @@ def test_fresh_weights_are_spread_as_the_release_spreads_them():
         ({"width": 0.0}, "positive"),
     ],
 )
-def test_refused_with_the_reason(kwargs, word):
+def test_impossible_networks_are_errors_with_the_reason(kwargs, word):
     with pytest.raises(UserError) as error:
         build(**kwargs)
     assert word in str(error.value)

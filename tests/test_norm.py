@@ -36,7 +36,7 @@ def test_the_same_numbers_gradients_and_running_statistics(shape):
     assert [n for n, _ in ours.state_dict().items()] == [n for n, _ in theirs.state_dict().items()]
 
 
-def test_its_gradient_is_the_slope():
+def test_the_gradient_equals_the_finite_difference():
     x, weight, bias = (
         _map(2, 3, 4, 5),
         *(torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2)),
@@ -55,7 +55,7 @@ def test_a_constant_channel_far_from_zero_is_normalised_as_pytorch_does():
 SMALL_MAP = (2, 3, 5, 7)
 
 
-def test_few_channels_or_large_maps_take_the_quick_path_in_training():
+def test_few_channels_or_large_maps_use_the_fast_path_in_training():
     assert taken(BatchNorm(3).double()(_map(*SMALL_MAP))) == {"_Normalise": 1}
     assert not taken(BatchNorm(REGISTER).double()(_map(2, REGISTER, 5, 7)))
     side = round((SMALL / 2 / REGISTER) ** 0.5)
@@ -68,7 +68,7 @@ def test_few_channels_or_large_maps_take_the_quick_path_in_training():
     (BatchNorm(3, track_running_stats=False), "no running statistics"),
     (BatchNorm(3).eval(), "evaluation"),
 ])  # fmt: skip
-def test_what_has_no_weight_momentum_or_statistics_takes_pytorch_s(norm, why):
+def test_without_weight_momentum_or_statistics_pytorchs_is_used(norm, why):
     norm = norm.double()
     theirs = copy.deepcopy(norm)
     theirs.__class__ = nn.BatchNorm2d
@@ -82,13 +82,13 @@ def test_what_has_no_weight_momentum_or_statistics_takes_pytorch_s(norm, why):
     assert torch.autograd.grad(out.sum(), x)[0].equal(torch.autograd.grad(expected.sum(), x)[0])
 
 
-def test_running_statistics_that_were_taken_away_are_pytorch_s_too():
+def test_removed_running_statistics_use_pytorchs():
     norm = BatchNorm(3).double()
     norm.running_mean = norm.running_var = None  # torch.func's advice for batch norm
     assert not taken(norm(_map(*SMALL_MAP)))
 
 
-def test_another_layout_precision_or_shape_takes_pytorch_s():
+def test_other_layouts_precisions_or_shapes_use_pytorchs():
     norm, x = BatchNorm(3), _map(*SMALL_MAP, dtype=torch.float32)
     assert taken(norm(x))
     assert not taken(norm(x.contiguous()))
@@ -105,7 +105,7 @@ def test_another_layout_precision_or_shape_takes_pytorch_s():
 
 
 @pytest.mark.parametrize("frozen", [("weight",), ("bias",), ("weight", "bias")])
-def test_what_is_frozen_gets_no_gradient_and_the_input_s_is_right(frozen):
+def test_frozen_weights_get_no_gradient_and_the_inputs_gradient_is_right(frozen):
     norm = BatchNorm(3).double()
     theirs = copy.deepcopy(norm)
     theirs.__class__ = nn.BatchNorm2d

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_voc, only_row
+from flagged import flags
 
 from hbo import nets
 from hbo.block import Block
@@ -39,28 +40,15 @@ def poison(folder: Path, ending: str) -> None:
 def classifier(tmp_path_factory):
     """A finished run whose checkpoint then gets a NaN."""
     out = tmp_path_factory.mktemp("classifier")
-    flags = [
-        "--data",
-        "digits",
-        "--width",
-        0.1,
-        "--epochs",
-        1,
-        "--limit_batches",
-        2,
-        "--threads",
-        1,
-        "--out",
-        out,
-    ]
-    call("hbo.fit", *flags)
+    args = flags(data="digits", width=0.1, epochs=1, limit_batches=2, threads=1, out=out)
+    call("hbo.fit", *args)
     row, folder = only_row(out)
     poison(folder, "classifier.bias")
-    return flags, row, folder
+    return args, row, folder
 
 
 @pytest.mark.slow
-def test_a_lost_classifier_is_not_evaluated(classifier):
+def test_a_diverged_classifier_is_not_evaluated(classifier):
     *_, folder = classifier
     for more in ([], ["--json"]):
         out, err = call("hbo.evaluate", folder, *more, expect=2)
@@ -70,7 +58,7 @@ def test_a_lost_classifier_is_not_evaluated(classifier):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--plain"], ["--int8", "--to", "openvino"]])
-def test_a_lost_classifier_is_not_exported(classifier, more):
+def test_a_diverged_classifier_is_not_exported(classifier, more):
     pytest.importorskip("openvino" if "openvino" in more else "onnxruntime")
     *_, folder = classifier
     _, err = call("hbo.export", folder, *more, expect=2)
@@ -79,16 +67,16 @@ def test_a_lost_classifier_is_not_exported(classifier, more):
 
 
 @pytest.mark.slow
-def test_a_lost_run_that_is_taken_up_after_its_last_epoch_is_failed(classifier):
-    flags, row, folder = classifier
+def test_a_diverged_run_resumed_after_its_last_epoch_fails(classifier):
+    args, row, folder = classifier
     (folder / "row.json").write_text(json.dumps({**row, "state": "unfinished"}))
-    _, err = call("hbo.fit", *flags, expect=1)
+    _, err = call("hbo.fit", *args, expect=1)
     refused(err, "the loss is not finite")
     assert json.loads((folder / "row.json").read_text())["state"] == "failed"
 
 
 @pytest.mark.slow
-def test_a_lost_detector_finds_nothing_and_says_why(tmp_path):
+def test_a_diverged_detector_finds_nothing_and_says_why(tmp_path):
     root = make_voc(tmp_path / "set")
     fields = {"data": "vocfolder", "data_dir": str(root), "batch": 4, "epochs": 1, "warmup": 0.5, "width": 0.1, "lr": 0.001,
               "threads": 1, "limit_batches": 1, "resolution": 96}  # fmt: skip
@@ -130,7 +118,7 @@ def varied(found: list[list[float]], expected: list[list[float]]) -> tuple[float
     )
 
 
-def test_what_varies_between_images_is_compared_by_itself():
+def test_varying_outputs_are_compared_separately():
     """The difference is within 1e-4 of the largest logit, yet half of the variation between images is
     missing; a smaller variation cannot be compared.
     """
@@ -142,7 +130,7 @@ def test_what_varies_between_images_is_compared_by_itself():
         varied([[100.0, 1.0], [100.0, 1.0]], [[100.0, 1.0], [100.0, 1.002]])
 
 
-def test_a_lost_detectors_metrics_are_all_lost():
+def test_a_diverged_detector_has_no_metrics():
     """A bad loss, score or box makes all of them NaN; otherwise the mAP would be 0 or 1."""
     box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     one = torch.tensor([1])
@@ -158,7 +146,7 @@ def test_a_lost_detectors_metrics_are_all_lost():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0])
-def test_numbers_that_are_none_are_refused(value):
+def test_values_that_are_not_finite_are_errors(value):
     with pytest.raises(UserError, match=f"width={value}"):
         nets.build("hbonet", width=value)
     with pytest.raises(UserError, match=f"match_macs={value}"):
@@ -170,7 +158,7 @@ def test_numbers_that_are_none_are_refused(value):
 @pytest.mark.parametrize(
     ("flag", "value"), [("width", ".nan"), ("match_macs", ".nan"), ("match_macs", ".inf")]
 )
-def test_flags_that_are_no_numbers_are_one_line(flag, value):
+def test_flags_that_are_not_finite_are_one_line(flag, value):
     _, err = call("hbo.cost", f"--{flag}", value, expect=2)
     refused(err, flag)
 
@@ -180,7 +168,7 @@ def test_flags_that_are_no_numbers_are_one_line(flag, value):
     ({"distribution": "q_uniform", "min": 0, "max": 1, "q": math.nan}, "must be a number"),
     ({"distribution": "normal", "mu": 0, "sigma": math.nan}, "must be a number"),
 ])  # fmt: skip
-def test_a_sweeps_numbers_that_are_none_are_refused(parameter, word):
+def test_a_sweeps_values_that_are_not_finite_are_errors(parameter, word):
     from hbo.sweep import parameters
 
     with pytest.raises(UserError, match=word):

@@ -45,7 +45,7 @@ def folder(tmp_path) -> tuple[Path, list[Path]]:
 
 
 @pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
-def test_a_row_that_is_none_is_named_and_nothing_else_stops(folder, content, capsys):
+def test_a_broken_row_is_named_and_nothing_stops(folder, content, capsys):
     file, (first, second, _) = folder
     other = first.parents[1] / "other" / second.name  # from where a finished row would be reused
     third = first.parents[1] / "other" / "0123456789"
@@ -68,7 +68,7 @@ def test_a_row_that_is_none_is_named_and_nothing_else_stops(folder, content, cap
     assert len([line for line in capsys.readouterr().err.splitlines() if str(third) in line]) <= 1
 
 
-def test_a_row_whose_fields_were_edited_is_named(tmp_path, capsys):
+def test_an_edited_row_is_named(tmp_path, capsys):
     root = make_runs(tmp_path / "runs", "contraction", seed=[0], data=["elpv"])
     paths = sorted(root.glob("*/*/row.json"))
     row = json.loads(paths[0].read_text())
@@ -80,7 +80,7 @@ def test_a_row_whose_fields_were_edited_is_named(tmp_path, capsys):
     assert "edited" in said
 
 
-def test_a_folder_named_replaced_hides_nothing(tmp_path):
+def test_a_study_named_replaced_is_read(tmp_path):
     root = make_runs(tmp_path / "replaced" / "runs", "contraction", seed=[0], data=["elpv"])
     runs = results.load(root)
     place = next(root.glob("*/*/row.json")).parent
@@ -100,7 +100,7 @@ def test_a_folder_named_replaced_hides_nothing(tmp_path):
         b'{"pid": -1, "step": true}',
     ],
 )
-def test_a_lock_that_is_none_is_a_lock_of_nobody_known(folder, content):
+def test_a_broken_lock_has_an_unknown_owner(folder, content):
     file, (_, second, _) = folder
     (second / "lock.0").write_bytes(content)
     (second / "lock.²").write_bytes(content)
@@ -112,7 +112,7 @@ def test_a_lock_that_is_none_is_a_lock_of_nobody_known(folder, content):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"job": ', b"[]", b"\0\xff", b"{}", b'{"job": 7}'])
-def test_a_job_s_file_that_is_none_stops_no_study(folder, content):
+def test_a_broken_job_file_stops_no_study(folder, content):
     file, (_, second, _) = folder
     (second / "slurm.json").write_bytes(content)
     found = plan.entries(read(file))
@@ -120,7 +120,7 @@ def test_a_job_s_file_that_is_none_stops_no_study(folder, content):
     assert [entry.state for entry in found] == ["done", "missing", "missing"]
 
 
-def test_a_curve_and_outcomes_that_are_none_lose_themselves_alone(tmp_path, capsys):
+def test_a_broken_curve_or_outcomes_file_loses_only_itself(tmp_path, capsys):
     root = make_runs(tmp_path / "runs", "contraction", seed=[0, 1], data=["elpv"])
     paths = [path.parent for path in sorted(root.glob("*/*/row.json"))]
     for path, content in zip(paths, (b"\0\xff\xfe", b"epoch,step\nx,y\n", b"a\n1,2,3\n"), strict=False):
@@ -151,7 +151,7 @@ def save(path: Path, lines: list[dict[str, str]], **how: str) -> Path:
     return path
 
 
-def test_a_table_as_spreadsheets_save_it(tmp_path, lines, capsys):
+def test_a_csv_saved_by_a_spreadsheet_is_read_or_explained(tmp_path, lines, capsys):
     with pytest.raises(UserError, match=r"separated by ';'.*save it with commas"):
         results.load(save(tmp_path / "semicolons.csv", lines, delimiter=";"))
     strange = [{**line, "git": "é"} for line in lines]
@@ -195,7 +195,7 @@ def test_names_with_blanks_in_a_list(tmp_path):
     assert layout.names(root, "trainval") == ["000004", "000005", "other"]
 
 
-def test_shadows_of_a_desktop_are_no_images_to_plan_by(tmp_path, capsys, monkeypatch):
+def test_desktop_files_are_not_counted_as_images(tmp_path, capsys, monkeypatch):
     from conftest import make_folder
 
     from hbo.sweep import loading

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call, make_folder, only_row
+from flagged import flags
 
 from hbo.config import resolve
 from hbo.data.audit import names_of, paths_of
@@ -65,7 +66,7 @@ def listing(path, rows, header=("path", "label", "split"), suffix="jpg"):
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Valid"])
-def test_the_reported_part_has_four_names_and_one_content(split_set, name):
+def test_the_validation_folder_has_four_possible_names(split_set, name):
     before, key = opened(split_set), run_on(split_set).key()
     (split_set / "val").rename(split_set / "away")
     (split_set / "away").rename(split_set / name)
@@ -76,7 +77,7 @@ def test_the_reported_part_has_four_names_and_one_content(split_set, name):
     assert after.facts.get("reported_folder", "val/") == f"{name}/"
 
 
-def test_of_several_the_first_is_reported_and_the_others_are_named(split_set, capsys):
+def test_of_several_validation_folders_the_first_is_used_and_the_others_named(split_set, capsys):
     key = run_on(split_set).key()
     shutil.copytree(split_set / "val", split_set / "test")
     assert len(opened(split_set).val) == 7
@@ -86,13 +87,13 @@ def test_of_several_the_first_is_reported_and_the_others_are_named(split_set, ca
     assert run_on(split_set).key() == key
 
 
-def test_suffixes_in_any_case_are_images(split_set):
+def test_suffixes_are_read_in_any_case(split_set):
     for i, path in enumerate(sorted((split_set / "train" / "ants").iterdir())):
         path.rename(path.with_suffix((".PNG", ".Png")[i % 2]))
     assert len(opened(split_set).train) == 30
 
 
-def test_a_folder_for_training_alone_says_what_to_type(split_set):
+def test_a_folder_without_validation_says_what_to_type(split_set):
     shutil.rmtree(split_set / "val")
     said = refused(split_set)
     assert "must contain train/ and val/ (or valid/, validation/, test/)" in said
@@ -102,7 +103,7 @@ def test_a_folder_for_training_alone_says_what_to_type(split_set):
 # ------------------------------------------------------------ folders of classes only
 
 
-def test_a_share_of_each_class_is_reported(alone, capsys):
+def test_val_split_takes_a_share_of_each_class(alone, capsys):
     data = opened(alone, val_split=0.2)
     assert capsys.readouterr().err == ""
     assert data.classes == ["ants", "bees"]
@@ -114,7 +115,7 @@ def test_a_share_of_each_class_is_reported(alone, capsys):
     assert images(run_on(alone, val_split=0.2)) == (24, 6, 2)
 
 
-def test_the_share_does_not_go_by_the_seed(alone):
+def test_val_split_does_not_depend_on_the_seed(alone):
     """All arms and seeds of a study have the same validation images; the share is in the key."""
     one, two = (opened(alone, val_split=0.2, seed=seed) for seed in (0, 7))
     assert names(one.val) == names(two.val)
@@ -129,11 +130,11 @@ def test_the_share_does_not_go_by_the_seed(alone):
     ({"val_split": 0.01}, "val_split=0.01: no validation image among the 30 images"),
     ({"val_split": 0.6}, "val_split=0.6: must be in [0, 0.5]"),
 ])  # fmt: skip
-def test_what_cannot_be_reported_is_refused(alone, given, words):
+def test_an_impossible_val_split_is_an_error(alone, given, words):
     assert words in refused(alone, **given)
 
 
-def test_what_is_split_takes_no_share(split_set):
+def test_val_split_of_a_split_folder_is_an_error(split_set):
     assert "is already split, it has folders for training and validation; remove it" in refused(
         split_set, val_split=0.2
     )
@@ -149,7 +150,7 @@ def rows_of(root, split=True):
     return [[str(p.relative_to(root)), p.parent.name, *([part] if split else [])] for part, p in parts]
 
 
-def test_a_list_of_a_folder_is_that_folder(split_set, tmp_path):
+def test_a_list_of_a_folder_equals_that_folder(split_set, tmp_path):
     """The same images, labels and order, so the same key; the file may have any name, with or without a
     header.
     """
@@ -171,7 +172,7 @@ def test_a_list_of_a_folder_is_that_folder(split_set, tmp_path):
         path.unlink()
 
 
-def test_a_folder_that_holds_one_list(alone):
+def test_a_folder_with_one_list_is_that_list(alone):
     path = listing(alone.parent / "labels.csv", [[str(p.relative_to(alone.parent)), p.parent.name] for p in alone.glob("*/*")],
                    ("path", "label"))  # fmt: skip
     shutil.rmtree(alone.parent / "made")
@@ -200,7 +201,7 @@ def test_semicolons_and_a_byte_order_mark_are_read(alone):
     assert len(opened(path, val_split=0.2).train) == 24
 
 
-def test_a_list_says_which_of_several_parts_is_reported(split_set, capsys):
+def test_a_list_names_its_validation_part(split_set, capsys):
     rows = rows_of(split_set)
     extra = [
         [path, label, "test" if split == "val" and label == "ants" else split] for path, label, split in rows
@@ -220,14 +221,14 @@ def test_a_list_says_which_of_several_parts_is_reported(split_set, capsys):
     ([["path", "label", "split"], ["ants/0.png", "a", "train"]], "must have train and one of val, valid, validation, test; it has train"),
     ([["path", "label"]], "lists no images"),
 ])  # fmt: skip
-def test_a_list_that_is_none_is_refused_by_its_line(alone, rows, words):
+def test_a_broken_list_is_an_error_naming_the_line(alone, rows, words):
     path = listing(alone / "l.csv", rows, None)
     said = refused(path, val_split=0.2)
     assert said.startswith(str(path))
     assert words in said
 
 
-def test_another_file_is_no_list(alone):
+def test_another_file_is_not_a_list(alone):
     assert "must be a folder, or a .csv file that lists images" in refused(alone / "ants" / "0.png")
 
 
@@ -235,23 +236,8 @@ def test_another_file_is_no_list(alone):
 
 
 @pytest.mark.slow
-def test_a_run_on_classes_alone_and_its_evaluation(alone, split_set, tmp_path):
-    args = [
-        "--data_dir",
-        alone,
-        "--val_split",
-        0.2,
-        "--resolution",
-        32,
-        "--width",
-        0.1,
-        "--epochs",
-        1,
-        "--batch",
-        4,
-        "--lr",
-        0.01,
-    ]
+def test_a_folder_of_classes_trains_and_evaluates(alone, split_set, tmp_path):
+    args = flags(data_dir=alone, val_split=0.2, resolution=32, width=0.1, epochs=1, batch=4, lr=0.01)
     call("hbo.fit", *args, "--threads", 1, "--workers", 0, "--out", tmp_path / "runs")
     row, folder = only_row(tmp_path / "runs")
     assert (row["data"], row["train_images"], row["val_images"], row["val_split"]) == (
@@ -271,7 +257,7 @@ def test_a_run_on_classes_alone_and_its_evaluation(alone, split_set, tmp_path):
 
 @pytest.mark.parametrize("lines", ['{},a\n{},"b\n{},a\n{},b\n', '{},a,"note\n{},b,\n{},a,\n{},b,\n'])
 @pytest.mark.parametrize("more", [0, 200_000])
-def test_a_quote_that_is_not_closed_takes_no_lines_with_it(tmp_path, lines, more):
+def test_an_unclosed_quote_swallows_no_lines(tmp_path, lines, more):
     root = make_folder(tmp_path / "set", {"a": 4}, {})
     names = [f"train/a/{i}.png" for i in range(4)]
     head = "path,label,note\n" if "note" in lines else "path,label\n"
@@ -281,7 +267,7 @@ def test_a_quote_that_is_not_closed_takes_no_lines_with_it(tmp_path, lines, more
         listed.read(root / "l.csv")
 
 
-def test_the_outcomes_name_images_from_the_sets_folder_however_it_is_named(tmp_path, monkeypatch):
+def test_outcomes_name_images_relative_to_the_sets_folder(tmp_path, monkeypatch):
     root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 1, "b": 1})
     with open(root / "l.csv", "w", newline="") as file:
         csv.writer(file).writerows(

@@ -59,7 +59,7 @@ def seen(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
+def test_the_page_is_self_contained_and_has_the_studys_results(tmp_path):
     """No address and no other file; it has the question, the conclusion, every cell of the tables, and how
     the study was run.
     """
@@ -76,7 +76,7 @@ def test_the_page_stands_alone_and_says_what_the_study_says(tmp_path):
     assert report.page(IT) == page  # the same rows give the same page
 
 
-def test_a_picture_needs_no_font_of_the_readers_and_says_what_it_is():
+def test_a_picture_needs_no_font_and_has_alternative_text():
     page = report.page(IT)
     pictures = re.findall(r'<img alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert len(pictures) >= 3
@@ -87,7 +87,7 @@ def test_a_picture_needs_no_font_of_the_readers_and_says_what_it_is():
         assert not re.search(r"<text|font-family|@font-face", drawn)
 
 
-def test_a_dot_is_a_run_at_its_place():
+def test_a_dot_is_at_its_runs_metric():
     found = dots.dots(IT, dict.fromkeys(IT.arms, "#000000"))
     ticks = [(float(tick["said"]), tick["at"]) for tick in found["ticks"]]
     assert len(ticks) >= 2
@@ -109,7 +109,7 @@ def test_a_dot_is_a_run_at_its_place():
         assert all(abs(d["at"] - dot["at"]) >= dots.APART for d in near)
 
 
-def test_a_short_name_has_its_full_one():
+def test_a_short_name_has_its_full_name():
     page, it = report.page(tuning := study.read("elpv_tuning")), tuning
     assert max(map(len, it.arms)) < 60
     full = re.search(r'<td title="([^"]+)">base</td>', page)
@@ -145,7 +145,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     return found
 
 
-def test_cells_of_numbers_are_known_as_such():
+def test_numeric_cells_are_recognised():
     for name, column in MADE.items():
         assert all(map(is_number, column)) == (name != "arm")
 
@@ -154,7 +154,7 @@ def test_cells_of_numbers_are_known_as_such():
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("name", ["contraction", "detection_bccd", "reid_coil20", "elpv_tuning"])
-def test_it_can_be_read(chromium: Page, pages, name, width, dark):
+def test_the_page_is_accessible(chromium: Page, pages, name, width, dark):
     """Nothing exceeds the window, no number is split, all text has contrast, pictures are on white."""
     chromium.open(pages[name], width, dark)
     assert chromium.run("innerWidth") == width
@@ -213,7 +213,7 @@ def at(chromium: Page, script: str) -> tuple[float, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
-def test_a_click_on_a_head_sorts(chromium: Page, pages, name):
+def test_a_click_on_a_column_sorts(chromium: Page, pages, name):
     """Ascending, descending, original order; by mean, smallest p first, dashes last."""
     chromium.open(pages["made"], 1280)
     i, head = (
@@ -235,7 +235,7 @@ def test_a_click_on_a_head_sorts(chromium: Page, pages, name):
 
 
 @pytest.mark.slow
-def test_a_head_sorts_by_the_keyboard(chromium: Page, pages):
+def test_a_column_sorts_by_keyboard(chromium: Page, pages):
     chromium.open(pages["made"], 400)
     chromium.run("document.querySelector('.scroll').focus()")
     for _ in range(2):  # to the second header
@@ -246,7 +246,7 @@ def test_a_head_sorts_by_the_keyboard(chromium: Page, pages):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
-def test_a_dot_tells_its_run(chromium: Page, pages, width):
+def test_a_dot_shows_its_run(chromium: Page, pages, width):
     """It shows its key and command, by mouse and by keyboard."""
     chromium.open(pages["contraction"], width)
     told = "document.querySelector('.told').textContent"

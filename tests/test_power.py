@@ -15,19 +15,19 @@ TWO = [(1.0, 1.0), (-1.0, 1.0)]
 
 @pytest.mark.parametrize("n", [2, 3, 6, 24])
 @pytest.mark.parametrize("effect", [0.5, 1.0, 2.0])
-def test_powers_of_two_samples_and_of_pairs(n, effect):
+def test_power_of_two_samples_and_of_pairs(n, effect):
     assert power.find(effect, TWO, n, 0.05) == pytest.approx(TTestIndPower().power(effect, n, 0.05), abs=2e-5)
     theirs = TTestPower().power(effect, n, 0.05)
     if math.isfinite(theirs):  # scipy's noncentral t returns NaN when the power is almost 1
         assert power.find(effect, [(1.0, 1.0)], n, 0.05, pairs=True) == pytest.approx(theirs, abs=2e-5)
 
 
-def test_many_seeds_leave_no_doubt():
+def test_many_seeds_have_full_power():
     assert power.find(0.008, [(1, 0.014), (-1, 0.013)], 1000, 0.017) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("n", "sds"), [(3, (1.0, 1.0)), (6, (1.0, 1.0)), (6, (1.0, 2.0))])
-def test_equivalence_by_simulation(n, sds):
+def test_power_of_equivalence_by_simulation(n, sds):
     rng, margin, difference = np.random.default_rng(n), 2.0, 0.4
     a, b = rng.normal(difference, sds[0], (100_000, n)), rng.normal(0, sds[1], (100_000, n))
     va, vb = a.var(1, ddof=1) / n, b.var(1, ddof=1) / n
@@ -47,7 +47,7 @@ def test_the_detectable_difference_has_the_power_asked_for():
     assert math.isnan(power.detectable([(1, 0.0), (-1, 0.0)], 6, 0.05))
 
 
-def test_the_seeds_named_are_the_least_that_do():
+def test_the_number_of_seeds_is_the_smallest():
     at = lambda n: power.find(0.7, TWO, n, 0.05)
     n = power.seeds(at)
     assert n is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_folder, make_market, make_voc, only_row, released_state
+from flagged import flags
 from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.models import ResNet18_Weights
@@ -18,22 +19,7 @@ from hbo.analysis import mistakes
 from hbo.errors import UserError
 from hbo.predict import found, predict
 
-SMALL = [
-    "--width",
-    0.1,
-    "--resolution",
-    64,
-    "--batch",
-    8,
-    "--epochs",
-    2,
-    "--threads",
-    1,
-    "--workers",
-    0,
-    "--lr",
-    0.01,
-]
+SMALL = flags(width=0.1, resolution=64, batch=8, epochs=2, threads=1, workers=0, lr=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +37,7 @@ def table(path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_classifier_says_what_its_run_says(classified, tmp_path, capsys):
+def test_predictions_are_those_of_the_run(classified, tmp_path, capsys):
     folder, run, outcomes = classified
     assert predict(str(run), [str(folder / "val")], tmp_path / "all.csv", {}, top=2) == []
     rows = table(tmp_path / "all.csv")
@@ -68,7 +54,7 @@ def test_a_classifier_says_what_its_run_says(classified, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_read_is_named_and_the_rest_is_written(classified, tmp_path):
+def test_unreadable_images_are_named_and_the_rest_written(classified, tmp_path):
     folder, run, _ = classified
     whole = Image.open(folder / "val" / "a" / "0.png")
     (tmp_path / "photos" / "deep").mkdir(parents=True)
@@ -99,7 +85,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_written(classified, tmp_pa
     (["a.txt"], {}, "none of the 1 photographs can be read"),
 ])  # fmt: skip
 @pytest.mark.slow
-def test_what_cannot_be_obeyed_is_refused(classified, tmp_path, monkeypatch, images, options, said):
+def test_impossible_requests_are_errors(classified, tmp_path, monkeypatch, images, options, said):
     (tmp_path / "a.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
     if images == ["a.png"]:
@@ -110,7 +96,7 @@ def test_what_cannot_be_obeyed_is_refused(classified, tmp_path, monkeypatch, ima
     assert not list(tmp_path.glob("x.*"))
 
 
-def test_a_photograph_named_twice_is_taken_once(tmp_path):
+def test_a_photograph_named_twice_is_predicted_once(tmp_path):
     for name in ("b.png", "a.JPG", "sub/c.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -133,7 +119,7 @@ def test_a_run_is_found_by_its_key(classified, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_surest_mistakes_are_those_of_the_highest_probability(classified, tmp_path):
+def test_the_most_confident_mistakes_have_the_highest_probability(classified, tmp_path):
     _, run, outcomes = classified
     it = mistakes.mistakes(run)
     wrong = [i for i in range(18) if outcomes["label"][i] != outcomes["prediction"][i]]
@@ -194,16 +180,7 @@ def test_features_retrieve_as_the_run_does(tmp_path):
     """Mean average precision from the written features alone, by brute force."""
     root = make_market(tmp_path / "market", train=4, test=3, views=4)
     args = [
-        "--data",
-        "marketfolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        64,
-        "--width",
-        0.1,
-        "--batch",
-        8,
+        *flags(data="marketfolder", data_dir=root, resolution=64, width=0.1, batch=8),
         "--bn_neck",
         "--flip_features",
     ]

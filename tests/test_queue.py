@@ -62,7 +62,7 @@ def lines(cluster: Path, word: str) -> list[str]:
     return ["".join(of(script)) for script in scripts]
 
 
-def test_arrays_are_as_long_as_the_cluster_takes_and_throttled_together(cluster, tmp_path, capsys):
+def test_job_arrays_respect_the_clusters_limits(cluster, tmp_path, capsys):
     """Seven rows in arrays of three, three and one (no array); two at a time in each, and each array after
     the previous one.
     """
@@ -85,7 +85,7 @@ def test_arrays_are_as_long_as_the_cluster_takes_and_throttled_together(cluster,
     assert lines(cluster, "dependency")[3:] == [""]
 
 
-def test_several_runs_a_device_are_one_job(cluster, tmp_path):
+def test_several_runs_per_device_are_one_job(cluster, tmp_path):
     file = write(tmp_path / "five.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=list(range(5)))
     ask("run", file, "--slurm", "time=10", "--runs_per_device", 2)
     assert (lines(cluster, "array"), lines(cluster, "cpus-per-task")) == (["0-2%3"], ["2"])
@@ -93,7 +93,7 @@ def test_several_runs_a_device_are_one_job(cluster, tmp_path):
     assert sorted(notes) == ["100_0", "100_0", "100_1", "100_1", "100_2"]
 
 
-def test_a_squeue_that_fails_submits_nothing(cluster, tmp_path, capsys):
+def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     file = write(tmp_path / "two.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1])
     ask("run", file, "--slurm", "time=10")
     (cluster / "squeue").write_text(
@@ -113,7 +113,7 @@ def test_a_squeue_that_fails_submits_nothing(cluster, tmp_path, capsys):
     assert len(list(cluster.glob("*.sh"))) == 2
 
 
-def test_two_calls_at_once_are_one(cluster, tmp_path, capsys):
+def test_two_simultaneous_calls_submit_once(cluster, tmp_path, capsys):
     file = write(tmp_path / "two.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1])
     other = Lock(tmp_path / "runs" / "two" / "slurm").acquire()
     ask("run", file, "--slurm", "time=10", expect=75)
@@ -121,7 +121,7 @@ def test_two_calls_at_once_are_one(cluster, tmp_path, capsys):
     assert not list(cluster.glob("*.sh"))
 
 
-def test_a_job_that_ended_before_its_first_row_says_so(cluster, tmp_path, capsys):
+def test_a_job_that_ended_before_its_first_row_is_reported(cluster, tmp_path, capsys):
     """Cancelled before it began, failed with a message, and gone without one."""
     file = write(tmp_path / "three.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1, 2])
     ask("run", file, "--slurm", "time=10")
@@ -143,7 +143,7 @@ def test_a_job_that_ended_before_its_first_row_says_so(cluster, tmp_path, capsys
     assert lines(cluster, "array") == ["0-2%3", "0-2%3"]
 
 
-def test_what_slurm_does_by_itself_is_not_asked_of_it(cluster, tmp_path, capsys):
+def test_options_that_slurm_does_not_take_are_errors(cluster, tmp_path, capsys):
     file = write(tmp_path / "one.yaml", **FIELDS, out=str(tmp_path / "runs"))
     for words in (
         ("--max_failures", "0.1"),
@@ -164,7 +164,7 @@ def test_what_slurm_does_by_itself_is_not_asked_of_it(cluster, tmp_path, capsys)
     assert study(tmp_path / "runs") == {}
 
 
-def test_a_job_runs_the_code_that_it_was_submitted_with(tmp_path):
+def test_a_job_runs_the_code_it_was_submitted_with(tmp_path):
     """It runs the copy, not the working directory or the package that made it; the row records its digest."""
     code = snapshot.take(tmp_path / "study")
     assert snapshot.take(tmp_path / "study") == code
@@ -188,7 +188,7 @@ def test_a_job_runs_the_code_that_it_was_submitted_with(tmp_path):
     assert inside == {path.relative_to(own.PACKAGE) for path in own.files_of(own.PACKAGE)}
 
 
-def test_a_sweep_of_force_is_run_again_once(tmp_path):
+def test_a_sweep_with_force_is_repeated_once(tmp_path):
     """An already finished row does not count; the row of the next training does."""
     from hbo.runs import rows
 

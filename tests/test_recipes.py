@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import yaml
 from conftest import ROOT, call, make_folder, only_row
+from flagged import flags
 
 from hbo.config import content, resolve
 from hbo.sweep import study
@@ -36,7 +37,7 @@ def test_a_folder_alone_is_enough(photographs):
 @pytest.mark.parametrize(
     ("n", "batch", "epochs"), [(2, 2, 100), (40, 4, 100), (240, 16, 100), (1000, 32, 24), (5000, 32, 20)]
 )
-def test_what_is_chosen_goes_by_the_number_of_images(n, batch, epochs):
+def test_the_recipe_depends_on_the_number_of_images(n, batch, epochs):
     found = recipes.small(n, {})
     assert (found["batch"], found["epochs"]) == (batch, epochs)
     assert n // batch >= 1
@@ -47,13 +48,13 @@ def test_what_is_chosen_goes_by_the_number_of_images(n, batch, epochs):
     assert started == recipes.small(n, {"weights": "default"})
 
 
-def test_the_rate_goes_with_a_given_batch(photographs):
+def test_the_rate_scales_with_a_given_batch(photographs):
     assert chosen(photographs, batch=16)["lr"] == 2 * chosen(photographs)["lr"]
     assert chosen(photographs, batch=16, lr=0.3)["lr"] == 0.3
     assert chosen(photographs, epochs=10)["warmup"] == 2
 
 
-def test_who_says_epochs_batch_and_rate_has_a_recipe(photographs):
+def test_given_epochs_batch_and_rate_replace_the_recipe(photographs):
     """The flags give the run that they gave before the recipe existed: nothing is added to them."""
     given = {"epochs": 10, "batch": 8, "lr": 0.02}
     assert chosen(photographs, **given) == PAPER | given
@@ -63,7 +64,7 @@ def test_who_says_epochs_batch_and_rate_has_a_recipe(photographs):
     assert dataclasses.replace(run).key() == resolve(**yaml.safe_load(yaml.safe_dump(vars(run)))).key()
 
 
-def test_a_large_folder_and_one_that_is_not_there_keep_the_papers(photographs, monkeypatch, tmp_path):
+def test_large_and_missing_folders_keep_the_papers_recipe(photographs, monkeypatch, tmp_path):
     assert chosen("/none", data="imagefolder") == PAPER
     monkeypatch.setattr(recipes, "SMALL", 80)
     assert chosen(photographs) == PAPER
@@ -71,15 +72,15 @@ def test_a_large_folder_and_one_that_is_not_there_keep_the_papers(photographs, m
     assert chosen(photographs) != PAPER
 
 
-def test_no_more_names_are_looked_at_than_count(photographs):
+def test_no_more_file_names_are_read_than_needed(photographs):
     """ImageNet is also checked for being small."""
     assert layout.training_images(photographs, 81) == 80
     assert layout.training_images(photographs, 50) == 50
     assert layout.training_images(photographs / "none", 50) is None
 
 
-def test_the_study_that_was_run_on_a_folder_says_what_the_recipe_would_change(photographs):
-    """So its keys are the same on small and large folders."""
+def test_a_study_with_its_own_recipe_does_not_depend_on_the_folder(photographs):
+    """Its keys are the same on small and large folders."""
     path = ROOT / "sweeps" / "contraction_cifar10.yaml"
     for row in study.read(path, {"data": "imagefolder", "data_dir": str(photographs)}).rows:
         assert set(recipes.SAYS) <= row.keys()
@@ -87,21 +88,8 @@ def test_the_study_that_was_run_on_a_folder_says_what_the_recipe_would_change(ph
 
 
 @pytest.mark.slow
-def test_a_run_says_what_it_chose_and_the_row_has_it(photographs, tmp_path):
-    args = [
-        "--data_dir",
-        photographs,
-        "--resolution",
-        32,
-        "--width",
-        0.1,
-        "--limit_batches",
-        1,
-        "--threads",
-        1,
-        "--workers",
-        0,
-    ]
+def test_a_run_prints_its_choice_and_the_row_has_it(photographs, tmp_path):
+    args = flags(data_dir=photographs, resolution=32, width=0.1, limit_batches=1, threads=1, workers=0)
     _, err = call("hbo.fit", *args, "--epochs", 2, "--out", tmp_path)
     row, _ = only_row(tmp_path)
     (line,) = [line for line in err.splitlines() if "recipe" in line]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import call, only_row, start
+from flagged import flags
 from test_fit import DIGITS, same_run, wait_for
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -22,35 +23,12 @@ from hbo.tasks.base import move_average, without_decay
 from hbo.tasks.classify import mixing
 from hbo.tasks.classify.module import Classify
 
-ALL = [
-    "--ema",
-    0.95,
-    "--mixup",
-    0.2,
-    "--cutmix",
-    1.0,
-    "--random_erasing",
-    0.25,
-    "--dropout",
-    0.2,
-    "--drop_path",
-    0.2,
-]
-ALL += [
-    "--auto_augment",
-    "trivial",
-    "--optimizer",
-    "adamw",
-    "--lr",
-    0.003,
-    "--no_decay_on_norm",
-    "--grad_clip",
-    1.0,
-]
+ALL = flags(ema=0.95, mixup=0.2, cutmix=1.0, random_erasing=0.25, dropout=0.2, drop_path=0.2)
+ALL += flags(auto_augment="trivial", optimizer="adamw", lr=0.003, no_decay_on_norm=True, grad_clip=1.0)
 
 
 @pytest.mark.slow
-def test_all_of_it_is_resumed_exactly(tmp_path):
+def test_a_run_with_all_of_them_resumes_exactly(tmp_path):
     args = [*DIGITS, *ALL, "--wandb", "disabled"]
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
@@ -108,7 +86,7 @@ def test_fewer_evaluations_change_nothing_else(tmp_path):
     assert (few["train/loss"] == each["train/loss"]).all()
 
 
-def test_the_moving_average_is_torchs():
+def test_the_moving_average_equals_torchs():
     draw = torch.Generator().manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     ours = copy.deepcopy(net)
@@ -152,7 +130,7 @@ def test_the_loss_of_mixed_labels_is_the_mix_of_losses():
     )
 
 
-def test_what_is_erased_is_the_mean_and_the_share_is_met():
+def test_erased_areas_have_the_mean_and_the_stated_share():
     torch.manual_seed(0)
     images = torch.full((400, 3, 16, 16), 250.0)
     out = mixing.erased(images, 0.3)
@@ -165,7 +143,7 @@ def test_what_is_erased_is_the_mean_and_the_share_is_met():
 
 
 @pytest.mark.parametrize("net", ["hbonet", "hbonet_ir", "mobilenetv2", "mobilenetv2_hbo"])
-def test_parts_are_left_out_in_training_alone_and_keep_their_names(net):
+def test_dropout_is_active_only_in_training_and_keeps_names(net):
     torch.manual_seed(0)
     plain = build(net, width=0.1, num_classes=5)
     other = copy.deepcopy(plain)
@@ -247,6 +225,6 @@ def test_a_clipped_update_is_as_long_as_the_rate_says(tmp_path):
     ({"random_erasing": 1.5}, "random_erasing=1.5: must be in"),
     ({"drop_path": 1.0}, "drop_path=1.0: must be in"),
 ])  # fmt: skip
-def test_what_cannot_be_obeyed_is_refused(fields, said):
+def test_impossible_settings_are_errors(fields, said):
     with pytest.raises(UserError, match=said):
         resolve(data="digits", **fields)

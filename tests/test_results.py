@@ -21,7 +21,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("value", ODD, ids=repr)
-def test_a_cell_is_read_as_it_was_written(tmp_path, value):
+def test_a_csv_cell_round_trips(tmp_path, value):
     path = tmp_path / "x.csv"
     path.write_text(
         results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": ["x"]})), newline=""
@@ -32,7 +32,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path, value):
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-def test_nothing_is_an_empty_cell(tmp_path, value):
+def test_none_is_an_empty_cell(tmp_path, value):
     (tmp_path / "x.csv").write_text(
         results.to_csv(pd.DataFrame({"a": pd.Series([value], dtype=object), "b": [1]}))
     )
@@ -47,7 +47,7 @@ def test_a_line_with_more_or_fewer_cells_than_the_head_is_an_error(tmp_path, lin
         results.read_csv(tmp_path / "x.csv")
 
 
-def test_runs_and_csv_are_one_table(tmp_path):
+def test_a_folder_of_runs_and_its_csv_give_the_same_table(tmp_path):
     """Same columns, same order, same bits, also in the learning curves."""
     root = make_runs(tmp_path / "runs", "contraction", "mobilenetv2")
     for studies in (["contraction"], ["mobilenetv2", "contraction"]):
@@ -62,7 +62,7 @@ def test_runs_and_csv_are_one_table(tmp_path):
     assert len(one) == len(pd.read_csv(ABLATIONS / "contraction.csv"))
 
 
-def test_unfinished_and_failed_rows_are_there_and_marked(tmp_path):
+def test_unfinished_and_failed_rows_are_kept_and_marked(tmp_path):
     root = make_runs(tmp_path / "runs", "contraction", k=[1])
     first, second, *rest = sorted(root.glob("*/*/row.json"))
     row = json.loads(first.read_text())
@@ -89,7 +89,7 @@ def test_unfinished_and_failed_rows_are_there_and_marked(tmp_path):
     pd.testing.assert_frame_equal(again, table, check_exact=True, check_dtype=False)
 
 
-def test_a_stopped_run_is_left_out_of_the_means_by_name(tmp_path):
+def test_a_stopped_run_is_named_and_not_averaged(tmp_path):
     root = make_runs(tmp_path, "contraction", k=[1], scheme=["release"])
     whole, _ = call("hbo.analysis.results", root)
     first, *rest = sorted(root.glob("*/*/row.json"))
@@ -102,7 +102,7 @@ def test_a_stopped_run_is_left_out_of_the_means_by_name(tmp_path):
     assert "Not in the table" not in whole
 
 
-def test_what_is_replaced_is_no_row(tmp_path):
+def test_replaced_runs_are_not_rows(tmp_path):
     root = make_runs(tmp_path, "mobilenetv2")
     n = len(results.load(root))
     (one, *_) = root.glob("*/*")
@@ -127,10 +127,10 @@ def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
     )
 
 
-def test_a_flag_that_would_be_passed_over_is_refused(tmp_path, capsys):
+def test_a_flag_that_would_be_ignored_is_an_error(tmp_path, capsys):
     for words, says in (
-        (("contraction", "--study", "other"), "--study other: is of a folder"),
-        ((str(ABLATIONS), "--to", str(tmp_path)), "--runs, --to: are of a study's name"),
+        (("contraction", "--study", "other"), "--study other: selects from a folder"),
+        ((str(ABLATIONS), "--to", str(tmp_path)), "--runs, --to: need a study's name"),
     ):
         with pytest.raises(SystemExit) as stop:
             results.main([*words])
@@ -138,7 +138,7 @@ def test_a_flag_that_would_be_passed_over_is_refused(tmp_path, capsys):
         assert says in capsys.readouterr().err
 
 
-def test_the_csv_of_a_study_is_printed_alone_and_over_no_other_table(tmp_path, capsys):
+def test_csv_prints_only_the_csv(tmp_path, capsys):
     words = ["contraction", "--runs", str(ABLATIONS / "contraction.csv"), "--to", str(tmp_path), "--csv"]
     results.main(words)
     out, err = capsys.readouterr()
@@ -152,7 +152,7 @@ def test_the_csv_of_a_study_is_printed_alone_and_over_no_other_table(tmp_path, c
     assert (tmp_path / "contraction.csv").read_text() == "name,price\na,1\n"
 
 
-def test_the_summary_is_pandas_own():
+def test_the_summary_equals_pandas():
     table = results.load(ABLATIONS, "contraction")
     found = results.summary(table).set_index("k")
     for k, group in pd.read_csv(ABLATIONS / "contraction.csv").groupby("k"):
@@ -172,12 +172,12 @@ def test_the_summary_is_pandas_own():
         (ROOT / "tests", [], "contains no row.json and no CSV"),
     ],
 )
-def test_no_rows_is_said(source, studies, says):
+def test_no_rows_is_an_error(source, studies, says):
     with pytest.raises(UserError, match=says):
         results.load(source, *studies)
 
 
-def test_wandb_without_a_key_is_said(tmp_path):
+def test_wandb_without_a_key_is_an_error(tmp_path):
     env = {"WANDB_API_KEY": None, "NETRC": str(tmp_path / "none"), "WANDB_MODE": None}
     _, err = call("hbo.analysis.results", "wandb:entity/project", expect=2, env=env)
     assert err.startswith("error: wandb:entity/project: no key")

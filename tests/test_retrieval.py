@@ -85,7 +85,7 @@ def test_the_inverse_negative_penalty_is_of_the_last_match(places, minp):
     assert cmc_map(*two[0], *two[1])["minp"] == pytest.approx((minp + 1 / 12) / 2, abs=1e-12)
 
 
-def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
+def test_queries_without_a_match_are_not_averaged_but_counted():
     # 7 is not in the gallery, 3 only in its own camera.
     queries = side((0.0, 1, 1), (0.0, 7, 1), (0.0, 3, 1), (0.0, 0, 1), (0.0, -1, 1))
     gallery = side((1, 1, 2), (2, 3, 1), (3, 0, 2), (4, -1, 2))
@@ -107,7 +107,7 @@ def test_queries_without_a_match_are_left_out_of_the_means_and_counted():
     assert none["unmatched"] == 1
 
 
-def test_cosine_looks_at_the_angle_alone():
+def test_cosine_depends_only_on_the_angle():
     queries = side(([1.0, 0.0], 1, 1))
     gallery = side(([100.0, 1.0], 1, 2), ([1.0, 1.0], 2, 2))  # almost parallel but far away; and near
     assert cmc_map(*queries, *gallery)["rank1"] == 0
@@ -123,7 +123,7 @@ def test_cosine_looks_at_the_angle_alone():
     ({"gallery_features": torch.zeros(2, 3)}, "1 per query, 3 per gallery image"),
     ({"query_features": torch.tensor([[math.nan]])}, "infinite or NaN"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(change, word):
+def test_shapes_that_do_not_fit_are_errors(change, word):
     names = [f"{part}_{what}" for part in ("query", "gallery") for what in ("features", "ids", "cameras")]
     given = dict(zip(names, (*side((0.0, 1, 1)), *side((1.0, 1, 2), (2.0, 2, 2))), strict=True))
     with pytest.raises(UserError, match=word):
@@ -211,7 +211,7 @@ def test_against_brute_force_on_random_features(metric):
     assert unmatched > 20
 
 
-def test_copies_of_an_image_are_tied_whatever_their_place():
+def test_copies_of_an_image_are_tied_in_any_order():
     """A plain matrix product gives equal columns different last bits at different positions; at this size it
     does.
     """
@@ -234,7 +234,7 @@ def test_copies_of_an_image_are_tied_whatever_their_place():
                 break  # the only image without a copy
 
 
-def test_chunks_do_not_show():
+def test_the_size_of_chunks_changes_nothing():
     draw = torch.Generator().manual_seed(1)
     n = 2 * CHUNK + 5
     part = lambda n: (
@@ -341,7 +341,7 @@ def test_markets_size_fits_into_4_gb():
     assert 0 <= first < 0.006
 
 
-def test_a_feature_that_is_no_number_leaves_no_figure():
+def test_a_feature_that_is_not_finite_gives_no_metric():
     heap, query, _ = shared()
     metric = CMCMeanAveragePrecision()
     feed(

@@ -1,4 +1,4 @@
-"""hbo.runs.rows: a row's commit is from this code's own repository, or none."""
+"""hbo.runs.rows: a row's commit is from the code's own repository, or none; fields of another run are an error."""
 
 import os
 import shutil
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from hbo.errors import UserError
+from hbo.runs.rows import check_same_fields
 
 NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
 
@@ -44,7 +47,7 @@ def commit_of(installed: Path, cwd: Path, **env: str) -> str:
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignored):
+def test_the_repository_around_an_environment_is_not_the_codes(tmp_path, ignored):
     """Installed into another project's PROJECT/.venv, where it does not belong to the project's files."""
     repository(tmp_path)
     if ignored:
@@ -53,7 +56,7 @@ def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignore
     assert commit_of(tmp_path / ".venv", tmp_path) == "None"
 
 
-def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
+def test_a_checkout_has_its_own_commit_whatever_gits_variables_are(tmp_path):
     """A git hook runs with GIT_DIR of the repository that receives the commit."""
     shutil.copytree(ROOT / "hbo", tmp_path / "code" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path / "code", "init", "-q")
@@ -66,3 +69,9 @@ def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
     assert commit_of(tmp_path / "code", tmp_path / "other", **hook) == own
     (tmp_path / "code" / "hbo" / "block.py").write_text((ROOT / "hbo" / "block.py").read_text() + "\n")
     assert commit_of(tmp_path / "code", tmp_path, PYTHONDONTWRITEBYTECODE="1") == own + "+"
+
+
+def test_a_checkpoint_of_another_run_is_an_error_naming_the_fields():
+    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
+        check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
+    check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")

@@ -23,7 +23,7 @@ def test_the_blocks_add_up_to_the_network(net, width, divisor, resolution, class
 
 
 @pytest.mark.parametrize("net", nets.TABLES)
-def test_no_width_comes_nearer(net):
+def test_no_width_is_nearer(net):
     run = resolve(net=net, match_macs=44.1)
     assert run.divisor == 2
     assert run.width is not None
@@ -44,7 +44,7 @@ def test_the_width_does_not_depend_on_the_data_set():
     assert len(widths) == 1
 
 
-def test_too_coarse_a_divisor_is_refused_with_the_nearest():
+def test_too_coarse_a_divisor_is_an_error_that_names_the_nearest():
     with pytest.raises(UserError, match=r"39\.2 .* and 55\.8"):
         resolve(net="mobilenetv2", match_macs=44.1, divisor=8)
 

@@ -37,7 +37,7 @@ def chunk(kind, data):
     ("a.jpg", {}), ("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {}),
     ("b.tif", {"compression": "tiff_lzw"}),
 ])  # fmt: skip
-def test_a_photograph_stands_as_its_exif_says(tmp_path, orientation, name, how):
+def test_a_photograph_is_rotated_by_its_exif(tmp_path, orientation, name, how):
     path = turned(tmp_path / name, orientation, **how)
     with Image.open(path) as image:
         expected = ImageOps.exif_transpose(image).convert("RGB")
@@ -47,7 +47,7 @@ def test_a_photograph_stands_as_its_exif_says(tmp_path, orientation, name, how):
     assert np.array_equal(np.asarray(read_image(path, "L")), np.asarray(expected.convert("L")))
 
 
-def test_a_png_may_say_it_behind_its_pixels(tmp_path):
+def test_a_pngs_exif_may_follow_its_pixels(tmp_path):
     path = turned(tmp_path / "a.png", 6)
     whole = path.read_bytes()
     at = whole.index(b"eXIf") - 4
@@ -60,12 +60,12 @@ def test_a_png_may_say_it_behind_its_pixels(tmp_path):
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0not exif", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01", b"Exif\0\0"]
 )
-def test_a_broken_exif_leaves_a_photograph_as_it_lies(tmp_path, exif):
+def test_a_broken_exif_leaves_a_photograph_unrotated(tmp_path, exif):
     Image.fromarray(SHADES).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").size == size_of(tmp_path / "a.jpg") == (40, 24)
 
 
-def test_an_orientation_that_there_is_not_turns_nothing(tmp_path):
+def test_an_invalid_orientation_rotates_nothing(tmp_path):
     path = turned(tmp_path / "a.jpg", 9)
     assert read_image(path).size == size_of(path) == (40, 24)
 
@@ -83,7 +83,7 @@ def deep(folder):
             "grey12.pgm": "I", "lab.tif": "LAB"}  # fmt: skip
 
 
-def test_pixels_that_would_be_cut_off_are_refused_by_name(tmp_path):
+def test_pixels_that_would_be_clipped_are_an_error_naming_the_file(tmp_path):
     for name, mode in deep(tmp_path).items():
         for look in (read_image, size_of):
             with pytest.raises(DataError) as error:
@@ -92,7 +92,7 @@ def test_pixels_that_would_be_cut_off_are_refused_by_name(tmp_path):
             assert f"mode {mode}" in str(error.value)
 
 
-def test_16_bits_a_colour_are_scaled(tmp_path):
+def test_16_bits_per_colour_are_scaled(tmp_path):
     rows = b"".join(b"\0" + np.repeat(line[:, None], 3, 1).astype(">u2").tobytes() for line in RAMP)
     head = struct.pack(">IIBBBBB", 48, 40, 16, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(
@@ -117,7 +117,7 @@ def test_8_bits_of_any_kind_are_read(tmp_path, mode, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["tif", "webp", "png"])
-def test_several_images_in_a_file_are_refused(tmp_path, suffix):
+def test_several_images_in_a_file_are_an_error(tmp_path, suffix):
     first, *more = (Image.fromarray(SHADES + i) for i in range(3))
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=more)
     for look in (read_image, size_of):
@@ -125,7 +125,7 @@ def test_several_images_in_a_file_are_refused(tmp_path, suffix):
             look(tmp_path / f"a.{suffix}")
 
 
-def test_no_task_starts_on_pixels_that_would_be_cut_off(tmp_path):
+def test_no_task_starts_on_pixels_that_would_be_clipped(tmp_path):
     folder = make_folder(tmp_path / "folder", {"x": 2, "y": 2}, {"x": 1, "y": 1})
     voc, market = make_voc(tmp_path / "voc"), make_market(tmp_path / "market")
     sets = {
@@ -139,7 +139,7 @@ def test_no_task_starts_on_pixels_that_would_be_cut_off(tmp_path):
             open_data(resolve(data=data, data_dir=str(root), batch=2))
 
 
-def test_boxes_are_of_the_photograph_as_it_is_looked_at(tmp_path):
+def test_boxes_belong_to_the_rotated_photograph(tmp_path):
     """A red rectangle in a photograph stored on its side, annotated as viewers show it."""
     root = make_voc(tmp_path / "voc", size=(96, 80))
     upright = np.full((96, 80, 3), 120, np.uint8)
@@ -160,7 +160,7 @@ def test_boxes_are_of_the_photograph_as_it_is_looked_at(tmp_path):
     assert data.facts["clipped_boxes"] == 0
 
 
-def test_a_cache_holds_photographs_as_they_are_looked_at(tmp_path):
+def test_a_cache_holds_rotated_photographs(tmp_path):
     root = make_folder(tmp_path / "folder", {"x": 2, "y": 2}, {"x": 1, "y": 1})
     for path in root.rglob("*.png"):
         turned(path, 8)
@@ -182,7 +182,7 @@ BROKEN = (
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as headers.py does
 @pytest.mark.parametrize("data", ["imagefolder", "vocfolder", "marketfolder"])
-def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, capsys, data):
+def test_rotated_photographs_are_counted_and_broken_exif_named(tmp_path, capsys, data):
     make = {
         "imagefolder": lambda root: make_folder(root, {"x": 4, "y": 4}, {"x": 2, "y": 2}),
         "vocfolder": make_voc,
@@ -210,20 +210,20 @@ def test_what_exif_does_to_a_set_is_counted_and_what_is_broken_named(tmp_path, c
 
 @pytest.mark.parametrize("how", [2, 3, 6, 8])
 @pytest.mark.parametrize("given", [lambda path: path, Image.open, lambda path: Image.open(path).convert("RGB"), read_image])  # fmt: skip
-def test_a_photograph_in_memory_is_prepared_as_its_file(tmp_path, how, given):
-    """Turned once as its EXIF says, by whoever comes to it first."""
+def test_a_photograph_in_memory_is_prepared_like_its_file(tmp_path, how, given):
+    """Rotated by its EXIF exactly once, whoever opened it."""
     path = turned(tmp_path / "a.jpg", how)
     assert torch.equal(Preprocess(lambda image: image).pixels(given(path)), pil_to_tensor(read_image(path)))
 
 
-def test_more_than_8_bits_in_memory_are_refused():
+def test_more_than_8_bits_in_memory_are_an_error():
     """PIL would make them white."""
     with pytest.raises(UserError, match="image: has mode I;16; convert"):
         Preprocess(lambda image: image)(Image.fromarray(RAMP))
 
 
-def test_a_tiff_whose_second_page_is_none_is_named(tmp_path):
-    """Of that PIL makes a TypeError."""
+def test_a_tiff_with_a_broken_second_page_is_named(tmp_path):
+    """PIL raises a TypeError for it."""
     path = tmp_path / "a.tif"
     Image.fromarray(SHADES).save(path)
     whole = bytearray(path.read_bytes())

@@ -69,7 +69,7 @@ def test_six_maps_and_the_same_anchors_for_every_network(net):
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_heads_differ_between_networks_in_the_first_two_maps_channels_alone(net):
+def test_heads_differ_between_networks_only_in_the_first_two_maps_channels(net):
     def layers(model: Detector) -> list[str]:
         """The extra layers and heads, with the channels of the network's own two maps replaced by names."""
         with torch.no_grad():
@@ -88,7 +88,7 @@ def test_heads_differ_between_networks_in_the_first_two_maps_channels_alone(net)
         assert layers(detector(net, head=head)) == layers(detector("hbonet", head=head))
 
 
-def test_the_first_map_feeds_the_step_down_to_stride_32():
+def test_the_first_map_feeds_the_layer_to_stride_32():
     """MobileNetV2 at width 1: the expansion to 96 * 6 channels before the depthwise step to 10 x 10; 1280
     channels at the end.
     """
@@ -106,7 +106,7 @@ def test_the_first_map_feeds_the_step_down_to_stride_32():
     assert last.shape == maps[1].shape  # no layer of the network runs after the second map
 
 
-def test_every_parameter_has_a_use_and_the_classifier_is_gone():
+def test_every_parameter_is_used_and_the_classifier_removed():
     for net in NETS:
         model = detector(net).train()
         logits, offsets = model(torch.rand(2, 3, 320, 320))
@@ -135,7 +135,7 @@ def test_every_value_of_every_switch_gives_a_detector(name, value):
     assert {b.block for b in model.built} == {"ir", "hb"}
 
 
-def test_a_network_without_the_two_maps_is_refused():
+def test_a_network_without_the_two_maps_is_an_error():
     with pytest.raises(UserError, match="stride"):
         Detector(build("torchvision:squeezenet1_1"), 3)
 
@@ -264,7 +264,7 @@ def test_predicting_the_encoded_boxes_detects_them():
     assert (found["scores"] > 0.999).all()
 
 
-def test_three_negatives_a_positive_the_hardest_ones():
+def test_three_hardest_negatives_per_positive():
     model = detector()
     target = [{"boxes": torch.tensor([[100.0, 100.0, 180.0, 180.0]]), "labels": torch.tensor([1])}]
     logits = torch.zeros(1, len(model.anchors), 4)
@@ -324,7 +324,7 @@ def test_cost_from_the_command_line():
         assert (out["resolution"], out["num_classes"], out["macs"]) == (320, 20, flops.get_total_flops() / 2)
 
 
-def test_heads_take_the_maps_that_a_network_gives_where_it_rounds_down():
+def test_heads_fit_maps_of_networks_that_round_down():
     """DenseNet's pooling floors: at 300 px its map of stride 16 is 18 x 18, where others have 19 x 19."""
     detector = Detector(build("torchvision:densenet121", width=None), 3, "separable", 300).eval()
     with torch.no_grad():

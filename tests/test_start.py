@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from conftest import call, make_folder, only_row, released_state, start
+from flagged import flags
 from test_fit import same_run, wait_for, weights
 from test_reid_runs import reached
 
@@ -13,11 +14,12 @@ from hbo import nets
 from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.nets import published
-from hbo.runs import checkpoint, identity
+from hbo.runs import identity
+from hbo.runs.weights import load_released
 from hbo.tasks.classify import network
 from hbo.tasks.classify.module import Classify
 
-BRIEF = ["--threads", 1, "--workers", 0, "--accelerator", "cpu"]
+BRIEF = flags(threads=1, workers=0, accelerator="cpu")
 RESNET = "torchvision:resnet18"
 
 
@@ -27,14 +29,7 @@ def classifier(tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
     call(
         "hbo.fit",
-        "--data",
-        "digits",
-        "--epochs",
-        1,
-        "--limit_batches",
-        6,
-        "--width",
-        0.1,
+        *flags(data="digits", epochs=1, limit_batches=6, width=0.1),
         *BRIEF,
         "--out",
         out,
@@ -55,7 +50,7 @@ def agree(one, two, names):
 
 
 @pytest.mark.parametrize("classes", [list("0123456789"), list("abcdefghij"), ["ants", "bees"]])
-def test_our_classifier_is_kept_where_the_classes_are_the_same(classifier, classes):
+def test_the_classifier_is_kept_if_the_classes_are_equal(classifier, classes):
     task, said, before = begun(classes, width=0.1, backbone_checkpoint=str(classifier))
     theirs = {k.removeprefix("net."): v for k, v in weights(classifier).items() if k.startswith("net.")}
     state, own = task.net.state_dict(), {"classifier.weight", "classifier.bias"}
@@ -100,7 +95,7 @@ def test_the_authors_release_starts_a_classifier_of_other_classes(tmp_path):
     task, said, before = begun(
         ["ants", "bees"], width=0.1, backbone_checkpoint=str(tmp_path / "released.pth")
     )
-    theirs = checkpoint.load_released(nets.build("hbonet", width=0.1, divisor=4), state).state_dict()
+    theirs = load_released(nets.build("hbonet", width=0.1, divisor=4), state).state_dict()
     now, own = task.net.state_dict(), {"classifier.weight", "classifier.bias"}
     assert agree(now, theirs, now.keys() - own)
     assert agree(now, before, own)
@@ -118,7 +113,7 @@ def test_timms_safetensors_are_read(tmp_path):
     assert torch.equal(task.net.net.conv_stem.weight, theirs["conv_stem.weight"])
 
 
-def test_a_file_of_another_network_is_refused(classifier, tmp_path):
+def test_a_file_of_another_network_is_an_error(classifier, tmp_path):
     torch.save(nets.build(RESNET, width=None).net.state_dict(), tmp_path / "resnet18.pth")
     for given, words in (
         ({"width": 0.25, "backbone_checkpoint": str(classifier)}, "width (0.1 saved, 0.25 asked)"),
@@ -143,7 +138,7 @@ def hub(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_torchvisions_published_weights_are_found_where_torch_keeps_them(hub):
+def test_torchvisions_weights_are_found_in_torchs_cache(hub):
     given = {"data": "digits", "net": RESNET, "weights": "default"}
     where = hub / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     with pytest.raises(UserError) as refused:
@@ -169,7 +164,7 @@ def test_torchvisions_published_weights_are_found_where_torch_keeps_them(hub):
     ("timm:mobilenetv3_small_050", "torch/hub/checkpoints/mobilenetv3_small_050_lambc-4b7bbe87.pth"),
     ("pytorchcv:mobilenet_w1", ".torch/models/mobilenet_w1-0895-7e1d739f.pth"),
 ])  # fmt: skip
-def test_the_other_zoos_files_are_found(net, file, hub):
+def test_weights_of_the_other_zoos_are_found(net, file, hub):
     (hub / file).parent.mkdir(parents=True)
     (hub / file).write_bytes(b"weights")
     assert published.file(net) == hub / file
@@ -187,13 +182,13 @@ def test_the_other_zoos_files_are_found(net, file, hub):
     ({"data": "voc", "classifier_epochs": 2}, "is not used by task=detect"),
     ({"data": "market1501", "freeze_bn": True}, "is not used by task=reid"),
 ])  # fmt: skip
-def test_what_cannot_be_obeyed_is_refused(given, words):
+def test_impossible_settings_are_errors(given, words):
     with pytest.raises(UserError) as refused:
         resolve(**{"data": "digits"} | given).key()
     assert words in str(refused.value)
 
 
-def test_neutral_values_leave_the_key_alone():
+def test_neutral_values_do_not_change_the_key():
     plain = resolve(data="digits").key()
     neutral = {
         "classifier_epochs": 0,
@@ -208,7 +203,7 @@ def test_neutral_values_leave_the_key_alone():
 # ------------------------------------------------------------ what is trained, and when
 
 
-def test_the_factor_is_of_all_but_the_classifier():
+def test_the_factor_applies_to_all_but_the_classifier():
     task = Classify(resolve(data="digits", width=0.1, backbone_lr_factor=0.1, lr=0.5), 2)
     own, rest = task.configure_optimizers()["optimizer"].param_groups
     assert (own["initial_lr"], rest["initial_lr"]) == pytest.approx((0.5, 0.05))
@@ -234,36 +229,14 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def args(photographs, classifier):
-    own = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        photographs,
-        "--resolution",
-        64,
-        "--width",
-        0.1,
-        "--batch",
-        4,
-        "--lr",
-        0.01,
-    ]
-    own += [
-        "--epochs",
-        1,
-        "--classifier_epochs",
-        2,
-        "--backbone_checkpoint",
-        classifier,
-        "--backbone_lr_factor",
-        0.1,
-    ]
+    own = flags(data="imagefolder", data_dir=photographs, resolution=64, width=0.1, batch=4, lr=0.01)
+    own += flags(epochs=1, classifier_epochs=2, backbone_checkpoint=classifier, backbone_lr_factor=0.1)
     return [*own, *BRIEF]
 
 
 @pytest.mark.slow
-def test_killed_in_advance_and_at_the_border_it_ends_as_the_unbroken_run(args, classifier, tmp_path):
-    """The backbone, with its batch norm, is unchanged until the border; a resumed run does not reset it."""
+def test_killed_before_and_between_the_phases_it_ends_as_an_uninterrupted_run(args, classifier, tmp_path):
+    """The backbone, with its batch norm, is unchanged until the second phase; a resumed run does not reset it."""
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     cut, steps = tmp_path / "cut", 6
     process = start("hbo.fit", *args, "--out", cut, "--checkpoint_every", 0)
@@ -294,7 +267,7 @@ def test_killed_in_advance_and_at_the_border_it_ends_as_the_unbroken_run(args, c
 
 
 @pytest.mark.slow
-def test_batch_norm_is_kept_where_it_is_asked_for(args, classifier, tmp_path):
+def test_freeze_bn_keeps_the_batch_norm(args, classifier, tmp_path):
     call("hbo.fit", *args, "--freeze_bn", "--out", tmp_path)
     row, folder = only_row(tmp_path)
     trained, before = weights(folder), weights(classifier)
@@ -321,19 +294,10 @@ def test_a_run_from_published_weights_is_evaluated_without_them(photographs, tmp
     where.parent.mkdir(parents=True)
     torch.save(nets.build("torchvision:shufflenet_v2_x0_5", width=None).net.state_dict(), where)
     args = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        photographs,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        1,
+        *flags(data="imagefolder", data_dir=photographs, resolution=64, batch=4, epochs=1),
         *BRIEF,
     ]
-    args += ["--net", "torchvision:shufflenet_v2_x0_5", "--lr", 0.01]
+    args += flags(net="torchvision:shufflenet_v2_x0_5", lr=0.01)
     call("hbo.fit", *args, "--weights", "default", "--out", tmp_path / "runs", env=env)
     row, folder = only_row(tmp_path / "runs")
     assert row["identity"]["backbone"] in row["backbone_weights"]

@@ -60,7 +60,7 @@ def test_importing_is_quick():
     )
 
 
-def test_a_sample_by_hand():
+def test_a_sample_described_by_hand():
     about = stats.describe([2, 4, 4, 5, 10])  # squared deviations from 5: 9 + 1 + 1 + 0 + 25 = 36
     assert (about.n, about.mean, about.sd) == (5, 5, 3)
     assert about.high - 5 == pytest.approx(T4 * 3 / math.sqrt(5))
@@ -70,7 +70,7 @@ def test_a_sample_by_hand():
     assert all(math.isnan(x) for x in (single.sd, single.low, single.high))
 
 
-def test_holm_as_published():
+def test_holm_is_as_published():
     # Holm's example from Wikipedia's article on the method, and one that needs the monotonicity step.
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx(
@@ -100,7 +100,7 @@ def test_a_two_by_two_study_by_hand():
     assert table["p_holm"].tolist() == pytest.approx([3 * p[0], 2 * p[1], p[2]])
 
 
-def test_a_balanced_study_splits_up_into_its_terms():
+def test_a_balanced_study_has_orthogonal_terms():
     rows = factorial(np.random.default_rng(4), k=0.02, flag=-0.03)
     y, names = rows["top1"], ["k", "upsample", "flag"]
     table = stats.effects(rows, names, order=3)
@@ -160,7 +160,7 @@ def test_an_unbalanced_study_by_comparing_fits():
     )
 
 
-def test_studies_that_cannot_be_split_up_are_refused():
+def test_studies_without_an_analysis_of_variance_are_errors():
     rows = factorial(np.random.default_rng(6))
     with pytest.raises(UserError, match="fewer than two values of k "):
         stats.effects(rows[rows["k"] == 1], ["k", "flag"])

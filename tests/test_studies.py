@@ -89,7 +89,7 @@ def test_the_studies_are_there():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("data", [None, "elpv", "cifar10", "imagenet"])
-def test_each_row_is_a_run_of_its_own(path, data):
+def test_each_row_is_a_distinct_run(path, data):
     if path.stem in DETECTION and data:
         data = "voc"
     if path.stem in REID and data:
@@ -103,7 +103,7 @@ def test_each_row_is_a_run_of_its_own(path, data):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_wandb_reads(path):
+def test_wandb_can_read_every_sweep_file(path):
     content = yaml.safe_load(path.read_text())
     assert content["command"] == ["${env}", "${interpreter}", *COMMAND]
     assert content["name"] == path.stem
@@ -122,7 +122,7 @@ def test_what_wandb_reads(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(path):
+def test_a_file_has_the_runs_of_its_comment_and_the_seeds_that_its_claim_needs(path):
     found = runs(path.stem)
     (said,) = re.findall(r"^# Cost: (\d+) runs", path.read_text(), re.MULTILINE)
     assert int(said) == len(found)
@@ -133,7 +133,7 @@ def test_as_many_runs_as_the_comment_says_and_as_many_seeds_as_the_claim_needs(p
 
 
 @pytest.mark.parametrize("switch", ["upsample", "contract", "residual"])
-def test_a_switchs_study_has_its_every_value(switch):
+def test_a_switchs_study_has_all_its_values(switch):
     kind = get_type_hints(Run)[switch]
     assert {getattr(run, switch) for run in runs(switch)} == set(get_args(kind) or (True, False))
 
@@ -212,7 +212,7 @@ def test_the_rows_of_table_8_are_the_published_ones_under_the_papers_protocol():
 
 
 @pytest.mark.parametrize("study", BCCD)
-def test_detectors_on_bccd_differ_in_the_backbone_alone(study):
+def test_detectors_on_bccd_differ_only_in_the_backbone(study):
     found = [replace(run, backbone_checkpoint=None) for run in runs(study, seed=0)]
     assert {(run.net, run.width) for run in found} == {("hbonet", 0.25), ("mobilenetv2", 0.25)}
     assert len({replace(run, net="hbonet", divisor=2).key() for run in found}) == 1
@@ -233,7 +233,7 @@ def test_table_7s_comment_is_what_is_counted_and_published():
         assert lines[row["model"]] == (f"{macs:.1f}", row["mmacs"], f"{macs - int(row['mmacs']):+.1f}")
 
 
-def test_every_part_of_a_rival_learns():
+def test_every_parameter_of_another_network_gets_a_gradient():
     """In pytorchcv's version no block of CondenseNet gets a gradient; hbo/nets/zoo.py gives the blocks their
     inputs.
     """
@@ -253,7 +253,7 @@ def test_equal_multiply_adds_are_equal():
     assert round(cost.macs(build_net(first, 1000), 224) / 1e6, 1) == 44.1  # table 6 at k = 1
 
 
-def test_the_factorial_is_whole():
+def test_the_factorial_has_all_combinations():
     found = runs("factorial")
     assert len(found) == 3 * 3 * 3 * 2 * 3
     assert {run.scheme for run in found} == {"uniform"}

@@ -16,7 +16,7 @@ from hbo.errors import UserError
 ABLATIONS = ROOT / "ablations"
 
 
-def test_arms_are_named_by_what_differs():
+def test_arms_are_named_by_their_differences():
     """Arms of one network are named by their switches, arms of several by network and switches; a network
     with a single arm by its name alone.
     """
@@ -40,11 +40,11 @@ def test_arms_are_named_by_what_differs():
     ("names", "baseline"),
     [(["contraction"], "k=1"), (["contraction_uniform"], "k=0"), (["contraction", "mobilenetv2"], "hbonet k=1"), (["mobilenetv2"], "mobilenetv2")],
 )  # fmt: skip
-def test_the_baseline_is_the_control_or_what_is_published(names, baseline):
+def test_the_baseline_is_the_control_or_the_published_arm(names, baseline):
     assert study.read(*names).baseline == baseline
 
 
-def test_a_baseline_that_is_no_arm_is_refused():
+def test_a_baseline_that_is_not_an_arm_is_an_error():
     with pytest.raises(UserError, match="the arms are k=1, k=2, k=3"):
         study.read("contraction", baseline="k=4")
     with pytest.raises(UserError, match="no finished run of contraction where"):
@@ -58,21 +58,21 @@ def test_a_baseline_that_is_no_arm_is_refused():
     (("--versus", "width"), "all arms have width=0.25"),
     (("--versus", "k=2 against k=1", "--judge", "mean"), "a single comparison has no mean"),
 ])  # fmt: skip
-def test_a_question_that_the_arms_do_not_answer_is_refused(words, says, capsys):
+def test_a_question_that_the_arms_do_not_answer_is_an_error(words, says, capsys):
     with pytest.raises(SystemExit) as stop:
         study.main(["contraction", *words])
     assert stop.value.code == 2
     assert says in capsys.readouterr().err
 
 
-def test_arms_that_the_question_does_not_compare_are_not_passed_over():
+def test_arms_outside_the_question_are_shown():
     it = study.read("contraction", asked=Question(versus=("k=7 against k=1",)))
     assert it.conclusion() == (
-        "No comparison of the question has finished runs of both its arms; finished are k=1, k=2, k=3."
+        "No comparison of the question has finished runs of both arms; arms with finished runs: k=1, k=2, k=3."
     )
 
 
-def test_the_first_folder_gives_the_question(tmp_path):
+def test_the_first_folder_has_the_question(tmp_path):
     """Whatever its place in the alphabet: the question of its runs, not that of the others."""
     make_runs(tmp_path, "contraction", "mobilenetv2")
     (tmp_path / "mobilenetv2" / "question.json").write_text('{"versus": ["net=mobilenetv2"], "margin": 7}')
@@ -94,7 +94,7 @@ def test_rows_that_are_not_done_are_counted_and_not_averaged(tmp_path):
     assert it.comparisons()["n"].tolist() == [(5, 6), (5, 6)]  # k = 2 is in both lines
 
 
-def test_images_and_seeds_together_are_what_the_bits_say():
+def test_the_interval_over_images_is_that_of_the_outcomes():
     """The bits of `correct` give top-1, and the difference of each pair of arms."""
     it = study.read("contraction", asked=Question())
     found = it.images()
@@ -112,7 +112,7 @@ def test_images_and_seeds_together_are_what_the_bits_say():
     assert study.Study(it.names, it.rows.drop(columns="correct"), it.curves, it.baseline).images() is None
 
 
-def test_saved_outcomes_stand_in_for_a_column_that_a_row_lacks(tmp_path):
+def test_saved_outcomes_replace_a_missing_column(tmp_path):
     root = make_runs(tmp_path, "mobilenetv2")
     (path, *_) = root.glob("*/*/row.json")
     row = json.loads(path.read_text())
@@ -148,7 +148,7 @@ def crossed() -> study.Study:
     return study.Study(("factorial",), rows, base.curves, "k=1 residual=True")
 
 
-def test_a_crossed_study_has_effects_and_no_other():
+def test_only_a_crossed_study_has_effects():
     found = crossed().effects()
     assert found is not None
     terms = found.frame.set_index("term")
@@ -173,7 +173,7 @@ def test_the_conclusion_follows_the_comparisons():
     assert study.read("mobilenetv2").conclusion().endswith("there is nothing to compare.")
 
 
-def test_a_question_says_what_is_primary():
+def test_a_question_names_its_primary_lines():
     """A single primary comparison is tested at 5 %, the others are exploratory; the interval is Welch's."""
     it = study.read("contraction", asked=Question(versus=("k=2 against k=3",), margin=5.0))
     found = it.comparisons()
@@ -188,20 +188,20 @@ def test_a_question_says_what_is_primary():
     assert "is within 5 points (two one-sided tests)" in it.findings()[0]
 
 
-def test_a_run_that_collapsed_is_counted_and_named():
+def test_a_collapsed_run_is_counted_and_named():
     it = crossed()
     key = it.rows["key"].iloc[0]
     it.rows.loc[0, "top1"] = 0.3
     table = it.table()
     assert table.frame["odd runs"].tolist() == [1, 0, 0, 0]
-    (note,) = (note for note in table.notes if note.startswith("Counted"))
+    (note,) = (note for note in table.notes if note.startswith("Included"))
     assert f"k=1 residual=True, seed 0 ({key}): 40" in note
     one_class = it.rows["class_names"].map(len).iloc[0] if "class_names" in it.rows else 2
     it.rows.loc[1, ["balanced_accuracy", "top1"]] = 1 / one_class, it.rows.loc[1, "majority"]
-    assert "gives one class to every image" in " ".join(it.table().notes)
+    assert "predicts one class for every image" in " ".join(it.table().notes)
 
 
-def test_a_gate_has_a_status_for_scripts(tmp_path):
+def test_a_gate_sets_the_exit_status(tmp_path):
     """0: true, 1: false, 3: undecided; 2 and a one-line error if there is no such line."""
     source = ("--source", ABLATIONS, "--versus", "k=2 against k=3", "--margin", "5")
     for verdict, status in (("equivalent", 0), ("higher", 1)):
@@ -227,7 +227,7 @@ def test_json_has_every_number_of_the_page():
     assert keys == set(it.done["key"])
 
 
-def test_what_was_frozen_is_what_is_judged(tmp_path):
+def test_a_study_is_judged_as_frozen(tmp_path):
     """As frozen; another metric, more seeds, or a start before the plan are named; an edited plan is an
     error.
     """
@@ -264,7 +264,7 @@ def test_what_was_frozen_is_what_is_judged(tmp_path):
 @pytest.mark.parametrize(
     ("name", "metric"), [("contraction", "top1"), ("detection_bccd", "map"), ("reid_coil20", "map")]
 )
-def test_a_study_is_judged_by_its_task_s_own_metric(name, metric):
+def test_a_study_is_judged_by_its_tasks_metric(name, metric):
     from hbo.runs.rows import main_metric
     from hbo.tasks.classify.module import Classify
     from hbo.tasks.detect.module import Detect

@@ -24,13 +24,13 @@ PRINTED = [  # table 1 as printed in the paper: input, t, c, n, s (PAPER.md)
 ]  # fmt: skip
 
 
-def test_table_1_is_read_off_the_network_as_printed():
+def test_table_1_of_the_network_is_as_printed():
     """At divisor 4 no channel count of width 1 is rounded; at the published 8 two are, as the notes say."""
     frame = stage_table(resolve(data="imagenet", width=1.0, divisor=4)).frame
     found = [tuple(line) for line in frame[["input", "t", "c", "n", "s"]].values.tolist()]
     assert found[:-1] == PRINTED
     table = paper_table(1)
-    assert any("20 as 24, 36 as 40" in note for note in table.notes)
+    assert any("20 to 24, 36 to 40" in note for note in table.notes)
     assert sum(float(x) for x in table.frame["M multiply-adds"]) == pytest.approx(305.6, abs=0.6)
     operators = stage_table(resolve(data="imagenet", width=1.0, first_stage="paper", k=3)).frame.set_index(
         "stage"
@@ -44,7 +44,7 @@ def test_table_1_is_read_off_the_network_as_printed():
 
 
 @pytest.mark.parametrize("number", range(2, 10))
-def test_every_published_cell_is_there(number):
+def test_every_published_cell_is_shown(number):
     frame = paper_table(number, ROWS).frame
     rows = published(number)
     assert len(frame) == len(rows)
@@ -81,7 +81,7 @@ def imagenet(**changes):
     return fields_of(**{name: getattr(run, name) for name in protocol} | changes)
 
 
-def test_only_the_papers_protocol_stands_under_measured():
+def test_only_the_papers_protocol_counts_as_measured():
     frame = paper_table(6, imagenet()).frame
     for k, line in zip((1, 2, 3), frame.to_dict("records"), strict=True):
         top1 = 100 * ROWS[ROWS["k"] == k]["top1"]
@@ -104,7 +104,7 @@ def test_another_network_is_not_measured_here(change):
     assert not [name for name in frame.columns if " on " in name]
 
 
-def test_other_data_have_a_column_of_their_own_and_a_shared_row_counts_once():
+def test_other_data_have_their_own_column_and_a_shared_row_counts_once():
     import pandas as pd
 
     twice = pd.concat([ROWS, ROWS.assign(study="again")], ignore_index=True)
@@ -142,7 +142,7 @@ def detectors(**changes):
     return results.frame([row | changes for row in rows])
 
 
-def test_table_8_counts_the_whole_detector_and_shows_what_was_measured():
+def test_table_8_has_the_detectors_cost_and_the_measured_metrics():
     table = paper_table(8, detectors())
     frame = table.frame.set_index("")
     assert frame.loc["SSD320 mobilenetv2 1.0", "mAP published"] == "70.4"
@@ -178,7 +178,7 @@ def test_table_8_counts_the_whole_detector_and_shows_what_was_measured():
     ],
     ids=str,
 )
-def test_a_detector_trained_otherwise_has_a_column_of_its_own(change):
+def test_a_detector_with_other_training_has_its_own_column(change):
     frame = paper_table(8, detectors(**change)).frame
     assert set(frame["mAP measured"]) == {ABSENT}
     assert [name for name in frame.columns if name.startswith("mAP on ")]
@@ -201,7 +201,7 @@ def test_detectors_from_two_checkpoints_are_two_columns():
     assert set(frame["mAP measured"]) == {ABSENT}
 
 
-def test_a_classifier_is_no_detector():
+def test_a_classifier_is_not_in_table_8():
     frame = paper_table(8, detectors(task="classify")).frame
     assert not [name for name in frame.columns if " on " in name]
     assert set(frame["mAP measured"]) == {ABSENT}
@@ -214,7 +214,7 @@ def test_table_8_from_the_command_line():
     assert "Table 8" in text
 
 
-def test_table_9_measures_runs_from_a_checkpoint_alone():
+def test_table_9_measures_only_runs_from_a_checkpoint():
     """The paper starts from ImageNet weights and first trains the classifier alone for 10 epochs."""
     import pandas as pd
 
@@ -239,7 +239,7 @@ def test_table_9_measures_runs_from_a_checkpoint_alone():
     assert other.loc["hbonet 0.5", "mAP on marketfolder (256 px, 90 epochs)"] == "71.0 ± 1.4 (n=2)"
 
 
-def test_table_9_counts_what_makes_a_feature_at_256_by_128():
+def test_table_9_counts_the_feature_extractor_at_256_by_128():
     """ResNet-50 by hand from torchvision's published 4.089 G at 224 x 224 with 1,000 classes: scaled by the
     pixels, without the classifier.
     """
@@ -250,7 +250,7 @@ def test_table_9_counts_what_makes_a_feature_at_256_by_128():
 
 
 @pytest.mark.parametrize("number", range(2, 10))
-def test_the_published_gain_is_the_cells_difference(number):
+def test_a_published_gain_is_the_difference_of_its_cells(number):
     """In tables 2, 3, 4, 8 and 9, where the paper prints it: in HBONet's lines, over MobileNetV2 with the
     same budget.
     """
@@ -273,7 +273,7 @@ def test_the_published_gain_is_the_cells_difference(number):
             assert float(cell) == pytest.approx(float(row[name]) - float(other[name]))
 
 
-def test_the_paper_s_own_gains():
+def test_gains_are_those_printed_in_the_paper():
     """The abstract's 6.6 and 6.3, and table 9's at width 0.1, which the paper prints as 3.9."""
     assert paper_table(2).frame["top-1 gain published"].iloc[-1] == "+6.6"
     assert paper_table(8).frame["mAP gain published"].iloc[7] == "+6.3"
@@ -281,7 +281,7 @@ def test_the_paper_s_own_gains():
     assert any("the paper prints 3.9" in note for note in paper_table(9).notes)
 
 
-def test_a_measured_gain_has_welch_s_interval_and_both_numbers_of_runs():
+def test_a_measured_gain_has_welchs_interval_and_both_n():
     from scipy import stats
 
     ours, theirs = detectors(net="hbonet"), detectors()
@@ -302,12 +302,12 @@ def test_a_measured_gain_has_welch_s_interval_and_both_numbers_of_runs():
     )
 
 
-def test_gains_stand_beside_their_metric():
+def test_gains_are_beside_their_metric():
     names = list(paper_table(2).frame.columns)
     assert names[1:5] == ["top-1 published", "top-1 measured", "top-1 gain published", "top-1 gain measured"]
 
 
-def test_a_column_that_compares_nothing_gives_way_to_one_that_does():
+def test_a_column_without_comparisons_is_shown_only_alone():
     """Two networks on one set, one of them also on another: the second set has a column only when it is
     alone.
     """

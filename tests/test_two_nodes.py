@@ -27,7 +27,7 @@ def said(*command: object) -> str:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
 
-def test_a_run_of_two_nodes_outlives_the_loss_of_one(tmp_path, monkeypatch):
+def test_a_run_on_two_nodes_survives_the_loss_of_one(tmp_path, monkeypatch):
     """The result is that of an uninterrupted run on two devices of one machine: the same key, metrics and
     loss.
     """

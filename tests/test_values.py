@@ -56,7 +56,7 @@ WAYS = [by_flag, by_config, by_json, by_sweep, by_variant, by_python]
     ("workers", "2", 2), ("residual", "false", False), ("residual", "no", False),
     ("upsample", "bilinear", "bilinear"), ("width", "1", 1.0),
 ])  # fmt: skip
-def test_what_is_taken_is_taken_everywhere(way, name, text, value, tmp_path):
+def test_valid_values_are_valid_everywhere(way, name, text, value, tmp_path):
     found = way(tmp_path, name, text)
     assert (found, type(found)) == (value, type(value))
 
@@ -76,7 +76,7 @@ def test_what_is_taken_is_taken_everywhere(way, name, text, value, tmp_path):
     ("out", "~nobody-of-that-name/x"), ("data_dir", "~nobody-of-that-name/x"),
     ("cache_dir", "~nobody-of-that-name/x"),
 ])  # fmt: skip
-def test_what_is_refused_is_refused_everywhere(way, name, text, tmp_path):
+def test_invalid_values_are_errors_everywhere(way, name, text, tmp_path):
     with pytest.raises(UserError) as refused:
         way(tmp_path, name, text)
     assert "\n" not in str(refused.value)
@@ -96,13 +96,13 @@ def test_what_is_refused_is_refused_everywhere(way, name, text, tmp_path):
     ("epochs", "010", "without the leading zero"),
     ("threads", None, "must be a whole number"),
 ])  # fmt: skip
-def test_what_was_wrong_is_said_with_what_yaml_makes_of_it(name, value, word):
+def test_errors_show_the_value_as_yaml_reads_it(name, value, word):
     with pytest.raises(UserError) as refused:
         resolve(**{name: value})
     assert word in str(refused.value)
 
 
-def test_a_number_is_one_value_in_a_run_made_from_another():
+def test_a_number_has_one_form_in_a_run_made_from_another():
     run = resolve(data="digits")
     assert dataclasses.replace(run, lr=1).key() == dataclasses.replace(run, lr=1.0).key()
     with pytest.raises(UserError, match="k=True"):
@@ -160,7 +160,7 @@ def test_a_wrong_sweep_file_is_one_line(text, word, tmp_path, capsys):
     assert word in err
 
 
-def test_bounds_without_a_point_are_numbers():
+def test_bounds_without_a_decimal_point_are_numbers():
     """1e-4 is text in YAML 1.1, yet W&B's own examples use it."""
     assert parameters.distribution("lr", {"min": "1e-4", "max": "1e-1"}) == {
         "min": 1e-4,
@@ -170,13 +170,13 @@ def test_bounds_without_a_point_are_numbers():
     assert parameters.distribution("k", {"min": 1, "max": 3})["distribution"] == "int_uniform"
 
 
-def test_a_cap_is_looked_at_before_the_grid_is_listed(tmp_path):
+def test_a_cap_is_checked_before_the_grid_is_listed(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(HEAD + "  seed: {min: 0, max: 3000000000}\n  k: {min: 0, max: 2000000000}\nrun_cap: 3\n")
     assert [(row["k"], row["seed"]) for row in study.read(path).rows] == [(0, 0), (0, 1), (0, 2)]
 
 
-def test_set_reads_as_a_flag_does(tmp_path, capsys):
+def test_set_reads_values_like_a_flag(tmp_path, capsys):
     (tmp_path / "s.yaml").write_text(HEAD)
     for text, word in (
         ("seed=010", "reads 010 as 8"),
@@ -191,7 +191,7 @@ def test_set_reads_as_a_flag_does(tmp_path, capsys):
     assert stop.value.code == 0
 
 
-def test_a_network_too_large_for_any_counter_is_refused(capsys):
+def test_a_network_too_large_to_count_is_an_error(capsys):
     for argv in (
         ["--width", "1e300"],
         ["--kernel", "99999999999999999999999"],

@@ -48,7 +48,7 @@ def write(root, name: str, *boxes: tuple) -> None:
 # ------------------------------------------------------------ boxes
 
 
-def test_a_box_counts_pixels_from_one_and_means_the_last_one_too(folder):
+def test_boxes_count_pixels_from_one_and_include_the_last(folder):
     """(11, 21) to (50, 60) is 40 x 40 pixels; the whole photograph is resized to 64 x 64."""
     data = opened(folder)
     image, target, index = data.val[(0, 0)]
@@ -63,7 +63,7 @@ def test_a_box_counts_pixels_from_one_and_means_the_last_one_too(folder):
     }  # fmt: skip
 
 
-def test_a_box_that_reaches_outside_is_clipped_counted_and_named(folder):
+def test_a_box_outside_the_photograph_is_clipped_counted_and_named(folder):
     write(folder, "0001", ("b", 0, 21, 50, 60), ("b", 60, 50, 101, 999))
     data = opened(folder)
     assert data.facts["clipped_boxes"] == 2
@@ -78,7 +78,7 @@ def test_a_box_that_reaches_outside_is_clipped_counted_and_named(folder):
     )
 
 
-def test_the_whole_photograph_is_no_fault(folder):
+def test_a_box_of_the_whole_photograph_is_valid(folder):
     write(folder, "0001", ("b", 1, 1, *SIZE))
     data = opened(folder)
     assert data.facts["faults"] == []
@@ -97,7 +97,7 @@ def test_the_whole_photograph_is_no_fault(folder):
     ],
 )
 @pytest.mark.parametrize("name", ["0001", "0007"])
-def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, name, box):
+def test_a_box_without_area_is_dropped_counted_and_named_in_both_parts(folder, name, box):
     write(folder, name, ("b", *box), ("b", 11, 21, 50, 60))
     data = opened(folder)
     assert (data.facts["left_out_boxes"], data.facts["clipped_boxes"]) == (1, 0)
@@ -116,7 +116,7 @@ def test_a_box_without_area_is_left_out_in_both_parts_counted_and_named(folder, 
     (("wide", 80), "a <size> of wide x 80, not two numbers"),
     (("nan", 80), "not two numbers"),
 ])  # fmt: skip
-def test_an_annotation_at_another_size_is_refused(folder, size, word):
+def test_an_annotation_at_another_size_is_an_error(folder, size, word):
     annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], size)
     with pytest.raises(DataError) as error:
         opened(folder)
@@ -124,7 +124,7 @@ def test_an_annotation_at_another_size_is_refused(folder, size, word):
     assert word in str(error.value)
 
 
-def test_of_the_published_set_it_is_counted_and_named(tmp_path, capsys):
+def test_in_the_published_set_another_size_is_counted_and_named(tmp_path, capsys):
     """Its annotations will not be corrected."""
     root = plain(tmp_path / "VOCdevkit" / "VOC2007", ["cat", "dog"], ["person"])
     plain(tmp_path / "VOCdevkit" / "VOC2012", ["sofa"], [], first=100)
@@ -141,7 +141,7 @@ def test_of_the_published_set_it_is_counted_and_named(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", [(0, 0), (100, 0), ("100.0", " 80 "), ("", "")])
-def test_a_size_that_is_not_given_or_is_the_images_own_is_taken(folder, size):
+def test_a_missing_size_or_the_images_own_is_accepted(folder, size):
     annotate(folder / "Annotations" / "0001.xml", [("b", 11, 21, 50, 60)], size)
     assert opened(folder).facts["faults"] == []
     path = folder / "Annotations" / "0001.xml"
@@ -150,7 +150,7 @@ def test_a_size_that_is_not_given_or_is_the_images_own_is_taken(folder, size):
     assert opened(folder).facts["faults"] == []
 
 
-def test_the_size_is_of_the_photograph_as_it_is_looked_at(folder):
+def test_the_size_is_that_of_the_rotated_photograph(folder):
     path = folder / "JPEGImages" / "0001.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -165,7 +165,7 @@ def test_the_size_is_of_the_photograph_as_it_is_looked_at(folder):
     assert opened(folder).facts["faults"] == []
 
 
-def test_faults_are_all_counted_and_the_first_twenty_named(folder):
+def test_all_faults_are_counted_and_the_first_twenty_named(folder):
     write(folder, "0001", *[("b", 5, 5, 5, 5 + i) for i in range(25)])
     data = opened(folder)
     assert (data.facts["left_out_boxes"], len(data.facts["faults"])) == (25, 20)
@@ -173,7 +173,7 @@ def test_faults_are_all_counted_and_the_first_twenty_named(folder):
     assert data.train[(0, 1)][1]["boxes"].shape == (0, 4)  # a photograph without objects stays
 
 
-def test_difficult_objects_are_not_trained_on_and_told_apart_in_evaluation(folder):
+def test_difficult_objects_are_not_trained_on_and_marked_in_evaluation(folder):
     for name in ("0001", "0007"):
         write(folder, name, ("b", 11, 21, 50, 60, True), ("a", 30, 30, 90, 70))
     data = opened(folder)
@@ -217,7 +217,7 @@ def edit(folder, name, old, new):
     (lambda f: (f / "ImageSets" / "Main" / "test.txt").write_bytes(b"caf\xe9\n"), "test.txt: a list must be text in UTF-8"),
     (lambda f: [write(f, f"000{i}") for i in range(8)], "no boxes in the images"),
 ])  # fmt: skip
-def test_what_cannot_be_meant_is_refused_and_named(folder, spoil, words):
+def test_impossible_annotations_are_errors_naming_the_file(folder, spoil, words):
     spoil(folder)
     with pytest.raises(DataError) as refused:
         opened(folder)
@@ -225,14 +225,14 @@ def test_what_cannot_be_meant_is_refused_and_named(folder, spoil, words):
     assert "\n" not in str(refused.value)
 
 
-def test_a_corner_that_is_missing_is_refused(folder):
+def test_a_missing_corner_is_an_error(folder):
     path = folder / "Annotations" / "0001.xml"
     path.write_text(path.read_text().replace("<xmin>11</xmin>", ""))
     with pytest.raises(DataError, match=r"0001\.xml: a box of b with corners"):
         opened(folder)
 
 
-def test_what_else_lies_beside_the_images_and_a_byte_order_mark_do_no_harm(folder):
+def test_other_files_and_a_byte_order_mark_are_ignored(folder):
     for suffix in (".jpg", ".png"):  # on no list
         (folder / "JPEGImages" / f"other{suffix}").write_bytes(b"")
     listing = folder / "ImageSets" / "Main" / "test.txt"
@@ -240,7 +240,7 @@ def test_what_else_lies_beside_the_images_and_a_byte_order_mark_do_no_harm(folde
     assert len(opened(folder).val) == 2
 
 
-def test_a_missing_folder_is_refused(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match="none"):
         opened(tmp_path / "none")
 
@@ -263,7 +263,7 @@ def test_voc_trains_on_both_years_and_reports_2007(tmp_path):
         opened(tmp_path, data="voc")
 
 
-def test_what_is_held_out_is_the_same_for_every_seed_and_of_trainval(tmp_path):
+def test_held_out_images_are_the_same_for_every_seed_and_from_trainval(tmp_path):
     root = make_voc(tmp_path / "set", train=20, test=3)
     data = [opened(root, holdout=0.25, seed=seed) for seed in (0, 1)]
     trainval = {image.path for image in read(root, "trainval")}
@@ -273,7 +273,7 @@ def test_what_is_held_out_is_the_same_for_every_seed_and_of_trainval(tmp_path):
         assert one.val.paths == data[0].val.paths
 
 
-def test_the_key_is_of_what_the_folder_holds(folder):
+def test_the_key_depends_on_the_contents_of_the_folder(folder):
     def key() -> str:
         return resolve(data="vocfolder", data_dir=str(folder)).key()
 

@@ -101,7 +101,7 @@ def test_cases_worked_by_hand(case):
         assert out["per_class"].tolist() == pytest.approx([expected], abs=1e-12)
 
 
-def test_every_recall_of_whole_tenths_reaches_its_level():
+def test_a_recall_of_whole_tenths_reaches_its_level():
     """If n of N boxes are found without a false one, the levels up to n / N count, in exact arithmetic."""
     for total in (10, 20, 30, 70, 110):
         for n in range(total + 1):
@@ -125,7 +125,7 @@ def reference_ap(hits: list[bool], positives: int) -> float:
     return ap
 
 
-def test_numpys_levels_are_those_of_the_code_that_others_use():
+def test_recall_levels_are_those_of_the_common_code():
     """Every result possible with 10 objects, and random lists; at a recall of exactly 0.3, 0.6 or 0.7 the
     definition gives more.
     """
@@ -154,7 +154,7 @@ def test_numpys_levels_are_those_of_the_code_that_others_use():
     assert {Fraction(3, 10), Fraction(6, 10), Fraction(7, 10)} <= differ
 
 
-def test_a_class_without_a_ground_truth_that_counts_is_left_out_of_the_mean():
+def test_a_class_without_ground_truth_is_not_averaged():
     preds = [found((WHOLE, 0.9, 0), (FAR, 0.9, 1), (FAR, 0.9, 2))]
     target = [truth((WHOLE, 0, False), (FAR, 1, True))]
     out = judge(preds, target, num_classes=4)
@@ -185,12 +185,12 @@ def test_classes_and_images_do_not_mix():
     ([found((WHOLE, 0.9, 0)) | {"labels": torch.tensor([0.5])}], [truth()], "preds: label 0.5; must be a whole number"),
     ([found()], [truth((WHOLE, 0, False)) | {"labels": torch.tensor([math.nan])}], "target: label nan"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(preds, target, word):
+def test_inputs_that_do_not_fit_are_errors(preds, target, word):
     with pytest.raises(UserError, match=word):
         judge(preds, target, num_classes=2)
 
 
-def test_what_is_odd_and_means_something_is_taken():
+def test_unusual_valid_inputs_are_accepted():
     """Boxes without area, integer labels stored as floats, an infinite score."""
     point = [5.0, 5.0, 5.0, 5.0]
     preds = found((WHOLE, math.inf, 0), (point, 0.9, 0)) | {"labels": torch.tensor([0.0, 0.0])}
@@ -202,7 +202,7 @@ def test_what_is_odd_and_means_something_is_taken():
     {"num_classes": math.nan},
     {"num_classes": 2.5}, {"levels": "matlab"},
 ])  # fmt: skip
-def test_arguments_out_of_range_are_refused(kwargs):
+def test_arguments_out_of_range_are_errors(kwargs):
     with pytest.raises(UserError, match=next(iter(kwargs))):
         VOCMeanAveragePrecision(**{"num_classes": 2, **kwargs})
 
@@ -312,7 +312,7 @@ def test_against_brute_force_on_random_boxes(interpolation):
     assert exact > 50  # the threshold was often met exactly
 
 
-def test_reset_forgets():
+def test_reset_clears_the_state():
     preds, target = random_set(1)
     metric = VOCMeanAveragePrecision(3)
     metric.update(preds, target)

@@ -48,11 +48,11 @@ def said(main, argv, capsys) -> str:
     (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
 ])  # fmt: skip
-def test_what_people_type_is_answered(argv, word, capsys):
+def test_common_typing_errors_get_an_answer(argv, word, capsys):
     assert word in said(flags.parse, argv, capsys)
 
 
-def test_the_same_in_a_sweep_and_in_python(tmp_path):
+def test_they_get_the_same_answer_in_a_sweep_and_in_python(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("method: grid\nparameters: {learning_rate: {value: 0.1}}\n")
     with pytest.raises(UserError, match="it is lr here"):
@@ -64,7 +64,7 @@ def test_the_same_in_a_sweep_and_in_python(tmp_path):
         build("timm:resnet18.a1_in1k", width=None)
 
 
-def test_the_table_names_what_there_is():
+def test_the_table_names_existing_flags():
     fields = set(Run.__dataclass_fields__)
     assert set(NAMES.values()) <= fields
     assert not fields & {*NAMES, *INSTEAD}
@@ -102,7 +102,7 @@ def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
         assert page(verb).startswith("usage: ")
 
 
-def test_a_summary_says_what_accuracy_hides():
+def test_the_summary_warns_of_what_accuracy_hides():
     row = {"top1": 0.5, "top5": 0.9, "balanced_accuracy": 0.3, "majority": 0.45, "num_classes": 7}
     assert report_lines(row) == [
         ("top-1", "50.00 %"),
@@ -113,7 +113,7 @@ def test_a_summary_says_what_accuracy_hides():
     assert ("F1", "10.00 %") in report_lines({**row, "num_classes": 2, "f1": 0.1})
 
 
-def test_runs_that_all_stayed_at_one_class_say_nothing_and_stop_no_page(tmp_path):
+def test_runs_that_predict_one_class_do_not_stop_the_page(tmp_path):
     """All arms at 50.00 %: no difference, zero standard deviation, and an unknown detectable difference."""
     for name in ("contraction", "contraction_uniform"):
         with open(ROOT / "ablations" / f"{name}.csv", newline="") as file:

@@ -71,9 +71,7 @@ def per_class(done: pd.DataFrame) -> Table:
     for arm, group in done.groupby("arm", sort=False):
         said = {name.removeprefix("ap_"): results.mean(group[name].dropna()) for name in names}
         lines.append({"arm": arm, "n": len(group)} | said)
-    note = (
-        "Average precision, 11 points at an overlap of 0.5, in percent: mean ± standard deviation, n seeds."
-    )
+    note = "Average precision (11 points, IoU 0.5) in percent: mean ± sample standard deviation over n seeds."
     return Table("Class by class", pd.DataFrame(lines), [note])
 
 

@@ -18,7 +18,7 @@ from hbo.runs import identity
 from hbo.runs.identity import Identity
 
 if TYPE_CHECKING:
-    from hbo.analysis.question import Arm
+    from hbo.analysis.families import Arm
 
 # A field -> the fields that it may determine: a network's published divisor, and the width with the
 # multiply-adds asked for.

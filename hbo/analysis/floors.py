@@ -93,7 +93,7 @@ def table(found: Any) -> Any:
 
     found = pd.DataFrame(results.read_csv(Path(found))) if isinstance(found, str | Path) else found
     lines = [
-        {"features": name, "numbers": int(group["numbers"].iloc[0]), "n": len(group)}
+        {"features": name, "dimensions": int(group["numbers"].iloc[0]), "n": len(group)}
         | {words: results.mean(group[metric]) for metric, words in (("map", "mAP"), ("rank1", "rank-1"))}
         for name, group in found.groupby("features", sort=False)
     ]
@@ -103,8 +103,8 @@ def table(found: Any) -> Any:
     one = {"data": first["data"]} | ({"images": ""} if SETS[first["data"]].by_folder else {})
     data = naming.data_name(one, first.get("folder"))
     where = f"{data}, {first['resolution']} x {round(first['resolution'] / first['aspect'])}"
-    notes = ["In percent, mean ± sample deviation over n seeds of the first weights."]
-    return Table(f"Never trained: {where}", pd.DataFrame(lines), notes)
+    notes = ["In percent: mean ± sample standard deviation over n seeds of the initial weights."]
+    return Table(f"Untrained features: {where}", pd.DataFrame(lines), notes)
 
 
 def _named(net: str) -> dict[str, Any]:

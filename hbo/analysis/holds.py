@@ -27,10 +27,9 @@ INTRODUCTION = """# What of the paper holds here
 
 Each claim of the paper that can be tested without ImageNet, PASCAL VOC or Market-1501, beside the results
 of the runs in [ablations/](../../ablations). Differences are in percentage points of the named metric,
-with the interval at the level of the study's primary lines (95 % for all of them together); exploratory
-lines have 95 % in each of their families. A verdict holds for the data set and the recipe in its line.
-**None of them is a result on ImageNet**: the
-photographs are fewer and smaller, and the runs shorter.
+with 95 % intervals: adjusted for all primary lines of the study or, if exploratory, for all lines of their
+family. A verdict holds for the data set and the recipe in its line.
+**None of them is a result on ImageNet**: the photographs are fewer and smaller, and the runs shorter.
 
 Written by `python -m hbo.analysis.holds`; the claims are data ([claims.yaml](claims.yaml)). Each study's
 page and log entry have the rest ([LOG.md](../../ablations/LOG.md)).
@@ -61,7 +60,7 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
             lines.append(
                 asked
                 | dict.fromkeys(("here", "difference", "n", "hours"), ABSENT)
-                | {"verdict": "not asked", "to settle it": entry["needs"]}
+                | {"verdict": "not tested", "to settle it": entry["needs"]}
             )
             continue
         it = study.read(entry["study"], source=source)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from hbo.analysis import contrasts, frozen, looks, question, results, sentences, study_tables
+from hbo.analysis import contrasts, families, frozen, looks, results, sentences, study_tables
 from hbo.analysis.contrasts import Judged
+from hbo.analysis.families import Arm, Family
 from hbo.analysis.frozen import Frozen
 from hbo.analysis.printed import Markdown, Table
-from hbo.analysis.question import Arm, Family, Question
+from hbo.analysis.question import Question
 from hbo.analysis.study_tables import LEVEL
 
 CHECKOUT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ class Study:
     which: str = ""
     """How its runs differ from those of the same studies with other data or training."""
     asked: Question = field(default_factory=Question)
-    """The judged metric."""
+    """The question judged."""
     plan: Frozen | None = None
     """The question as it was frozen before the runs."""
 
@@ -97,12 +98,12 @@ class Study:
         as exploratory.
         """
         arms = self.compared()
-        found = question.families(self.asked, arms, self.baseline)
+        found = families.of(self.asked, arms, self.baseline)
         named = {arm for family in found for one in family.contrasts for arm in one.weights}
         if self.asked.versus and (rest := [arm for arm in arms if arm.label not in named | {self.baseline}]):
             base = next(arm for arm in arms if arm.label == self.baseline)
             found += [
-                replace(f, primary=False) for f in question.families(Question(), [base, *rest], self.baseline)
+                replace(f, primary=False) for f in families.of(Question(), [base, *rest], self.baseline)
             ]
         return found
 
@@ -161,11 +162,11 @@ class Study:
         found = [line for family, lines in self.judged() if family.primary for line in lines]
         if not found and len(self.arms) > 1:
             return (
-                f"No comparison of the question has finished runs of both its arms; finished are"
+                "No comparison of the question has finished runs of both arms; arms with finished runs:"
                 f" {', '.join(self.arms)}."
             )
         if not found:
-            return f"{self.arms[0]} alone has finished runs: there is nothing to compare."
+            return f"Only {self.arms[0]} has finished runs: there is nothing to compare."
         if all(line.verdict == "too few" for line in found):
             return "Too few runs to judge: each arm needs two seeds, and six are better."
         few = min(line.n[0] for line in found if line.verdict != "too few")

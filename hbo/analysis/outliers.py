@@ -24,10 +24,11 @@ def odd(done: Any, metric: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for row, far in zip(done.to_dict("records"), away, strict=True):
         if one_class(row):
-            found[row["key"]] = "gives one class to every image"
+            found[row["key"]] = "predicts one class for every image"
         elif typical and far > FAR * typical:
             found[row["key"]] = (
-                f"{100 * far:.1f} points from its arm's median, {far / typical:.0f} median deviations"
+                f"{100 * far:.1f} points from its arm's median,"
+                f" {far / typical:.0f} times the median deviation"
             )
     return found
 
@@ -58,4 +59,4 @@ def sentence(done: Any, metric: str) -> str | None:
         for row in done.to_dict("records")
         if row["key"] in found
     ]
-    return f"Counted, but check these runs: {'; '.join(named)}."
+    return f"Included, but check these runs: {'; '.join(named)}."

@@ -17,11 +17,11 @@ PAPER = Path(__file__).parents[2] / "papers" / "hbonet"
 TITLES = {
     1: "The network",
     2: "HBONet and MobileNetV2 at six widths, ImageNet",
-    3: "Five resolutions at some 200 M multiply-adds, ImageNet",
-    4: "Five resolutions at some 60 M multiply-adds, ImageNet",
-    5: "Width against resolution at some 100 M multiply-adds, ImageNet",
-    6: "Contraction units: 2x, 4x and 8x are k = 1, 2 and 3, ImageNet",
-    7: "HBONet and other networks at some 300 M multiply-adds, ImageNet",
+    3: "Five resolutions at about 200 M multiply-adds, ImageNet",
+    4: "Five resolutions at about 60 M multiply-adds, ImageNet",
+    5: "Width against resolution at about 100 M multiply-adds, ImageNet",
+    6: "Contraction units, k = 1, 2 and 3 (2x, 4x and 8x), ImageNet",
+    7: "HBONet and other networks at about 300 M multiply-adds, ImageNet",
     8: "Detection, SSD on PASCAL VOC 2007",
     9: "Person re-identification on Market-1501",
 }

@@ -277,11 +277,12 @@ def main(argv: list[str] | None = None) -> None:
             return
         if by_name and args.study:
             raise UserError(
-                f"--study {args.study[0]}: is of a folder, CSV file or W&B project; {args.source} is a study"
+                f"--study {args.study[0]}: selects from a folder, CSV file or W&B project; {args.source} is a"
+                " study's name"
             )
         if not by_name and (args.runs or args.to):
             raise UserError(
-                f"--runs, --to: are of a study's name, and {args.source} is a place of rows, which is only"
+                f"--runs, --to: need a study's name; {args.source} is a source of rows, which are only"
                 " printed; give the name, with --runs FOLDER"
             )
         source, studies = (args.runs or "runs", [args.source]) if by_name else (args.source, args.study)

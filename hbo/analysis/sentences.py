@@ -76,15 +76,15 @@ def seeds(line: Judged) -> str:
 def pairing(found: Pairing) -> str:
     """The benefit of pairing by seed, and whether it was used."""
     if math.isnan(found.correlation):
-        return "Too few seeds to decide on pairing by seed: arms are compared by all of their runs."
+        return "Too few seeds to decide on pairing by seed: runs are not paired."
     start = (
-        f"The correlation of arms over the {found.seeds} seeds that all have is"
+        f"The correlation between arms over their {found.seeds} common seeds is"
         f" {found.correlation:+.2f} ({p_value(found.p)})"
     )
     if not found.used:
         return (
-            f"{start}: too little to pair runs by seed, so arms are compared by all of their runs, each with"
-            " its own standard deviation."
+            f"{start}: too weak to pair runs by seed. Runs are not paired; each arm has its own standard"
+            " deviation."
         )
     worth = 1 / (1 - found.correlation) if found.correlation < 1 else math.inf
     return f"{start}: runs are paired by seed, and a pair is worth {worth:.1f} unpaired runs of each arm."

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hbo.analysis import frozen, latency, question, results
+from hbo.analysis import families, frozen, latency, question, results
 from hbo.analysis.frozen import Frozen
 from hbo.analysis.grouping import by_setting, labels, usual_arm
 from hbo.analysis.judged import ABLATIONS, SWEEPS, Study
@@ -178,7 +178,7 @@ def add_arguments(parser: Parser) -> None:
         help="The arm to compare with. [the question's, else k = 0, else the published switches]",
     )
     parser.add_argument(
-        "--metric", help="The judged metric. [the question's; else top1, or map for detect and reid]"
+        "--metric", help="The primary metric. [the question's; else top1, or map for detect and reid]"
     )
     parser.add_argument(
         "--versus", action="append", metavar="WHO",
@@ -225,7 +225,7 @@ def _check_asked(found: list[Study], judged: bool) -> None:
         if not judged and asked.judge != "effects":
             asked = replace(asked, judge="each")
         try:
-            question.check_arms(asked, study.compared())
+            families.check_arms(asked, study.compared())
         except UserError as error:
             errors.append(error)
     if len(errors) == len(found):

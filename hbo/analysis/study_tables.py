@@ -40,16 +40,16 @@ def arms(study: Study) -> Table:
         for metric in metrics:
             line[SHOWN[metric]] = numbers.mean(group[metric])
         values = [x for x in group[study.metric].astype(float) if math.isfinite(x)]
-        name = f"{LEVEL:.0%} of the mean {SHOWN[study.metric]}"
+        name = f"{LEVEL:.0%} interval of mean {SHOWN[study.metric]}"
         about = stats.describe(values, LEVEL) if len(values) > 1 else None
         line[name] = f"{100 * about.low:.1f} to {100 * about.high:.1f}" if about else ABSENT
         costs = {name: group[name].iloc[0] for name in ("macs", "params")}
         line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
         line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT
         line |= _deployed(group)
-        line["seconds a run"] = numbers.mean(group["seconds"], 1)
+        line["seconds per run"] = numbers.mean(group["seconds"], 1)
         lines.append(line)
-    notes = ["Mean ± sample standard deviation over n seeds, in percent, of the last epoch."]
+    notes = ["Metrics of the last epoch in percent: mean ± sample standard deviation over n seeds."]
     if common := base(done):
         notes.append(f"An arm's name lists its differences from the most common values; {common}.")
     notes += results.not_counted(study.rows)
@@ -61,7 +61,7 @@ def arms(study: Study) -> Table:
 
 
 def _deployed(group: Any) -> dict[str, str]:
-    """What was measured of its runs' deployed files: int8's top-1, and milliseconds an image, by runtime."""
+    """What was measured of its runs' deployed files: int8's top-1, and milliseconds per image, by runtime."""
     line = {}
     for name in group:
         if name.startswith(deployed.TOP1):
@@ -100,10 +100,9 @@ def differences(study: Study, metric: str | None = None) -> Table:
             lines.append(shown)
     one = "pairs of runs" if any(line.paired for _, found in judged for line in found) else "runs"
     notes = [
-        f"Percentage points, by Welch's t over {one}; intervals and p hold for all lines of a family"
-        " together; a"
-        " line is higher or lower if its interval excludes zero. Detectable: the smallest true difference"
-        " detected with 80 % power."
+        f"Differences in percentage points, by Welch's t over {one}. Intervals and p are adjusted for all"
+        " lines of a family. A line is higher or lower if its interval excludes zero. Detectable: the"
+        " smallest true difference that is detected with 80 % power."
     ]
     if share is not None:
         notes.append(
@@ -112,8 +111,8 @@ def differences(study: Study, metric: str | None = None) -> Table:
         )
     if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
         notes.append(
-            f"Looks at {', '.join(map(str, study.plan.looks))} seeds; primary intervals are repeated"
-            " confidence intervals, at the level that the line's look spends."
+            f"Looks at {', '.join(map(str, study.plan.looks))} seeds: primary intervals are repeated"
+            " confidence intervals, at the level spent at each look."
         )
     return Table("Differences", pd.DataFrame(lines), notes)
 
@@ -149,9 +148,9 @@ def images(study: Study) -> Table | None:
         )  # fmt: skip
     note = (
         "Top-1, in percentage points. The interval covers new seeds and new photographs of the same kind."
-        " Exploratory: lines are not adjusted for each other."
+        " Exploratory: not adjusted for multiple comparisons."
     )
-    return Table("Over new seeds and new images", pd.DataFrame(lines), [note])
+    return Table("Intervals over new seeds and new images", pd.DataFrame(lines), [note])
 
 
 def effects(study: Study) -> Table | None:
@@ -174,13 +173,13 @@ def effects(study: Study) -> Table | None:
         **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
         **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
     )
-    notes = ["Share: of the total variance between runs."]
+    notes = ["Share: the share of the variance between runs."]
     if not whole:
         notes.append(
-            "A fraction of all combinations: interactions count as noise, and one that is aliased with a"
-            " main effect counts as that effect."
+            "Only a fraction of the combinations was run: interactions count as noise, and an interaction"
+            " aliased with a main effect counts as that effect."
         )
-    return Table(f"What moves {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
+    return Table(f"Effects on {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
 
 
 def provenance(study: Study) -> Table:

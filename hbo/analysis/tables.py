@@ -84,16 +84,18 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
     frame: Any = pd.DataFrame(lines).fillna(ABSENT)
     frame = frame[[*(c for c in frame.columns if c not in elsewhere), *elsewhere]]
     notes = [
-        "Accuracies in percent; measured ones are mean ± sample standard deviation (n seeds) of the last"
-        " epoch."
+        "Metrics in percent; measured ones are of the last epoch: mean ± sample standard deviation (n seeds)."
     ]
     if number in published.GAINS:
         notes.append(
-            "Gain: HBONet minus MobileNetV2 at the paper's same budget, in points; measured gains have"
+            "Gain: HBONet minus MobileNetV2 at the same budget of the paper, in points; measured gains have"
             " Welch's 95 % interval."
         )
     if number == 7:
-        notes.append("Three authors count or build differently: see `python -m hbo.analysis.claims`.")
+        notes.append(
+            "The authors of three networks count or build them differently: see"
+            " `python -m hbo.analysis.claims`."
+        )
     if number == 8:
         notes.append(
             "Counted: the whole detector, with separable heads and VOC's 20 classes; the paper prints no"
@@ -108,7 +110,7 @@ def _published_table(number: int, rows: pd.DataFrame | None) -> Table:
             "Counted: the feature extractor, at 256 x 128, without the classifier; the paper prints no costs"
             " here."
         )
-        notes.append("The mAP gain at width 0.1 is 4.0 according to the cells; the paper prints 3.9.")
+        notes.append("At width 0.1 the published cells give a gain of 4.0 mAP; the paper prints 3.9.")
     notes += unknown_images(rows)
     if absent:
         notes.append(
@@ -145,7 +147,7 @@ def unknown_images(rows: Any) -> list[str]:
     """A note on older rows that do not record their folder of images."""
     found = [] if rows is None else results.identities(rows[rows["state"] == "done"])
     words = {str(one["images"]) for one in found if str(one.get("images")).startswith(identity.UNKNOWN)}
-    said = "Some older rows do not record their images, and are not averaged with other folders: "
+    said = "Some older rows do not record their images, and are not averaged with rows of other folders: "
     return [said + ", ".join(sorted(words)) + "."] if words else []
 
 
@@ -190,7 +192,7 @@ def stage_table(run: Run) -> Table:
         "parameters": f"{whole.params:,}",
     }  # fmt: skip
     rounded = {
-        f"{row.channels * run.width:g} as {part.cout}": None
+        f"{row.channels * run.width:g} to {part.cout}": None
         for part, row in ((part, part.row) for part in nets.layout(table, run.width, run.divisor))
         if part.cout != row.channels * run.width
     }
@@ -199,11 +201,11 @@ def stage_table(run: Run) -> Table:
         f"Total: {costs['total'].macs / 1e6:.1f} M multiply-adds, {costs['total'].params:,} parameters.",
     ]
     if rounded:
-        notes.append(f"Channels are multiples of {run.divisor}: {', '.join(rounded)}.")
+        notes.append(f"Channels are rounded to multiples of {run.divisor}: {', '.join(rounded)}.")
     if run.net == "hbonet" and run.first_stage == "release":
         notes.append(
             "The paper prints stage 1 as a harmonious bottleneck; its release has an inverted residual,"
-            " which also has table 6's published cost (`--first_stage paper` builds the other)."
+            " which matches table 6's published cost (`--first_stage paper` builds the other)."
         )
     return Table(
         f"Table 1. {published.TITLES[1]}: {run.net}, width {run.width:g}",

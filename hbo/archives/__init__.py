@@ -58,9 +58,7 @@ def found(root: Path) -> dict[str, Shards]:
     sets = {match["set"] or "": name for name, match in reversed(every.items())}
     if len(kinds) > 1 or len(sets) > 1 or (ilsvrc and every):
         mixed = sorted([*(kinds if len(kinds) > 1 else sets).values(), *ilsvrc.values()])
-        raise DataError(
-            f"{root}: holds {' and '.join(mixed[:3])}, of several formats or sets; leave one there"
-        )
+        raise DataError(f"{root}: holds {' and '.join(mixed[:3])}, of several formats or sets; keep one")
     if ilsvrc:
         return {part: Shards("tar", [root / name], part) for part, name in ilsvrc.items()}
     return {
@@ -73,12 +71,12 @@ def _numbered(root: Path, matches: dict[str, re.Match[str]]) -> list[Path]:
     """The shards of a part by their numbers.
 
     Raises:
-        DataError: one is missing, or stands twice.
+        DataError: one is missing, or occurs twice.
     """
     by_number: dict[int, str] = {}
     for name, match in matches.items():
         if (same := by_number.setdefault(int(match["number"]), name)) != name:
-            raise DataError(f"{root}: {same} and {name}: two sets of shards, or one twice; leave one there")
+            raise DataError(f"{root}: {same} and {name}: two sets of shards, or duplicates; keep one")
     totals = {int(match["of"]) for match in matches.values() if match["of"]}
     total = max(totals, default=max(by_number))
     first = int(0 not in by_number and total in by_number)  # some count from 1
@@ -89,12 +87,12 @@ def _numbered(root: Path, matches: dict[str, re.Match[str]]) -> list[Path]:
         lacking = like[:start] + f"{missing[0]:0{end - start}d}" + like[end:]
         many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
-            f"{root / lacking}: no such file{many}, of {len(wanted)} shards; get it, or number them anew"
+            f"{root / lacking}: no such file{many}, of {len(wanted)} shards; download it, or renumber them"
         )
     if len(totals) > 1 or len(by_number) > len(wanted):
         said = ", ".join(f"of {total}" for total in sorted(totals))
         raise DataError(
-            f"{root}: {len(by_number)} shards such as {next(iter(matches))}, where names say {said}"
+            f"{root}: {len(by_number)} shards such as {next(iter(matches))}, but names say {said}"
         )
     return [root / by_number[n] for n in sorted(by_number)]
 
@@ -122,7 +120,7 @@ def members(root: Path, part: str) -> dict[str, list[File]]:
         raise DataError(f"{root}: holds no shards of {other}, only {has}")
     archive = opened(there[part])
     if not len(archive):
-        raise DataError(f"{there[part].paths[0]}: holds no images, and no other shard of its part does")
+        raise DataError(f"{there[part].paths[0]}: holds no images, nor does any other shard of its part")
     inside: dict[str, list[tuple[str, int]]] = {}
     for place, (label, name) in enumerate(zip(archive.classes, archive.names, strict=True)):
         inside.setdefault(label, []).append((name, place))

@@ -98,11 +98,11 @@ class Indexed:
         shard, at, row, size, _ = self.where[place].item()
         path = self.shards[shard]
         if _stamp(path) != self.stamps[shard]:
-            raise DataError(f"{path}: has changed since it was indexed; start again, and it is indexed anew")
+            raise DataError(f"{path}: has changed since it was indexed; start again to index it again")
         found = self.read_at(path, at, row, size)
         if len(found) != size:
             raise DataError(
-                f"{path}: {self.names[place]}: {len(found)} of {size} bytes; the shard is cut short"
+                f"{path}: {self.names[place]}: {len(found)} of {size} bytes; the shard is truncated"
             )
         return found
 
@@ -111,7 +111,7 @@ def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
     """The archive of some shards, looked through first where that was not done yet.
 
     Raises:
-        DataError: a shard that cannot be read, an image without a class, or one that stands twice.
+        DataError: a shard that cannot be read, an image without a class, or one that occurs twice.
     """
     stamps = [_stamp(path) for path in shards]
     what = repr((FORMAT, name, [(p.name, s) for p, s in zip(shards, stamps, strict=True)]))
@@ -123,9 +123,7 @@ def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
             labels, names = (json.loads(saved[name].tobytes()) for name in ("labels", "names"))
             return Indexed(form.read, shards, stamps, saved["where"], labels, names)
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError):
-        raise DataError(
-            f"{path}: no index of this program, or cut short; delete it to have it made again"
-        ) from None
+        raise DataError(f"{path}: not an index of HBO, or truncated; delete it to build it again") from None
 
 
 def _write(path: Path, form: Format, shards: Sequence[Path], total: int) -> None:
@@ -167,7 +165,7 @@ def _entries(form: Format, shards: Sequence[Path], total: int) -> Iterator[tuple
         for number, shard in enumerate(shards):
             for entry in form.entries(shard):
                 if entry.label in ("", ".", "..") or "/" in entry.label:
-                    raise DataError(f"{shard}: {entry.name}: {entry.label!r} is no name of a class")
+                    raise DataError(f"{shard}: {entry.name}: {entry.label!r} is not a class name")
                 said_by.setdefault(entry.said_by, shard)
                 if len(said_by) > 1:
                     (a, in_a), (b, in_b) = said_by.items()
@@ -176,7 +174,7 @@ def _entries(form: Format, shards: Sequence[Path], total: int) -> Iterator[tuple
                     )
                 if (same := (entry.label, entry.name)) in seen:
                     raise DataError(
-                        f"{shard}: {'/'.join(same)} stands twice, first in {shards[seen[same]].name}"
+                        f"{shard}: {'/'.join(same)} occurs twice, first in {shards[seen[same]].name}"
                     )
                 seen[same] = number
                 bar.update(entry.size)

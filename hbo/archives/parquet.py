@@ -38,7 +38,7 @@ def entries(shard: Path) -> Iterator[Entry]:
     """The images of a shard.
 
     Raises:
-        DataError: no parquet, cut short, other columns, or a row without class or image.
+        DataError: not parquet, truncated, other columns, or a row without class or image.
     """
     file = _opened(shard)
     schema = file.schema_arrow
@@ -57,19 +57,19 @@ def entries(shard: Path) -> Iterator[Entry]:
         for row, (path, label, content) in enumerate(found):
             where = f"{shard}: row {row} of row group {group}"
             if not content.is_valid:
-                raise DataError(f"{where}: has no bytes of an image")
+                raise DataError(f"{where}: has no image bytes")
             if label is None or (isinstance(label, int) and label < 0):
                 raise DataError(f"{where}: has no class (label {label})")
             if not isinstance(label, (int, str)):
                 raise DataError(f"{where}: label {label!r}; must be a whole number, or a class's name")
             if isinstance(label, int) and names:
                 if label >= len(names):
-                    raise DataError(f"{where}: label {label}, of {len(names)} classes")
+                    raise DataError(f"{where}: label {label}, but there are {len(names)} classes")
                 label = names[label]
             name = os.path.basename(path or "")
             if not files.is_image(name):
                 raise DataError(
-                    f"{where}: path {path!r}: no image by its name ({', '.join(sorted(files.IMAGES))})"
+                    f"{where}: path {path!r}: not an image by its name ({', '.join(sorted(files.IMAGES))})"
                 )
             if (word := WORDNET.fullmatch(name)) is not None:
                 name, label = word[1] + word[3], word[2]
@@ -86,7 +86,7 @@ def _opened(shard: Path) -> Any:
     try:
         return ParquetFile(shard, memory_map=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: no parquet, or cut short; get it again ({error})") from None
+        raise DataError(f"{shard}: not a parquet file, or truncated; download it again ({error})") from None
 
 
 def _bytes(file: Any, group: int) -> list[Any]:

@@ -39,7 +39,7 @@ def entries(shard: Path) -> Iterator[Entry]:
     """The images of a shard.
 
     Raises:
-        DataError: no tar, cut short, an image without a class, or a file that is none.
+        DataError: not a tar, truncated, an image without a class, or a file that is not an image.
     """
     if shard.name == IMAGENET["train"]:
         return _by_tar(shard)
@@ -62,8 +62,8 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
                 odd.append(name)
     if not labels and odd:  # WebDataset's samples may have more than is read here
         raise DataError(
-            f"{shard}: {odd[0]}: no image by its name, in a tar of CLASS/NAME.jpg; an image must be"
-            f" converted to {', '.join(sorted(files.IMAGES))}, what is none left out"
+            f"{shard}: {odd[0]}: not an image by its name, in a tar of CLASS/NAME.jpg; convert images to"
+            f" {', '.join(sorted(files.IMAGES))}, and leave out other files"
         )
     for name, at, size in images:
         folder, base = os.path.split(name)
@@ -99,7 +99,9 @@ def _reported(shard: Path) -> Iterator[Entry]:
         found = sorted((os.path.basename(m.name), m.offset_data, m.size) for m in _files(tar, shard))
     labels = _devkit(shard.with_name(DEVKIT))
     if len(labels) != len(found):
-        raise DataError(f"{shard}: holds {len(found)} images, and {DEVKIT} has classes of {len(labels)}")
+        raise DataError(
+            f"{shard}: holds {len(found)} images, but {DEVKIT} has {len(labels)} classes of images"
+        )
     for (name, at, size), label in sorted(zip(found, labels, strict=True), key=lambda one: one[0][1]):
         yield Entry(label, name, at, 0, size, "the devkit")
 
@@ -109,7 +111,9 @@ def _devkit(path: Path) -> list[str]:
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise DataError(f"{path}: no such file; it has the classes of {IMAGENET['val']}, put it beside")
+        raise DataError(
+            f"{path}: no such file; it has the classes of {IMAGENET['val']}; put it beside that file"
+        )
     try:
         with tarfile.open(path, "r:gz") as tar:
             held = {
@@ -122,14 +126,14 @@ def _devkit(path: Path) -> list[str]:
         return [ids[int(line)] for line in held["ILSVRC2012_validation_ground_truth.txt"].split()]
     except (tarfile.TarError, EOFError, KeyError, ValueError, OSError) as error:
         raise DataError(
-            f"{path}: not ImageNet's development kit, or cut short ({error}); get it again"
+            f"{path}: not ImageNet's development kit, or truncated ({error}); download it again"
         ) from None
 
 
 @contextmanager
 def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> Iterator[tarfile.TarFile]:
-    """A tar to be looked through to its end, and which must have one: else it was cut."""
-    short = f"{shard}: {what}cut short, or no tar; copy it again"
+    """A tar to read to its end; without an end it is truncated."""
+    short = f"{shard}: {what}truncated, or not a tar; copy it again"
     try:
         with open(shard, "rb") as file, tarfile.open(fileobj=content or file, mode="r:") as tar:
             yield tar
@@ -168,7 +172,7 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> bytes:
     file = tar.extractfile(member)
     found = file.read() if file else b""
     if len(found) != member.size:
-        raise DataError(f"{shard}: {member.name}: cut short; copy it again")
+        raise DataError(f"{shard}: {member.name}: truncated; copy it again")
     return found
 
 

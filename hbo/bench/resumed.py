@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hbo.runs import checkpoint
+from hbo.runs.weights import read
 
 WAIT = 120  # seconds for a first checkpoint
 RUN = ("--data", "digits", "--width", "0.1", "--epochs", "3", "--threads", "1", "--wandb", "disabled")
@@ -50,7 +50,7 @@ def _run(accelerator: str, out: Path) -> Any:
 
 def _weights(out: Path) -> dict[str, torch.Tensor]:
     found = list(out.glob("*/*/last.ckpt"))
-    return checkpoint.read(found[0])["state_dict"] if found else {}
+    return read(found[0])["state_dict"] if found else {}
 
 
 def _apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

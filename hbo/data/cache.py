@@ -180,20 +180,20 @@ def read(path: Path, content: Content) -> Pixels:
     """Map a cache.
 
     Raises:
-        DataError: of other images, cut short or damaged; says what to delete.
+        DataError: of other images, truncated or damaged; says what to delete.
     """
     instead = f"delete {path.parent} to have it built again"
     try:
         with open(path, "rb") as file:
             head = json.loads(file.read(HEADER))
             if head["bytes"] != (found := path.stat().st_size):
-                raise DataError(f"{path}: cut short, {found} of {head['bytes']} bytes; {instead}")
+                raise DataError(f"{path}: truncated, {found} of {head['bytes']} bytes; {instead}")
             file.seek(head["bytes"] - head["images"] * INDEXES[content.format].itemsize)
             raw = file.read()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: no cache of this program; {instead}") from None
+        raise DataError(f"{path}: not a cache of HBO; {instead}") from None
     if zlib.crc32(raw) != head["index"]:
         raise DataError(f"{path}: its index is damaged; {instead}")
     if head["format"] != content.format or head["images"] != content.images or not _same(path, head, content):

@@ -122,7 +122,7 @@ def passed_over(run: Run, parts: Mapping[str, list[str]]) -> tuple[set[str], dic
             f" python -m hbo.data.check {run.data_dir} lists them, mend them or take --skip_bad {len(bad)}"
         )
     facts = {f"skipped_{name}": sum(path in bad for path in part) for name, part in parts.items()}
-    return set(bad), facts | {"skipped": list(bad.values())}, [f"passed over: {why}" for why in bad.values()]
+    return set(bad), facts | {"skipped": list(bad.values())}, [f"skipped: {why}" for why in bad.values()]
 
 
 if __name__ == "__main__":

@@ -1,174 +1,21 @@
-"""Checkpoints, ours and the authors': loaded without running code from the file, and only if they match.
-
-A released file (`.pth`) is a plain state dict: `features.I.conv.J`, `features.I.upconv.J`, `conv.J`,
-`classifier`, with I counting blocks and J counting layers, activations included.
-"""
+"""Checkpoints of trained networks: the initial weights of a run, or a run opened again with its weights."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from hbo import config
-from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.files import checkpoint_digest, expanded, located
 from hbo.names import same_name
-from hbo.nets import HBONET, Net, build, round_channels
+from hbo.nets import build
 from hbo.nets.zoo import Rival, renamed
-from hbo.runs import rows
+from hbo.runs import rows, weights
 from hbo.tasks import SETS
 from hbo.tasks.classify import layout
-
-WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all in tables 2-6, and MobileNetV2's
-DIVISORS = (8, 4, 2)
-
-
-class Variant(NamedTuple):
-    """A released network that fits a file."""
-
-    width: float
-    divisor: int
-    k: int
-    num_classes: int
-
-    def __str__(self) -> str:
-        return f"width {self.width}, divisor {self.divisor}, k {self.k}, {self.num_classes} classes"
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """Open a checkpoint with safe loading.
-
-    Raises:
-        UserError: no such file; not a checkpoint; or one that would run code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":  # timm's; timm installs the package
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch raises the archive's or the unpickler's error, with the advice to trust the file
-        raise UserError(
-            f"checkpoint {path}: broken, not a checkpoint, or one that would run code"
-            f" ({type(error).__name__})"
-        ) from None
-    if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path}: contains a {type(content).__name__}, not a state dict")
-    return dict(content)
-
-
-def released_names(net: Net) -> dict[str, str]:
-    """Our name of each parameter and buffer -> the release's."""
-    modules: dict[str, str] = {}
-    place = {module: name for name, module in net.named_modules()}
-
-    def number(prefix: str, *parts: nn.Module) -> None:
-        layers = [
-            m
-            for part in parts
-            for m in part.modules()
-            if not list(m.children()) and not isinstance(m, nn.Identity)
-        ]
-        modules.update({place[layer]: f"{prefix}.{i}" for i, layer in enumerate(layers)})
-
-    for i, block in enumerate(net.features):
-        if isinstance(block, InvertedResidual):
-            number(f"features.{i}.conv", block.expand, block.depthwise, block.project)
-        elif isinstance(block, HarmoniousBottleneck):
-            number(f"features.{i}.conv", block.contract, block.depthwise, block.project)
-            number(f"features.{i}.upconv", block.smooth)
-        else:
-            number(f"features.{i}", block)
-    number("conv", net.head)
-    modules["classifier"] = "classifier"
-    return {key: f"{modules[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}" for key in net.state_dict()}
-
-
-def identify(state: Mapping[str, Tensor]) -> list[Variant]:
-    """The published networks that a released state dict matches; empty if none."""
-    if "classifier.weight" not in state:
-        return []
-    shapes = {key: tuple(value.shape) for key, value in state.items()}
-    classes = shapes["classifier.weight"][0]
-    depths = range(1, max(row.cap for row in HBONET.stages) + 1)
-    every = [Variant(width, divisor, k, classes) for width in WIDTHS for divisor in DIVISORS for k in depths]
-    # Building a net takes 0.1 s, so first compare the channels after the stem and before the head.
-    near = [v for v in every if all(shapes.get(key) == shape for key, shape in _outline(v).items())]
-    return [variant for variant in near if shapes == _released_shapes(variant)]
-
-
-def _outline(variant: Variant) -> dict[str, tuple[int, ...]]:
-    stem, last, head = (
-        round_channels(c, variant.divisor)
-        for c in (
-            32 * variant.width,
-            HBONET.stages[-1].channels * variant.width,
-            HBONET.head * max(1.0, variant.width),
-        )
-    )
-    return {"features.0.0.weight": (stem, 3, 3, 3), "conv.0.weight": (head, last, 1, 1)}
-
-
-def _released_shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        net = build("hbonet", Block(k=variant.k), variant.width, variant.divisor, variant.num_classes)
-    assert isinstance(net, Net)
-    names = released_names(net)
-    return {names[key]: tuple(value.shape) for key, value in net.state_dict().items()}
-
-
-def unwrap(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The plain state dict of a file in which a training script wrapped it (`state_dict`, `module.`)."""
-    inner = state.get("state_dict", state)
-    if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise UserError("the checkpoint contains more than a state dict; save only its weights")
-    return {str(key).removeprefix("module."): value for key, value in inner.items()}
-
-
-def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -> nn.Module:
-    """Load a checkpoint of the authors' release into the matching network, all weights or none.
-
-    Args:
-        model: `build("hbonet", ...)` with the released scheme.
-        source: a `.pth` file, or its state dict.
-
-    Returns:
-        The model.
-
-    Raises:
-        UserError: the file has another width, divisor, k or number of classes (the message says which), or
-        is of another network.
-    """
-    state = unwrap(source if isinstance(source, Mapping) else read(source))
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
-    if not isinstance(model, Net):
-        raise UserError(f"{where}: released checkpoints only fit hbonet, not {type(model).__name__}")
-    if model.block != Block(k=model.block.k):
-        raise UserError(
-            f"{where}: released weights were trained with the default switches, not with {model.block}"
-        )
-    names = released_names(model)
-    own = {names[key]: tuple(value.shape) for key, value in model.state_dict().items()}
-    if own != {key: tuple(value.shape) for key, value in state.items()}:
-        found = " or of ".join(map(str, identify(state)))
-        if found:
-            raise UserError(f"{where}: does not match this model, it is of {found}")
-        odd = sorted(own.keys() ^ state.keys()) or [key for key in own if own[key] != tuple(state[key].shape)]
-        raise UserError(
-            f"{where}: matches neither this model nor a released one; the first key that differs is {odd[0]}"
-        )
-    model.load_state_dict({key: state[name] for key, name in names.items()})
-    return model
 
 
 def evaluated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -181,9 +28,6 @@ def evaluated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key.startswith("averaged.")
     }
     return {key: average.get(key, value) for key, value in state.items() if not key.startswith("averaged.")}
-
-
-# ---------------------------------------------------------------- backbones
 
 
 def load_backbone(
@@ -206,7 +50,7 @@ def load_backbone(
         UserError: the file is of another network; names the difference.
     """
     path = located(run.start_file() or "")
-    content = read(path)
+    content = weights.read(path)
     names = content.get("classes")
     saved = content.get("hyper_parameters") or {}
     if {"net", "num_classes"} <= saved.keys():
@@ -227,11 +71,12 @@ def load_backbone(
         }
         words = f"{saved['net']} trained on {saved['data']}, {saved['epochs']} epochs, seed {saved['seed']}"
     else:
-        state, words = unwrap(content), "a state dict"
+        state, words = weights.unwrap(content), "a state dict"
         if "classifier.weight" in state and run.net == "hbonet":
             number = len(state["classifier.weight"])
             whole = build(run.net, config.block_of(run), run.width, run.divisor, number, run.first_stage)
-            state, words = load_released(whole, state).state_dict(), f"the authors' release, {number} classes"
+            state = weights.load_released(whole, state).state_dict()
+            words = f"the authors' release, {number} classes"
     wanted = backbone.state_dict()
     if isinstance(backbone, Rival) and not any(key in wanted for key in state):
         # A zoo's file does not have the adapter around the network.
@@ -254,11 +99,6 @@ def load_backbone(
     if classifier:
         words += ", classifier fresh" if fresh else ", classifier kept"
     return f"{words} ({checkpoint_digest(str(path))})"
-
-
-def variant_fields(variant: Variant) -> dict[str, Any]:
-    """The fields of `Run` that build a released network."""
-    return {"net": "hbonet", "width": variant.width, "divisor": variant.divisor} | asdict(Block(k=variant.k))
 
 
 def is_split(path: str) -> bool:
@@ -299,7 +139,7 @@ class Trained(NamedTuple):
                 {k: v for k, v in state.items() if k.startswith("averaged.")} | evaluated(state)
             )
         else:
-            load_released(task.net, unwrap(self.content))
+            weights.load_released(task.net, weights.unwrap(self.content))
 
 
 def network(path: Path, given: Mapping[str, Any]) -> Trained:
@@ -309,7 +149,7 @@ def network(path: Path, given: Mapping[str, Any]) -> Trained:
     Raises:
         UserError: as `trained`.
     """
-    ours = "hyper_parameters" in read(path)
+    ours = "hyper_parameters" in weights.read(path)
     return trained(path, {"data_dir": None, **({} if ours else {"data": "imagenet"}), **given})
 
 
@@ -324,7 +164,7 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         UserError: the file is neither; a field contradicts it.
     """
     path = located(path)
-    content = read(path)
+    content = weights.read(path)
     ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
     if ours:
         num_classes = content["hyper_parameters"]["num_classes"]
@@ -351,12 +191,12 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
             whole = saved["eval_resize"] == saved["resolution"]
             saved["eval_resize"] = given["resolution"] if whole else None
     else:
-        variants = identify(unwrap(content))
+        variants = weights.identify(weights.unwrap(content))
         if not variants:
             raise UserError(f"checkpoint {path}: neither a run's checkpoint nor a released network")
         if "data" not in given:
             raise UserError(f"checkpoint {path}: needs a data set, such as --data imagenet --data_dir DIR")
-        saved, num_classes = variant_fields(variants[0]), variants[0].num_classes
+        saved, num_classes = weights.variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.check_same_fields(saved, asked, path, instead="remove these flags")
     return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)

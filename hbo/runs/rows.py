@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import platform
-import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -18,15 +16,12 @@ import numpy as np
 import torch
 
 from hbo import files
-from hbo.config import Run, checked, key_of, to_yaml
+from hbo.config import Run, checked, key_of
 from hbo.errors import UserError, first_line, flat
 from hbo.files import write_atomically
-from hbo.runs import cluster, code, deployed, identity, naming
-from hbo.runs import lock as locks
+from hbo.runs import cluster, code, identity, naming
 from hbo.runs.code import git_commit
-from hbo.runs.lock import Lock
 from hbo.tasks import COLUMNS, SETS, TASKS
-from hbo.tasks.spec import percent
 from hbo.values import field_types, shown
 
 STATES = ("done", "unfinished", "interrupted", "failed", "stopped", "invalid")
@@ -136,58 +131,6 @@ def write(where: Path, row: dict[str, Any]) -> None:
     write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n", lasting=True)
 
 
-def finished_in_other_study(run: Run) -> Path | None:
-    """The folder of another study with a finished run of this key."""
-    for path in sorted(files.expanded(run.out).glob(f"*/{run.key()}/row.json")):
-        if path.parent.parent.name != run.study and (sound(path.parent) or {}).get("state") == "done":
-            return path.parent
-    return None
-
-
-def held_in_other_study(run: Run) -> Path | None:
-    """Where another study has the run's key under way: a living process holds its lock there."""
-    own = folder(run)
-    for other in sorted({path.parent for path in files.expanded(run.out).glob(f"*/{own.name}/lock.*")}):
-        if other.parent.name != run.study and (locks.read(other) or {}).get("alive"):
-            return other
-    return None
-
-
-def reuse(run: Run, source: Path) -> dict[str, Any]:
-    """Reuse another study's finished run in this one: the same files, and a row that names the source.
-
-    Raises:
-        UserError: the row's fields are not those asked for; or another process holds the run.
-    """
-    found = read(source) or {}
-    check_same_fields(found, keyed(run), source / "row.json", instead="--force repeats it")
-    where = folder(run)
-    lock = Lock(where).acquire()
-    try:
-        for path in source.iterdir():
-            if path.suffix in (".csv", ".npz", ".ckpt") or path.name == deployed.FILE:
-                part = where / f"{path.name}.part"
-                part.unlink(missing_ok=True)
-                try:
-                    os.link(path, part)  # files are replaced, never modified, so that both can share one
-                except OSError:
-                    shutil.copyfile(path, part)
-                os.replace(part, where / path.name)
-        write_atomically(where / "config.yaml", to_yaml(run))
-        own = {
-            name: getattr(run, name)
-            for name in ("out", "study", "data_dir", "match_macs", "variant", "recipe")
-        }
-        own["folder"] = naming.folder_name(run.data_dir)
-        if "backbone_arm" in found or run.backbone_arm():
-            own["backbone_arm"] = run.backbone_arm()
-        row = found | own | {"identity": run.identity(), "reused_from": source.parent.name}
-        write(where, row)
-    finally:
-        lock.release()
-    return row
-
-
 def set_aside(where: Path) -> None:
     """Move a run's files to OUT/STUDY/replaced/KEY-TIME, which no table reads; its lock stays."""
     target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
@@ -287,11 +230,6 @@ def read_correct(path: Path) -> str:
         return correct(outcomes)
 
 
-def label(net: str, k: int, depths: list[int]) -> str:
-    """The network's label, with k if it has a contracting block."""
-    return f"{net} k={k}" if depths else net
-
-
 def main_metric(row: Mapping[str, Any]) -> str:
     """The main metric of a row's task."""
     return task_of(row).headline
@@ -301,73 +239,3 @@ def task_of(row: Mapping[str, Any]) -> Any:
     """The declarations of a row's task; classify if the row has none."""
     task = row.get("task")
     return TASKS[task if task in TASKS else "classify"]
-
-
-def headline(row: dict[str, Any]) -> str:
-    """A finished row's main result, short."""
-    name = main_metric(row)
-    return f"{COLUMNS[name]} {percent(row, name)}" if name in row else ""
-
-
-def stopped(row: Mapping[str, Any], where: Path) -> str:
-    """The message for a run that was stopped in W&B, with the command that resumes it.
-
-    Args:
-        row: with state stopped.
-        where: the run's folder.
-    """
-    return (
-        f"{where.name} was stopped in W&B at update {row.get('stopped_at', '?')}, and a sweep does not"
-        f" restart it; python -m hbo.fit --config {where / 'config.yaml'} resumes from there"
-    )
-
-
-def summary(row: dict[str, Any], where: Path) -> str:
-    """The lines printed at the end of a run.
-
-    Raises:
-        UserError: the row lacks a value.
-    """
-    try:
-        return _summary(row, where)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{where / 'row.json'}: a finished row without {error}; --force repeats it") from None
-
-
-def _with_digest(words: str) -> str:
-    """Say that the digits at the end of a description are a file's hash, not a run's key."""
-    return re.sub(r"\(([0-9a-f]{10})\)$", r"(hash of the file: \1)", words)
-
-
-def _summary(row: dict[str, Any], where: Path) -> str:
-    lines = TASKS[row.get("task", "classify")].report(row)
-    if row.get("left_out_boxes") or row.get("clipped_boxes"):
-        lines.append(
-            (
-                "faulty boxes",
-                f"{row['left_out_boxes']} dropped, {row['clipped_boxes']} clipped; named in the row",
-            )
-        )
-    if row.get("classifier_epochs"):
-        lines.append(("classifier only", f"first {row['classifier_epochs']} epochs"))
-    if row.get("backbone_weights"):
-        lines.append(("initial weights", _with_digest(row["backbone_weights"])))
-    if row.get("teacher"):
-        lines.append(("teacher", _with_digest(row["teacher"])))
-    lines += [
-        (
-            "multiply-adds",
-            f"{row['macs'] / 1e6:.1f} M at {row['resolution']} x"
-            f" {round(row['resolution'] / row.get('aspect', 1))}",
-        ),
-        ("parameters", f"{row['params'] / 1e6:.3f} M"),
-        ("training", f"{row['images_per_second']:.0f} images/s" if row.get("images_per_second") else "-"),
-        ("seconds", f"{row['seconds']:.0f}"),
-        ("row", str(where / "row.json")),
-    ]
-    data = naming.data_name(identity.of_row(row), row.get("folder"))
-    head = (
-        f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data}"
-        f" ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
-    )
-    return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])

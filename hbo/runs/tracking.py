@@ -283,7 +283,7 @@ def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
             ]
         points = [point | {name: int(point[name]) for name in ("epoch", "step")} for point in points]
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); passed over")
+        rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); skipped")
         points = []
     it = Mirror(run, folder)
     it.log(points)

@@ -18,7 +18,7 @@ from typing import Any
 
 from hbo import files
 from hbo.errors import UserError, one_line
-from hbo.runs import rows
+from hbo.runs import summary
 from hbo.sweep.study import read
 from hbo.values import load, number
 from hbo.words import Parser
@@ -279,7 +279,7 @@ def show(args: Any) -> int:
     names = p.varying(runs)
     for entry in runs:
         fields = " ".join(f"{name}={entry.fields.get(name)}" for name in names)
-        result = f"{rows.headline(entry.row)}, {p.clock(entry.seconds)}" if entry.state == "done" else ""
+        result = f"{summary.headline(entry.row)}, {p.clock(entry.seconds)}" if entry.state == "done" else ""
         print(f"{entry.key or '-':<10}  {fields}  {p.describe(entry)}  {result}".rstrip())
     counts = {
         state: sum(entry.state == state for entry in runs)

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from hbo.analysis import arms as names
-from hbo.analysis import question
-from hbo.analysis.question import MACS, Arm, Family, Question
+from hbo.analysis import families
+from hbo.analysis.families import Arm, Family
+from hbo.analysis.question import MACS, Question
 from hbo.config import Run
 from hbo.errors import UserError
 from hbo.runs import identity, rows
@@ -77,9 +78,9 @@ def _fitting(asks: Question, runs: list[Entry], costs: bool = False) -> list[Arm
     )
     found = arms(runs, costs)
     try:
-        question.check_arms(asks, found)
+        families.check_arms(asks, found)
     except UserError:
-        question.check_arms(asks, found := arms(runs))
+        families.check_arms(asks, found := arms(runs))
     return found
 
 
@@ -107,7 +108,7 @@ def primary(study: Sweep, runs: list[Entry]) -> Family:
     asks = study.primary if study.primary.judge == "trend" else replace(study.primary, trend=None)
     found = _fitting(asks, runs, costs=asks.trend == MACS)
     baseline = found[names.usual([arm.identity for arm in found])].label if found else None
-    family = next(f for f in question.families(asks, found, baseline) if f.primary)
+    family = next(f for f in families.of(asks, found, baseline) if f.primary)
     if not family.contrasts:
         there = ", ".join(arm.label for arm in found)
         raise UserError(f"{study.path}: no comparison: its arms are {there or 'none, as no run is valid'}")

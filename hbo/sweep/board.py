@@ -4,7 +4,7 @@ import sys
 import time
 from types import TracebackType
 
-from hbo.runs import rows
+from hbo.runs import summary
 from hbo.sweep.plan import OVER, Entry, clock, describe, varying
 
 SHOWN = 12  # waiting or finished runs shown, in addition to running and failed ones
@@ -89,7 +89,7 @@ class Board:
     def state(self, entry: Entry) -> str:
         """The state, with the result where there is one."""
         if entry.state == "done":
-            return f"{describe(entry)}, {rows.headline(entry.row)}, {clock(entry.seconds)}"
+            return f"{describe(entry)}, {summary.headline(entry.row)}, {clock(entry.seconds)}"
         return describe(entry)
 
     def _table(self):

@@ -12,7 +12,7 @@ from typing import Any
 
 from hbo import files
 from hbo.analysis import arms, contrasts, power, question, sources
-from hbo.analysis.question import Family
+from hbo.analysis.families import Family
 from hbo.analysis.stats import SHOWN
 from hbo.errors import UserError
 from hbo.runs import identity

@@ -11,7 +11,7 @@ from typing import Any
 from hbo import files, tasks
 from hbo.config import Run, key_of
 from hbo.errors import UserError
-from hbo.runs import lock, rows
+from hbo.runs import lock, other_studies, rows, summary
 from hbo.runs.identity import Identity
 from hbo.sweep.elsewhere import Elsewhere
 from hbo.sweep.study import Sweep, resolved
@@ -171,7 +171,7 @@ def reuse(entry: Entry) -> None:
     if entry.run.force:  # it is run again here
         return
     try:
-        rows.reuse(entry.run, entry.where)
+        other_studies.reuse(entry.run, entry.where)
     except lock.Busy:  # someone else does it
         pass
     except UserError as error:
@@ -284,7 +284,7 @@ def say_stopped(plan: list[Entry]) -> None:
     """Name the runs that were stopped in W&B, which `run` leaves alone, and how each goes on."""
     for entry in plan:
         if entry.state == "stopped":
-            print(rows.stopped(entry.row, entry.home))
+            print(summary.stopped(entry.row, entry.home))
 
 
 def totals(plan: list[Entry], workers: int, source: str) -> str:

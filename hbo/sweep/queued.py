@@ -121,5 +121,5 @@ def _note(path: Path) -> dict[str, Any]:
             raise TypeError("its job is no text")
         return note
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        rows.pass_over(f"{path}: names no job ({first_line(error)}); passed over")
+        rows.pass_over(f"{path}: names no job ({first_line(error)}); skipped")
         return {}

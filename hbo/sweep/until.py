@@ -13,8 +13,8 @@ from typing import Any
 
 from hbo.analysis import contrasts, frozen, sentences
 from hbo.analysis.contrasts import Judged, Levels
+from hbo.analysis.families import Family
 from hbo.analysis.looks import judge_at_looks, levels_at
-from hbo.analysis.question import Family
 from hbo.errors import UserError
 from hbo.sweep import asked, freezing, plan
 from hbo.sweep.elsewhere import Elsewhere

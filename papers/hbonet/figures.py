@@ -11,8 +11,8 @@
 # %% [markdown]
 # # The paper's figures
 #
-# Figure 1 from the published table, and from rows with its protocol, if any; figures 2 to 4 drawn from the modules
-# themselves: the maps have the shapes that the block gives them, so that a switch changes the picture.
+# Figure 1 shows the published table, and rows with the paper's protocol, if any. Figures 2 to 4 are drawn from the modules
+# themselves, so a switch changes the picture.
 
 # %% tags=["parameters"]
 source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -26,13 +26,13 @@ rows = results.load(source)
 
 # %% [markdown]
 # Figure 1: top-1 against multiply-adds, with HBONet's gain over MobileNetV2 below. The paper's caption says five widths;
-# table 2, which it draws, has six. `figures.by_budget(rows)` draws the same for any data set.
+# its table 2 has six. `figures.by_budget(rows)` draws the same for any data set.
 
 # %%
 figures.figure1(rows)
 
 # %% [markdown]
-# Figure 2: the bottleneck of MobileNetV2, and the harmonious one.
+# Figure 2: MobileNetV2's bottleneck, and the harmonious bottleneck.
 
 # %%
 diagrams.figure2()
@@ -45,19 +45,19 @@ diagrams.figure2()
 diagrams.figure3()
 
 # %% [markdown]
-# The same with every k and stride treated alike.
+# The same with `scheme="uniform"`, which treats every k and stride alike.
 
 # %%
 diagrams.figure3(Block(scheme="uniform"))
 
 # %% [markdown]
-# Figure 4: contraction units one after the other, k = 1, 2 and 3.
+# Figure 4: one, two and three contraction units in sequence.
 
 # %%
 diagrams.figure4()
 
 # %% [markdown]
-# Another block: bilinear, a quarter of the channels concatenated, no residual.
+# Another block: bilinear upsampling, a quarter of the channels concatenated, no residual.
 
 # %%
 diagrams.figure3(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=False))
@@ -65,7 +65,7 @@ diagrams.figure3(Block(k=2, upsample="bilinear", concat_ratio=0.25, residual=Fal
 # %% [markdown]
 # ## The multiply-adds of each part
 #
-# Table 6's networks, stage by stage; and against MobileNetV2 at the same multiply-adds, by the size of the map.
+# Table 6's networks stage by stage; and beside MobileNetV2 at the same multiply-adds, by the size of the map.
 
 # %%
 ours = {f"HBONet k={k}": resolve(data="imagenet", width=0.25, divisor=8, k=k) for k in (1, 2, 3)}

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # The paper's tables
 #
-# Published figures beside freshly counted costs and measured metrics. A dash is an absent cell. The paper's accuracies
-# need ImageNet, PASCAL VOC and Market-1501; results on other data have columns of their own.
+# Published values beside counted costs and measured metrics. A dash is a missing value. The paper's accuracies need
+# ImageNet, PASCAL VOC and Market-1501; results on other data have columns of their own.
 
 # %% tags=["parameters"]
 source = "../../ablations"  # or "../../runs", a CSV file, "wandb:ENTITY/PROJECT"
@@ -45,8 +45,9 @@ paper_table(7, rows)
 # %% [markdown]
 # ## Detection
 #
-# The whole detector is counted, with the separable heads that the table needs. Other photographs (BCCD's blood cells,
-# from random weights: [its notebook](../../ablations/detection_bccd.ipynb)) have a column of their own.
+# The whole detector is counted, with separable heads. BCCD's blood cells, from random weights
+# ([notebook](../../ablations/detection_bccd.ipynb)) and from a classifier
+# ([notebook](../../ablations/detection_bccd_transfer.ipynb)), have columns of their own.
 
 # %%
 paper_table(8, rows)
@@ -54,8 +55,8 @@ paper_table(8, rows)
 # %% [markdown]
 # ## Re-identification
 #
-# The feature extractor is counted, at 256 x 128. COIL-20's turntable, from random weights
-# ([its notebook](../../ablations/reid_coil20.ipynb)), has a column of its own.
+# The feature extractor is counted, at 256 x 128. COIL-20's objects ([notebook](../../ablations/reid_coil20.ipynb)) and
+# Omniglot's characters ([notebook](../../ablations/reid_omniglot.ipynb)) have columns of their own.
 
 # %%
 paper_table(9, rows)

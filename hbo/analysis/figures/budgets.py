@@ -212,7 +212,7 @@ def _draw(lines: list[Line], ylabel: str, xlabel: str) -> Figure:
         _log_axis((rest or [top])[0], [p.cost for line in lines for p in line.points])
         (rest or [top])[0].set_xlabel(xlabel)
         interval = f"mean, {LEVEL:.0%} interval" * any(not line.published for line in lines)
-        widths = "small figures: width" * any(line.published for line in lines)
+        widths = "small numbers: width" * any(line.published for line in lines)
         style.legend(figure, top, "\n".join(filter(None, (interval, widths))))
     return figure
 

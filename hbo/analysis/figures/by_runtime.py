@@ -16,7 +16,7 @@ from hbo.runs import deployed
 
 
 class Quickest(NamedTuple):
-    """An arm's quickest file: its runtime, milliseconds an image, and top-1 of its runs, as fractions."""
+    """An arm's quickest file: its runtime, milliseconds per image, and top-1 of its runs, as fractions."""
 
     runtime: str
     ms: float
@@ -50,7 +50,7 @@ def quickest(runs: Any, int8: bool) -> Quickest | None:
 
 
 def runtimes(study: Study) -> Figure:
-    """Top-1 against milliseconds an image: an arm in single precision a filled marker, in 8 bits a hollow
+    """Top-1 against milliseconds per image: an arm in single precision a filled marker, in 8 bits a hollow
     one.
 
     Raises:
@@ -59,12 +59,12 @@ def runtimes(study: Study) -> Figure:
     done = study.done
     if not has_times(done):
         raise UserError(
-            "runtimes: not every arm was timed, all in one call; `python -m hbo.bench infer --trained RUN"
-            " ...` does"
+            "runtimes: the arms were not all timed in one call; use `python -m hbo.bench infer --trained RUN"
+            " ...`"
         )
     with style.styled():
         figure, axes = style.axes(
-            "milliseconds an image, quickest runtime, one thread", f"{SHOWN['top1']}, %"
+            "milliseconds per image, quickest runtime, one thread", f"{SHOWN['top1']}, %"
         )
         for arm, look in style.looks(study.arms).items():
             for int8 in (False, True):

@@ -21,7 +21,7 @@ from hbo.errors import UserError
 COSTS = {
     "macs": (1e6, "million multiply-adds at the study's resolution"),
     "params": (1e6, "million parameters"),
-    "latency_ms": (1, "milliseconds an image, median, deployed in ONNX Runtime, one thread"),
+    "latency_ms": (1, "milliseconds per image, median, deployed in ONNX Runtime, one thread"),
 }
 
 

@@ -50,7 +50,7 @@ def kind(root: Path) -> Kind:
         other = f"{listed.found(root)[0].name}, which --data_dir may name"
     else:
         other = " and ".join(f"{folder.name}/" for folder in _folders(root)[:3])
-    raise DataError(f"{root}: holds {first.name} and {other}; leave one of them there")
+    raise DataError(f"{root}: holds {first.name} and {other}; keep one of them")
 
 
 def _unpacked(root: Path) -> Literal["parts", "classes", "csv"]:

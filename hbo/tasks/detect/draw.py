@@ -27,7 +27,7 @@ class Mark(NamedTuple):
 def marks(
     found: dict[str, Tensor], truth: dict[str, Tensor], classes: Sequence[str], score: float = LIKELY
 ) -> list[Mark]:
-    """The boxes to draw: detections of at least `score`, matched as in the metric at an overlap of 0.5."""
+    """The boxes to draw: detections of at least `score`, matched at IoU 0.5, as in the metric."""
     out = []
     for label, name in enumerate(classes):
         likely = (found["labels"] == label) & (found["scores"] >= score)

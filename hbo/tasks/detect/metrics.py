@@ -93,7 +93,7 @@ def detection(outcomes: dict[str, Tensor], classes: list[str], coco: bool = True
     """Metrics of a data set from the outcomes of its images.
 
     Returns:
-        loss (SSD's, over all matched anchors); map (VOC 2007's, 11 points at an overlap of 0.5) and each
+        loss (SSD's, over all matched anchors); map (VOC 2007's, 11 points, IoU 0.5) and each
         class's ap_CLASS; map_area (VOC 2010's). With `coco` also coco_map (mean over overlaps of 0.5 to
         0.95) and coco_map50, in which difficult objects are crowds: ignored, found or not. All are NaN if
         the network's outputs are not finite.

@@ -1,5 +1,5 @@
-"""Checkpoints of the release: loaded if they match, an error that names the mismatch if not, and their code
-never runs.
+"""Files of weights: their code never runs; those of the release are loaded if they match, with an error that
+names the mismatch if not.
 """
 
 import json
@@ -12,8 +12,7 @@ from conftest import REFERENCE, released_state
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.nets import build
-from hbo.runs.checkpoint import identify, load_released, read, released_names
-from hbo.runs.rows import check_same_fields
+from hbo.runs.weights import identify, load_released, read, released_names
 
 LAYOUTS = json.loads((REFERENCE / "checkpoint_keys.json").read_text())
 
@@ -24,7 +23,7 @@ def parts(variant: str) -> tuple[float, int, int]:
 
 
 @pytest.mark.parametrize("variant", list(LAYOUTS))
-def test_layout_is_the_releases_name_by_name(variant):
+def test_names_and_shapes_are_those_of_the_release(variant):
     width, divisor, k = parts(variant)
     net = build("hbonet", Block(k=k), width, divisor)
     names = released_names(net)
@@ -57,7 +56,7 @@ def test_wrapped_and_reordered_files_load():
     assert torch.equal(net.classifier.weight, state["classifier.weight"])
 
 
-def test_nothing_is_loaded_where_a_single_shape_differs():
+def test_nothing_is_loaded_if_one_shape_differs():
     state = released_state("width0.1_div4_k1")
     state["features.3.conv.2.weight"] = torch.zeros(1)
     net = build("hbonet", width=0.1)
@@ -92,14 +91,8 @@ def test_missing_and_broken_files_are_named(tmp_path):
         read(tmp_path / "text.pth")
 
 
-def test_other_switches_than_the_releases_are_refused():
+def test_switches_other_than_the_releases_are_errors():
     """Their weights have the same names and shapes, but the network would differ."""
     state = released_state("width0.25_div8_k2")
     with pytest.raises(UserError, match="bilinear"):
         load_released(build("hbonet", Block(k=2, upsample="bilinear"), 0.25, 8), state)
-
-
-def test_a_checkpoint_of_another_run_is_refused_by_the_fields_that_differ():
-    with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
-        check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
-    check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")
