@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import zlib
 from collections import Counter
@@ -116,32 +114,59 @@ def _weights(key: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def start(module: str, *args: object, env: dict[str, str | None] | None = None, **kwargs) -> subprocess.Popen:
-    """Start `python -m module args` in a separate process; None in `env` removes a variable."""
-    command = [sys.executable, "-m", module, *map(str, args)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(env), **kwargs
-    )
+def start(
+    module: str,
+    *args: object,
+    env: dict[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+    start_new_session: bool = False,
+) -> forked.Process:
+    """Start `python -m module args` in a process of its own; None in `env` removes a variable."""
+    return _started(["-m", module, *map(str, args)], env, cwd, start_new_session)
 
 
-def _environment(changes: dict[str, str | None] | None) -> dict[str, str]:
-    return {
-        name: value for name, value in {**os.environ, **QUIET, **(changes or {})}.items() if value is not None
-    }
+def _started(
+    words: list[str],
+    env: dict[str, str | None] | None,
+    cwd: str | Path | None,
+    start_new_session: bool = False,
+) -> forked.Process:
+    merged = {**os.environ, **QUIET, **(env or {})}
+    environment = {name: value for name, value in merged.items() if value is not None}
+    return forked.Process(words, environment, str(cwd or Path.cwd()), start_new_session)
 
 
-def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, str]:
+def call(
+    module: str,
+    *args: object,
+    expect: int = 0,
+    env: dict[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+) -> tuple[str, str]:
     """Run the command to its end; returns its output and errors. Fails if the exit status is not the expected
     one.
     """
-    if kwargs.keys() <= {"env", "cwd"}:
-        environment, cwd = _environment(kwargs.get("env")), str(kwargs.get("cwd") or Path.cwd())
-        status, out, err = forked.call(module, [*map(str, args)], environment, cwd, timeout=600)
-    else:
-        process = start(module, *args, **kwargs)
-        out, err = process.communicate(timeout=600)
-        status = process.returncode
-    assert status == expect, f"exit {status}\n{out}\n{err}"
+    return _ended(_started(["-m", module, *map(str, args)], env, cwd), expect)
+
+
+def python(
+    code: str,
+    *args: object,
+    expect: int = 0,
+    env: dict[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+) -> tuple[str, str]:
+    """`python -c code args`, as `call` runs a module."""
+    return _ended(_started(["-c", code, *map(str, args)], env, cwd), expect)
+
+
+def _ended(process: forked.Process, expect: int) -> tuple[str, str]:
+    try:
+        out, err = process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
     return out, err
 
 

@@ -1,14 +1,16 @@
-"""Run `python -m MODULE` from a process that has already imported the packages: each call saves seconds of
+"""Run `python -m MODULE` from a process that has already imported the packages: each command saves seconds of
 CPU time.
 
 The standard library's forkserver imports what every command imports (but never `hbo`, so that a command still
-runs from its first line). Each call is a fork with its own working directory, environment, output and exit
-status.
+runs from its first line). Each command is a fork: a process with its own number, session if asked for,
+working directory, environment, output and exit status, which can be signalled and killed.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -39,8 +41,10 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _run(module: str, args: list[str], env: dict[str, str], cwd: str, out: str, err: str) -> None:
-    """Run `python -m module args` in the fork."""
+def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, new_session: bool) -> None:
+    """Run `python -m MODULE ...` or `python -c CODE ...` in the fork."""
+    if new_session:
+        os.setsid()
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -51,25 +55,77 @@ def _run(module: str, args: list[str], env: dict[str, str], cwd: str, out: str, 
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    sys.argv = [module, *args]
+    kind, what, *sys.argv[1:] = words
+    sys.argv[0] = what if kind == "-m" else kind
     sys.path[0] = cwd
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if kind == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
 
 
-def call(module: str, args: list[str], env: dict[str, str], cwd: str, timeout: float) -> tuple[int, str, str]:
-    """Run the module; returns exit status, standard output and standard error. Raises TimeoutError."""
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = _context().Process(target=_run, args=(module, args, env, cwd, str(out), str(err)))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise TimeoutError(f"{module} {' '.join(args)}: more than {timeout} s")
-        said = [path.read_text() if path.exists() else "" for path in (out, err)]
-        return process.exitcode, said[0], said[1]
+class Process:
+    """A command that runs in a fork, with what the tests use of `subprocess.Popen`.
+
+    Args:
+        words: `-m MODULE ARG...` or `-c CODE ARG...`.
+        env: its whole environment.
+        cwd: its working directory.
+        start_new_session: make it the leader of a session, and so of a process group.
+    """
+
+    def __init__(
+        self, words: list[str], env: dict[str, str], cwd: str, start_new_session: bool = False
+    ) -> None:
+        self._words, self._said = words, ("", "")
+        self._folder = TemporaryDirectory()
+        self._files = [Path(self._folder.name, name) for name in ("out", "err")]
+        args = (words, env, cwd, *map(str, self._files), start_new_session)
+        self._process = _context().Process(target=_run, args=args)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, -n after signal n; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As `returncode`."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process, if it still runs."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        """Wait for its end; standard output and standard error.
+
+        Raises:
+            TimeoutError: it is still running.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise TimeoutError(f"{' '.join(self._words)}: more than {timeout} s")
+        if os.path.exists(self._folder.name):
+            out, err = (path.read_text() if path.exists() else "" for path in self._files)
+            self._said = out, err
+            self._folder.cleanup()
+        return self._said
+
+
+@atexit.register
+def _end() -> None:
+    """Kill what a failed test has left: multiprocessing would wait for it."""
+    for process in multiprocessing.active_children():
+        process.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, call, make_runs
+from conftest import ROOT, call, make_runs, python
 from services import wandb_server
 
 from hbo.analysis import notebooks
@@ -84,14 +84,17 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
     script = ROOT / "ablations" / "contraction.py"
     with wandb_server(tmp_path) as env:
         env = env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-c", mirror], env=env, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
         environment = {name: env.get(name) for name in {*env, *os.environ}}
+        python(mirror, env=environment | {"WANDB_MODE": None})
         for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
             call(
-                "hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment
+                "hbo.analysis.notebooks",
+                script,
+                "--source",
+                source,
+                "--to",
+                tmp_path / name,
+                env=environment,
             )
         kept = list((tmp_path / "cache" / "hbo").rglob("*.json"))
         assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
