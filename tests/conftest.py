@@ -121,16 +121,10 @@ def start(
     cwd: str | Path | None = None,
     start_new_session: bool = False,
 ) -> forked.Process:
-    """Start `python -m module args` in a process of its own; None in `env` removes a variable."""
-    return _started(["-m", module, *map(str, args)], env, cwd, start_new_session)
-
-
-def _started(
-    words: list[str],
-    env: dict[str, str | None] | None,
-    cwd: str | Path | None,
-    start_new_session: bool = False,
-) -> forked.Process:
+    """Start `python -m module args`, or `python -c args`, in a process of its own; None in `env` removes a
+    variable.
+    """
+    words = [*(["-c"] if module == "-c" else ["-m", module]), *map(str, args)]
     merged = {**os.environ, **QUIET, **(env or {})}
     environment = {name: value for name, value in merged.items() if value is not None}
     return forked.Process(words, environment, str(cwd or Path.cwd()), start_new_session)
@@ -146,21 +140,7 @@ def call(
     """Run the command to its end; returns its output and errors. Fails if the exit status is not the expected
     one.
     """
-    return _ended(_started(["-m", module, *map(str, args)], env, cwd), expect)
-
-
-def python(
-    code: str,
-    *args: object,
-    expect: int = 0,
-    env: dict[str, str | None] | None = None,
-    cwd: str | Path | None = None,
-) -> tuple[str, str]:
-    """`python -c code args`, as `call` runs a module."""
-    return _ended(_started(["-c", code, *map(str, args)], env, cwd), expect)
-
-
-def _ended(process: forked.Process, expect: int) -> tuple[str, str]:
+    process = start(module, *args, env=env, cwd=cwd)
     try:
         out, err = process.communicate()
     except TimeoutError:

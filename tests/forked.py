@@ -1,9 +1,10 @@
-"""Run `python -m MODULE` from a process that has already imported the packages: each command saves seconds of
-CPU time.
+"""Run `python -m MODULE` from a process that has already imported the packages: each command saves some ten
+seconds of CPU time.
 
 The standard library's forkserver imports what every command imports (but never `hbo`, so that a command still
 runs from its first line). Each command is a fork: a process with its own number, session if asked for,
-working directory, environment, output and exit status, which can be signalled and killed.
+working directory, environment, output and exit status, which can be signalled and killed. A command that
+starts such commands itself, as `hbo.sweep run` does, forks them too.
 """
 
 import atexit
@@ -11,10 +12,14 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 PACKAGES = [
     "torch",
@@ -47,8 +52,12 @@ def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, ne
         os.setsid()
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    subprocess.Popen = Forked
+    _as_python(words, env, cwd)
+
+
+def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(n, mode, 1, encoding="utf-8") for n, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
@@ -66,6 +75,61 @@ def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, ne
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+class Forked(subprocess.Popen):
+    """`python -m MODULE ...` as a fork of a process without threads; all else as it is usual."""
+
+    def _execute_child(self, args, *rest):  # of the standard library; `rest` as in Python 3.10 to 3.14
+        words = [os.fspath(word) for word in args] if isinstance(args, list) else []
+        alone = len(os.listdir("/proc/self/task")) == 1 if sys.platform == "linux" else False
+        if words[:2] != [sys.executable, "-m"] or not alone:
+            return super()._execute_child(args, *rest)
+        _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = rest[:15]
+        start_new_session = rest[20]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            for number, pipe in enumerate((pipes[0], pipes[3], pipes[5])):
+                if pipe != -1:
+                    os.dup2(pipe, number)
+            if start_new_session:
+                os.setsid()
+            _forget()
+            if preexec_fn is not None:
+                preexec_fn()
+            _end_with(lambda: _as_python(words[1:], dict(env or os.environ), cwd or os.getcwd()))
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+        return None
+
+
+def _forget() -> None:
+    """What a new program does not inherit: signal handlers, and the modules that it imports anew."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "hbo"]:
+        del sys.modules[name]
+
+
+def _end_with(run: Callable[[], None]) -> NoReturn:
+    """Run, and end the process with Python's exit status."""
+    status = 1
+    try:
+        run()
+        status = 0
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 class Process:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, python
+from conftest import ROOT, call
 
 from hbo.runs import lock
 
@@ -103,7 +103,7 @@ def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters:
 def wandb_command(*words: object, env: Environment) -> tuple[str, str]:
     """`wandb WORD...` with W&B's own command line; its output and errors."""
     code = "import sys; from wandb.cli.cli import cli; cli.main(sys.argv[1:])"
-    return python(code, *words, env=with_wandb(env))
+    return call("-c", code, *words, env=with_wandb(env))
 
 
 def with_wandb(env: Environment) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import ROOT, call, python, start
+from conftest import ROOT, call, start
 from services import (
     AGENT,
     Environment,
@@ -62,7 +62,7 @@ runs = wandb.Api().runs("local/hbo", filters={filters!r})
 parts = lambda r: dict(id=r.id, state=r.state, config=r.config, summary=dict(r.summary), history=list(r.scan_history()))
 print(json.dumps([parts(run) for run in runs], default=dict))
 """
-    return json.loads(python(code, env=with_wandb(env))[0])
+    return json.loads(call("-c", code, env=with_wandb(env))[0])
 
 
 def mirrors(run: dict[str, Any], row: dict[str, Any]) -> None:
@@ -160,7 +160,7 @@ def test_wandb_sweep_accepts_every_sweep_file(server, tmp_path):
     files.append(noted)
     assert all("primary" in path.read_text() for path in files)
     code = "import sys\nfrom wandb.cli.cli import cli\nfor path in sys.argv[1:]:\n    cli.main(['sweep', '--project', 'hbo', path], standalone_mode=False)"
-    _, said = python(code, *files, env=with_wandb(server), cwd=ROOT)
+    _, said = call("-c", code, *files, env=with_wandb(server), cwd=ROOT)
     assert said.count("Creating sweep with ID") == len(files)
     assert "alformed" not in said
 
@@ -243,7 +243,7 @@ def test_an_interrupted_run_is_one_wandb_run_and_a_synced_offline_run_equals_it(
 def stop(env: Environment, name: str) -> None:
     """Press Stop on the run's page."""
     code = f"import wandb; wandb.Api().run('local/hbo/{name}').stop()"
-    python(code, env=with_wandb(env))
+    call("-c", code, env=with_wandb(env))
 
 
 def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):

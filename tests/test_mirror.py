@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from conftest import ROOT, call, python, start
+from conftest import ROOT, call, start
 from services import (
     Environment,
     new_sweep,
@@ -133,7 +133,7 @@ import json, wandb
 run = wandb.Api().run("local/hbo/{name}")
 print(json.dumps([run.name, sorted(run.tags), run.job_type, run.notes]))
 """
-    return python(code, env=with_wandb(server))[0]
+    return call("-c", code, env=with_wandb(server))[0]
 
 
 @pytest.mark.slow

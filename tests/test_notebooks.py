@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, call, make_runs, python
+from conftest import ROOT, call, make_runs
 from services import wandb_server
 
 from hbo.analysis import notebooks
@@ -85,7 +85,7 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
     with wandb_server(tmp_path) as env:
         env = env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
         environment = {name: env.get(name) for name in {*env, *os.environ}}
-        python(mirror, env=environment | {"WANDB_MODE": None})
+        call("-c", mirror, env=environment | {"WANDB_MODE": None})
         for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
             call(
                 "hbo.analysis.notebooks",

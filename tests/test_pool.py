@@ -42,15 +42,15 @@ def study(out: Path) -> dict[str, dict]:
 
 
 def fits(out: Path) -> list[int]:
-    """Processes of `hbo.fit` that use this folder."""
+    """Processes that log to a run below this folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes().split(b"\0")
+            log = Path(os.readlink(path / "fd" / "1"))
         except OSError:
             continue
-        if b"hbo.fit" in words and any(str(out).encode() in word for word in words):
-            found.append(int(path.parent.name))
+        if log.name == "log.txt" and out in log.parents:
+            found.append(int(path.name))
     return found
 
 

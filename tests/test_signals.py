@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, call, only_row, python, start
+from conftest import ROOT, call, only_row, start
 from services import wait_for
 from test_pool import BASE, fits, study, write
 
@@ -56,7 +56,7 @@ print(fit(run(1))["state"], fit(run(0))["state"])
 
 def test_after_an_interrupt_the_next_run_of_the_process_starts_clean(tmp_path):
     """As in a notebook: the interrupted run, another one, and the first one resumed."""
-    out, err = python(NOTEBOOK, tmp_path)
+    out, err = call("-c", NOTEBOOK, tmp_path)
     assert out.split("\n")[:2] == ["stopped with 130", "done done"], err
     rows = study(tmp_path).values()
     assert sorted(len(row["resumed_at"]) for row in rows) == [0, 1]
@@ -79,7 +79,7 @@ def test_a_run_in_a_thread_is_a_run(tmp_path):
     handlers.
     """
     call("hbo.fit", "--config", json.dumps(SHORT), "--out", tmp_path / "main")
-    out, err = python(THREAD, tmp_path / "thread")
+    out, err = call("-c", THREAD, tmp_path / "thread")
     assert out.split() == ["done"], err
     (one, _), (two, _) = (only_row(tmp_path / name) for name in ("main", "thread"))
     assert (one["key"], one["loss"], one["correct"]) == (two["key"], two["loss"], two["correct"])
@@ -109,7 +109,7 @@ fit.main(["--config", {json.dumps(json.dumps(SHORT))}, "--out", sys.argv[1]])
 
 
 def test_a_second_ctrl_c_within_a_batch_has_ctrl_cs_exit_status(tmp_path):
-    _, err = python(DURING, tmp_path, expect=128 + signal.SIGINT)
+    _, err = call("-c", DURING, tmp_path, expect=128 + signal.SIGINT)
     assert "Traceback" not in err
 
 
@@ -219,7 +219,7 @@ main(["run", sys.argv[2], "--set", f"out={sys.argv[1]}", "--workers", "2"])
 def test_a_launcher_that_fails_ends_its_workers_saved(tmp_path):
     file = write(tmp_path / "two.yaml", **{**BASE, "epochs": 5000}, seed=[0, 1])
     try:
-        _, err = python(BROKEN, tmp_path / "runs", file, expect=2)
+        _, err = call("-c", BROKEN, tmp_path / "runs", file, expect=2)
         assert not fits(tmp_path)
         saved(tmp_path)
         assert err.strip().splitlines()[-1] == "error: no space left on device"

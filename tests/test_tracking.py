@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import ROOT, call, python
+from conftest import ROOT, call
 from services import wandb_command, wandb_server, with_wandb
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
 
 
 def mode() -> str:
-    return python(MODE, env=with_wandb(dict(os.environ)))[0].strip()
+    return call("-c", MODE, env=with_wandb(dict(os.environ)))[0].strip()
 
 
 def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
