@@ -59,7 +59,7 @@ def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, ne
 
 def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
     sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(n, mode, 1, encoding="utf-8") for n, mode in ((0, "r"), (1, "w"), (2, "w"))
+        open(n, mode, 1, encoding="utf-8", closefd=False) for n, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     os.environ.clear()
     os.environ.update(env)
