@@ -40,10 +40,8 @@ PACKAGES = [
 ]
 
 
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PACKAGES)
-    return context
+CONTEXT: ForkServerContext = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(PACKAGES)
 
 
 def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, new_session: bool) -> None:
@@ -58,9 +56,8 @@ def _run(words: list[str], env: dict[str, str], cwd: str, out: str, err: str, ne
 
 
 def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(n, mode, 1, encoding="utf-8", closefd=False) for n, mode in ((0, "r"), (1, "w"), (2, "w"))
-    )
+    opened = lambda number, mode: open(number, mode, 1, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = opened(0, "r"), opened(1, "w"), opened(2, "w")
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
@@ -149,7 +146,7 @@ class Process:
         self._folder = TemporaryDirectory()
         self._files = [Path(self._folder.name, name) for name in ("out", "err")]
         args = (words, env, cwd, *map(str, self._files), start_new_session)
-        self._process = _context().Process(target=_run, args=args)
+        self._process = CONTEXT.Process(target=_run, args=args)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
