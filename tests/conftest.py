@@ -66,20 +66,27 @@ if threading.current_thread() is threading.main_thread():
             signal.signal(number, usual)
 
 
-# Files with few tests that wait for minutes.
+# The files that take longest, the longest first: some wait for SLURM or W&B.
 LONGEST = (
     "test_slurm",
     "test_agents",
+    "test_bench",
+    "test_notebooks",
     "test_pool",
-    "test_until",
     "test_fit",
+    "test_signals",
+    "test_reid_runs",
 )
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """Run the slowest files first, then those with most slow tests, so that two processes finish together."""
+    """Run the slowest files first, then those with most slow tests, so that all processes finish together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (not item.path.name.startswith(LONGEST), -slow[item.path]))
+
+    def place(name: str) -> int:
+        return next((i for i, longest in enumerate(LONGEST) if name.startswith(longest)), len(LONGEST))
+
+    items.sort(key=lambda item: (place(item.path.name), -slow[item.path]))
 
 
 def published(*tables: int) -> list[dict[str, str]]:
