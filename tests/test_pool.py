@@ -185,7 +185,7 @@ def test_a_failed_row_says_why_and_the_others_finish(tmp_path):
     assert "use an --lr below" in out
     said = call("hbo.sweep", "status", *args[1:4])[0]
     assert said.count("invalid: k=2: mobilenetv2 has no harmonious bottleneck") == 2
-    assert said.strip().splitlines()[-1] == "4 runs: 1 done, 1 failed, 2 invalid"
+    assert said.strip().splitlines()[-1] == "4 runs: 1 done, 2 invalid, 1 failed"
     _, err = call(
         "hbo.sweep",
         *args,
