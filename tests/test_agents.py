@@ -287,7 +287,7 @@ def test_a_run_that_is_stopped_in_wandb_ends_for_good(server, tmp_path):
     call("hbo.analysis.results", out / "stop", expect=2)  # no run has finished
 
 
-def test_a_run_without_a_sweep_is_stopped_and_goes_on_when_it_is_asked_for(server, tmp_path):
+def test_a_run_without_a_sweep_is_stopped_and_resumes_on_request(server, tmp_path):
     """The client notices the stop; the resumed run is a new W&B run with the whole curve."""
     flags = [
         word

@@ -148,7 +148,7 @@ def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path):
     assert "speedup" in shown
 
 
-def test_a_process_that_ends_says_how(tmp_path):
+def test_the_error_of_a_lost_process_says_how_it_ended(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho first >&2\necho no space left >&2\nexit 3\n")
     python.chmod(0o755)

@@ -185,7 +185,7 @@ def test_of_two_processes_at_once_one_builds_and_both_read(slow_folder, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_build_leaves_nothing_that_passes_for_whole(slow_folder, tmp_path, number):
+def test_a_killed_build_leaves_no_complete_cache(slow_folder, tmp_path, number):
     process = opening(slow_folder, tmp_path)
     written = lambda: (
         sum(path.stat().st_size for path in (tmp_path / "caches").glob("*/pixels.part-*")) > 100_000
@@ -219,7 +219,7 @@ def unbroken(folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
+def test_a_killed_run_ends_as_the_unbroken_one(unbroken, tmp_path):
     args, whole = unbroken
     process = start("hbo.fit", *args, "--out", tmp_path, "--checkpoint_every", 0.01)
     wait_for(lambda: list(tmp_path.glob("*/*/last.ckpt")), process)
@@ -237,7 +237,7 @@ def test_a_run_that_was_cut_ends_as_the_unbroken_one(unbroken, tmp_path):
 
 @pytest.mark.parametrize("kind", ["none", "disk"])
 @pytest.mark.parametrize("given", [*EXACT, {"data": "imagefolder", "resolution": 64, "jitter": 0.3}], ids=lambda g: "-".join(map(str, g.values())))  # fmt: skip
-def test_augmented_on_the_device_they_are_the_loaders(given, kind, folder, tmp_path):
+def test_batches_augmented_on_the_device_equal_the_loaders(given, kind, folder, tmp_path):
     """The same draws, and the same bits except where the loader jitters or resizes with PIL."""
     given = given | ({"data_dir": str(folder)} if given["data"] == "imagefolder" else {})
     here, there = (opened(kind, tmp_path, **given, augment=where).train for where in ("loader", "device"))
@@ -263,7 +263,7 @@ def test_on_a_cpu_batches_are_not_copied_ahead(folder, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_batches_copied_ahead_are_the_loaders(folder, tmp_path):
+def test_batches_copied_ahead_equal_the_loaders(folder, tmp_path):
     images = photographs(folder, tmp_path).train
     order = TrainBatches(len(images), 4, 0)
     ahead = prefetched(loader(images, order, 0), torch.device("cuda"))

@@ -136,7 +136,7 @@ def test_there_are_commands_to_check():
 
 
 @pytest.mark.parametrize("line", [line for line in PYTHON if not cheap(line)])
-def test_a_command_is_read_by_its_parser(line, folder, monkeypatch, capsys):
+def test_a_command_parses(line, folder, monkeypatch, capsys):
     name, rest = folder(line)
     if name == "hbo.fit":
         with pytest.raises(SystemExit) as stop:
@@ -163,7 +163,7 @@ def reading(function):
 
 
 @pytest.mark.parametrize("line", [line for line in PYTHON if cheap(line)])
-def test_a_cheap_command_does_as_printed(line, folder, capsys):
+def test_a_cheap_command_runs_as_printed(line, folder, capsys):
     name, rest = folder(line)
     expected = next((status for flag, status in STATUS.items() if flag in rest), 0)
     try:
@@ -195,7 +195,7 @@ def test_blocks_are_sound_shell():
 
 
 @pytest.mark.parametrize("line", [line for line in printed() if line not in PYTHON])
-def test_other_programs_are_given_what_there_is(line):
+def test_arguments_of_other_programs_exist(line):
     program, *rest = shlex.split(line)
     assert program in OTHERS
     if program == "make":
@@ -247,7 +247,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(to), target
 
 
-def test_without_a_checkout_a_study_of_ones_own_is_read_and_what_is_missing_is_said(tmp_path):
+def test_without_a_checkout_own_studies_are_read_and_missing_files_are_named(tmp_path):
     """The package alone, as `pip install .` leaves it, in a folder with a sweep file."""
     shutil.copytree(ROOT / "hbo", tmp_path / "site" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "sweeps").mkdir()

@@ -36,7 +36,7 @@ def server(tmp_path_factory) -> Iterator[Environment]:
 
 
 @pytest.mark.slow
-def test_rows_that_no_run_can_be_do_not_end_a_sweep(server, tmp_path):
+def test_invalid_rows_do_not_end_a_sweep(server, tmp_path):
     """Three networks without a contraction come first: each W&B run is finished, invalid, and has the error;
     the fourth is trained.
     """
@@ -80,7 +80,7 @@ def test_rows_that_no_run_can_be_do_not_end_a_sweep(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_says_where_it_is_and_has_points_of_updates(server, tmp_path, monkeypatch):
+def test_a_run_prints_its_address_and_logs_each_update(server, tmp_path, monkeypatch):
     """Two epochs of three updates: the two points of metrics.csv, and six points for the updates."""
     (tmp_path / "runs" / "points").mkdir(parents=True)
     (tmp_path / "runs" / "points" / "question.json").write_text(
@@ -137,7 +137,7 @@ print(json.dumps([run.name, sorted(run.tags), run.job_type, run.notes]))
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_keeps_no_run_waiting(tmp_path):
+def test_a_run_does_not_wait_for_a_lost_server(tmp_path):
     """The row is written, the client gives up after its time limit, and the command that uploads the rest is
     named.
     """
@@ -162,14 +162,14 @@ def test_an_agent_s_run_is_not_offline(monkeypatch, tmp_path):
             tracking.Mirror(resolve(data="digits", wandb=mode), tmp_path)
 
 
-def test_what_is_no_fault_of_the_row_stays_an_error(monkeypatch):
+def test_an_error_of_the_machine_does_not_make_a_row_invalid(monkeypatch):
     """Outside a sweep no row is invalid; in a sweep, a missing folder is the machine's fault."""
     tracking.refuse(UserError("k=2: no"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     tracking.refuse(DataError("data_dir=x: no such folder"))
 
 
-def test_a_signal_ends_the_waiting_but_not_its_first_seconds():
+def test_a_signal_ends_the_wait_after_its_first_seconds():
     """Schedulers send two signals at once: the second one has no effect."""
     with signals.hurried(60):
         signal.raise_signal(signal.SIGTERM)
@@ -178,7 +178,7 @@ def test_a_signal_ends_the_waiting_but_not_its_first_seconds():
     signals.noted = signals.presses = 0
 
 
-def test_names_are_of_what_varies(monkeypatch):
+def test_names_consist_of_the_varying_fields(monkeypatch):
     run = resolve(data="digits", k=2, seed=3, width=0.1, epochs=2, limit_batches=3, lr=0.01)
     assert labels.label(run, ["k", "seed"]) == "k2-seed3"
     assert labels.label(run).startswith("k2-width0.1-divisor4-seed3-")  # without a list: the network first
@@ -192,7 +192,7 @@ def test_names_are_of_what_varies(monkeypatch):
     assert labels.varying() is None
 
 
-def test_every_file_s_runs_have_names_of_their_own():
+def test_run_names_are_unique_within_a_sweep():
     """What varies in a sweep file distinguishes its runs within the 80 characters of a name."""
     from hbo.sweep import plan
     from hbo.sweep.study import read
@@ -226,7 +226,7 @@ class Recorder:
     ],
     ids=["lost", "preempted"],
 )
-def test_who_owns_a_run_that_is_lost_for_good_is_told(stop, told, tmp_path, monkeypatch):
+def test_a_failed_run_sends_an_alert_and_a_preempted_one_does_not(stop, told, tmp_path, monkeypatch):
     """A preempted run continues, so it sends no alert."""
     run = resolve(data="digits", wandb="disabled")
     mirror = tracking.Mirror(run, tmp_path)

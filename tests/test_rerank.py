@@ -95,7 +95,7 @@ def test_copies_of_an_image_and_images_all_alike():
     )
 
 
-def test_the_nearest_are_a_stable_sorts():
+def test_nearest_equals_a_stable_sort():
     draw = torch.Generator().manual_seed(0)
     for _ in range(20):
         distances = torch.randint(0, 9, (7, 40), generator=draw).double()
@@ -162,7 +162,7 @@ def test_the_class_re_ranks_too():
     assert expected["map"] != shared()[2]["map"]
 
 
-def test_nothing_to_rank_is_nothing():
+def test_empty_sides_rank_nothing():
     none = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     one = torch.ones(1, 3), torch.ones(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
     assert cmc_map(*one, *none, rerank=True)["unmatched"] == 1

@@ -121,7 +121,7 @@ def test_cosine_looks_at_the_angle_alone():
     ({"gallery_features": torch.zeros(2, 3)}, "1 per query, 3 per gallery image"),
     ({"query_features": torch.tensor([[math.nan]])}, "infinite or NaN"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(change, word):
+def test_mismatched_arguments_are_errors(change, word):
     names = [f"{part}_{what}" for part in ("query", "gallery") for what in ("features", "ids", "cameras")]
     given = dict(zip(names, (*side((0.0, 1, 1)), *side((1.0, 1, 2), (2.0, 2, 2))), strict=True))
     with pytest.raises(UserError, match=word):
@@ -232,7 +232,7 @@ def test_copies_of_an_image_are_tied_whatever_their_place():
                 break  # the only image without a copy
 
 
-def test_chunks_do_not_show():
+def test_the_chunk_size_changes_nothing():
     draw = torch.Generator().manual_seed(1)
     n = 2 * CHUNK + 5
     part = lambda n: (
@@ -339,7 +339,7 @@ def test_markets_size_fits_into_4_gb():
     assert 0 <= first < 0.006
 
 
-def test_a_feature_that_is_no_number_leaves_no_figure():
+def test_a_nan_feature_makes_every_metric_nan():
     heap, query, _ = shared()
     metric = CMCMeanAveragePrecision()
     feed(

@@ -39,7 +39,7 @@ def commit_of(installed: Path, cwd: Path, **env: str) -> str:
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignored):
+def test_the_commit_is_not_that_of_a_surrounding_repository(tmp_path, ignored):
     """Installed into another project's PROJECT/.venv, where it does not belong to the project's files."""
     repository(tmp_path)
     if ignored:
@@ -48,7 +48,7 @@ def test_the_repository_around_an_environment_is_not_this_codes(tmp_path, ignore
     assert commit_of(tmp_path / ".venv", tmp_path) == "None"
 
 
-def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
+def test_git_variables_do_not_change_the_commit_of_a_checkout(tmp_path):
     """A git hook runs with GIT_DIR of the repository that receives the commit."""
     shutil.copytree(ROOT / "hbo", tmp_path / "code" / "hbo", ignore=shutil.ignore_patterns("__pycache__"))
     git(tmp_path / "code", "init", "-q")

@@ -113,14 +113,14 @@ def test_a_second_ctrl_c_within_a_batch_has_ctrl_cs_exit_status(tmp_path):
     assert "Traceback" not in err
 
 
-def test_ctrl_c_where_nothing_trains_is_one_line(capsys):
+def test_ctrl_c_before_training_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop, one_line():
         raise KeyboardInterrupt
     assert stop.value.code == 128 + signal.SIGINT
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_handlers_are_put_back_and_what_they_noted_is_forgotten():
+def test_handlers_and_recorded_signals_are_reset():
     before = {number: signal.getsignal(number) for number in signals.ALL}
     former = signals.listen_to_all(patient=True)
     for _ in range(3):
@@ -131,7 +131,7 @@ def test_handlers_are_put_back_and_what_they_noted_is_forgotten():
     assert {number: signal.getsignal(number) for number in signals.ALL} == before
 
 
-def test_a_hangup_that_nohup_has_ignored_stays_so():
+def test_nohup_still_ignores_a_hangup():
     former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         signals.restore(signals.listen_to_all())
@@ -169,7 +169,7 @@ def saved(tmp_path: Path) -> None:
     [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM],
     [signal.SIGHUP],
 ], ids=lambda numbers: "-".join(n.name for n in numbers))  # fmt: skip
-def test_a_launcher_that_is_told_to_end_ends_its_workers_saved(launched, tmp_path, numbers):
+def test_a_signalled_launcher_saves_and_ends_its_workers(launched, tmp_path, numbers):
     for number in numbers:
         launched.send_signal(number)
         time.sleep(0.1)  # otherwise the kernel merges the two
@@ -181,7 +181,7 @@ def test_a_launcher_that_is_told_to_end_ends_its_workers_saved(launched, tmp_pat
     assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call goes on"
 
 
-def test_a_launcher_that_is_killed_takes_its_workers_along_saved(launched, tmp_path):
+def test_the_workers_of_a_killed_launcher_save_and_end(launched, tmp_path):
     launched.kill()
     launched.communicate()
     saved(tmp_path)
@@ -216,7 +216,7 @@ main(["run", sys.argv[2], "--set", f"out={sys.argv[1]}", "--workers", "2"])
 """
 
 
-def test_a_launcher_that_fails_ends_its_workers_saved(tmp_path):
+def test_a_failing_launcher_saves_and_ends_its_workers(tmp_path):
     file = write(tmp_path / "two.yaml", **{**BASE, "epochs": 5000}, seed=[0, 1])
     try:
         _, err = call("-c", BROKEN, tmp_path / "runs", file, expect=2)
@@ -252,7 +252,7 @@ def test_the_script_of_agents_ends_its_agents(tmp_path, number):
                 os.kill(int(path.suffixes[0][1:]), signal.SIGKILL)
 
 
-def test_a_thread_listens_to_nothing():
+def test_a_thread_sets_no_signal_handlers():
     found = []
     thread = threading.Thread(target=lambda: found.append(signals.listen_to_all()))
     thread.start()

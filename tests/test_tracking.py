@@ -58,7 +58,7 @@ def test_the_environment_counts(here, monkeypatch, variables, expected):
     assert mode() == expected
 
 
-def test_what_was_switched_off_in_the_folder_counts(here, monkeypatch):
+def test_wandb_settings_of_the_folder_count(here, monkeypatch):
     """`wandb offline` and `wandb disabled` write to the folder's settings."""
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     for word in ("offline", "disabled"):

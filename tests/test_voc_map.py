@@ -185,12 +185,12 @@ def test_classes_and_images_do_not_mix():
     ([found((WHOLE, 0.9, 0)) | {"labels": torch.tensor([0.5])}], [truth()], "preds: label 0.5; must be a whole number"),
     ([found()], [truth((WHOLE, 0, False)) | {"labels": torch.tensor([math.nan])}], "target: label nan"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_refused(preds, target, word):
+def test_mismatched_arguments_are_errors(preds, target, word):
     with pytest.raises(UserError, match=word):
         judge(preds, target, num_classes=2)
 
 
-def test_what_is_odd_and_means_something_is_taken():
+def test_unusual_but_valid_input_is_accepted():
     """Boxes without area, integer labels stored as floats, an infinite score."""
     point = [5.0, 5.0, 5.0, 5.0]
     preds = found((WHOLE, math.inf, 0), (point, 0.9, 0)) | {"labels": torch.tensor([0.0, 0.0])}
