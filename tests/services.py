@@ -162,7 +162,7 @@ def suspend(out: Path, many: int) -> dict[Path, int]:
             os.kill(found[folder], signal.SIGSTOP)
         return len(found) == many
 
-    wait_for(enough, 300)
+    wait_for(enough)
     return found
 
 
