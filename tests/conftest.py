@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import zlib
 from collections import Counter
@@ -68,20 +66,27 @@ if threading.current_thread() is threading.main_thread():
             signal.signal(number, usual)
 
 
-# Files with few tests that wait for minutes.
+# The files that take longest, the longest first: some wait for SLURM or W&B.
 LONGEST = (
     "test_slurm",
     "test_agents",
+    "test_bench",
+    "test_notebooks",
     "test_pool",
-    "test_until",
     "test_fit",
+    "test_signals",
+    "test_reid_runs",
 )
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """Run the slowest files first, then those with most slow tests, so that two processes finish together."""
+    """Run the slowest files first, then those with most slow tests, so that all processes finish together."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (not item.path.name.startswith(LONGEST), -slow[item.path]))
+
+    def place(name: str) -> int:
+        return next((i for i, longest in enumerate(LONGEST) if name.startswith(longest)), len(LONGEST))
+
+    items.sort(key=lambda item: (place(item.path.name), -slow[item.path]))
 
 
 def published(*tables: int) -> list[dict[str, str]]:
@@ -116,32 +121,39 @@ def _weights(key: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
-def start(module: str, *args: object, env: dict[str, str | None] | None = None, **kwargs) -> subprocess.Popen:
-    """Start `python -m module args` in a separate process; None in `env` removes a variable."""
-    command = [sys.executable, "-m", module, *map(str, args)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(env), **kwargs
-    )
+def start(
+    module: str,
+    *args: object,
+    env: dict[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+    start_new_session: bool = False,
+) -> forked.Process:
+    """Start `python -m module args`, or `python -c args`, in a process of its own; None in `env` removes a
+    variable.
+    """
+    words = [*(["-c"] if module == "-c" else ["-m", module]), *map(str, args)]
+    merged = {**os.environ, **QUIET, **(env or {})}
+    environment = {name: value for name, value in merged.items() if value is not None}
+    return forked.Process(words, environment, str(cwd or Path.cwd()), start_new_session)
 
 
-def _environment(changes: dict[str, str | None] | None) -> dict[str, str]:
-    return {
-        name: value for name, value in {**os.environ, **QUIET, **(changes or {})}.items() if value is not None
-    }
-
-
-def call(module: str, *args: object, expect: int = 0, **kwargs) -> tuple[str, str]:
+def call(
+    module: str,
+    *args: object,
+    expect: int = 0,
+    env: dict[str, str | None] | None = None,
+    cwd: str | Path | None = None,
+) -> tuple[str, str]:
     """Run the command to its end; returns its output and errors. Fails if the exit status is not the expected
     one.
     """
-    if kwargs.keys() <= {"env", "cwd"}:
-        environment, cwd = _environment(kwargs.get("env")), str(kwargs.get("cwd") or Path.cwd())
-        status, out, err = forked.call(module, [*map(str, args)], environment, cwd, timeout=600)
-    else:
-        process = start(module, *args, **kwargs)
-        out, err = process.communicate(timeout=600)
-        status = process.returncode
-    assert status == expect, f"exit {status}\n{out}\n{err}"
+    process = start(module, *args, env=env, cwd=cwd)
+    try:
+        out, err = process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
     return out, err
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, call
+
+from hbo.runs import lock
 
 # As in sweeps/*.yaml.
 COMMAND = [
@@ -38,7 +41,7 @@ def wait_for(test: Callable[[], Any], seconds: float = 600, what: Callable[[], o
     end = time.monotonic() + seconds
     while not (found := test()):
         assert time.monotonic() < end, f"not within {seconds} s: {what()}"
-        time.sleep(0.1)
+        time.sleep(0.05)
     return found
 
 
@@ -93,16 +96,19 @@ def new_sweep(folder: Path, env: Environment, primary: Any = None, **parameters:
     path = folder / f"{time.monotonic_ns()}.yaml"
     top = {"method": "grid", "command": COMMAND} | ({"primary": primary} if primary else {})
     path.write_text(yaml.safe_dump(top | {"parameters": parameters}, sort_keys=False))
-    done = subprocess.run(
-        ["wandb", "sweep", "--project", "hbo", str(path)],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr.rsplit("wandb agent ", 1)[1].split()[0]
+    _, said = wandb_command("sweep", "--project", "hbo", path, env=env)
+    return said.rsplit("wandb agent ", 1)[1].split()[0]
+
+
+def wandb_command(*words: object, env: Environment) -> tuple[str, str]:
+    """`wandb WORD...` with W&B's own command line; its output and errors."""
+    code = "import sys; from wandb.cli.cli import cli; cli.main(sys.argv[1:])"
+    return call("-c", code, *words, env=with_wandb(env))
+
+
+def with_wandb(env: Environment) -> dict[str, str | None]:
+    """The environment for a command that talks to W&B: the tests disable it by default."""
+    return {"WANDB_MODE": None, **env}
 
 
 @contextmanager
@@ -140,6 +146,41 @@ def family(pid: int) -> list[int]:
         child for path in Path("/proc").glob(f"{pid}/task/*/children") for child in path.read_text().split()
     ]
     return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def suspend(out: Path, many: int) -> dict[Path, int]:
+    """Suspend so many runs at their first checkpoints, so that none finishes before it is signalled; folder ->
+    process.
+    """
+    found: dict[Path, int] = {}
+
+    def enough() -> bool:
+        for folder in {path.parent for path in out.glob("*/*/last.ckpt")} - found.keys():
+            holder = lock.read(folder)
+            assert holder is not None, f"{folder}: the run was over before it could be suspended"
+            found[folder] = holder["pid"]
+            os.kill(found[folder], signal.SIGSTOP)
+        return len(found) == many
+
+    wait_for(enough)
+    return found
+
+
+def signalled(process: int) -> bool:
+    """Whether a signal waits for a suspended process, or something else has resumed or ended it."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return True
+    waiting = re.findall(r"(?:Sig|Shd)Pnd:\s*(\w+)", status)
+    return "State:\tT" not in status or any(int(mask, 16) for mask in waiting)
+
+
+def resume(process: int) -> None:
+    """Resume a suspended process as soon as a signal waits for it."""
+    wait_for(lambda: signalled(process), 120)
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGCONT)
 
 
 # --------------------------------------------------------------------------------- SLURM

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_folder, make_market, make_runs, make_voc
+from conftest import ROOT, call, make_folder, make_market, make_runs, make_voc
 
 import hbo
 from hbo import flags, words
@@ -259,20 +259,17 @@ def test_without_a_checkout_own_studies_are_read_and_missing_parts_are_named(tmp
     (tmp_path / "runs" / "contraction").rename(tmp_path / "runs" / "mine")
     for path in (tmp_path / "runs").glob("mine/*/row.json"):
         path.write_text(path.read_text().replace('"study": "contraction"', '"study": "mine"'))
-    code = """if True:
+    code = f"""if True:
+        import sys; sys.path.insert(0, {str(tmp_path / "site")!r})
         from hbo.analysis import paper, study
         for main, argv in ((study.main, ["contraction"]), (paper.main, []), (study.main, ["mine", "--source", "runs", "--json"])):
             try:
                 main(argv)
             except SystemExit as stop:
                 assert stop.code == 2"""
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["asks"] == asks
-    assert [(line[:7], "checkout" in line) for line in done.stderr.splitlines()] == [("error: ", True)] * 2
+    out, err = call("-c", code, cwd=tmp_path)
+    assert json.loads(out)["asks"] == asks
+    assert [(line[:7], "checkout" in line) for line in err.splitlines()] == [("error: ", True)] * 2
 
 
 def test_readmes_switch_works_and_keeps_old_keys(tmp_path):
@@ -293,12 +290,7 @@ def test_readmes_switch_works_and_keeps_old_keys(tmp_path):
         net = nets.build("hbonet", block_of(run), width=0.25)
         print(sum(type(m).__name__ == "Hardswish" for m in net.modules()), key_of(content(vars(resolve(data="digits")))))
         print(key_of(content(vars(run))))"""
-    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    number, default, key = done.stdout.split()
+    number, default, key = call("-c", code, cwd=tmp_path)[0].split()
     assert (int(number) > 10, default) == (True, key_of(content(vars(resolve(data="digits")))))
     assert key != default
 

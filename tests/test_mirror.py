@@ -5,14 +5,21 @@ what happens when the server goes away.
 import io
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pandas as pd
 import pytest
 from conftest import ROOT, call, start
-from services import Environment, new_sweep, rows, started, wait_for, wandb_server, with_patience
+from services import (
+    Environment,
+    new_sweep,
+    rows,
+    started,
+    wait_for,
+    wandb_server,
+    with_patience,
+    with_wandb,
+)
 from test_agents import SHORT, TINY, folder, read_back
 
 from hbo.analysis import from_wandb
@@ -126,9 +133,7 @@ import json, wandb
 run = wandb.Api().run("local/hbo/{name}")
 print(json.dumps([run.name, sorted(run.tags), run.job_type, run.notes]))
 """
-    return subprocess.run(
-        [sys.executable, "-c", code], env=server, capture_output=True, text=True, check=True
-    ).stdout
+    return call("-c", code, env=with_wandb(server))[0]
 
 
 @pytest.mark.slow

@@ -2,14 +2,18 @@
 elsewhere.
 """
 
+import ast
+import contextlib
+import io
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 from conftest import ROOT, call, make_runs
+from matplotlib.figure import Figure
 from services import wandb_server
 
 from hbo.analysis import notebooks
@@ -35,17 +39,26 @@ def said(path: Path) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def all_run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("notebooks")
-    done = subprocess.run(
-        [sys.executable, "-m", "hbo.analysis.notebooks", "--to", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+def shown(script: Path) -> list[str]:
+    """What the cells of a script show if this process runs them, as `said` names it."""
+    found: list[str] = []
+    space: dict[str, object] = {}
+    for cell in jupytext.read(script).cells:
+        *lines, last = ast.parse(cell.source if cell.cell_type == "code" else "None").body
+        value, out = None, io.StringIO()
+        with contextlib.redirect_stdout(out):
+            if not isinstance(last, ast.Expr):
+                lines.append(last)
+            exec(compile(ast.Module(lines, []), script.name, "exec"), space)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), script.name, "eval"), space)
+        found += [out.getvalue()] if out.getvalue() else []
+        if isinstance(value, Figure):
+            value.savefig(io.BytesIO())
+            found.append("picture")
+        elif value is not None:
+            found.append(value._repr_markdown_())  # pyright: ignore
+    return found
 
 
 def test_each_script_has_its_notebook_and_each_study_its_rows():
@@ -58,13 +71,12 @@ def test_each_script_has_its_notebook_and_each_study_its_rows():
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_the_committed_notebook_is_its_scripts(all_run, script):
-    """Cells as in the script, outputs as the rows give them today."""
-    import jupytext
-
+def test_the_committed_notebook_has_the_cells_and_outputs_of_its_script(script, monkeypatch):
+    """Outputs as the rows give them today."""
     committed = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     assert [cell.source for cell in committed.cells] == [cell.source for cell in jupytext.read(script).cells]
-    assert said(script.with_suffix(".ipynb")) == said(all_run / f"{script.stem}.ipynb")
+    monkeypatch.chdir(script.parent)
+    assert said(script.with_suffix(".ipynb")) == shown(script)
 
 
 def test_runs_and_wandb_show_the_same_tables(tmp_path):
@@ -81,18 +93,13 @@ for path in sorted(Path({str(runs)!r}).glob("*/*/row.json")):
     run = Run(**{{f.name: row[f.name] for f in fields(Run) if f.name in row}} | {{"wandb": "online"}})
     tracking.mirror(run, path.parent, row)
 """
-    script = ROOT / "ablations" / "contraction.py"
+    words = {"runs": (runs / "contraction",), "wandb": ("contraction", "--source", "wandb:local/hbo")}
     with wandb_server(tmp_path) as env:
         env = env | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        done = subprocess.run(
-            [sys.executable, "-c", mirror], env=env, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
         environment = {name: env.get(name) for name in {*env, *os.environ}}
-        for name, source in (("runs", str(runs)), ("wandb", "wandb:local/hbo")):
-            call(
-                "hbo.analysis.notebooks", script, "--source", source, "--to", tmp_path / name, env=environment
-            )
+        call("-c", mirror, env=environment | {"WANDB_MODE": None})
+        for name, asked in words.items():
+            call("hbo.analysis.notebooks", *asked, "--to", tmp_path / name, env=environment)
         kept = list((tmp_path / "cache" / "hbo").rglob("*.json"))
         assert len(kept) == len(list(runs.glob("*/*/row.json"))) == 8
         # Cached rows are not downloaded again: a change in the cache shows.
@@ -111,11 +118,9 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.endswith("contains no rows of contraction_uniform")
     assert not (tmp_path / "contraction_uniform.ipynb").exists()
-    _, err = call("hbo.analysis.notebooks", script, "--source", runs, expect=2)
-    assert "needs --to" in err
 
 
-def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
+def test_a_study_or_the_folder_of_its_rows_names_its_notebook(tmp_path, capsys):
     runs = make_runs(tmp_path / "runs", "contraction", "mobilenetv2", seed=SEEDS)
     script = ROOT / "ablations" / "contraction.py"
     assert notebooks.named("contraction") == (script, None)
@@ -128,18 +133,17 @@ def test_a_study_or_where_its_rows_lie_names_its_notebook(tmp_path):
     for word in ("nothing", "nothing.py"):
         with pytest.raises(UserError, match=word):
             notebooks.named(word)
-    call("hbo.analysis.notebooks", runs / "contraction", "--to", tmp_path / "out")
-    assert any("| k=3 | 2 |" in text for text in said(tmp_path / "out" / "contraction.ipynb"))
-    _, err = call("hbo.analysis.notebooks", runs / "contraction", expect=2)
-    assert "needs --to" in err
+    with pytest.raises(SystemExit) as stop:
+        notebooks.main([str(runs / "contraction")])
+    assert stop.value.code == 2
+    assert "needs --to" in capsys.readouterr().err
 
 
-def test_a_study_that_fails_costs_no_other(tmp_path):
+def test_a_study_that_fails_does_not_stop_the_others(tmp_path):
     """One study has a seed twice, another a damaged outcome: both are named, the rest is built, exit status
     1.
     """
     import json
-    import shutil
 
     runs = make_runs(tmp_path / "runs", "contraction", "contraction_uniform", "mobilenetv2", seed=SEEDS)
     for study in ("contraction", "contraction_uniform"):
@@ -165,7 +169,13 @@ def test_a_study_that_fails_costs_no_other(tmp_path):
 
 
 def test_make_paper_builds_every_table_and_figure(tmp_path):
-    out, _ = call("hbo.analysis.paper", "--to", tmp_path)
+    """From the committed rows of five studies, each task among them."""
+    to = tmp_path / "out"
+    (tmp_path / "rows").mkdir()
+    for study in ("contraction", "contraction_uniform", "mobilenetv2", "detection_bccd", "reid_coil20"):
+        for name in (f"{study}.csv", f"{study}_curves.csv"):
+            shutil.copy(ROOT / "ablations" / name, tmp_path / "rows")
+    out, _ = call("hbo.analysis.paper", "--source", tmp_path / "rows", "--to", to)
     tables = [f"table{n}" for n in range(1, 10)] + [
         "claims",
         "contraction",
@@ -180,10 +190,10 @@ def test_make_paper_builds_every_table_and_figure(tmp_path):
         "contraction_curves",
     ]
     for stem in tables:
-        assert all((tmp_path / f"{stem}.{kind}").stat().st_size > 100 for kind in ("md", "tex", "csv"))
+        assert all((to / f"{stem}.{kind}").stat().st_size > 100 for kind in ("md", "tex", "csv"))
     for stem in figures:
-        assert (tmp_path / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
-        assert (tmp_path / f"{stem}.svg").read_text().rstrip().endswith("</svg>")
-        assert (tmp_path / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{len(list(tmp_path.iterdir()))} files" in out
-    assert "74.5 ± 1.3 (n=6)" in (tmp_path / "table6.md").read_text()
+        assert (to / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+        assert (to / f"{stem}.svg").read_text().rstrip().endswith("</svg>")
+        assert (to / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{len(list(to.iterdir()))} files" in out
+    assert "74.5 ± 1.3 (n=6)" in (to / "table6.md").read_text()

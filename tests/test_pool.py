@@ -42,15 +42,15 @@ def study(out: Path) -> dict[str, dict]:
 
 
 def fits(out: Path) -> list[int]:
-    """Processes of `hbo.fit` that use this folder."""
+    """Processes that log to a run below this folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes().split(b"\0")
+            log = Path(os.readlink(path / "fd" / "1"))
         except OSError:
             continue
-        if b"hbo.fit" in words and any(str(out).encode() in word for word in words):
-            found.append(int(path.parent.name))
+        if log.name == "log.txt" and out in log.parents:
+            found.append(int(path.name))
     return found
 
 
@@ -75,12 +75,12 @@ def same(a: Path, b: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Eight short runs without an interruption."""
+    """Four short runs without an interruption."""
     folder = tmp_path_factory.mktemp("whole")
-    file = write(folder / "eight.yaml", **BASE, k=[1, 2], seed=[0, 1, 2, 3])
+    file = write(folder / "four.yaml", **BASE, k=[1, 2], seed=[0, 1])
     out, err = call("hbo.sweep", "run", file, "--set", f"out={folder / 'runs'}", "--workers", 2)
     assert "Traceback" not in err
-    assert out.strip().splitlines()[-1] == "eight: 8 done of 8"
+    assert out.strip().splitlines()[-1] == "four: 4 done of 4"
     return folder / "runs", file
 
 
@@ -95,7 +95,7 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
         """Whether a training run has a checkpoint to resume from."""
         rows = study(tmp_path / "runs").items()
         kept = [
-            tmp_path / "runs" / "eight" / key / "last.ckpt"
+            tmp_path / "runs" / "four" / key / "last.ckpt"
             for key, row in rows
             if row["state"] == "unfinished"
         ]
@@ -103,7 +103,7 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
 
     for moment in range(4):  # some while starting, some while training, on a machine of any speed
         wait_for(under_way if moment % 2 else lambda: fits(tmp_path))
-        time.sleep(draw.uniform(0, 0.5 if moment % 2 else 4))
+        time.sleep(draw.uniform(0, 0.5 if moment % 2 else 2))
         for pid in fits(tmp_path):
             os.kill(pid, signal.SIGKILL)
             killed += 1
@@ -114,20 +114,20 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
         killed += 1
     assert killed >= 4
     done = {key for key, row in study(tmp_path / "runs").items() if row["state"] == "done"}
-    assert len(done) < 8, "all was over before the kills"
-    before = {key: (tmp_path / "runs" / "eight" / key / "row.json").stat().st_mtime_ns for key in done}
+    assert len(done) < 4, "all was over before the kills"
+    before = {key: (tmp_path / "runs" / "four" / key / "row.json").stat().st_mtime_ns for key in done}
     call("hbo.sweep", *args)
     same(undisturbed, tmp_path / "runs")
     assert any(row["resumed_at"] for row in study(tmp_path / "runs").values()), (
         "no kill met a run that had a checkpoint"
     )
     for key, stamp in before.items():
-        assert (tmp_path / "runs" / "eight" / key / "row.json").stat().st_mtime_ns == stamp, "run again"
+        assert (tmp_path / "runs" / "four" / key / "row.json").stat().st_mtime_ns == stamp, "run again"
 
 
 def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
     undisturbed, file = whole
-    args = ["run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 1, "--set", "seed=[0,1]"]
+    args = ["run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 1]
     first, second = (start("hbo.sweep", *args, start_new_session=True) for _ in range(2))
     wait_for(lambda: len(list((tmp_path / "runs").glob("*/*/last.ckpt"))) >= 2)
     os.killpg(first.pid, signal.SIGINT)
@@ -151,7 +151,7 @@ def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
     assert sum(log.count("row.json") for log in logs) == 4
 
 
-def test_another_studys_rows_are_taken_over_not_run_again(whole, tmp_path):
+def test_rows_of_another_study_are_reused(whole, tmp_path):
     runs, _ = whole
     file = write(tmp_path / "other.yaml", **BASE, k=[1], seed=[0, 1])
     out, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}")
@@ -160,32 +160,32 @@ def test_another_studys_rows_are_taken_over_not_run_again(whole, tmp_path):
         found = [json.loads(path.read_text()) for path in (runs / "other").glob("*/row.json")]
         assert len(found) == 2
         for row in found:
-            original = json.loads((runs / "eight" / row["key"] / "row.json").read_text())
-            assert row == original | {"study": "other", "reused_from": "eight"}
+            original = json.loads((runs / "four" / row["key"] / "row.json").read_text())
+            assert row == original | {"study": "other", "reused_from": "four"}
             assert (runs / "other" / row["key"] / "outcomes.npz").exists()
         text, _ = call(
-            "hbo.fit", "--config", json.dumps({**BASE, "k": 2, "seed": 3}), "--study", "third", "--out", runs
+            "hbo.fit", "--config", json.dumps({**BASE, "k": 2, "seed": 1}), "--study", "third", "--out", runs
         )
         assert "third" in text
         (third,) = (runs / "third").glob("*/row.json")
-        assert json.loads(third.read_text())["reused_from"] == "eight"
+        assert json.loads(third.read_text())["reused_from"] == "four"
     finally:
         for name in ("other", "third"):
             shutil.rmtree(runs / name, ignore_errors=True)
 
 
-def test_what_fails_is_said_and_the_others_are_done(tmp_path):
+def test_a_failed_row_says_why_and_the_others_finish(tmp_path):
     few = {**BASE, "limit_batches": 2, "lr": [LR, 1e12]}
-    file = write(tmp_path / "some.yaml", **few, net=["hbonet", "mobilenetv2"], k=[1, 2])
+    file = write(tmp_path / "some.yaml", **few, net=["hbonet", "mobilenetv2"], k=2)
     args = ["run", file, "--set", f"out={tmp_path / 'runs'}", "--workers", 2]
     out, err = call("hbo.sweep", *args, expect=1)
     assert "Traceback" not in out + err
     states = [row["state"] for row in study(tmp_path / "runs").values()]
-    assert sorted(states) == ["done"] * 3 + ["failed"] * 3
+    assert sorted(states) == ["done", "failed"]
     assert "use an --lr below" in out
     said = call("hbo.sweep", "status", *args[1:4])[0]
     assert said.count("invalid: k=2: mobilenetv2 has no harmonious bottleneck") == 2
-    assert said.strip().splitlines()[-1] == "8 runs: 3 done, 3 failed, 2 invalid"
+    assert said.strip().splitlines()[-1] == "4 runs: 1 done, 2 invalid, 1 failed"
     _, err = call(
         "hbo.sweep",
         *args,
@@ -198,12 +198,10 @@ def test_what_fails_is_said_and_the_others_are_done(tmp_path):
         expect=1,
     )
     assert "stopped after" in err
-    assert len(study(tmp_path / "runs")) <= 8, (
-        "more were started than could be under way when the first failed"
-    )
+    assert len(study(tmp_path / "runs")) <= 4, "one was started after a failure"
 
 
-def test_a_missing_folder_is_the_rows_last_line(tmp_path):
+def test_the_row_of_a_missing_folder_says_so(tmp_path):
     file = write(tmp_path / "none.yaml", data="imagenet", data_dir=str(tmp_path / "gone"), k=[1], width=0.25)
     out, _ = call("hbo.sweep", "run", file, "--set", f"out={tmp_path / 'runs'}", expect=1)
     assert f"failed: data_dir={tmp_path / 'gone'}: no such folder" in out

@@ -188,6 +188,13 @@ def test_a_job_runs_the_code_it_was_submitted_with(tmp_path):
     assert inside == {path.relative_to(own.PACKAGE) for path in own.files_of(own.PACKAGE)}
 
 
+def test_the_process_that_waits_for_a_run_imports_nothing_heavy():
+    """submitit's, in each job: torch would take seconds and hundreds of megabytes."""
+    code = "import sys, hbo.sweep.job; print(sorted({'torch', 'numpy', 'pandas'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_sweep_with_force_is_repeated_once(tmp_path):
     """An already finished row does not count; the row of the next training does."""
     from hbo.runs import rows

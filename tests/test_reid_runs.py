@@ -13,7 +13,7 @@ from conftest import call, make_market, only_row, start
 from test_fit import same_run, wait_for, weights
 from test_reid import reid
 
-from hbo import cost, nets
+from hbo import cost, evaluate, fit, nets
 from hbo.errors import UserError
 from hbo.tasks import build
 from hbo.tasks.build import open_data
@@ -33,6 +33,7 @@ SMALL = [
     "--accelerator",
     "cpu",
 ]
+BRIEF = [*SMALL, "--batch", 16, "--epochs", 3]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,7 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="module")
 def unbroken(market, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken")
-    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", out]
-    text, err = call("hbo.fit", *args)
+    text, err = call("hbo.fit", *BRIEF, "--data_dir", market, "--out", out)
     return out, text, err
 
 
@@ -117,35 +117,33 @@ def test_evaluate_repeats_the_row_and_takes_other_identities(unbroken, tmp_path)
 
 
 @pytest.mark.slow
-def test_switches_of_evaluation_are_taken_by_evaluate(unbroken, market, tmp_path):
-    """Evaluating a network trained without them gives the row of the same network trained with them."""
+def test_switches_of_evaluation_give_the_row_of_a_run_with_them(unbroken, market, tmp_path, capsys):
+    """On the weights of a run without them, and the other way round."""
     row, folder = only_row(unbroken[0])
-    ask = lambda *more, of=folder: json.loads(call("hbo.evaluate", of, *more, "--json")[0])
-    metrics = ("map", "minp", "rank1", "rank5", "rank10", "rank20")
-    switches = ["--rerank", "--flip_features"]
-    for flags in ([], switches[:1], switches[1:]):
-        found = {name: ask(*flags)[name] for name in metrics}
-        assert (found == pytest.approx({name: row[name] for name in metrics}, rel=1e-9)) == (not flags)
-    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", tmp_path, *switches]
-    call("hbo.fit", *args)
+    call("hbo.fit", *BRIEF, "--data_dir", market, "--rerank", "--flip_features", "--out", tmp_path)
     other, theirs = only_row(tmp_path)
     assert other["key"] != row["key"]
     for key, value in weights(folder).items():  # they do not affect training
         assert torch.equal(value, weights(theirs)[key]), key
-    expected = pytest.approx({name: other[name] for name in metrics}, rel=1e-9)
-    assert {name: ask(*switches)[name] for name in metrics} == expected
-    assert {name: ask(of=theirs)[name] for name in metrics} == expected
-    off = ask("--rerank", "false", "--flip_features=false", of=theirs)
-    assert {name: off[name] for name in metrics} == pytest.approx(
-        {name: row[name] for name in metrics}, rel=1e-9
-    )
+    names = ("map", "minp", "rank1", "rank5", "rank10", "rank20")
+    metrics = lambda of: pytest.approx([of[name] for name in names], rel=1e-9)
+
+    def found(folder: Path, *switches: str) -> list[float]:
+        evaluate.main([str(folder), *switches, "--json"])
+        answer = json.loads(capsys.readouterr().out)
+        return [answer[name] for name in names]
+
+    for switch in ("--rerank", "--flip_features"):
+        assert found(folder, switch) != metrics(row), switch
+    assert found(folder, "--rerank", "--flip_features") == found(theirs) == metrics(other)
+    assert found(theirs, "--rerank", "false", "--flip_features=false") == metrics(row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "parts", [("query", "bounding_box_test"), ("image_query", "image_test"), ("query", "gallery")]
 )
-def test_evaluate_takes_any_gallery_without_a_training_part(parts, unbroken, tmp_path):
+def test_evaluate_takes_any_gallery_without_a_training_part(parts, unbroken, tmp_path, capsys):
     _, folder = only_row(unbroken[0])
     other = make_market(tmp_path / "other", train=1, test=3)
     for before, after in zip(("query", "bounding_box_test"), parts, strict=True):
@@ -153,12 +151,15 @@ def test_evaluate_takes_any_gallery_without_a_training_part(parts, unbroken, tmp
         for path in (other / before).iterdir():
             name = path.name if parts[0] != "image_query" else path.name.replace("s1_", "_")
             (tmp_path / "gallery" / after / name).write_bytes(path.read_bytes())
-    flags = ["--data", "marketfolder", "--data_dir", tmp_path / "gallery"]
-    text, err = call("hbo.evaluate", folder, *flags)
+    flags = ["--data", "marketfolder", "--data_dir", str(tmp_path / "gallery")]
+    evaluate.main([str(folder), *flags])
+    text = capsys.readouterr().out
     assert "22 images" in text
     assert [line.split() for line in text.splitlines() if "queries" in line] == [["queries", "6"]]
-    assert "Traceback" not in err
-    _, err = call("hbo.fit", *SMALL, *flags, "--batch", 4, "--epochs", 1, "--out", tmp_path / "out", expect=2)
+    with pytest.raises(SystemExit) as stop:
+        fit.main([*map(str, SMALL), *flags, "--batch", "4", "--epochs", "1", "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
     assert "no such folder" in err
     assert err.count("\n") == 1
 
@@ -211,19 +212,7 @@ def test_killed_in_the_warm_up_and_at_its_border_it_ends_as_the_unbroken_run(mar
 
 @pytest.mark.slow
 def test_killed_at_random_it_ends_as_the_unbroken_run(unbroken, market, tmp_path):
-    args = [
-        *SMALL,
-        "--data_dir",
-        market,
-        "--batch",
-        16,
-        "--epochs",
-        3,
-        "--out",
-        tmp_path,
-        "--checkpoint_every",
-        0.05,
-    ]
+    args = [*BRIEF, "--data_dir", market, "--out", tmp_path, "--checkpoint_every", 0.05]
     for _ in range(2):
         before = reached(tmp_path)
         process = start("hbo.fit", *args)
@@ -289,17 +278,16 @@ def test_two_processes_see_what_one_sees(market, tmp_path):
 @pytest.mark.parametrize("switch", [
     ["--bn_neck"], ["--instances", 4], ["--instances", 4, "--triplet"], ["--distance", "cosine"],
     ["--optimizer", "sgd", "--lr", 0.01],
-    ["--net", "mobilenetv2"], ["--aspect", 1], ["--rerank"], ["--flip_features"], ["--label_smoothing", 0],
+    ["--net", "mobilenetv2"], ["--aspect", 1], ["--label_smoothing", 0],
 ], ids=lambda switch: " ".join(map(str, switch)))  # fmt: skip
 def test_every_switch_trains_and_changes_something(switch, unbroken, market, tmp_path):
-    args = [*SMALL, "--data_dir", market, "--batch", 16, "--epochs", 3, "--out", tmp_path]
-    call("hbo.fit", *args, *switch)
+    fit.main([*map(str, [*BRIEF, "--data_dir", market, "--out", tmp_path, *switch])])
     (row, folder), (usual, before) = only_row(tmp_path), only_row(unbroken[0])
     assert row["state"] == "done"
     assert row["key"] != usual["key"]
     a, b = (np.load(where / "outcomes.npz") for where in (folder, before))
     assert not np.array_equal(a["top"], b["top"])
-    if not {"cosine", "--rerank", "--flip_features"} & {*switch}:
+    if "cosine" not in switch:
         theirs = weights(before)
         assert any(
             k not in theirs or v.shape != theirs[k].shape or not torch.equal(v, theirs[k])
@@ -309,21 +297,7 @@ def test_every_switch_trains_and_changes_something(switch, unbroken, market, tmp
 
 @pytest.mark.slow
 def test_a_lost_network_ends_the_run(market, tmp_path):
-    args = [
-        *SMALL,
-        "--data_dir",
-        market,
-        "--batch",
-        16,
-        "--epochs",
-        2,
-        "--optimizer",
-        "sgd",
-        "--lr",
-        1e20,
-        "--out",
-        tmp_path,
-    ]
+    args = [*BRIEF, "--data_dir", market, "--optimizer", "sgd", "--lr", 1e20, "--out", tmp_path]
     call("hbo.fit", *args, expect=1)
     row, _ = only_row(tmp_path)
     assert row["state"] == "failed"

@@ -1,12 +1,9 @@
 """k-reciprocal re-ranking against loops of the authors' formula, and its laws."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import PEAK
+from conftest import PEAK, call
 from test_retrieval import feed, random_sides, shared
 
 from hbo.metrics import CMCMeanAveragePrecision, cmc_map
@@ -98,7 +95,7 @@ def test_copies_of_an_image_and_images_all_alike():
     )
 
 
-def test_the_nearest_are_a_stable_sorts():
+def test_nearest_equals_a_stable_sort():
     draw = torch.Generator().manual_seed(0)
     for _ in range(20):
         distances = torch.randint(0, 9, (7, 40), generator=draw).double()
@@ -165,7 +162,7 @@ def test_the_class_re_ranks_too():
     assert expected["map"] != shared()[2]["map"]
 
 
-def test_nothing_to_rank_is_nothing():
+def test_empty_sides_rank_nothing():
     none = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     one = torch.ones(1, 3), torch.ones(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
     assert cmc_map(*one, *none, rerank=True)["unmatched"] == 1
@@ -190,7 +187,7 @@ print(found["map"], peak())
 @pytest.mark.slow
 def test_markets_size_fits_into_4_gb():
     """3,368 queries and 15,913 gallery images of 750 identities, with features that separate them well."""
-    done = subprocess.run([sys.executable, "-c", PEAK + SIZE], capture_output=True, text=True, check=True)
-    average, peak = map(float, done.stdout.split())
+    out, _ = call("-c", PEAK + SIZE)
+    average, peak = map(float, out.split())
     assert peak < 4e9
     assert average > 0.9

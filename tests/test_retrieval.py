@@ -4,14 +4,12 @@ real size.
 
 import math
 import socket
-import subprocess
-import sys
 from fractions import Fraction
 
 import pytest
 import torch
 import torch.multiprocessing as mp
-from conftest import PEAK
+from conftest import PEAK, call
 from torch import Tensor
 
 from hbo.errors import UserError
@@ -314,7 +312,7 @@ def test_two_processes_give_what_one_gives(given, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_part, (port, given, str(tmp_path)), nprocs=2)
+    mp.start_processes(_part, (port, given, str(tmp_path)), nprocs=2, start_method="forkserver")
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == shared()[2]
 
@@ -334,8 +332,8 @@ def test_markets_size_fits_into_4_gb():
     """3,368 queries, 19,732 gallery images, 1,600 random features; one gallery image in 750 matches by
     chance.
     """
-    done = subprocess.run([sys.executable, "-c", PEAK + SIZE], capture_output=True, text=True, check=True)
-    average, first, peak = map(float, done.stdout.split())
+    out, _ = call("-c", PEAK + SIZE)
+    average, first, peak = map(float, out.split())
     assert peak < 4e9
     assert 0.001 < average < 0.003
     assert 0 <= first < 0.006

@@ -3,11 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call
 
 from hbo.errors import UserError
 from hbo.runs.rows import check_same_fields
@@ -36,12 +35,8 @@ def repository(folder: Path) -> str:
 
 def commit_of(installed: Path, cwd: Path, **env: str) -> str:
     """The commit found by a process that imports hbo from this folder."""
-    env = os.environ | {"PYTHONPATH": str(installed)} | env
-    done = subprocess.run(
-        [sys.executable, "-c", NAMED], env=env, cwd=cwd, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    where, commit = done.stdout.split()
+    out, _ = call("-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {NAMED}", env=env, cwd=cwd)
+    where, commit = out.split()
     assert Path(where).is_relative_to(installed)
     return commit
 

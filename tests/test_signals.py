@@ -31,11 +31,6 @@ SHORT = {
 }
 
 
-def script(code: str, *args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-
-
 NOTEBOOK = f"""
 import os, signal, sys
 from hbo.runs.callbacks import Checkpointing
@@ -61,8 +56,8 @@ print(fit(run(1))["state"], fit(run(0))["state"])
 
 def test_after_an_interrupt_the_next_run_of_the_process_starts_clean(tmp_path):
     """As in a notebook: the interrupted run, another one, and the first one resumed."""
-    done = script(NOTEBOOK, tmp_path)
-    assert done.stdout.split("\n")[:2] == ["stopped with 130", "done done"], done.stderr
+    out, err = call("-c", NOTEBOOK, tmp_path)
+    assert out.split("\n")[:2] == ["stopped with 130", "done done"], err
     rows = study(tmp_path).values()
     assert sorted(len(row["resumed_at"]) for row in rows) == [0, 1]
 
@@ -84,8 +79,8 @@ def test_a_run_in_a_thread_is_a_run(tmp_path):
     handlers.
     """
     call("hbo.fit", "--config", json.dumps(SHORT), "--out", tmp_path / "main")
-    done = script(THREAD, tmp_path / "thread")
-    assert done.stdout.split() == ["done"], done.stderr
+    out, err = call("-c", THREAD, tmp_path / "thread")
+    assert out.split() == ["done"], err
     (one, _), (two, _) = (only_row(tmp_path / name) for name in ("main", "thread"))
     assert (one["key"], one["loss"], one["correct"]) == (two["key"], two["loss"], two["correct"])
 
@@ -114,12 +109,11 @@ fit.main(["--config", {json.dumps(json.dumps(SHORT))}, "--out", sys.argv[1]])
 
 
 def test_a_second_ctrl_c_within_a_batch_has_ctrl_cs_exit_status(tmp_path):
-    done = script(DURING, tmp_path)
-    assert done.returncode == 128 + signal.SIGINT, done.stderr
-    assert "Traceback" not in done.stderr
+    _, err = call("-c", DURING, tmp_path, expect=128 + signal.SIGINT)
+    assert "Traceback" not in err
 
 
-def test_ctrl_c_where_nothing_trains_is_one_line(capsys):
+def test_ctrl_c_before_training_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop, one_line():
         raise KeyboardInterrupt
     assert stop.value.code == 128 + signal.SIGINT
@@ -224,12 +218,11 @@ main(["run", sys.argv[2], "--set", f"out={sys.argv[1]}", "--workers", "2"])
 
 def test_a_failing_launcher_ends_its_workers_after_a_checkpoint(tmp_path):
     file = write(tmp_path / "two.yaml", **{**BASE, "epochs": 5000}, seed=[0, 1])
-    done = script(BROKEN, tmp_path / "runs", file)
     try:
+        _, err = call("-c", BROKEN, tmp_path / "runs", file, expect=2)
         assert not fits(tmp_path)
         saved(tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.strip().splitlines()[-1] == "error: no space left on device"
+        assert err.strip().splitlines()[-1] == "error: no space left on device"
     finally:
         for pid in fits(tmp_path):
             os.kill(pid, signal.SIGKILL)

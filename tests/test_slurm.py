@@ -2,6 +2,7 @@
 tasks; a signal during start-up; the lock of a killed process.
 """
 
+import itertools
 import json
 import os
 import re
@@ -15,23 +16,26 @@ from typing import Any
 
 import pytest
 from conftest import call
-from services import needs_slurm, slurm
+from services import needs_slurm, resume, slurm, suspend
 from test_lock import elsewhere
 from test_pool import LR, same, study, write
 
-from hbo.runs.lock import STALE
+import hbo
+from hbo.runs import lock
 
 pytestmark = [pytest.mark.slow, needs_slurm]
-LONG = {
+SHORT = {
     "data": "digits",
     "width": 0.1,
     "threads": 1,
-    "epochs": 20,
+    "epochs": 4,
+    "limit_batches": 12,
     "lr": LR,
-    "checkpoint_every": 1.0,
+    "checkpoint_every": 0.1,
     "accelerator": "cpu",
     "wandb": "disabled",
 }
+BRIEF = {**SHORT, "epochs": 1, "limit_batches": 3}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def said(*command: object) -> str:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
 
-def wait_for(test: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:
+def wait_for(test: Callable[[], Any], seconds: float, what: str, every: float = 0.2) -> Any:
     end = time.monotonic() + seconds
     while not (found := test()):
         assert time.monotonic() < end, f"{what}\n{said('squeue')}"
@@ -82,7 +86,7 @@ def running() -> list[str]:
 
 
 def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
-    file = write(tmp_path / "four.yaml", **LONG, k=[1, 2], seed=[0, 1])
+    file = write(tmp_path / "four.yaml", **SHORT, k=[1, 2], seed=[0, 1])
     runs = tmp_path / "runs"
     asked = "partition=low,time=10,parallel=2"
     out, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
@@ -91,16 +95,15 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     again, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
     assert "nothing is left to submit" in again
     wait_for(lambda: len(running()) == 2, 120, "two are started")
-    # During their start, which takes some time.
+    first, second = running()
+    suspended = suspend(runs, 2)
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "2 running, 2 queued" in text
-    first, second = running()
-    wait_for(
-        lambda: all((jobs(runs)[job] / "last.ckpt").exists() for job in (first, second)), 300, "two train"
-    )
     said("scontrol", "requeue", first)
+    resume(suspended[jobs(runs)[first]])
     wait_for(lambda: first not in running(), 120, "the first is requeued")
     said("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
+    resume(suspended[jobs(runs)[second]])
     wait_for(lambda: second not in running(), 120, "the second is preempted")
     assert {study(runs)[jobs(runs)[job].name]["state"] for job in (first, second)} <= {
         "interrupted",
@@ -110,30 +113,32 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     found = study(runs)
     assert [row["state"] for row in found.values()] == ["done"] * 4, story(runs)
     for job in (first, second):
-        assert found[jobs(runs)[job].name]["resumed_at"], f"{job} began anew" + story(runs)
+        assert found[jobs(runs)[job].name]["resumed_at"], f"{job} started anew" + story(runs)
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "4 runs: 4 done" in text
-    # The cluster's rows are the same as one machine's.
-    only = write(tmp_path / "four_again.yaml", **LONG, study="four", k=[1, 2], seed=0)
-    call("hbo.sweep", "run", only, "--set", f"out={tmp_path / 'here'}", "--workers", 2)
-    for row in found.values():
-        if row["seed"]:
-            shutil.rmtree(runs / "four" / row["key"])
+    # The cluster's rows are the same as this process's.
+    for job, folder in jobs(runs).items():
+        if job in (first, second):
+            row = found[folder.name]
+            hbo.train(**SHORT, study="four", k=row["k"], seed=row["seed"], out=str(tmp_path / "here"))
+        else:
+            shutil.rmtree(folder)
     same(tmp_path / "here", runs)
 
 
-def test_a_run_of_two_tasks_is_one_row_and_is_taken_up(cluster, tmp_path):
-    file = write(tmp_path / "two.yaml", **LONG, devices=2, seed=0)
+def test_a_run_of_two_tasks_is_one_row_and_is_resumed(cluster, tmp_path):
+    file = write(tmp_path / "two.yaml", **SHORT, devices=2, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
     ((job, folder),) = jobs(runs).items()
-    wait_for(lambda: (folder / "last.ckpt").exists(), 300, "it trains")
+    suspended = suspend(runs, 1)
     said("scontrol", "requeue", job)
+    resume(suspended[folder])
     wait_for(lambda: not running(), 120, "it is requeued")
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     (row,) = study(runs).values()
     assert row["state"] == "done", story(runs)
-    assert (row["devices"], row["val_images_seen"]) == (2, row["val_images"])
+    assert (row["devices"], row["val_images_seen"]) == (2, min(row["val_images"], 12 * row["batch"]))
     assert row["resumed_at"], story(runs)
 
 
@@ -152,8 +157,8 @@ def importing(runs: Path) -> int | None:
     return None
 
 
-def test_a_preemptions_signal_before_the_first_word_ends_nothing(cluster, tmp_path):
-    file = write(tmp_path / "early.yaml", **{**LONG, "epochs": 1}, seed=0)
+def test_a_preemption_signal_during_the_imports_ends_nothing(cluster, tmp_path):
+    file = write(tmp_path / "early.yaml", **BRIEF, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
     os.kill(wait_for(lambda: importing(runs), 120, "it starts", every=0.01), signal.SIGUSR2)
@@ -161,32 +166,37 @@ def test_a_preemptions_signal_before_the_first_word_ends_nothing(cluster, tmp_pa
     assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
 
 
-def test_a_requeued_run_outwaits_the_lock_of_its_dead(cluster, tmp_path):
-    """A process killed on another node cannot be checked: its lock stays valid for a minute after its last
-    heartbeat.
+def test_a_requeued_run_waits_for_the_lock_of_a_lost_process(cluster, tmp_path):
+    """A process killed on another node cannot be checked: its lock is valid until its last heartbeat is a
+    minute old. Here the heartbeats go on until the job has met the lock.
     """
-    file = write(tmp_path / "dead.yaml", **{**LONG, "epochs": 1}, seed=0)
+    file = write(tmp_path / "dead.yaml", **BRIEF, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
     ((job, folder),) = jobs(runs).items()
     wait_for(running, 120, "it starts")
     said("scontrol", "requeue", job)
     wait_for(lambda: not running(), 120, "it is requeued")
-    elsewhere(folder, age=STALE - 20, number=9)
+
+    def met() -> bool:
+        elsewhere(folder, age=0, number=9)
+        logs = "".join(path.read_text() for path in runs.glob("*/slurm/*_log.err"))
+        return "process 1 on other is training this run" in logs
+
+    wait_for(met, 300, "it meets the lock")
+    elsewhere(folder, age=lock.STALE, number=9)
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
-    logs = "".join(path.read_text() for path in runs.glob("*/slurm/*_log.err"))
-    assert "process 1 on other is training this run" in logs, "the lock was not met"
 
 
-def test_more_rows_than_an_array_takes_are_two_arrays(cluster, tmp_path):
+def test_rows_beyond_the_longest_array_are_a_second_array(cluster, tmp_path):
     """Arrays of this SLURM have at most 1,001 tasks, like most clusters'; at most three of all tasks run at a
     time.
     """
     runs = tmp_path / "runs"
     over = subprocess.run(["sbatch", "--array=0-1001", "--wrap", "true"], capture_output=True, text=True)
     assert "Invalid job array" in over.stderr
-    file = write(tmp_path / "many.yaml", **LONG, seed=list(range(1003)))
+    file = write(tmp_path / "many.yaml", **SHORT, seed=list(range(1003)))
     asked = ("run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10", "--max_parallel", 3)
     try:
         out, _ = call("hbo.sweep", *asked)
@@ -206,8 +216,8 @@ def test_more_rows_than_an_array_takes_are_two_arrays(cluster, tmp_path):
     assert text.count("ended before its first row: it left no log") >= 900
 
 
-def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
-    file = write(tmp_path / "one.yaml", **LONG, seed=0)
+def test_an_error_of_sbatch_is_one_line(cluster, tmp_path):
+    file = write(tmp_path / "one.yaml", **SHORT, seed=0)
     _, err = call(
         "hbo.sweep",
         "run",
@@ -231,15 +241,11 @@ def test_what_sbatch_refuses_is_one_line(cluster, tmp_path):
     assert "add time=HOURS:MINUTES:SECONDS" in err
 
 
-def test_a_look_a_call_until_all_is_decided(cluster, tmp_path):
+def test_each_call_submits_a_look_until_all_is_decided(cluster, tmp_path):
     """`--until decided`: each call submits what the next look needs; the verdict is the same as on one
     machine, and nothing runs twice.
     """
-    short = {name: value for name, value in LONG.items() if name != "checkpoint_every"} | {
-        "epochs": 1,
-        "limit_batches": 3,
-    }
-    file = write(tmp_path / "grow.yaml", **short, k=[1, 2], seed=[0, 1])
+    file = write(tmp_path / "grow.yaml", **BRIEF, k=[1, 2], seed=[0, 1])
     command = ("run", file, "--until", "decided", "--looks", "2,3")
     queue = ("--set", f"out={tmp_path / 'runs'}", "--slurm", "partition=low,time=10")
     for seeds in (2, 3):
@@ -250,7 +256,9 @@ def test_a_look_a_call_until_all_is_decided(cluster, tmp_path):
             tmp_path / "runs"
         )
     there, _ = call("hbo.sweep", *command, *queue)
-    here, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'here'}", "--workers", 2)
+    for k, seed in itertools.product((1, 2), range(3)):
+        hbo.train(**BRIEF, study="grow", k=k, seed=seed, out=str(tmp_path / "here"))
+    here, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'here'}")
     assert there.splitlines()[-1] == here.splitlines()[-1]
     assert there.splitlines()[-1].endswith("6 runs; all seeds of all arms are 6.")
     same(tmp_path / "here", tmp_path / "runs")

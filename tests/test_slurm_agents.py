@@ -2,14 +2,17 @@
 once.
 """
 
+import os
+import signal
 import subprocess
 
 import pytest
 from conftest import ROOT
-from services import needs_slurm, new_sweep, rows, slurm, wait_for, wandb_server
+from services import needs_slurm, new_sweep, rows, signalled, slurm, suspend, wait_for, wandb_server
 from test_agents import TINY, mirrors, read_back
 
 pytestmark = [pytest.mark.slow, needs_slurm]
+SHORT = {**TINY, "epochs": 4, "limit_batches": 12}
 
 
 def test_an_array_of_agents_one_preempted(tmp_path):
@@ -29,12 +32,15 @@ def test_an_array_of_agents_one_preempted(tmp_path):
             return [row["state"] for row in rows(runs).values()]
 
         sweep = new_sweep(
-            tmp_path, server, **TINY, epochs=8, checkpoint_every=1.0, out=str(runs), k=[1, 2], seed=[0, 1]
+            tmp_path, server, **SHORT, checkpoint_every=0.1, out=str(runs), k=[1, 2], seed=[0, 1]
         )
         ask("sbatch", "--array=0-1", "--partition=low", f"--output={log}", "sweeps/slurm/agent.sbatch", sweep)
-        wait_for(lambda: len(list(runs.glob("*/*/last.ckpt"))) >= 2, what=said)  # both tasks train
+        suspended = suspend(runs, 2).values()  # both tasks train
         high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # one of the two tasks must go
         ask("sbatch", *high, "--wrap", "sleep 1")
+        wait_for(lambda: any(map(signalled, suspended)), what=said)
+        for process in suspended:
+            os.kill(process, signal.SIGCONT)
         wait_for(lambda: "interrupted" in states(), what=said)
         wait_for(lambda: not ask("squeue", "-h"), 900, said)
         found = rows(runs)

@@ -1,12 +1,10 @@
 """`--wandb auto` uses what W&B's client would use: its mode, and its key wherever it is stored."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT, call
-from services import wandb_server
+from services import wandb_command, wandb_server, with_wandb
 
 pytestmark = pytest.mark.slow
 MODE = "from hbo.config import resolve; from hbo.runs import tracking; print(tracking.mode(resolve(data='digits')))"
@@ -27,14 +25,7 @@ def here(tmp_path, monkeypatch):
 
 
 def mode() -> str:
-    done = subprocess.run([sys.executable, "-c", MODE], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def wandb(*words: str, **more: str) -> None:
-    command = [sys.executable, "-m", "wandb", *words]
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env={**os.environ, **more})
+    return call("-c", MODE, env=with_wandb(dict(os.environ)))[0].strip()
 
 
 def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
@@ -42,7 +33,7 @@ def test_a_login_at_a_server_of_ones_own_counts(here, monkeypatch):
     assert mode() == "offline"
     with wandb_server(here) as env:
         url = env["WANDB_BASE_URL"]
-        wandb("login", "--host", url, 40 * "a")
+        wandb_command("login", "--host", url, 40 * "a", env=dict(os.environ))
         assert url.split("//")[1] in (here / "netrc").read_text()
         assert mode() == "online"
         # Another server, without a key.
@@ -67,11 +58,11 @@ def test_the_environment_counts(here, monkeypatch, variables, expected):
     assert mode() == expected
 
 
-def test_what_was_switched_off_in_the_folder_counts(here, monkeypatch):
+def test_wandb_settings_of_the_folder_count(here, monkeypatch):
     """`wandb offline` and `wandb disabled` write to the folder's settings."""
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     for word in ("offline", "disabled"):
-        wandb(word)
+        wandb_command(word, env=dict(os.environ))
         assert mode() == word
 
 

@@ -2,17 +2,17 @@
 is followed.
 """
 
+import itertools
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from conftest import call, start
+from services import wait_for
 
+import hbo
 from hbo.analysis import frozen, study
 from hbo.errors import UserError
 from hbo.files import write_atomically
@@ -89,7 +89,7 @@ def test_only_open_comparisons_get_seeds(file, capsys):
     assert growing.seeds == list(range(12))  # the file's own two, and the following ones
 
 
-def test_stopping_anywhere_and_going_on_changes_nothing(file, tmp_path, capsys):
+def test_stopping_and_resuming_anywhere_changes_nothing(file, tmp_path, capsys):
     """Stopped after each number of runs in turn: the same rows, the same last line."""
     until.run(opened(file, [6, 9, 12]), pretend)
     whole = capsys.readouterr().out.splitlines()[-1]
@@ -120,7 +120,7 @@ def test_the_page_has_the_same_verdicts(file, tmp_path):
     assert any("repeated" in note for note in it.differences().notes)
 
 
-def test_what_was_frozen_is_kept_to(file, tmp_path):
+def test_a_frozen_plan_is_binding(file, tmp_path):
     opened(file, [4, 8])
     kept = frozen.read(tmp_path / "runs", "grow")
     assert kept is not None
@@ -141,7 +141,7 @@ def test_what_was_frozen_is_kept_to(file, tmp_path):
         ([1], None, "already has 2 seeds"),
     ],
 )
-def test_looks_that_cannot_be_are_refused(file, looks, most, said):
+def test_impossible_looks_are_errors(file, looks, most, said):
     with pytest.raises(UserError, match=said):
         opened(file, looks, most)
 
@@ -159,23 +159,18 @@ def test_a_run_without_a_number_stops_the_look(file):
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
+def test_a_killed_launcher_resumes_to_the_same_verdict(file, tmp_path):
     """With real processes and a SIGKILL during the second look: the runs save themselves, and the same call
-    finishes.
+    finishes. The verdict and the rows are those of runs that were trained one by one.
     """
     command = ("run", file, "--set", "k=[1,2]", "--until", "decided", "--looks", "2,3", "--workers", "2")
+    for k, seed in itertools.product((1, 2), range(3)):
+        hbo.train(**FIELDS, k=k, seed=seed, study="grow", out=str(tmp_path / "whole"))
     whole, _ = call("hbo.sweep", *command, "--set", f"out={tmp_path / 'whole'}")
     process = start("hbo.sweep", *command)
-    for _ in range(3000):
-        if (
-            sum(
-                json.loads(p.read_text())["state"] == "done" for p in (tmp_path / "runs").glob("*/*/row.json")
-            )
-            >= 4
-        ):
-            break
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
+    states = lambda: [json.loads(p.read_text())["state"] for p in (tmp_path / "runs").glob("*/*/row.json")]
+    wait_for(lambda: states().count("done") >= 4)
+    process.kill()
     process.communicate()
     out, _ = call("hbo.sweep", *command)
     assert out.splitlines()[-1] == whole.splitlines()[-1]
@@ -187,7 +182,7 @@ def test_a_killed_launcher_goes_on_to_the_same_verdict(file, tmp_path):
     assert len(tops[0]) == 6
 
 
-def test_what_is_submitted_is_not_waited_for(file):
+def test_a_call_does_not_wait_for_submitted_runs(file):
     """With SLURM a call submits a look's runs and exits; the same call continues once they are done."""
     asked: list[list[plan.Entry]] = []
 

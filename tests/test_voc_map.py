@@ -346,7 +346,7 @@ def test_two_processes_give_what_one_gives(given, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_part, (port, given, str(tmp_path)), nprocs=2)
+    mp.start_processes(_part, (port, given, str(tmp_path)), nprocs=2, start_method="forkserver")
     preds, target = random_set(0)
     alone = judge(preds, target, num_classes=3)
     for rank in range(2):

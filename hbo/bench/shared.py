@@ -4,8 +4,8 @@ import time
 from typing import Any, NamedTuple
 
 import torch
-import torch.multiprocessing as processes
 
+from hbo.bench import turns
 from hbo.errors import UserError
 
 
@@ -26,7 +26,7 @@ def places(place: Place, count: int) -> dict[str, Any]:
     Raises:
         UserError: a process ended, as one does that finds no memory.
     """
-    context = processes.get_context("spawn")
+    context = turns.processes(place.device == "cuda")
     pipes, started = [], []
     try:
         for _ in range(count):

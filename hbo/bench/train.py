@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.multiprocessing as processes
 from torch import nn
 
 from hbo import config, files, flags, nets
@@ -242,7 +241,7 @@ def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) ->
     if unknown := set(only or ()) - beside.keys():
         raise UserError(f"only={' '.join(sorted(unknown))}: choose from {', '.join(beside)}")
     beside = {name: rival for name, rival in beside.items() if only is None or name in only}
-    context = processes.get_context("spawn")
+    context = turns.processes(_on_gpu(run))
     pipes, started = {}, []
     first: dict[str, float] = {}
     peak: dict[str, int] = {}

@@ -8,10 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.multiprocessing
 from tqdm import tqdm
 
 from hbo.runs import rows
 from hbo.text import aligned
+
+
+def processes(on_gpu: bool) -> Any:
+    """How the processes of a bench start: forks of one that has imported the packages once; on a GPU each
+    from nothing, as CUDA survives no fork.
+    """
+    if on_gpu:
+        return torch.multiprocessing.get_context("spawn")
+    context: Any = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytorch_lightning", "torchvision"])
+    return context
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 START = "start.py"  # beside such a copy: starts a module of it, whatever the working directory
@@ -39,6 +40,11 @@ def command(module: str) -> list[str]:
     start = PACKAGE.parent / START
     copied = start.exists() and (PACKAGE.parent / NOTE).exists()
     return [sys.executable, str(start), module] if copied else [sys.executable, "-m", module]
+
+
+def fit(fields: dict[str, Any]) -> list[str]:
+    """How a run of a study is started, here and on SLURM."""
+    return [*command("hbo.fit"), "--config", json.dumps(fields)]
 
 
 def git_commit() -> str | None:

@@ -8,10 +8,8 @@ import subprocess
 import time
 from typing import Any
 
-from hbo.runs import signals
-from hbo.runs.cluster import SHARED
+from hbo.runs import code, signals
 from hbo.runs.lock import BEAT, BUSY, STALE
-from hbo.sweep.pool import command
 
 
 class Fit:
@@ -56,8 +54,12 @@ class Fit:
             for number in signals.PREEMPTION:
                 signal.signal(number, signal.SIG_IGN)
 
-        place = os.environ | ({SHARED: str(len(self.runs))} if len(self.runs) > 1 else {})
-        self.processes = [subprocess.Popen(command(run), preexec_fn=ignore, env=place) for run in runs]
+        place = dict(os.environ)
+        if len(self.runs) > 1:
+            from hbo.runs.cluster import SHARED  # torch, for seconds
+
+            place[SHARED] = str(len(self.runs))
+        self.processes = [subprocess.Popen(code.fit(run), preexec_fn=ignore, env=place) for run in runs]
         while not all(map(_over, self.processes)):
             time.sleep(0.2)
         return [process.wait() for process in self.processes]

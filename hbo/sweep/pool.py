@@ -5,7 +5,6 @@ Who else works on the same study, from here or from another machine, shares it: 
 """
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -15,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hbo.errors import UserError
 from hbo.runs import cluster, code, labels, signals
@@ -196,7 +194,7 @@ def start(entry: Entry, place: dict[str, str], names: Sequence[str] = ()) -> Wor
     # A session of its own: Ctrl-C comes through us, once.
     with open(folder / "log.txt", "a") as log:
         process = subprocess.Popen(
-            command(entry.fields),
+            code.fit(entry.fields),
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
@@ -206,11 +204,6 @@ def start(entry: Entry, place: dict[str, str], names: Sequence[str] = ()) -> Wor
         )
     entry.state, entry.step, entry.of = "running", 0, 0
     return Worker(entry, process, place)
-
-
-def command(fields: dict[str, Any]) -> list[str]:
-    """How a run of a study is started, here and on SLURM."""
-    return [*code.command("hbo.fit"), "--config", json.dumps(fields)]
 
 
 def watch(entry: Entry, elsewhere: Elsewhere, mine: bool) -> None:
