@@ -1,7 +1,7 @@
 """Every runtime gives the module's logits for photographs, for every upsampling and every k; one that is not
 installed here runs these tests in `.venv-NAME` (`make runtimes`), and is skipped by name where there is none.
 
-    .venv-litert/bin/python -m pytest tests/test_runtimes.py tests/test_export.py -k litert
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .venv-litert/bin/python -m pytest tests/test_runtimes.py tests/test_export.py -k litert
 """
 
 import functools
@@ -14,12 +14,13 @@ import typing
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, call
 from einops import rearrange
 from sklearn.datasets import load_sample_images
 from test_deploy import shuffled
 
 from hbo import nets
+from hbo.bench import operators
 from hbo.block import Block
 from hbo.data.preprocess import MEAN, STD
 from hbo.deploy import deploy
@@ -173,6 +174,36 @@ def test_upsampling_for_xnnpack_is_the_same_function(k, upsample, target):
     assert not names & ({"Upsample"} if upsample != "bilinear" else set())
 
 
+def test_operators_are_added_up_by_kind_without_the_first_image():
+    events = [
+        ("Convolution (NHWC, F32) DWConv #1", [90.0, 3.0, 5.0, 4.0]),
+        ("Convolution (NHWC, F32) DWConv #2", [9.0, 1.0, 1.0, 2.0]),
+        ("Add (ND) #1", [0.0, 6.0, 7.0, 6.0]),
+    ]
+    found = operators.by_kind(events)
+    assert found == {"Convolution DWConv": (2, 4.0, 5.0), "Add": (1, 6.0, 6.0)}
+    assert [
+        line.split() for line in operators.table({"own": found, "other": {"Add": found["Add"]}}).splitlines()
+    ] == [
+        ["own", "other"],
+        ["Add", "6", "(1)", "6", "(1)"],
+        ["Convolution", "DWConv", "4", "(2)"],
+        ["all", "10", "(3)", "6", "(1)"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["executorch"], indirect=True)
+def test_each_of_xnnpack_s_operators_is_timed(runtime):
+    """As many upsamplings as the network has bottlenecks that upsample, all inside the delegate."""
+    net = nets.build("hbonet", Block(k=2), 0.1, num_classes=1000)
+    ups = [m for m in deploy(net, runtime.target).modules() if isinstance(m, Repeat)]
+    tiny = ("--data", "imagenet", "--width", "0.1", "--k", "2", "--resolution", "64", "--eval_resize", "64")
+    found = json.loads(call("hbo.bench", "operators", *tiny, "--json")[0])["kinds"]
+    assert found["own"]["Deconvolution Subconv2D"]["operators"] == len(ups)
+    assert "Deconvolution Subconv2D" not in found["mobilenetv2"]
+
+
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_nearest_upsampling_is_repeated_to_the_bit(factor):
     x = torch.randn(2, 48, 3, 5)
@@ -202,9 +233,11 @@ def test_a_runtime_in_its_own_environment(name):
     if subprocess.run([python, "-c", "import beartype, pytest"], capture_output=True).returncode:
         pytest.skip(f".venv-{name} has no pytest: make .venv-{name}/installed")
     files = ("tests/test_runtimes.py", "tests/test_export.py")
+    # Plugins that a runtime's packages bring may not suit the pytest there.
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [python, "-m", "pytest", "-p", "no:cacheprovider", *files, "-k", name],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=3600,
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=3600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])
