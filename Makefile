@@ -38,7 +38,8 @@ runtimes: .venv-openvino/installed .venv-ncnn/installed .venv-litert/installed .
 .venv-litert/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-litert
 	.venv-litert/bin/python -c "import tomllib; all = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-		print(*[one for one in all['dependencies'] + all['optional-dependencies']['litert'] if 'wandb' not in one], sep='\n')" \
+		extras = all['optional-dependencies']; \
+		print(*[one for one in all['dependencies'] + extras['litert'] + extras['test'] if 'wandb' not in one], sep='\n')" \
 		> .venv-litert/needs.txt
 	.venv-litert/bin/python -m pip install --quiet -r .venv-litert/needs.txt
 	.venv-litert/bin/python -m pip install --quiet --no-deps -e .
@@ -46,7 +47,7 @@ runtimes: .venv-openvino/installed .venv-ncnn/installed .venv-litert/installed .
 
 .venv-%/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet -e '.[$*]'
+	.venv-$*/bin/python -m pip install --quiet -e '.[$*,test]'
 	touch $@
 
 .venv/installed: pyproject.toml

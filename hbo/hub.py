@@ -47,7 +47,7 @@ def _safetensors(path: Path) -> tuple[str, Any]:
     """The network's name and the network of a file of `hbo.export --to safetensors`, whose header says which
     it is of.
     """
-    from safetensors import safe_open  # timm brings it
+    from safetensors import safe_open
 
     state = read(path)
     with safe_open(path, "pt") as file:

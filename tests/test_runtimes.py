@@ -1,23 +1,44 @@
-"""Every runtime gives the module's logits, for every upsampling and every k; one that is not installed is
-skipped by name.
+"""Every runtime gives the module's logits for photographs, for every upsampling and every k; one that is not
+installed here runs these tests in `.venv-NAME` (`make runtimes`), and is skipped by name where there is none.
+
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 .venv-litert/bin/python -m pytest tests/test_runtimes.py tests/test_export.py -k litert
 """
 
+import functools
 import json
+import os
+import re
+import subprocess
 import typing
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, call
+from einops import rearrange
+from sklearn.datasets import load_sample_images
 from test_deploy import shuffled
 
 from hbo import nets
+from hbo.bench import operators
 from hbo.block import Block
+from hbo.data.preprocess import MEAN, STD
 from hbo.deploy import deploy
+from hbo.deploy.enlarging import Copies, Repeat
+from hbo.deploy.lanes import LANES
 from hbo.deploy.runtimes import RUNTIMES, Files, Runtime, named
 from hbo.errors import UserError
+from hbo.nets import tables
 
 MODES = typing.get_args(typing.get_type_hints(Block)["upsample"])
-CASES = [*[(k, "nearest") for k in range(4)], *[(2, mode) for mode in MODES if mode != "nearest"]]
+CASES = [(0, "nearest"), *[(k, mode) for k in (1, 2, 3) for mode in MODES]]  # k = 0 upsamples nothing
+WHOLE = [*[(k, "nearest") for k in range(4)], *[(2, mode) for mode in MODES]]  # HBONet as it is; else a part
+# HBONet's kinds of stages, one of each: converters take a fifth of the time.
+SHORT = tables.HBONET._replace(
+    stages=tuple(row._replace(repeats=min(row.repeats, 2)) for row in tables.HBONET.stages[:3])
+    + tables.HBONET.stages[-1:],
+    head=160,
+)
 SIDE = 64
 
 
@@ -38,12 +59,23 @@ def network(block: Block, classes: int = 7) -> torch.nn.Module:
     return shuffled(nets.build("hbonet", block, 0.1, num_classes=classes))
 
 
+@functools.cache
+def photographs(side: int = SIDE) -> torch.Tensor:
+    """32 pieces of the two photographs that come with scikit-learn, normalised, (32, 3, side, side)."""
+    pieces = []
+    for pixels in load_sample_images().images:
+        photograph = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+        whole = torch.nn.functional.interpolate(
+            photograph, (4 * side, 4 * side), mode="bilinear", antialias=True
+        )
+        pieces.append(rearrange(whole, "1 c (i h) (j w) -> (i j) c h w", i=4, j=4))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (torch.cat(pieces) - mean) / std
+
+
 def logits(net: torch.nn.Module, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Three smooth images, like photographs, and the module's logits, which differ between the images."""
-    draw = torch.Generator().manual_seed(1)
-    images = torch.nn.functional.interpolate(
-        torch.randn(3, 3, 8, 8, generator=draw), (side, side), mode="bilinear"
-    )
+    """The photographs, and the module's logits, which differ between them."""
+    images = photographs(side)
     with torch.no_grad():
         out = net(images).numpy()
     assert abs(out - out.mean(0)).max() > 0.03 * abs(out).max(), "the logits do not depend on the image"
@@ -66,7 +98,9 @@ def _bytes(files: Files) -> int:
 
 @every_runtime
 @pytest.mark.parametrize(("k", "upsample"), CASES)
-def test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample):
+def test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample, monkeypatch):
+    if (k, upsample) not in WHOLE:
+        monkeypatch.setitem(tables.TABLES, "hbonet", SHORT)
     net = network(Block(k=k, upsample=upsample))
     images, expected = logits(net)
     model = runtime.convert(deploy(net, runtime.target), SIDE)
@@ -123,20 +157,91 @@ def test_an_int8_file_is_smaller_finite_and_depends_on_the_image(runtime):
     assert abs(found - found.mean(0)).max() > 0.1 * abs(expected - expected.mean(0)).max()
 
 
+@pytest.mark.parametrize("target", ["executorch", "litert"])
 @pytest.mark.parametrize("upsample", MODES)
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_upsampling_as_convolutions_is_the_same_function(k, upsample):
-    """What XNNPACK gets, in double precision and with odd maps; nearest is bit-identical."""
+def test_upsampling_for_xnnpack_is_the_same_function(k, upsample, target):
+    """In double precision and with odd maps; nearest is bit-identical."""
     net = network(Block(k=k, upsample=upsample)).double()
+    lowered = deploy(net, target)
     with torch.no_grad():
         for size in ((64, 64), (75, 90)):
             x = torch.randn(2, 3, *size, dtype=torch.float64)
-            resized, convolved = deploy(net)(x), deploy(net, "executorch")(x)
-            assert (convolved - net(x)).abs().max() < 1e-9 * net(x).abs().max()
-            if upsample == "nearest":
-                assert convolved.equal(resized)
-    names = {type(m).__name__ for m in deploy(net, "executorch").modules()}
+            assert (lowered(x) - net(x)).abs().max() < 1e-9 * net(x).abs().max()
+            if (target, upsample) == ("executorch", "nearest"):  # litert's changes PyTorch's order in memory
+                assert lowered(x).equal(deploy(net)(x))
+    names = {type(m).__name__ for m in lowered.modules()}
     assert not names & ({"Upsample"} if upsample != "bilinear" else set())
+
+
+def test_operators_are_added_up_by_kind_without_the_first_image():
+    events = [
+        ("Convolution (NHWC, F32) DWConv #1", [90.0, 3.0, 5.0, 4.0]),
+        ("Convolution (NHWC, F32) DWConv #2", [9.0, 1.0, 1.0, 2.0]),
+        ("Add (ND) #1", [0.0, 6.0, 7.0, 6.0]),
+    ]
+    found = operators.by_kind(events)
+    assert found == {"Convolution DWConv": (2, 4.0, 5.0), "Add": (1, 6.0, 6.0)}
+    assert [
+        line.split() for line in operators.table({"own": found, "other": {"Add": found["Add"]}}).splitlines()
+    ] == [
+        ["own", "other"],
+        ["Add", "6", "(1)", "6", "(1)"],
+        ["Convolution", "DWConv", "4", "(2)"],
+        ["all", "10", "(3)", "6", "(1)"],
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["executorch"], indirect=True)
+def test_each_of_xnnpack_s_operators_is_timed(runtime):
+    """As many upsamplings as the network has bottlenecks that upsample, all inside the delegate."""
+    net = nets.build("hbonet", Block(k=2), 0.1, num_classes=1000)
+    ups = [m for m in deploy(net, runtime.target).modules() if isinstance(m, Repeat)]
+    tiny = ("--data", "imagenet", "--width", "0.1", "--k", "2", "--resolution", "64", "--eval_resize", "64")
+    found = json.loads(call("hbo.bench", "operators", *tiny, "--json")[0])["kinds"]
+    assert found["own"]["Deconvolution Subconv2D"]["operators"] == len(ups)
+    assert "Deconvolution Subconv2D" not in found["mobilenetv2"]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_nearest_upsampling_is_repeated_to_the_bit(factor):
+    x = torch.randn(2, 48, 3, 5)
+    expected = torch.nn.functional.interpolate(x, scale_factor=factor, mode="nearest")
+    for up in (Copies(factor), Repeat(48, factor, LANES).float(), Repeat(48, factor, 48).float()):
+        assert up(x).equal(expected)
+
+
+def test_a_transposed_convolution_is_in_groups_of_a_register_but_in_litert():
+    """LiteRT's converter would slice the map for each group."""
+    net = nets.build("hbonet", Block(k=1, upsample="transposed"), 0.25, 8)
+    for target, groups in (("executorch", {LANES}), ("litert", {16, 32, 48})):
+        ups = [m for m in deploy(net, target).modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+        assert {m.in_channels // m.groups for m in ups} <= groups
+        assert any(m.in_channels > LANES for m in ups)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_runtime_in_its_own_environment(name):
+    """These tests, and the example of docs/deploy.md on an exported run, in `.venv-NAME`."""
+    python = ROOT / f".venv-{name}" / "bin" / "python"
+    if named(name).installed():
+        pytest.skip(f"{name} is installed here: the other tests are of it")
+    if not python.exists():
+        pytest.skip(f"{name} is not installed: make .venv-{name}/installed")
+    if subprocess.run([python, "-c", "import beartype, pytest"], capture_output=True).returncode:
+        pytest.skip(f".venv-{name} has no pytest: make .venv-{name}/installed")
+    files = ("tests/test_runtimes.py", "tests/test_export.py")
+    # Plugins that a runtime's packages bring may not suit the pytest there.
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [python, "-m", "pytest", "-p", "no:cacheprovider", *files, "-k", name],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=3600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = int(re.search(r"(\d+) passed", done.stdout)[1])
+    assert passed > len(CASES), done.stdout
 
 
 def test_an_unknown_target_is_refused():

@@ -1,8 +1,9 @@
-"""python -m hbo.bench train|infer|data|gpu: a table with ratios to a named baseline,
+"""python -m hbo.bench train|infer|operators|data|gpu: a table with ratios to a named baseline,
 measured in turns in one run.
 
 python -m hbo.bench train --data imagenet --batch 32 --k 2     # images/s of training
 python -m hbo.bench infer --k 2                                # milliseconds an image, deployed
+python -m hbo.bench operators --k 2                            # which of XNNPACK's operators the time goes to
 python -m hbo.bench data --data imagefolder --data_dir DIR     # images/s of loading, on one core
 python -m hbo.bench gpu --to gpu.json                          # what a GPU makes of training
 
@@ -15,7 +16,7 @@ import sys
 from hbo.errors import UserError, one_line
 from hbo.words import did_you_mean
 
-COMMANDS = ("train", "infer", "data", "gpu")
+COMMANDS = ("train", "infer", "operators", "data", "gpu")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,14 +17,14 @@ from torchvision.models import MobileNetV2
 from hbo.block import HarmoniousBottleneck, InvertedResidual
 from hbo.deploy.bottleneck import Bottleneck, Piece, input_channels, roles
 from hbo.deploy.checks import check_hooks, check_modules
-from hbo.deploy.enlarging import as_convolution
+from hbo.deploy.enlarging import for_xnnpack
 from hbo.deploy.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
 from hbo.errors import UserError
 from hbo.nets import Net
 from hbo.words import did_you_mean
 
 TARGETS = ("onnx", "openvino", "ncnn", "litert", "executorch")
-CONVOLVED = ("executorch", "litert")  # XNNPACK runs these, and knows no nearest or bicubic resize
+XNNPACK = ("executorch", "litert")  # which runs these, and knows no nearest or bicubic resize
 
 
 def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
@@ -48,16 +48,16 @@ def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     with torch.no_grad():
         deployed = _deploy(model.double())
-        if target in CONVOLVED:
-            convolve(deployed)
+        if target in XNNPACK:
+            resize_for_xnnpack(deployed, target)
     return deployed.eval().requires_grad_(False).to(dtype)
 
 
-def convolve(deployed: nn.Module) -> None:
-    """Put convolutions in the place of upsamplings that XNNPACK would leave out."""
+def resize_for_xnnpack(deployed: nn.Module, target: str) -> None:
+    """Put in the place of upsamplings what XNNPACK does not leave out."""
     for module in deployed.modules():
         if isinstance(module, Piece) and module.project is not None:
-            module.enlarge = as_convolution(module.enlarge, len(module.target))
+            module.enlarge = for_xnnpack(module.enlarge, len(module.target), target)
 
 
 def _deploy(model: nn.Module) -> nn.Module:

@@ -1,26 +1,52 @@
-"""Upsampling as convolutions, for runtimes whose fast backend has no nearest or bicubic resize (XNNPACK).
+"""Upsampling for XNNPACK, which has no nearest and no bicubic resize.
 
-Each is a transposed convolution over all channels whose weights are zero between different ones. A depthwise
-one would do the same with fewer multiplications, but XNNPACK computes it channel by channel, and it takes
-many times as long.
+Each is a transposed convolution over `group` channels at a time whose weights are zero between different
+ones. A depthwise one (group 1) would do the same with fewer multiplications, but XNNPACK computes it channel
+by channel, and it takes many times as long. LiteRT has none in groups; its nearest is `Copies`.
 """
 
 import torch
 from torch import Tensor, nn
 
-from hbo.deploy.lanes import edges, refuse
+from hbo.deploy.lanes import LANES, edges, refuse
+
+FACTORS = (2, 4, 8)  # 2^k, of the largest k there is
 
 
 class Repeat(nn.Module):
     """Nearest upsampling by f: (B, C, H, W) -> (B, C, f*H, f*W), equal to the bit."""
 
-    def __init__(self, channels: int, factor: int) -> None:
+    def __init__(self, channels: int, factor: int, group: int) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(channels, channels, factor, factor, bias=False, dtype=torch.float64)
-        self.up.weight.data.copy_(torch.eye(channels)[:, :, None, None].expand_as(self.up.weight))
+        self.up = _transposed(channels, group, (factor, factor), (factor, factor))
+        self.up.weight.data.copy_(_each(channels, group)[:, :, None, None].expand_as(self.up.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(x)
+
+
+class Copies(nn.Module):
+    """Nearest upsampling by f, a power of 2, as concatenations: (B, C, H, W) -> (B, C, f*H, f*W), equal to
+    the bit.
+
+    LiteRT keeps maps in channels-last order, where a pixel's channels twice in a row are two pixels, so that
+    nothing is copied but into the larger map. ExecuTorch would reorder the map around each reshape.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        doublings = factor.bit_length() - 1
+        self.steps = [4] * (doublings // 2) + [2] * (doublings % 2)  # XNNPACK concatenates at most five
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        for n in self.steps:
+            b, h, w, c = x.shape
+            x = torch.cat([x] * n, 3).reshape(b, h, n * w, c)
+        for n in self.steps:
+            b, h, w, c = x.shape
+            x = torch.cat([x] * n, 2).reshape(b, n * h, w, c)
+        return x.permute(0, 3, 1, 2)
 
 
 class Bicubic(nn.Module):
@@ -28,17 +54,13 @@ class Bicubic(nn.Module):
     repeated): rows, then columns.
     """
 
-    def __init__(self, channels: int, factor: int) -> None:
+    def __init__(self, channels: int, factor: int, group: int) -> None:
         super().__init__()
         at = (torch.arange(4 * factor, dtype=torch.float64) - 1.5 * factor + 0.5) / factor - 0.5
-        taps = torch.eye(channels, dtype=torch.float64)[:, :, None] * _cubic(at)
+        taps = _each(channels, group)[:, :, None] * _cubic(at)
         size, self.cut = 4 * factor, 7 * factor // 2
-        self.rows = nn.ConvTranspose2d(
-            channels, channels, (size, 1), (factor, 1), bias=False, dtype=torch.float64
-        )
-        self.columns = nn.ConvTranspose2d(
-            channels, channels, (1, size), (1, factor), bias=False, dtype=torch.float64
-        )
+        self.rows = _transposed(channels, group, (size, 1), (factor, 1))
+        self.columns = _transposed(channels, group, (1, size), (1, factor))
         self.rows.weight.data.copy_(taps[..., None])
         self.columns.weight.data.copy_(taps[:, :, None])
 
@@ -49,19 +71,31 @@ class Bicubic(nn.Module):
 
 
 class Spread(nn.Module):
-    """A depthwise transposed convolution over all channels."""
+    """A depthwise transposed convolution over groups of channels."""
 
-    def __init__(self, up: nn.ConvTranspose2d) -> None:
+    def __init__(self, up: nn.ConvTranspose2d, group: int) -> None:
         super().__init__()
-        channels = up.in_channels
-        size, stride, pad = up.kernel_size[0], up.stride[0], int(up.padding[0])
-        self.up = nn.ConvTranspose2d(channels, channels, size, stride, pad, bias=False, dtype=torch.float64)
-        self.up.weight.data.zero_()
-        each = range(channels)
-        self.up.weight.data[each, each] = up.weight.detach()[:, 0].double()
+        (height, width), (rows, columns) = up.kernel_size, up.stride
+        self.up = _transposed(up.in_channels, group, (height, width), (rows, columns), int(up.padding[0]))
+        self.up.weight.data.copy_(
+            _each(up.in_channels, group)[:, :, None, None] * up.weight.detach().double()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(x)
+
+
+def _transposed(
+    channels: int, group: int, size: tuple[int, int], stride: tuple[int, int], padding: int = 0
+) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(
+        channels, channels, size, stride, padding, groups=channels // group, bias=False, dtype=torch.float64
+    )
+
+
+def _each(channels: int, group: int) -> Tensor:
+    """(channels, group): 1 where a channel meets itself in its group, else 0."""
+    return torch.eye(group, dtype=torch.float64).repeat(channels // group, 1)
 
 
 def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
@@ -72,13 +106,22 @@ def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def as_convolution(enlarge: nn.Module, channels: int) -> nn.Module:
-    """The same upsampling of a map with this many channels, without a resize that XNNPACK leaves out."""
+def for_xnnpack(enlarge: nn.Module, channels: int, target: str) -> nn.Module:
+    """The same upsampling of a map with so many channels, without a resize that XNNPACK leaves out.
+
+    Args:
+        enlarge: the upsampling.
+        channels: of the map, a multiple of `LANES`.
+        target: litert or executorch.
+    """
+    group = channels if target == "litert" else LANES
     if isinstance(enlarge, nn.ConvTranspose2d):
-        return Spread(enlarge)
-    if isinstance(enlarge, nn.Upsample) and enlarge.mode in ("nearest", "bicubic"):
-        factor = enlarge.scale_factor
-        if not isinstance(factor, (int, float)) or int(factor) != factor or int(factor) % 2:
-            raise refuse(f"upsampling by {factor} where deploy knows even factors")
-        return (Repeat if enlarge.mode == "nearest" else Bicubic)(channels, int(factor))
-    return enlarge
+        return Spread(enlarge, group)
+    if not isinstance(enlarge, nn.Upsample) or enlarge.mode not in ("nearest", "bicubic"):
+        return enlarge
+    factor = enlarge.scale_factor
+    if not isinstance(factor, (int, float)) or factor not in FACTORS:
+        raise refuse(f"upsampling by {factor} where deploy knows {', '.join(map(str, FACTORS))}")
+    if enlarge.mode == "bicubic":
+        return Bicubic(channels, int(factor), group)
+    return Copies(int(factor)) if target == "litert" else Repeat(channels, int(factor), group)

@@ -13,7 +13,7 @@ PERCENT = ("top1", "top5", "balanced_accuracy", "f1")
 
 def weights(task: Any, facts: dict[str, str]) -> bytes:
     """The evaluated network's state as a safetensors file, the facts in its header."""
-    from safetensors.torch import save  # timm brings it
+    from safetensors.torch import save
 
     state = {name: value.contiguous() for name, value in task.net.state_dict().items()}
     return save(state, metadata=facts | {"format": "pt"})

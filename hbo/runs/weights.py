@@ -42,7 +42,7 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:
-        if path.suffix == ".safetensors":  # timm's; timm installs the package
+        if path.suffix == ".safetensors":  # timm's, or of hbo.export
             from safetensors.torch import load_file
 
             return load_file(path)
