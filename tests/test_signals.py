@@ -166,7 +166,7 @@ def saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("numbers", [
-    [signal.SIGINT], [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM],
+    [signal.SIGINT] * 2, [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM],
     [signal.SIGHUP],
 ], ids=lambda numbers: "-".join(n.name for n in numbers))  # fmt: skip
 def test_a_terminated_launcher_ends_its_workers_after_a_checkpoint(launched, tmp_path, numbers):
