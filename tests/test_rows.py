@@ -1,13 +1,16 @@
-"""hbo.runs.rows: a row's commit is from this code's own repository, or none."""
+"""hbo.runs.rows: a row's commit is from this code's own repository, or none; its packages' versions."""
 
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from hbo.runs import rows
 
 NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
 
@@ -66,3 +69,19 @@ def test_a_checkout_has_its_own_commit_whatever_git_variables_say(tmp_path):
     assert commit_of(tmp_path / "code", tmp_path / "other", **hook) == own
     (tmp_path / "code" / "hbo" / "block.py").write_text((ROOT / "hbo" / "block.py").read_text() + "\n")
     assert commit_of(tmp_path / "code", tmp_path, PYTHONDONTWRITEBYTECODE="1") == own + "+"
+
+
+def test_a_row_is_written_where_wandb_alone_is_not_installed(monkeypatch):
+    """LiteRT's environment has no W&B: their pins exclude each other."""
+
+    def found(name: str) -> str:
+        if name in missing:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(rows, "version", found)
+    missing = {"wandb"}
+    assert rows.versions().keys() == {"python", *rows.PACKAGES} - {"wandb"}
+    missing = {"torchmetrics"}
+    with pytest.raises(PackageNotFoundError):
+        rows.versions()
