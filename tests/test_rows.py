@@ -1,14 +1,18 @@
-"""hbo.runs.rows: a row's commit is from the code's own repository, or none; fields of another run are an error."""
+"""hbo.runs.rows: a row's commit is from the code's own repository, or none; its packages' versions; fields of
+another run are an error.
+"""
 
 import os
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, call
 
 from hbo.errors import UserError
+from hbo.runs import rows
 from hbo.runs.rows import check_same_fields
 
 NAMED = "from hbo.runs import rows; print(rows.__file__, rows.git_commit())"
@@ -70,3 +74,19 @@ def test_a_checkpoint_of_another_run_is_an_error_naming_the_fields():
     with pytest.raises(UserError, match=r"k \(1 saved, 2 asked\).*lr \(0.05 saved, 0.1 asked\)"):
         check_same_fields({"k": 1, "seed": 0}, {"k": 2, "seed": 0, "lr": 0.1}, "last.ckpt", "")
     check_same_fields({"k": 1, "seed": 0}, {"k": 1}, "last.ckpt", "")
+
+
+def test_a_row_is_written_where_wandb_alone_is_not_installed(monkeypatch):
+    """LiteRT's environment has no W&B: their pins exclude each other."""
+
+    def found(name: str) -> str:
+        if name in missing:
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(rows, "version", found)
+    missing = {"wandb"}
+    assert rows.versions().keys() == {"python", *rows.PACKAGES} - {"wandb"}
+    missing = {"torchmetrics"}
+    with pytest.raises(PackageNotFoundError):
+        rows.versions()

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,18 @@ def check_same_fields(
         raise UserError(f"{where} belongs to another run: {', '.join(differ)}; {instead}")
 
 
+def versions() -> dict[str, str]:
+    """Of Python and the packages that can change a result; W&B's, too, where it is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            if name != "wandb":  # LiteRT's environment has none
+                raise
+    return found
+
+
 def provenance(run: Run, trainer: Any) -> dict[str, Any]:
     """Key and identity, code, versions and machine."""
     own = run.identity()
@@ -175,7 +187,7 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
         "folder": naming.folder_name(run.data_dir),  # name of the images: not part of the key
         "git": git_commit(),
         "code": code.digest(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": versions(),
         "machine": machine(),
         "device": device_name(trainer),
         **({"runs_per_device": shared} if (shared := cluster.sharing()) > 1 else {}),
