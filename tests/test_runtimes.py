@@ -192,6 +192,20 @@ def test_operators_are_added_up_by_kind_without_the_first_image():
     ]
 
 
+def test_where_xnnpack_s_time_goes_is_what_the_file_says():
+    folder = ROOT / "ablations" / "bench"
+    kinds = json.loads((folder / "operators_k1.json").read_text())["kinds"]
+    own, rival = (sum(kind["least"] for kind in kinds[name].values()) for name in ("own", "mobilenetv2"))
+    up = kinds["own"]["Deconvolution Subconv2D"]
+    told = (folder / "README.md").read_text()
+    assert (
+        f"it is {own / rival:.2f}, and without any upsampling it would still be {(own - up['least']) / rival:.2f}"
+        in (" ".join(told.split()))
+    )
+    assert f"| upsampling | {up['least']} ({up['operators']}) |  |" in told
+    assert own / rival > 1.2  # the goal: reached, the text must say so
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["executorch"], indirect=True)
 def test_each_of_xnnpack_s_operators_is_timed(runtime):
