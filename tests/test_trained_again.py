@@ -2,13 +2,18 @@
 
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import call, only_row
 from services import wandb_server
 from test_agents import read_back
 
-pytestmark = pytest.mark.slow
+from hbo.config import resolve
+from hbo.runs import tracking
+from hbo.training import TrainingSession
+
 FLAGS = [
     "--data",
     "digits",
@@ -27,6 +32,7 @@ FLAGS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_forced_run_and_one_whose_folder_was_removed(tmp_path):
     with wandb_server(tmp_path) as env:
         fit = lambda *more: call(
@@ -48,3 +54,18 @@ def test_a_forced_run_and_one_whose_folder_was_removed(tmp_path):
     for run, own in ((found[key], row), (found[f"{key}-2"], second), (found[f"{key}-3"], third)):
         assert [point["epoch"] for point in run["history"]] == [0, 1]
         assert run["summary"]["started"] == own["started"]
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_a_row_names_no_wandb_run_whose_id_the_agent_chose(agent, tmp_path, monkeypatch):
+    """Under an agent the second training's id is not KEY-2."""
+    monkeypatch.setattr(tracking, "Mirror", lambda *_: SimpleNamespace(id="abc-2", mode="online"))
+    monkeypatch.setattr(tracking, "by_agent", lambda: agent)
+    session: Any = SimpleNamespace(
+        run=resolve(data="digits"),
+        folder=tmp_path,
+        row={"key": "abc"},
+        checkpointing=SimpleNamespace(progress=None),
+    )
+    TrainingSession._begin_row(session, SimpleNamespace())  # pyright: ignore[reportArgumentType]
+    assert session.row.get("wandb_run") == (None if agent else "abc-2")
