@@ -112,8 +112,9 @@ def test_a_run_starts_from_a_studys_classifier(tmp_path):
     _, classifier = only_row(tmp_path)
     market = make_market(tmp_path / "market")
     args = [*small, *flags(data="marketfolder", data_dir=market, resolution=64, workers=0, batch=12)]
-    args += flags(classifier_epochs=1, variant=f"net=hbonet backbone_checkpoint={tmp_path / 'first'}")
-    call("hbo.fit", *args, "--out", tmp_path / "out")
+    args += flags(classifier_epochs=1)
+    variant = f"net=hbonet backbone_checkpoint={tmp_path / 'first'}"
+    call("hbo.fit", *args, "--variant", variant, "--out", tmp_path / "out")
     row, folder = only_row(tmp_path / "out")
     assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0")
     call("hbo.fit", "--config", folder / "config.yaml")  # already finished
