@@ -120,7 +120,7 @@ class TrainingSession:
         files.write_atomically(self.folder / "config.yaml", config.to_yaml(self.run))
         checkpointing.mirror = tracking.Mirror(self.run, self.folder)
         self.row["wandb_mode"] = checkpointing.mirror.mode
-        if checkpointing.mirror.id != self.row["key"] and not tracking.by_agent():  # whose id it is not
+        if checkpointing.mirror.id != self.row["key"] and not tracking.by_agent():  # it chooses the id
             self.row["wandb_run"] = checkpointing.mirror.id
         rows.write(self.folder, self.row | {"state": "unfinished"})
         checkpointing.lock, lock.progress = lock, checkpointing.progress

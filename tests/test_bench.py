@@ -99,26 +99,6 @@ def test_deployed_networks_take_every_turn_on_one_thread_and_on_two(monkeypatch,
     assert all(len(line["turns"].split()) == infer.TURNS for line in lines)
 
 
-def test_a_table_names_networks_by_what_distinguishes_them():
-    networks = ["hbonet, width 0.25, k=1, scheme=release", "hbonet, width 0.25, k=2, scheme=release"]
-    assert runtime_table.short([*networks, "mobilenetv2, width 0.3"]) == {
-        networks[0]: "hbonet k=1",
-        networks[1]: "hbonet k=2",
-        "mobilenetv2, width 0.3": "mobilenetv2",
-    }
-
-
-@pytest.mark.parametrize(
-    "file", sorted((ROOT / "ablations" / "bench").glob("runtimes_*.csv")), ids=lambda f: f.stem
-)
-def test_a_committed_table_is_that_of_its_turns(file):
-    lines = results.read_csv(file)
-    for line in lines:
-        turns = sorted(map(float, line["turns"].split()))
-        assert line["latency_ms"] == pytest.approx(statistics.median(turns), rel=1e-3)
-    assert file.with_suffix(".md").read_text() == runtime_table.markdown(lines)
-
-
 def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
     def wrong(net):
         net = deploy(net)

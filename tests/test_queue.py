@@ -158,7 +158,7 @@ def test_options_that_slurm_does_not_take_are_errors(cluster, tmp_path, capsys):
     assert "time is set twice" in capsys.readouterr().err
     for limit in ("time=0", "time=2", "time=00:10:00,notice=600"):  # it would save as soon as it starts
         ask("run", file, "--slurm", limit, expect=2)
-        assert "leaves nothing before the notice of" in capsys.readouterr().err
+        assert "must exceed the notice of" in capsys.readouterr().err
     ask("run", file, "--max_parallel", "2", expect=2)
     assert "here take --workers" in capsys.readouterr().err
     assert study(tmp_path / "runs") == {}

@@ -39,6 +39,17 @@ def test_another_result_of_the_same_run_is_refused_before_anything_is_written(tm
     assert not others[0].exists()
 
 
+def test_an_unfinished_run_is_not_called_finished(tmp_path):
+    """Its checkpoint would be evaluated as that of the row."""
+    key = results.load(ABLATIONS, "contraction")["key"][0]
+    checkpoint = tmp_path / "contraction" / key / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    with pytest.raises(UserError, match=rf"{key}: this run is unfinished here"):
+        restore(str(ABLATIONS), "contraction", tmp_path)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
 def test_another_frozen_plan_is_refused(tmp_path):
     restore(str(ABLATIONS), "reid_omniglot", tmp_path)
     plan = (ABLATIONS / "few_photographs_frozen.json").read_text()

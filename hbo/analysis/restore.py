@@ -29,8 +29,8 @@ def restore(source: str, study: str, out: Path) -> tuple[int, int]:
         How many rows were written, and how many were there already.
 
     Raises:
-        UserError: no finished rows of that study; the same run is there with another result, or the study
-            with another plan. Nothing is written then.
+        UserError: no finished rows of that study; the same run is there unfinished or with another result, or
+            the study with another plan. Nothing is written then.
     """
     found = [(row, curve) for row, curve in sources.read(source, (study,)) if row["state"] == "done"]
     if not found:
@@ -53,11 +53,16 @@ def restore(source: str, study: str, out: Path) -> tuple[int, int]:
 
 
 def _is_new(out: Path, study: str, row: dict[str, Any], source: str) -> bool:
-    there = rows.read(out / study / row["key"])
-    metric = rows.main_metric(row)
+    if Path(row["key"]).name != row["key"]:
+        raise UserError(f"{source}: key {row['key']!r}: must be the name of a folder")
+    folder, metric = out / study / row["key"], rows.main_metric(row)
+    there = rows.read(folder)
+    if (folder / "last.ckpt").exists() and (there is None or there["state"] != "done"):
+        # The row would say that these weights are of a finished run.
+        raise UserError(f"{folder}: this run is unfinished here; finish it, or remove the folder")
     if there is not None and there["state"] == "done" and there.get(metric) != row[metric]:
         raise UserError(
-            f"{out / study / row['key']}: its {metric} is {there.get(metric)}, and {row[metric]} in {source};"
-            " remove one of the two"
+            f"{folder}: its {metric} is {there.get(metric)}, and {row[metric]} in {source}; remove one of the"
+            " two"
         )
     return there is None or there["state"] != "done"

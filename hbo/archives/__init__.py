@@ -120,7 +120,7 @@ def members(root: Path, part: str) -> dict[str, list[File]]:
         raise DataError(f"{root}: holds no shards of {other}, only {has}")
     archive = opened(there[part])
     if not len(archive):
-        raise DataError(f"{there[part].paths[0]}: holds no images, nor does any other shard of its part")
+        raise DataError(f"{there[part].paths[0]}: holds no images, and the other shards hold none either")
     inside: dict[str, list[tuple[str, int]]] = {}
     for place, (label, name) in enumerate(zip(archive.classes, archive.names, strict=True)):
         inside.setdefault(label, []).append((name, place))

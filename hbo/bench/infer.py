@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
     parser.add_argument(
         "--csv",
-        help="Write a line for each runtime, network, precision and number of threads, turns included,"
-        " and the same as a Markdown table beside it.",
+        help="Write a line for each runtime, network, precision and number of threads, turns included;"
+        " also write them as a Markdown table, with the suffix .md.",
     )
     parser.add_argument(
         "--from",
@@ -89,6 +89,8 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"{odd[0]}: is for the networks that are timed here; leave it out with --from and --studies"
         )
+    if "csv" in own and files.expanded(own["csv"]).suffix != ".csv":
+        raise UserError(f"csv={own['csv']}: must end in .csv; the table goes to the same name with .md")
     if "csv" in own and not files.expanded(own["csv"]).parent.is_dir():
         raise UserError(f"csv={own['csv']}: no such folder as {files.expanded(own['csv']).parent}")
     if "studies" not in own and {"source", "to"} & own.keys():

@@ -86,13 +86,18 @@ def markdown(found: list[dict[str, Any]]) -> str:
     """Lines of a CSV as a Markdown table, a line for each runtime, network and precision.
 
     Milliseconds and speedups (over the same network's plain export in ONNX Runtime) are medians of the turns,
-    on one and on two threads.
+    on one and on two threads. Each network of the call has its own lines, also of one description.
     """
     names = short([line["network"] for line in found])
     threads = sorted({line["threads"] for line in found})
     each: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for line in found:
-        each[line["runtime"], names[line["network"]], line["form"]][line["threads"]] = line
+        # Seeds of a network share its description; their keys differ. Files of others have no key.
+        own = name = " ".join(filter(None, (names[line["network"]], line.get("key"))))
+        n = 1
+        while line["threads"] in each[line["runtime"], name, line["form"]]:
+            name = f"{own} ({(n := n + 1)})"
+        each[line["runtime"], name, line["form"]][line["threads"]] = line
     on = " / ".join(map(str, threads))
     head = ("runtime", "network", "form", f"ms on {on} threads", "speedup", "pieces", "left outside",
             "difference", "top-1", "MB")  # fmt: skip

@@ -58,8 +58,8 @@ def submit(
     notice = asked.get("notice", NOTICE)
     if 60 * asked["time"] <= notice:
         raise UserError(
-            f"--slurm time: a limit of {asked['time']} minutes leaves nothing before the notice of {notice}"
-            f" seconds, at which a run saves and stops; try time={notice // 60 + 2}, or set notice=SECONDS"
+            f"--slurm time: {asked['time']} minutes must exceed the notice of {notice} seconds, in which a"
+            f" run saves and stops; try time={notice // 60 + 2}, or set notice=SECONDS"
         )
     if importlib.util.find_spec("submitit") is None:
         raise UserError("--slurm: submitit is not installed; pip install -e '.[slurm]'")
