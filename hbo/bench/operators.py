@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from hbo import config, flags
 from hbo.bench import train, turns
@@ -67,7 +68,7 @@ def measure(run: config.Run) -> dict[str, Any]:
         )
     runs = {"own": run, "mobilenetv2": beside["mobilenetv2"].run}
     programs = {}
-    for name, fields in runs.items():
+    for name, fields in tqdm(runs.items(), desc="convert", leave=False):
         torch.manual_seed(run.seed)
         net = deploy(build.network(fields, 1000).eval(), executorch.RUNTIME.target)
         programs[name] = executorch.RUNTIME.convert(net, run.resolution).files[".pte"]
