@@ -4,11 +4,14 @@ each an extra of pyproject.toml.
 
 import importlib
 
-from hbo.deploy.runtimes.base import Facts, Files, Model, Pieces, Runtime, Session
+from hbo.deploy.runtimes.base import Event, Facts, Files, Model, Pieces, Runtime, Session, Traced
 
 RUNTIMES = ("onnx", "openvino", "ncnn", "litert", "executorch")
 
-__all__ = ["RUNTIMES", "Facts", "Files", "Model", "Pieces", "Runtime", "Session", "installed", "named"]
+__all__ = [
+    "RUNTIMES", "Event", "Facts", "Files", "Model", "Pieces", "Runtime", "Session", "Traced",
+    "installed", "named",
+]  # fmt: skip
 
 
 def named(name: str) -> Runtime:

@@ -25,6 +25,7 @@ from hbo.errors import UserError
 Files = dict[str, bytes]  # suffix -> content; the first one is the file that people name
 Session = Callable[[Any], Any]  # images (N, 3, R, R), float32, normalised -> logits (N, classes), float32
 Facts = dict[str, str]  # name -> JSON
+Event = tuple[str, list[float]]  # an operator's kind; its microseconds, an image after another
 INPUT, OUTPUT = "image", "logits"
 
 
@@ -41,6 +42,13 @@ class Model(NamedTuple):
 
     files: Files
     pieces: Pieces | None = None
+
+
+class Traced(NamedTuple):
+    """A session on one thread that times each operator."""
+
+    run: Callable[[np.ndarray], object]  # one image, (1, 3, R, R)
+    events: Callable[[], list[Event]]  # one for each operator, once all images have run
 
 
 class Runtime(ABC):
@@ -117,6 +125,14 @@ class Runtime(ABC):
     @abstractmethod
     def open(self, files: Files, threads: int) -> Session:
         """The network of the files, in the runtime itself, on the CPU with so many threads."""
+
+    def traced(self, files: Files) -> Traced:
+        """The network of the files with the runtime's own clock at each operator.
+
+        Raises:
+            UserError: this project has no tracer for the runtime.
+        """
+        raise UserError(f"to={self.name}: {self.title}'s operators are not traced here")
 
     def facts(self, files: Files) -> Facts:
         """What files say of themselves; empty where the format has no place for it."""

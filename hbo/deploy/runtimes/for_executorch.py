@@ -6,14 +6,28 @@ back for each piece.
 
 import json
 import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from hbo.deploy.runtimes.base import Facts, Files, Model, Pieces, Runtime, Session, one_by_one, quiet
+from hbo.deploy.runtimes.base import (
+    Event,
+    Facts,
+    Files,
+    Model,
+    Pieces,
+    Runtime,
+    Session,
+    Traced,
+    one_by_one,
+    quiet,
+)
+from hbo.errors import UserError
 
 FACTS = "hbo"  # a method of the program that returns the facts, as JSON
 
@@ -72,6 +86,23 @@ class ExecuTorch(Runtime):
 
         return one_by_one(run)
 
+    def traced(self, files: Files) -> Traced:
+        """Operators inside the delegate.
+
+        Raises:
+            UserError: ExecuTorch was built without its event tracer.
+        """
+        with quiet():
+            from executorch.extension.pybindings.portable_lib import (  # pyright: ignore
+                _unsafe_reset_threadpool,
+            )
+            from executorch.runtime import Runtime as Loader  # pyright: ignore
+
+            _unsafe_reset_threadpool(1)
+            program = Loader.get().load_program(files[".pte"], enable_etdump=True, debug_buffer_size=0)
+        held = (files[".pte"], program, program.load_method("forward"))
+        return Traced(lambda image: held[-1].execute([torch.from_numpy(image)]), lambda: _events(held[1]))
+
 
 RUNTIME = ExecuTorch()
 
@@ -92,6 +123,28 @@ def _lowered(program: Any, facts: Facts | None) -> Model:
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], **methods)
     pieces = _pieces(lowered.exported_program().graph_module)
     return Model({".pte": bytes(lowered.to_executorch().buffer)}, pieces)
+
+
+def _events(program: Any) -> list[Event]:
+    with quiet():
+        from executorch.devtools import Inspector  # pyright: ignore
+        from executorch.devtools.inspector import TimeScale  # pyright: ignore
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "net.etdp"
+            program.write_etdump_result_to_file(str(path), str(Path(folder) / "outputs"))
+            if not path.exists():
+                raise UserError("to=executorch: this ExecuTorch was built without its event tracer")
+            inspected = Inspector(
+                etdump_path=str(path), source_time_scale=TimeScale.NS, target_time_scale=TimeScale.US
+            )
+    events = [event for block in inspected.event_blocks if block.name == "Execute" for event in block.events]
+    # Convolution (NHWC, F32) DWConv #12
+    return [
+        (re.sub(r" \([^)]*\)| #\d+$", "", event.name), event.perf_data.raw)
+        for event in events
+        if event.is_delegated_op
+    ]
 
 
 def _pieces(module: Any) -> Pieces:

@@ -1,12 +1,15 @@
 """ONNX Runtime: `.onnx`, for servers and desktops."""
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session
+from hbo.deploy.runtimes.base import INPUT, OUTPUT, Event, Facts, Files, Model, Runtime, Session, Traced
 
 OPSET = 23
 
@@ -42,6 +45,17 @@ class Onnx(Runtime):
         name = session.get_inputs()[0].name
         return lambda images: session.run(None, {name: np.asarray(images, dtype=np.float32)})[0]
 
+    def traced(self, files: Files) -> Traced:
+        folder = tempfile.TemporaryDirectory(prefix="hbo-")
+        session = open_session(files[".onnx"], 1, profile=str(Path(folder.name) / "profile"))
+        name = session.get_inputs()[0].name
+
+        def events() -> list[Event]:
+            with folder:
+                return _events(json.loads(Path(session.end_profiling()).read_text()))
+
+        return Traced(lambda image: session.run(None, {name: image}), events)
+
 
 RUNTIME = Onnx()
 
@@ -73,12 +87,31 @@ def to_onnx(net: nn.Module, resolution: int) -> Any:
     return model
 
 
-def open_session(model: bytes, threads: int) -> Any:
-    """ONNX Runtime on the CPU."""
+def _events(profile: list[dict[str, Any]]) -> list[Event]:
+    """A node's events in ONNX Runtime's profile, of all images; a convolution's kind has its kernel."""
+    times: dict[str, tuple[str, list[float]]] = {}
+    for event in profile:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        args = event["args"]
+        kind = args["op_name"]
+        shapes = [shape for given in args["input_type_shape"] for shape in given.values()]
+        if kind == "Conv":
+            _, inputs, *kernel = shapes[1]
+            depthwise = " depthwise" if inputs == 1 and max(kernel) > 1 else ""
+            kind = f"Conv {'x'.join(map(str, kernel))}{depthwise}"
+        times.setdefault(event["name"], (kind, []))[1].append(float(event["dur"]))
+    return list(times.values())
+
+
+def open_session(model: bytes, threads: int, profile: str | None = None) -> Any:
+    """ONNX Runtime on the CPU; with a profile, at the path that begins so, once `end_profiling` is called."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, quiet
+from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, Traced, quiet
 
 
 class OpenVINO(Runtime):
@@ -55,22 +55,39 @@ class OpenVINO(Runtime):
         return {key: value.astype(str) for key, value in model.get_rt_info(["hbo"]).astype(dict).items()}
 
     def open(self, files: Files, threads: int) -> Session:
-        import openvino  # pyright: ignore[reportMissingImports]
-
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = openvino.Core().compile_model(_read(files), "CPU", settings)
-        request = compiled.create_infer_request()
+        request = _compiled(files, threads).create_infer_request()
         return lambda images: request.infer([np.asarray(images, dtype=np.float32)], share_inputs=True)[
             0
         ].copy()
 
+    def traced(self, files: Files) -> Traced:
+        request = _compiled(files, 1, {"PERF_COUNT": True}).create_infer_request()
+        times: dict[tuple[str, str], list[float]] = {}
+
+        def run(image: np.ndarray) -> None:
+            request.infer([image], share_inputs=True)
+            for node in request.profiling_info:
+                if str(node.status).endswith("EXECUTED"):
+                    found = times.setdefault((node.node_name, f"{node.node_type} {node.exec_type}"), [])
+                    found.append(node.real_time.total_seconds() * 1e6)
+
+        return Traced(run, lambda: [(kind, of) for (_, kind), of in times.items()])
+
 
 RUNTIME = OpenVINO()
+
+
+def _compiled(files: Files, threads: int, more: dict[str, Any] | None = None) -> Any:
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        **(more or {}),
+    }
+    return openvino.Core().compile_model(_read(files), "CPU", settings)
 
 
 def _model(net: nn.Module, resolution: int) -> Any:
