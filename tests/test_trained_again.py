@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import call, only_row
-from services import wandb_server, with_wandb
+from services import new_sweep, wandb_server, with_wandb
 from test_agents import read_back
 from test_mirror import Recorder
 
@@ -150,12 +150,13 @@ def test_a_row_that_is_done_continues_its_own_curve_only(seconds, attempts, tmp_
     assert [point.get("attempt") for point in run.points] == attempts
 
 
-AGENT = {"WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "agents", "WANDB_PROJECT": "hbo", "WANDB_ENTITY": "local"}
+AGENT = {"WANDB_RUN_ID": "agents", "WANDB_PROJECT": "hbo", "WANDB_ENTITY": "local"}
 TWICE = """
-import sys
+import json, sys
 from pathlib import Path
 from hbo.config import resolve
-from hbo.runs import tracking
+from hbo.runs import swept, tracking
+print(json.dumps(swept.parameters()))
 for top1s in ((0.9, 0.5), (0.25, 0.125)):
     run = resolve(data="digits", wandb="online", study="twice", out=sys.argv[1])
     it = tracking.Mirror(run, Path(sys.argv[1]))
@@ -168,12 +169,14 @@ for top1s in ((0.9, 0.5), (0.25, 0.125)):
 @pytest.mark.slow
 def test_wandb_keeps_both_attempts(tmp_path, monkeypatch):
     with wandb_server(tmp_path) as env:
-        call("-c", TWICE, tmp_path, env=with_wandb(env | AGENT))
+        sweep = new_sweep(tmp_path, env, k=1, threads=[1, 2]).split("/")[-1]
+        out, _ = call("-c", TWICE, tmp_path, env=with_wandb(env | AGENT | {"WANDB_SWEEP_ID": sweep}))
         (run,) = read_back(env)
         for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
             monkeypatch.setenv(name, env[name])
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         (found,) = from_wandb.read("local/hbo")
+    assert json.loads(out) == {"k": {"value": 1}, "threads": {"values": [1, 2]}}
     points = [(p["_step"], p.get("attempt"), p["epoch"], p["val/top1"]) for p in run["history"]]
     assert points == [(0, None, 0, 0.9), (1, None, 1, 0.5), (2, 2, 0, 0.25), (3, 2, 1, 0.125)]
     assert run["summary"]["val/top1"] == {"last": 0.125, "max": 0.25}
