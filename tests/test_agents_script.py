@@ -61,7 +61,7 @@ def test_more_than_there_are_places_is_refused_with_what_to_type(tmp_path, gpus,
 # ------------------------------------------------------------ as a task of a SLURM array
 
 TOLD = 'echo "$*;${HBO_RUNS_PER_DEVICE:-};$WANDB_AGENT_DISABLE_FLAPPING" >> told'
-UNTIL_TERM = "trap 'echo TERM >> told; exit' TERM; while :; do sleep 0.05; done"
+UNTIL_TERM = "trap 'echo TERM >> told; exit' TERM; for _ in {1..600}; do sleep 0.05; done"
 
 
 def task(folder: Path, agent: str, *words: str) -> subprocess.Popen:
