@@ -204,8 +204,20 @@ def resolve(**given: Any) -> Run:
     A network of a zoo has one width, so `width` and `divisor` are None.
 
     Raises:
-        UserError: an unknown field or data set, or a value out of range.
+        UserError: an unknown field or data set, a value out of range, or one that another field switches off.
     """
+    run, given, recipe = _resolved(given)
+    limits.check_used(run, given, recipe)
+    return run
+
+
+def resolve_saved(**given: Any) -> Run:
+    """The same of a row's or a checkpoint's fields: an older one may have a value that nothing used."""
+    return _resolved(given)[0]
+
+
+def _resolved(given: dict[str, Any]) -> tuple[Run, dict[str, Any], dict[str, Any]]:
+    """The run, the given fields with those of `variant`, and the recipe."""
     given = {name: checked(name, value) for name, value in given.items()}
     if given.get("variant") is not None:
         given = _together(given)
@@ -239,7 +251,7 @@ def resolve(**given: Any) -> Run:
     if "milestones" not in given and "milestones" in own:
         values["milestones"] = _scaled(own, values)
     values |= task.settle(values, given)
-    return Run(**values)
+    return Run(**values), given, own
 
 
 def as_saved(values: Mapping[str, Any]) -> dict[str, Any]:

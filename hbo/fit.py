@@ -19,7 +19,7 @@ if __name__ == "__main__":
 from hbo import files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-from hbo.runs import cluster, other_studies, rows, summary, tracking
+from hbo.runs import cluster, other_studies, rows, summary, swept, tracking
 from hbo.runs.lock import Busy, Lock
 
 
@@ -38,13 +38,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check_possible(run: Run) -> None:
-    """Refuse a row of a W&B sweep whose network cannot be built for its data set, before anything is
-    loaded.
+    """Refuse a row of a W&B sweep whose network cannot be built for its data set, or that is one run with
+    another of its rows, before anything is loaded.
     """
     from hbo.tasks import build
 
     classes = tasks.counts(run.data, run.data_dir)[2]
     try:
+        swept.check(run)
         build.cost(run, classes)
     except UserError as error:
         tracking.refuse(error)

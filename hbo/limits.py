@@ -1,7 +1,8 @@
 """Which values a run's fields may have, alone and together."""
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from hbo.tasks import TASKS, idle, task_of
 from hbo.tasks.spec import require
@@ -23,6 +24,35 @@ def check(run: "Run") -> None:
     require(run, "batch", run.batch // world >= 2, "batch norm needs at least 2 images per device")
     even = max(run.batch // world, 1) * world
     require(run, "batch", run.batch % world == 0, f"must be divisible by {world} devices; try {even}")
+
+
+def check_used(run: "Run", given: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    """Check that no given field is switched off by another: it would be a second key of the same training.
+
+    Args:
+        run: all fields.
+        given: those that the user gave; what a recipe sets may be idle.
+        recipe: of the data set.
+
+    Raises:
+        UserError: names the field, and what switches it off.
+    """
+    still = run.crop == "none" and run.flip == "none" and not run.jitter and run.auto_augment == "none"
+    labels_unused = run.distill is not None and run.distill_weight == 1
+    off = {
+        "upsample": run.k == 0 and "k=0",
+        "contract": run.k == 0 and "k=0",
+        "scheme": run.scheme == "paper" and run.k < 2 and f"k={run.k}",
+        "crop_area": run.crop != "random" and f"crop={run.crop}",
+        "augment": still and "crop=none with flip=none and jitter=0",
+        "no_decay_on_norm": run.weight_decay == 0 and "weight_decay=0",
+        "distill_temperature": run.distill_weight == 0 and "distill_weight=0",
+        "label_smoothing": labels_unused and "distill_weight=1",
+        "class_weights": labels_unused and "distill_weight=1",
+    }
+    for name, by in off.items():
+        changed = name in given and getattr(run, name) != recipe.get(name, getattr(type(run), name))
+        require(run, name, not (by and changed), f"is not used by {by}; remove it")
 
 
 def _check_ranges(run: "Run") -> None:

@@ -11,6 +11,10 @@ if [ "${1:-}" = --runs_per_device ]; then
 fi
 sweep=${1:?usage: $0 [--runs_per_device R] ENTITY/PROJECT/SWEEP [N]}
 gpus=($(python -c "from hbo.runs.cluster import visible_gpus; print(*visible_gpus())")) || exit
+if ! [[ $each =~ ^[1-9][0-9]*$ && ${2:-1} =~ ^[1-9][0-9]*$ ]]; then
+    echo "$0: --runs_per_device $each, N=${2:-}: must be whole numbers from 1" >&2
+    exit 2
+fi
 n=${2:-$((${#gpus[@]} ? ${#gpus[@]} * each : each))}
 share=$((${#gpus[@]} * each / n))
 if ((each > 1 && !${#gpus[@]})); then

@@ -18,10 +18,11 @@ from hbo import files
 from hbo.config import Run, resolve
 from hbo.runs import lock, rows
 from hbo.sweep import plan, pool
+from hbo.sweep.board import Board
 from hbo.sweep.plan import Entry
 from hbo.sweep.study import read
 
-opened: dict[str, list[str]] = {"files": [], "folders": []}
+opened: dict[str, list[str]] = {"files": [], "folders": [], "asked": []}
 counting = False
 
 
@@ -34,11 +35,18 @@ sys.addaudithook(_note)
 
 
 @pytest.fixture
-def counted():
-    """What this process opens during the test."""
+def counted(monkeypatch):
+    """What this process opens, and of what it asks whether it is there, during the test."""
     global counting
-    opened["files"].clear()
-    opened["folders"].clear()
+    for calls in opened.values():
+        calls.clear()
+    for name in ("stat", "lstat", "access"):  # no event tells of these; pathlib and os.path call them here
+
+        def noted(path, *args, _call=getattr(os, name), **more):
+            opened["asked"].append(str(path))
+            return _call(path, *args, **more)
+
+        monkeypatch.setattr(os, name, noted)
     counting = True
     yield opened
     counting = False
@@ -57,20 +65,27 @@ def drawn(out: Path, n: int, done: int) -> list[Entry]:
 
 
 def test_ten_thousand_finished_rows_are_read_once(tmp_path, counted, monkeypatch):
-    """Twenty later looks open the study's folders only, and no file."""
+    """Twenty later looks list the study's folders only: no file is opened, or asked for."""
     runs = drawn(tmp_path, 10_001, 10_000)
-    opened["files"].clear()
+    for calls in counted.values():
+        calls.clear()
     for entry in runs:
         plan.refresh(entry)
     assert sum(path.endswith("row.json") for path in counted["files"]) == 10_000
+    assert sum(path.endswith("row.json") for path in counted["asked"]) <= 2 * 10_001
     monkeypatch.setattr(pool, "start", lambda entry, place: pytest.fail("nothing is to be started here"))
     launcher = pool.Workers(runs, [], 0, 5)  # no place is free, so it only looks
-    opened["files"].clear()
-    opened["folders"].clear()
-    for _ in range(20):
-        launcher.looked = -1e9
-        assert launcher.goes_on()
-    assert counted["files"] == []
+    for entry in runs:
+        plan.reuse(entry)
+        plan.run_again(entry)
+    for calls in counted.values():
+        calls.clear()
+    with Board("many", runs, 1) as board:
+        for _ in range(20):
+            launcher.looked = -1e9
+            assert launcher.goes_on()
+            board.update()
+    assert (counted["files"], counted["asked"]) == ([], [])
     assert len(counted["folders"]) == 20 * 2  # the folder of all studies, and its one study
 
 
@@ -80,7 +95,7 @@ def test_a_study_without_runs_costs_little_per_look(tmp_path, counted):
     for _ in range(5):
         launcher.looked = -1e9
         launcher.goes_on()
-    assert (counted["files"], len(counted["folders"])) == ([], 5 * 2)
+    assert (counted["files"], counted["asked"], len(counted["folders"])) == ([], [], 5 * 2)
 
 
 def test_a_row_that_changes_is_read_again(tmp_path):

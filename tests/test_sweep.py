@@ -11,7 +11,7 @@ from hbo.config import resolve
 from hbo.errors import UserError
 from hbo.nets import counting, size
 from hbo.runs import cluster, lock, rows
-from hbo.sweep import plan, slurm, timing
+from hbo.sweep import loading, plan, slurm, timing
 from hbo.sweep.__main__ import main
 from hbo.sweep.parameters import distribution, draw, grid
 from hbo.sweep.study import read
@@ -421,8 +421,26 @@ def test_a_number_that_yaml_leaves_as_text_reaches_as_a_number(write):
     text = "method: grid\nparameters:\n  lr: {values: [1e-2, 0.01, 1e-3]}\n  k: {value: 1}\n"
     assert [row["lr"] for row in read(write(text)).rows] == [0.01, 0.001]
     assert [row["lr"] for row in read(write(text), {"lr": ["1e-4"]}).rows] == [1e-4]
+    assert read(write(text)).texts == ("lr: 1e-2", "lr: 1e-3")
+    assert read(write(text.replace("1e-", "1.0e-"))).texts == ()
     with pytest.raises(UserError, match="line 4: bad YAML, 'lr' is repeated"):
         read(write(text.replace("k: {value: 1}", "lr: {value: 1}")))
+
+
+def test_our_own_files_have_numbers_as_numbers():
+    """`wandb sweep` takes each as it stands."""
+    assert {text for path in (ROOT / "sweeps").glob("*.yaml") for text in read(path).texts} == set()
+
+
+def test_a_plan_names_what_wandb_would_take_for_text(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "estimate", lambda *_: "not timed")
+    monkeypatch.setattr(loading, "bottleneck", lambda _: "")
+    text = "method: grid\nparameters:\n  data: {value: digits}\n  residual: {value: 'true'}\n  lr: {min: 1e-3, max: 0.1}\n"
+    path = write(text.replace("grid", "random\nrun_cap: 1"))
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(path), "--set", f"out={tmp_path}", "--workers", "1"])
+    assert stop.value.code == 0
+    assert "W&B takes residual: true, lr: 1e-3 for text; write 0.01 or 1.0e-2" in capsys.readouterr().out
 
 
 def test_several_runs_share_a_gpu_where_that_is_asked_for(write, monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from hbo.config import Run, resolve
+from hbo.config import Run, resolve_saved
 from hbo.errors import UserError
 from hbo.runs import identity
 from hbo.tasks import SETS
@@ -48,7 +48,7 @@ def _flags(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
     def missed(flags: dict[str, Any]) -> list[str]:
         try:
-            run = resolve(**{**given, **flags})
+            run = resolve_saved(**{**given, **flags})
         except UserError:  # not a valid run without the other fields
             return [name for name in names if name not in flags and wanted[name] != getattr(Run, name)] or [
                 "?"

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ STATES = {
     "preempted": "interrupted",
     "killed": "stopped",
 }
+FORM = 2  # of a cached file; before it, a row whose download had failed was kept as W&B cuts it short
+IN_A_POINT = ("attempt", "epoch", "step")  # of the curve's last point in a summary, and in no row
 
 
 class Found(NamedTuple):
@@ -47,24 +50,32 @@ def read(path: str) -> list[Found]:
 
     if not has_key():
         raise UserError(f"wandb:{path}: no key for the W&B server; run `wandb login`, or set WANDB_API_KEY")
-    try:
+    with _one_line(path):
         api = wandb.Api()
         listed = list(api.runs(path, order="+created_at", per_page=200))
-    except Exception as error:  # the client raises many types: network, key, project
-        raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
     host = str(api.settings["base_url"]).split("://")[-1].replace("/", "_").replace(":", "_")
     folder = files.expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hbo" / "wandb" / host / path
     once: dict[tuple[str, str], Found] = {}
     for run in listed:
-        found = _read(run, folder / f"{run.id}.json")
+        with _one_line(f"{path}/{run.id}"):
+            found = _read(run, folder / f"{run.id}.json")
         place = str(found.row.get("study")), str(found.row["key"])
         if place not in once or found.row["state"] == "done" or once[place].row["state"] != "done":
             once[place] = found
     return list(once.values())
 
 
+@contextlib.contextmanager
+def _one_line(path: str) -> Iterator[None]:
+    """Turn what the client raises into one line: the network, the server, the key, a file cut short."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"wandb:{path}: {type(error).__name__}: {error}") from None
+
+
 def _read(run: Any, cached: Path) -> Found:
-    stamp = [run.state, run.heartbeatAt]
+    stamp = [run.state, run.heartbeatAt, FORM]
     # Missing or damaged: download it again.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         kept = json.loads(cached.read_text())
@@ -85,11 +96,10 @@ def _read(run: Any, cached: Path) -> Found:
             **{n: rest[n] for n in ("error",) if n in rest},
         }
     else:
-        rest = {name: value for name, value in rest.items() if name not in ("epoch", "step", "error")}
+        rest = {name: value for name, value in rest.items() if name not in (*IN_A_POINT, "error")}
         config, rest = _file(run) or (config, rest)
-    curve = [{n: v for n, v in point.items() if n[0] != "_"} for point in run.scan_history()]
-    curve = [{n: v for n, v in point.items() if "update/" not in n} for point in curve if "epoch" in point]
-    found = Found(config | rest, curve)
+    attempt = summary.get("attempt", 1)  # earlier ones have curves of their own there
+    found = Found(config | rest, [_point(point) for point in run.scan_history() if _is_of(attempt, point)])
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(cached, json.dumps({"stamp": stamp, "row": found.row, "curve": found.curve}))
     return found
@@ -99,13 +109,24 @@ def _file(run: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The row as the run's folder has it, where W&B keeps the file: fields, and the rest. None of a run
     from before rows were sent so; its summary has the row, but for what W&B cuts short there.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with run.file("row.json").download(root=folder, replace=True) as file:
-                row = json.load(file)
-            return {n: row[n] for n in row if n in ASKED}, {n: row[n] for n in row if n not in ASKED}
-        except Exception:  # whatever the client raises for a file that is not there
-            return None
+    listed = list(run.files(names=["row.json"]))
+    if not listed:
+        return None
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        listed[0].download(root=folder, replace=True) as file,
+    ):
+        row = json.load(file)
+    return {n: row[n] for n in row if n in ASKED}, {n: row[n] for n in row if n not in ASKED}
+
+
+def _is_of(attempt: int, point: dict[str, Any]) -> bool:
+    """Whether a point of W&B's history is of the learning curve of this attempt."""
+    return "epoch" in point and point.get("attempt", 1) == attempt
+
+
+def _point(point: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in point.items() if n[0] != "_" and "update/" not in n and n != "attempt"}
 
 
 def _plain(value: Any) -> Any:

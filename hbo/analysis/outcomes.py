@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hbo import files
-from hbo.config import Run, as_saved, resolve
+from hbo.config import Run, as_saved, resolve_saved
 from hbo.data import Data
 from hbo.errors import DataError, UserError
 from hbo.runs import rows
@@ -44,7 +44,7 @@ def opened(folder: Path, task: str, data_dir: str | None = None) -> Opened:
             f"{folder}: no finished run of a {TRAINED[task]}; give its key, or its folder OUT/STUDY/KEY"
         )
     asked = {name: value for name, value in as_saved(row).items() if name not in ("variant", "match_macs")}
-    run = resolve(**asked | ({"data_dir": data_dir} if data_dir else {}))
+    run = resolve_saved(**asked | ({"data_dir": data_dir} if data_dir else {}))
     try:
         data = open_data(run, reported=True, known=None if task == "reid" else row.get("classes"))
     except DataError as error:

@@ -199,4 +199,4 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         saved, num_classes = weights.variant_fields(variants[0]), variants[0].num_classes
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.check_same_fields(saved, asked, path, instead="remove these flags")
-    return Trained(path, config.resolve(**{**saved, **given}), num_classes, content, ours)
+    return Trained(path, config.resolve_saved(**{**saved, **given}), num_classes, content, ours)

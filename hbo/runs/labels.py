@@ -8,6 +8,7 @@ from typing import Any
 
 from hbo import files
 from hbo.config import Run, resolve
+from hbo.runs import swept
 
 VARIES = "HBO_VARIES"  # the fields that a study varies, with commas between them, as its launcher says
 LONGEST = 80  # characters of a name's middle part
@@ -36,21 +37,10 @@ def varying() -> list[str] | None:
     """
     if VARIES in os.environ:
         return [name for name in os.environ[VARIES].split(",") if name]
-    sweep, known = os.environ.get("WANDB_SWEEP_ID"), set(Run.__dataclass_fields__)
-    if not sweep:
+    given = swept.parameters()
+    if given is None:
         return None
-    try:
-        import wandb
-
-        place = (os.environ[name] for name in ("WANDB_ENTITY", "WANDB_PROJECT"))
-        given = wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config["parameters"]
-        return sorted(
-            name
-            for name, p in given.items()
-            if name in known and len(p.get("values", "  ")) > 1 and "value" not in p
-        )
-    except Exception:  # a name is no reason to end a run, whatever the client raises
-        return None
+    return sorted(name for name, p in given.items() if len(p.get("values", "  ")) > 1 and "value" not in p)
 
 
 def tags(run: Run) -> list[str]:

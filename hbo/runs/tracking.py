@@ -74,18 +74,23 @@ class Mirror:
     Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained
     anew under a key that W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve
     belongs to one training. So is one that goes on after it was stopped in W&B, which would stop it again.
-    W&B's own process may be gone (a signal to all processes of a job ends it): then another takes the same
-    W&B run up. Whatever W&B does, the row is not touched by it.
+    Under an agent, whose run keeps its id, it is the run's second attempt: its points have `attempt`, and
+    lie over W&B's own step, which goes on where `epoch` and `step` begin again. W&B's own process may be
+    gone (a signal to all processes of a job ends it): then another takes the same W&B run up. Whatever W&B
+    does, the row is not touched by it.
 
     Raises:
         UserError: a server was asked for by name and does not answer; with `auto` the run goes on offline and
             says so.
     """
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, curve: list[dict[str, Any]] | None = None) -> None:
         self.run, self.folder, self.mode = run, folder, mode(run)
         self.experiment: Any = None
         self.stopped_id = ""  # of a W&B run that somebody stopped
+        self.attempt = 1  # of the trainings whose curves the W&B run has, this one's number
+        self.over = curve  # of a training that is over
+        self.best = f"val/{rows.main_metric(vars(run))}"  # W&B has its best beside its last
         self.id, self.anew = self._known()
         if by_agent() and self.mode != "online":
             raise UserError(
@@ -113,13 +118,35 @@ class Mirror:
             self._init()
 
     def _init(self) -> None:
-        """Open the W&B run; a new training passes by those that have another's curve."""
+        """Open the W&B run; a new training passes by those that have another's curve, or where the agent
+        chose the run, is its next attempt.
+        """
         self._open()
         while self.anew and not by_agent() and self.experiment.summary.get("step") is not None:
             self.experiment.finish()
             self.id = _following(self.id)
             self._open()
-        self.anew = False
+        summary = self.experiment.summary
+        there = summary.get("attempt", 1)
+        self.attempt = max(self.attempt, there + 1 if self._is_anothers(summary) else there)
+        if self.attempt > there:
+            summary["attempt"] = self.attempt
+            if summary.get("epoch") is not None:  # the last one of the other's curve
+                del summary["epoch"]
+        self.anew, self.over = False, None
+        axis = {"step_metric": "step"} if self.attempt == 1 else {}
+        self.experiment.define_metric("step")
+        self.experiment.define_metric("*", **axis)
+        self.experiment.define_metric(self.best, summary="last,max", **axis)
+
+    def _is_anothers(self, summary: Any) -> bool:
+        """Whether the curve that the W&B run has is another training's."""
+        if summary.get("step") is None:
+            return False
+        if self.anew or summary.get("state") is not None:  # a row's `seconds` are no point's
+            return self.anew
+        same_epoch = [point for point in self.over or () if point["epoch"] == summary.get("epoch")]
+        return any(point.get("seconds") != summary.get("seconds") for point in same_epoch)
 
     def _known(self) -> tuple[str, bool]:
         """The id under which the folder's training is known, and whether it is a new one."""
@@ -150,10 +177,6 @@ class Mirror:
             # In place of its Ctrl-C.
             settings=_limited(stop_fn=partial(setattr, self, "stopped_id", self.id)),
         )
-        self.experiment.define_metric("step")
-        self.experiment.define_metric("*", step_metric="step")
-        best = f"val/{rows.main_metric(vars(run))}"  # its best beside its last
-        self.experiment.define_metric(best, step_metric="step", summary="last,max")
         if (url := self.experiment.url) and url not in _said:
             _said.add(url)
             print(f"W&B: {url}", file=sys.stderr)
@@ -166,19 +189,25 @@ class Mirror:
 
     def _log(self, curve: list[dict[str, Any]]) -> None:
         have = self.experiment.summary.get("epoch", -1)
-        for point in curve:
-            if point["epoch"] > have:
-                self.experiment.log({name: value for name, value in point.items() if not _missing(value)})
+        new = [point for point in curve if point["epoch"] > have]
+        for point in new:
+            self._send({name: value for name, value in point.items() if not _missing(value)})
+        known = [point[self.best] for point in curve if not _missing(point.get(self.best, math.nan))]
+        if new and known:  # the client's own maximum begins anew where a run goes on
+            self.experiment.summary[self.best] = {"last": known[-1], "max": max(known)}
+
+    def _send(self, numbers: dict[str, Any]) -> None:
+        self.experiment.log(numbers | ({"attempt": self.attempt} if self.attempt > 1 else {}))
 
     def point(self, step: int, **numbers: float | None) -> None:
         """Send numbers of an update, under `update/`; they are no part of the learning curve."""
         found = {f"update/{name}": value for name, value in numbers.items() if value is not None}
-        self._tell(lambda: self.experiment.log({"step": step, **found}))
+        self._tell(lambda: self._send({"step": step, **found}))
 
     def picture(self, name: str, path: Path, step: int) -> None:
         """Send a picture, under `pictures/`."""
         shown = lambda: {"step": step, f"pictures/{name}": client().Image(str(path))}
-        self._tell(lambda: self.experiment.log(shown()))
+        self._tell(lambda: self._send(shown()))
 
     def _files(self) -> None:
         """The row and the curve, as they lie in the folder: what the run's page and `results wandb:` take."""
@@ -285,7 +314,7 @@ def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:
     except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         rows.pass_over(f"{folder / 'metrics.csv'}: no learning curve ({first_line(error)}); skipped")
         points = []
-    it = Mirror(run, folder)
+    it = Mirror(run, folder, points)
     it.log(points)
     it.finish(row)
 

@@ -257,6 +257,11 @@ def plan(args: Any) -> int:
         slow = bottleneck(runs)
         devices = (args.workers or len(places(runs, None, args.runs_per_device))) // args.runs_per_device
         totals = p.totals(runs, max(1, devices), source) + f"\n{slow}" * bool(slow)
+        if study.texts:
+            said.append(
+                f"for `wandb sweep`: W&B takes {', '.join(study.texts)} for text; write 0.01 or 1.0e-2,"
+                " and true or false without quotes"
+            )
         print("\n\n".join([p.table(runs), totals, *said]))
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from hbo import files, tasks
 from hbo.config import Run, key_of
 from hbo.errors import UserError
-from hbo.runs import lock, other_studies, rows, summary
+from hbo.runs import lock, other_studies, rows, summary, swept
 from hbo.runs.identity import Identity
 from hbo.sweep.elsewhere import Elsewhere
 from hbo.sweep.study import Sweep, resolved
@@ -20,10 +20,6 @@ from hbo.text import aligned
 from hbo.values import whole
 
 UNFINISHED = ("missing", "unfinished", "interrupted", "failed")  # what `run` starts
-# Of the fields that no key holds, those that say in other words what it does hold.
-OTHER_WORDS = frozenset(
-    ["data_dir", "backbone_checkpoint", "weights", "distill", "match_macs", "variant", "recipe"]
-)
 OVER = ("done", "invalid", "stopped")  # what takes no more time
 
 
@@ -116,13 +112,11 @@ def _check_one_run(study: Sweep, first: Run, second: Run) -> None:
     Raises:
         UserError: names the field, and how two of its values are compared.
     """
-    for name in sorted(Run.NOT_IN_KEY - OTHER_WORDS):
+    for name in swept.ALIKE:
         a, b = getattr(first, name), getattr(second, name)
         if a != b:
             raise UserError(
-                f"{study.path}: parameters.{name}: {a} and {b} are one run, as no key holds {name}, and one"
-                " of them would be left out; take one value, and to compare speeds a folder of its own for"
-                " each:"
+                f"{study.path}: parameters.{swept.same_run(name, a, b)}:"
                 f" --set {name}={b} --set out={first.out}_{name}_{b}"
             )
 

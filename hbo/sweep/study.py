@@ -42,6 +42,9 @@ class Sweep:
     """What the study judges; W&B passes over the key."""
     drawn: frozenset[str] = frozenset()
     """Parameters whose values are drawn from a distribution, not listed."""
+    texts: tuple[str, ...] = ()
+    """Numbers and truth values of the file that W&B takes for text, such as `lr: 1e-2`: PyYAML wants a point
+    in a number with an exponent."""
 
     @property
     def name(self) -> str:
@@ -94,7 +97,8 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     parameters = content.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise UserError("parameters: must name at least one field")
-    parameters = {"study": {"value": path.stem}, **parameters}
+    given = {"study": {"value": path.stem}, **parameters}
+    parameters = dict(given)
     for name, value in overrides.items():
         parameters[name] = {"values": value} if isinstance(value, list) else {"value": value}
     for name, parameter in parameters.items():
@@ -103,6 +107,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
                 f"parameters.{name}: no such field{other_name(str(name), list(field_types(Run)))}"
             )
         parameters[name] = distribution(name, parameter)
+    texts = [text for name in given if name not in overrides for text in _texts(name, given, parameters)]
     cap = content.get("run_cap")
     if cap is not None and (whole(cap) or 0) < 1:
         raise UserError(f"run_cap={shown(cap)}: must be a positive whole number")
@@ -125,7 +130,14 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
     asks = parse(content["primary"]) if "primary" in content else Question()
     drawn = {name for name, p in parameters.items() if "value" not in p and "values" not in p}
-    return Sweep(path, method, rows, asks, frozenset(drawn if method == "random" else ()))
+    return Sweep(path, method, rows, asks, frozenset(drawn if method == "random" else ()), tuple(texts))
+
+
+def _texts(name: str, given: dict[str, Any], read: dict[str, Any]) -> list[str]:
+    """What of a parameter stands in the file as text, and is read as something else."""
+    pairs = [(given[name][key], value) for key, value in read[name].items() if key in given[name]]
+    pairs += zip(given[name].get("values", ()), read[name].get("values", ()), strict=True)
+    return [f"{name}: {a}" for a, b in pairs if isinstance(a, str) and not isinstance(b, str)]
 
 
 def _without_folder(row: dict[str, Any]) -> bool:

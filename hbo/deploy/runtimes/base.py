@@ -90,7 +90,7 @@ class Runtime(ABC):
                     importlib.import_module(module)
                 except ImportError as error:
                     missing = (error.name or module).split(".")[0]
-                    raise UserError(f"export: {missing} is not installed; {self.remedy}") from None
+                    raise UserError(f"{self.title}: {missing} is not installed; {self.remedy}") from None
 
     def installed(self) -> bool:
         """Whether it can be used here, without loading it."""

@@ -40,7 +40,7 @@ class Ncnn(Runtime):
             param, weights = (Path(folder) / f"net.ncnn.{part}" for part in ("param", "bin"))
             if done.returncode or not param.exists():
                 raise UserError(
-                    "export: pnnx could not convert the network"
+                    "ncnn: pnnx could not convert the network"
                     f" ({(done.stderr or done.stdout).strip()[-200:]})"
                 )
             files = {".param": param.read_bytes(), ".bin": weights.read_bytes()}
@@ -50,8 +50,7 @@ class Ncnn(Runtime):
             if line.startswith(("pnnx.", "aten::"))
         }:
             raise UserError(
-                f"export: ncnn has no {', '.join(sorted(unknown))}; take another --upsample, or another"
-                " runtime"
+                f"ncnn: no {', '.join(sorted(unknown))}; take another --upsample, or another runtime"
             )
         return Model(files)
 

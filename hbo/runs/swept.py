@@ -1,0 +1,70 @@
+"""What a W&B sweep varies, as its server says: no code of ours has read the file given to `wandb sweep`."""
+
+import os
+import sys
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from hbo.config import Run, checked
+from hbo.errors import UserError, flat
+
+# Of the fields that no key holds, those that say in other words what it does hold.
+OTHER_WORDS = frozenset(
+    ["data_dir", "backbone_checkpoint", "weights", "distill", "match_macs", "variant", "recipe"]
+)
+ALIKE = sorted(Run.NOT_IN_KEY - OTHER_WORDS)  # runs that differ in these alone are one run
+
+
+def parameters() -> dict[str, dict[str, Any]] | None:
+    """Field -> its values as the sweep of this process's agent has them; None without one, or without an
+    answer, which is said.
+    """
+    sweep = os.environ.get("WANDB_SWEEP_ID")
+    return _parameters(sweep) if sweep else None
+
+
+@cache
+def _parameters(sweep: str) -> dict[str, dict[str, Any]] | None:
+    try:
+        import wandb
+
+        place = (os.environ[name] for name in ("WANDB_ENTITY", "WANDB_PROJECT"))
+        given = wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config["parameters"]
+        return {name: dict(p) for name, p in given.items() if name in Run.__dataclass_fields__}
+    except Exception as error:  # whatever the client raises; it is no reason to end a run
+        said = flat(f"W&B: {type(error).__name__}: {error}")
+        print(f"{said}; what sweep {sweep} varies is not known, nor checked", file=sys.stderr)
+        return None
+
+
+def check(run: Run) -> None:
+    """Refuse to sweep over what no key holds: of such rows W&B would show one's result under the others'
+    settings.
+
+    Raises:
+        UserError: names the field and two values that are one run.
+    """
+    swept = parameters() or {}
+    for name in ALIKE:
+        p = swept.get(name, {})
+        for value in [*p.get("values", ()), *(p[end] for end in ("min", "max") if end in p)]:
+            if (other := _with(run, name, value)) is not None:
+                raise same_run(name, getattr(run, name), getattr(other, name))
+
+
+def _with(run: Run, name: str, value: Any) -> Run | None:
+    """The run with another value of a field, if that is the same run."""
+    try:
+        other = replace(run, **{name: checked(name, value)})
+        return other if getattr(other, name) != getattr(run, name) and other.key() == run.key() else None
+    except UserError:  # not a run
+        return None
+
+
+def same_run(name: str, a: Any, b: Any) -> UserError:
+    """Why two values of a field cannot be compared in one study."""
+    return UserError(
+        f"{name}: {a} and {b} are one run, as no key holds {name}, and one of them would be left out; take"
+        " one value, and to compare speeds a folder (out) of its own for each"
+    )

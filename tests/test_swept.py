@@ -1,0 +1,69 @@
+"""A file given to `wandb sweep` itself: no code of ours has read it, so the run asks what its sweep varies."""
+
+import pytest
+
+from hbo import fit
+from hbo.config import resolve
+from hbo.errors import UserError
+from hbo.flags import parse
+from hbo.runs import labels, swept, tracking
+
+RUN = resolve(data="digits")
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    """Set the parameters that the server would answer with."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+
+    def set_to(**parameters):
+        monkeypatch.setattr(swept, "_parameters", lambda sweep: parameters)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "said"),
+    [
+        ("threads", {"values": [1, 2]}, "threads: 2 and 1 are one run, as no key holds threads"),
+        ("workers", {"values": [None, "3"]}, "workers: None and 3 are one run"),
+        ("accelerator", {"values": ["auto", "cpu"]}, "accelerator: auto and cpu are one run"),
+        ("out", {"values": ["runs", "x"]}, "out: runs and x are one run"),
+        ("study", {"values": ["default", "x"]}, "study: default and x are one run"),
+        ("cache", {"values": ["none", "ram"]}, "cache: none and ram are one run"),  # no pixel changes
+        ("log_every", {"min": 0, "max": 9}, "log_every: 0 and 9 are one run"),
+    ],
+)
+def test_a_row_of_a_sweep_over_what_no_key_holds_is_invalid(sweep, monkeypatch, name, parameter, said):
+    """Else W&B shows one run's result, and seconds, under the other's settings."""
+    sweep(**{name: parameter})
+    told: list[UserError] = []
+    monkeypatch.setattr(tracking, "refuse", told.append)
+    with pytest.raises(UserError) as error:
+        fit._check_possible(RUN)
+    assert str(error.value).startswith(said)
+    assert told == [error.value]
+
+
+def test_other_sweeps_pass(sweep):
+    """Two devices are another run; one value is no comparison; a path may say what the key holds."""
+    sweep(
+        devices={"values": [1, 2]}, threads={"value": 4}, workers={"values": [RUN.workers]},
+        data_dir={"values": ["a", "b"]}, lr={"values": ["1e-2", 0.1]}, seed={"min": 0, "max": 9},
+    )  # fmt: skip
+    swept.check(RUN)
+    assert labels.varying() == ["data_dir", "devices", "lr", "seed"]
+
+
+def test_without_an_answer_that_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "of no server")
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
+    swept.check(RUN)
+    assert "what sweep of no server varies is not known, nor checked" in capsys.readouterr().err
+
+
+def test_a_number_that_reaches_the_run_as_text_is_the_number():
+    """PyYAML 1.1 takes 1e-2 for text, and so does the file of arguments that W&B's agent writes."""
+    by_flag, by_file = parse(["--lr", "1e-2"]), parse(["--config", '{"lr": "1e-2"}'])
+    assert (by_flag.lr, by_file.lr) == (0.01, 0.01)
+    assert {by_flag.key(), by_file.key()} == {resolve(lr=0.01).key()}
