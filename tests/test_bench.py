@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, call, only_row
@@ -190,6 +191,16 @@ def test_a_table_of_latencies_from_elsewhere_is_one_line(tmp_path):
     (tmp_path / "latency.csv").write_text("net,ms\nhbonet,1\n")
     with pytest.raises(UserError, match=r"latency\.csv: has no column"):
         latency.join(results.load(ROOT / "ablations", "contraction"), tmp_path)
+
+
+def test_a_switch_added_after_latencies_were_measured_had_its_default_then(tmp_path):
+    rows = results.load(ROOT / "ablations", "contraction")
+    expected = latency.join(rows, ROOT / "ablations")["latency_ms"]
+    measured = pd.read_csv(ROOT / "ablations" / latency.FILE)
+    measured.drop(columns="kernel").to_csv(tmp_path / latency.FILE, index=False)
+    found = latency.join(rows, tmp_path)["latency_ms"]
+    assert found.notna().any()
+    pd.testing.assert_series_equal(found, expected)
 
 
 def test_a_rival_that_cannot_exist_is_named():

@@ -9,12 +9,13 @@ from test_block import CASES
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from hbo import nets
+from hbo import config, nets
 from hbo.block import Block, HarmoniousBottleneck
 from hbo.deploy import deploy
 from hbo.deploy.bottleneck import Bottleneck
 from hbo.deploy.lanes import LANES, fill
 from hbo.errors import UserError
+from hbo.tasks.classify.module import Classify
 
 # The switches that deploy at every value.
 DEPLOYED = {"k", "scheme", "concat_ratio", "upsample", "residual", "contract", "kernel"}
@@ -239,6 +240,18 @@ def test_so_of_mobilenetv2(change):
     change(net)
     with pytest.raises(UserError, match=r"^deploy: .*--plain exports it"):
         deploy(net)
+
+
+@pytest.mark.parametrize("net", ["hbonet", "mobilenetv2"])
+def test_what_only_training_leaves_out_does_not_prevent_deployment(net):
+    """Dropout, dropped branches, and the gate of a classifier that was trained first are hooks of ours."""
+    fields = {"dropout": 0.3, "drop_path": 0.2, "classifier_epochs": 1, "backbone_checkpoint": "a.ckpt"}
+    task = Classify(config.resolve(data="digits", net=net, width=0.25, **fields), 10)
+    assert sum(bool(m._forward_hooks or m._forward_pre_hooks) for m in task.net.modules()) > 2
+    own = shuffled(task.net).double()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(deploy(own)(x), own(x), rtol=LEAST, atol=LEAST)
 
 
 def test_hooks_on_a_zoo_s_network_are_refused():

@@ -49,6 +49,15 @@ def agree(one, two, names):
     return all(torch.equal(one[name], two[name]) for name in names)
 
 
+def test_weights_of_an_unfinished_run_say_where_it_stopped(classifier, tmp_path):
+    content = torch.load(classifier / "last.ckpt", weights_only=True)
+    content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+    torch.save(content, tmp_path / "last.ckpt")
+    _, said, _ = begun(list("0123456789"), width=0.1, backbone_checkpoint=str(tmp_path / "last.ckpt"))
+    expected = "hbonet trained on digits, unfinished, stopped at update 6 in epoch 1 of 1, seed 0, "
+    assert said["backbone_weights"].startswith(expected)
+
+
 @pytest.mark.parametrize("classes", [list("0123456789"), list("abcdefghij"), ["ants", "bees"]])
 def test_the_classifier_is_kept_if_the_classes_are_equal(classifier, classes):
     task, said, before = begun(classes, width=0.1, backbone_checkpoint=str(classifier))

@@ -3,12 +3,14 @@
 Deployed in ONNX Runtime, one image, one thread. Only times of the same measurement can be compared.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hbo.analysis import results
+from hbo.block import Block
 from hbo.config import Run, resolve
 from hbo.errors import UserError
 
@@ -32,7 +34,7 @@ def join(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Rows with `latency_ms`, if the folder has a latency.csv with their networks.
 
     Raises:
-        UserError: it lacks a column.
+        UserError: it lacks a column that every file has.
     """
     path = folder / FILE
     if not path.exists() or "num_classes" not in table:
@@ -45,12 +47,13 @@ def join(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 
 def measured(path: Path) -> dict[tuple[str, ...], float]:
-    """Milliseconds of each network of a latency.csv.
+    """Milliseconds of each network of a latency.csv. A switch added after the measurement had its default
+    then.
 
     Raises:
-        UserError: it lacks a column.
+        UserError: it lacks a column that every file has.
     """
-    lines = results.read_csv(path)
+    lines = [asdict(Block()) | line for line in results.read_csv(path)]
     if missing := [name for name in (*NET, "latency_ms") if any(name not in line for line in lines)]:
         raise UserError(f"{path}: has no column {missing[0]}; measure it again, or move it away")
     return {name_of(line): line["latency_ms"] for line in lines}

@@ -31,19 +31,19 @@ CHILDREN: dict[type[nn.Module], Collection[str]] = {
 
 def check_hooks(model: nn.Module) -> None:
     """Refuse hooks, pruning and parametrizations, whichever network: deploy reads the weights and calls no
-    module of the model.
+    module of the model. Hooks that say `only_in_training`, as dropout's, do nothing in evaluation mode.
 
     Raises:
         UserError: with the module's name.
     """
     for name, module in model.named_modules():
         hooks = (
-            module._forward_hooks,
-            module._forward_pre_hooks,
-            module._backward_hooks,
-            module._backward_pre_hooks,
+            *module._forward_hooks.values(),
+            *module._forward_pre_hooks.values(),
+            *module._backward_hooks.values(),
+            *module._backward_pre_hooks.values(),
         )
-        if any(hooks):
+        if not all(getattr(hook, "only_in_training", False) for hook in hooks):
             raise refuse(
                 f"{name or type(model).__name__} has a hook (pruning sets one), which deploy would leave out"
             )

@@ -69,7 +69,7 @@ def load_backbone(
             for k, v in evaluated(content["state_dict"]).items()
             if k.startswith("net.")
         }
-        words = f"{saved['net']} trained on {saved['data']}, {saved['epochs']} epochs, seed {saved['seed']}"
+        words = f"{saved['net']} trained on {saved['data']}, {trained_for(content)}, seed {saved['seed']}"
     else:
         state, words = weights.unwrap(content), "a state dict"
         if "classifier.weight" in state and run.net == "hbonet":
@@ -99,6 +99,18 @@ def load_backbone(
     if classifier:
         words += ", classifier fresh" if fresh else ", classifier kept"
     return f"{words} ({checkpoint_digest(str(path))})"
+
+
+def trained_for(content: Mapping[str, Any]) -> str:
+    """How long a checkpoint of ours was trained: its epochs, or where it stopped."""
+    saved = content["hyper_parameters"]
+    epochs = saved["epochs"] + (saved.get("classifier_epochs") or 0)
+    at_end = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+    if content["epoch"] + 1 >= epochs and at_end:
+        return f"{saved['epochs']} epochs"
+    return (
+        f"unfinished, stopped at update {content['global_step']} in epoch {content['epoch'] + 1} of {epochs}"
+    )
 
 
 def is_split(path: str) -> bool:

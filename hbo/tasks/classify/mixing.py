@@ -60,17 +60,29 @@ def leave_out(net: nn.Module, dropout: float, drop_path: float) -> None:
         drop_path: rate of the last block, in [0, 1).
     """
     if dropout:
-        last_linear(net).register_forward_pre_hook(
-            lambda module, given: F.dropout(given[0], dropout, module.training)
-        )
+        last_linear(net).register_forward_pre_hook(Dropout(dropout))
     branches = residual_branches(net) if drop_path else []
     for place, branch in enumerate(branches, start=1):
         rate = drop_path * place / len(branches)
         branch.register_forward_hook(StochasticDepth(rate))
 
 
+class Dropout:
+    """A hook that drops a layer's inputs."""
+
+    only_in_training = True
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
+        return F.dropout(given[0], self.rate, module.training)
+
+
 class StochasticDepth:
     """A hook that drops a branch's output for some images, and scales up the others."""
+
+    only_in_training = True
 
     def __init__(self, rate: float) -> None:
         self.rate = rate

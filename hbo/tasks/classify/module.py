@@ -25,6 +25,7 @@ class Gate:
     """A hook before a classifier; when closed, it detaches the backbone's output."""
 
     closed = False
+    only_in_training = True
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return tuple(x.detach() if isinstance(x, Tensor) else x for x in inputs) if self.closed else None
