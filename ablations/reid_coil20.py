@@ -35,6 +35,9 @@ it.differences()
 
 # %% [markdown]
 # ## Verdict
+#
+# Read it beside the floor: both small networks retrieve worse than their own untrained features, so "higher" says which of them
+# training harmed less.
 
 # %%
 it.verdict()

@@ -4,7 +4,7 @@
 
 `here` in papers/hbonet/claims.yaml says which study tests which claims, and why a claim was not tested.
 Verdicts, intervals, seeds and hours come from the rows; the paper's figure is the mean of the claims'
-published differences.
+published differences, of the same width as the study's where table 8 or 9 has it.
 """
 
 from pathlib import Path
@@ -54,7 +54,9 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
             raise UserError(f"claims.yaml: here: {unknown[0]!r} is not among its comparisons and trends")
         by = [float(by_name[said]["by"]) for said in entry["of"]]
         paper = f"{sum(by) / len(by):+.1f}" + f" ({min(by):+.1f} to {max(by):+.1f})" * (len(by) > 1)
-        paper += f" {_metric(by_name[entry['of'][0]]['column'])}"
+        first = by_name[entry["of"][0]]
+        each = " per halving" * (first in known["trends"])
+        paper += f" {_metric(first['column'])}{each}"
         asked = {"claim": entry["says"], "in the paper": paper}
         if "study" not in entry:
             lines.append(
@@ -67,7 +69,9 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
         found = _lines(it, entry.get("lines"))
         if not found:
             raise UserError(f"claims.yaml: here: {entry['study']} has no judged line {entry.get('lines')!r}")
-        lines += [asked | _here(it, line, f"{line.label}, " * (len(found) > 1), own) for line, own in found]
+        lines += [
+            asked | _here(it, line, f"{line.label}, " * (len(found) > 1), each, own) for line, own in found
+        ]
     return Table("What of the paper holds here", pd.DataFrame(lines))
 
 
@@ -90,26 +94,26 @@ def _metric(column: str) -> str:
     return stats.SHOWN.get(tables.COLUMN.get(column, column), column)
 
 
-def _here(it: Study, line: Judged, label: str, primary: bool) -> dict[str, str]:
+def _here(it: Study, line: Judged, label: str, each: str, primary: bool) -> dict[str, str]:
     """The study's result for the line; with its label if the claim has several."""
     hours = sum(it.done["seconds"].dropna().astype(float)) / 3600
     return {
         "here": f"{label}[{it.names[0]}](../../ablations/{it.names[0]}.ipynb): {setting(it)}",
         "difference": f"{points(line.difference)} [{points(line.low)}, {points(line.high)}]"
-        f" {_metric(it.metric)}",
+        f" {_metric(it.metric)}{each}",
         "verdict": line.verdict + ", exploratory" * (not primary),
         "n": sentences.seeds(line),
         "hours": f"{hours:.1f}",
-        "to settle it": _settles(line),
+        "to settle it": _settles(line, primary),
     }
 
 
-def _settles(line: Judged) -> str:
-    """What would decide an undecided line."""
+def _settles(line: Judged, primary: bool) -> str:
+    """What would decide an undecided line; an exploratory one suggests an answer and decides nothing."""
     if line.verdict == "too few":
         return "at least 2 seeds per arm"
     if line.verdict != "undecided":
-        return "decided here"
+        return "decided here" if primary else "a study with this as its primary question"
     return f"about {line.needed} seeds per arm" if line.needed else "more than 1,000 seeds per arm"
 
 

@@ -3,7 +3,7 @@
 import math
 
 from hbo.analysis import numbers
-from hbo.analysis.contrasts import Judged, Pairing
+from hbo.analysis.contrasts import PAIRING, Judged, Pairing
 from hbo.analysis.numbers import points
 from hbo.analysis.stats import SHOWN
 
@@ -83,8 +83,8 @@ def pairing(found: Pairing) -> str:
     )
     if not found.used:
         return (
-            f"{start}: too weak to pair runs by seed. Runs are not paired; each arm has its own standard"
-            " deviation."
+            f"{start}: too weak to pair runs by seed (p would have to be at most {PAIRING:g}). Runs are not"
+            " paired; each arm has its own standard deviation."
         )
     worth = 1 / (1 - found.correlation) if found.correlation < 1 else math.inf
     return f"{start}: runs are paired by seed, and a pair is worth {worth:.1f} unpaired runs of each arm."

@@ -211,7 +211,7 @@ def _draw(lines: list[Line], ylabel: str, xlabel: str) -> Figure:
             below.set_title(_headline(NAMES.get(_over(lines), _over(lines)), found), fontsize=7, loc="left")
         _log_axis((rest or [top])[0], [p.cost for line in lines for p in line.points])
         (rest or [top])[0].set_xlabel(xlabel)
-        interval = f"mean, {LEVEL:.0%} interval" * any(not line.published for line in lines)
+        interval = f"mean, {LEVEL:.0%} interval, each on its own" * any(not line.published for line in lines)
         widths = "small numbers: width" * any(line.published for line in lines)
         style.legend(figure, top, "\n".join(filter(None, (interval, widths))))
     return figure
