@@ -336,7 +336,8 @@ def test_starting_from_torchvisions_state_dict(tmp_path):
     torch.save(theirs.state_dict(), path)
     got, said = backbone_of(resolve(data="voc", net=net, resolution=64, backbone_checkpoint=str(path)))
     assert said.startswith("a state dict (")
-    assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in got.items())
+    expected = theirs.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in got.items())
 
 
 @pytest.mark.parametrize(("given", "words"), [
