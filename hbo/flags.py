@@ -17,7 +17,7 @@ from hbo.words import unknown_flag
 
 
 def make_parser(prog: str, about: str):
-    """The flags, their choices and help, from the fields of `Run`."""
+    """A command's parser; `given` adds the flags of `Run`'s fields where they are shown."""
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -31,6 +31,13 @@ def make_parser(prog: str, about: str):
     parser.add_argument(
         "--print_config", action="store_true", help="Print the resolved fields as YAML and stop."
     )
+    return parser
+
+
+def _add_fields(parser: Any) -> None:
+    """The flags, their choices and help, from the fields of `Run`, if they are not there yet."""
+    if "--net" in parser._option_string_actions:
+        return
     seen: set[str | int] = set()
     for owner in reversed(Run.__mro__):  # a group of flags for each class that declares fields
         own = field_types(owner) if is_dataclass(owner) else {}
@@ -38,14 +45,13 @@ def make_parser(prog: str, about: str):
             parser.add_class_arguments(owner, skip=seen)
             seen |= own.keys()
     parser.set_defaults(asdict(resolve()))  # the help shows the defaults of a run without flags
-    return parser
 
 
 def given(parser: Any, argv: list[str]) -> dict[str, Any]:
     """The fields given on the command line or in its --config file, without defaults. Later ones win.
 
-    Fields are read here, by the rules of `hbo.values`; the parser reads the command's
-    own flags and prints the help.
+    Fields are read here, by the rules of `hbo.values`; the parser reads the command's own flags, prints the
+    help and finds the words of an error. It knows the fields only then: adding them takes half a second.
 
     Raises:
         UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
@@ -70,9 +76,15 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
             value = todo.pop(0) if there else "true"  # `--force` means `--force=true`
         found |= read_config(value) if name == "config" else {name: checked(name, value)}
     try:
+        if any(word == "-h" or word.startswith("--h") for word in rest):
+            _add_fields(parser)
         namespace = parser.parse_args(rest, defaults=False)
-    except jsonargparse.ArgumentError as error:
-        raise UserError(_plain(str(error), parser)) from None
+    except jsonargparse.ArgumentError:
+        _add_fields(parser)
+        try:
+            namespace = parser.parse_args(rest, defaults=False)
+        except jsonargparse.ArgumentError as error:
+            raise UserError(_plain(str(error), parser)) from None
     own = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config"}
     return own | found
 

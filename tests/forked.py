@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -75,12 +76,11 @@ def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
 
 
 class Forked(subprocess.Popen):
-    """`python -m MODULE ...` as a fork of a process without threads; all else as it is usual."""
+    """`python -m MODULE ...` as a fork, if that is safe; all else as it is usual."""
 
     def _execute_child(self, args, *rest):  # of the standard library; `rest` as in Python 3.10 to 3.14
         words = [os.fspath(word) for word in args] if isinstance(args, list) else []
-        alone = len(os.listdir("/proc/self/task")) == 1 if sys.platform == "linux" else False
-        if words[:2] != [sys.executable, "-m"] or not alone:
+        if words[:2] != [sys.executable, "-m"] or not _can_fork():
             return super()._execute_child(args, *rest)
         _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = rest[:15]
         start_new_session = rest[20]
@@ -100,6 +100,15 @@ class Forked(subprocess.Popen):
         self._child_created = True
         self._close_pipe_fds(*pipes)
         return None
+
+
+def _can_fork() -> bool:
+    """Whether all threads are Python's own that only wait: a lock's heartbeat, tqdm's monitor. A fork would
+    miss those of C++ and of W&B.
+    """
+    threads = [thread.name for thread in threading.enumerate()]
+    native = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
+    return native == len(threads) and not any("wandb" in name for name in threads)
 
 
 def _forget() -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hbo.config import resolve
+from hbo.data import images as in_memory
 from hbo.data.sampling import EvalBatches, TrainBatches, at_most_per_class, hashed, loader, seeded, split
-from hbo.data.sources import read_image
+from hbo.data.sources import Source, Stack, read_image
 from hbo.errors import DataError
 from hbo.tasks.build import open_data
 
@@ -51,6 +52,23 @@ def test_elpv_images_are_the_packages_resized(elpv):
         image, label, index = elpv.val[0, place]
         assert (label, index) == (strata[val[place]][0], place)
         assert torch.equal(image, resize(torch.from_numpy(images[val[place]])[None]).expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("side", [24, 32, 47])
+def test_many_images_in_memory_are_resized_as_each_by_itself(channels, last, side, monkeypatch):
+    """To the bit and in the same layout, which decides how later steps round; CIFAR's has channels last."""
+    monkeypatch.setattr(in_memory, "AT_ONCE", 7)
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (20, channels, 32, 32), dtype=torch.uint8, generator=draw)
+    pixels = pixels.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    fixed = v2.Compose(in_memory.whole(side, side))
+    found = in_memory.prepared(Source(Stack(pixels), [0] * 20).part(list(range(19, -1, -1))), fixed)
+    for image, alone in zip(found, map(fixed, pixels.flip(0)), strict=True):
+        assert torch.equal(image, alone)
+    if channels > 1:
+        assert found[0].stride() == fixed(pixels[0]).stride()
 
 
 def test_the_split_is_fixed():

@@ -73,7 +73,7 @@ def test_heads_differ_between_networks_only_in_the_first_two_maps_channels(net):
     def layers(model: Detector) -> list[str]:
         """The extra layers and heads, with the channels of the network's own two maps replaced by names."""
         with torch.no_grad():
-            first, second = (m.shape[1] for m in model.eval().backbone(torch.zeros(1, 3, 320, 320))[:2])
+            first, second = (m.shape[1] for m in model.eval().backbone(torch.zeros(1, 3, 64, 64))[:2])
         words = {first: "first", second: "second"}
         told = []
         for part in (model.backbone.extra, model.head):
@@ -108,8 +108,8 @@ def test_the_first_map_feeds_the_layer_to_stride_32():
 
 def test_every_parameter_is_used_and_the_classifier_removed():
     for net in NETS:
-        model = detector(net).train()
-        logits, offsets = model(torch.rand(2, 3, 320, 320))
+        model = detector(net, resolution=96).train()
+        logits, offsets = model(torch.rand(2, 3, 96, 96))
         (logits.square().sum() + offsets.square().sum()).backward()
         idle = [name for name, p in model.named_parameters() if p.grad is None]
         assert not idle, net
@@ -128,9 +128,9 @@ def test_other_sizes_have_the_anchors_of_their_maps(resolution):
 @pytest.mark.parametrize(("name", "value"), CASES)
 def test_every_value_of_every_switch_gives_a_detector(name, value):
     block = dataclasses.replace(Block(k=2), **{name: value})
-    model = detector(block=block).eval()
+    model = detector(block=block, resolution=160).eval()
     with torch.no_grad():
-        logits, _ = model(torch.zeros(1, 3, 320, 320))
+        logits, _ = model(torch.zeros(1, 3, 160, 160))
     assert logits.shape[1] == len(model.anchors)
     assert {b.block for b in model.built} == {"ir", "hb"}
 

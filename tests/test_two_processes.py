@@ -27,8 +27,9 @@ def test_two_processes_see_what_one_sees(tmp_path):
     np.testing.assert_array_equal(a["index"], b["index"])
     np.testing.assert_array_equal(a["label"], b["label"])
     assert one["key"] != two["key"]
+    theirs = weights(folder_two)
     for key, value in weights(folder_one).items():
-        torch.testing.assert_close(value, weights(folder_two)[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-3, atol=1e-4)
 
 

@@ -146,10 +146,10 @@ def finished(table: pd.DataFrame) -> Any:
         raise UserError(
             f"none of the {len(table)} runs is finished: {', '.join(map(str, table['state'].unique()))}"
         )
-    whole = [
-        f.name for f in fields(Run) if f.type is int and f.name in done and done[f.name].dtype.kind == "f"
-    ]
-    return done.astype({name: int for name in whole if (done[name] % 1 == 0).all()})
+    kinds = dict(done.dtypes)
+    whole = [f.name for f in fields(Run) if f.type is int and f.name in kinds and kinds[f.name].kind == "f"]
+    whole = [name for name in whole if (done[name] % 1 == 0).all()]
+    return done.astype(dict.fromkeys(whole, int)) if whole else done
 
 
 def numbered(table: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:

@@ -8,9 +8,8 @@ does: `macs` includes that, like torch's counter and torchvision's published fig
 this part of `macs`. An unknown operator that multiplies an image by weights is an error, since the count
 would silently be too low.
 
-One image goes through the network, but each convolution only returns an empty map of its output's shape. That
-takes a tenth of a second. The meta device would skip the rest of the arithmetic too (and a network on it is
-counted there), but its kernels first import torch's compiler, which takes seconds.
+One image goes through the network, but each convolution only returns an empty map of its output's shape
+(shapes.py). A network on the meta device is counted there.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from hbo.errors import UserError, first_line
+from hbo.nets.shapes import convolved, dry
 
 aten = torch.ops.aten
 
@@ -71,24 +71,6 @@ FREE = {
 }  # fmt: skip
 
 
-def _convolved(
-    x: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    extra: list[int],
-    groups: int,
-) -> Tensor:
-    """An empty tensor of a convolution's output shape: counting needs no arithmetic."""
-    size = []
-    for n, k, s, p, d, e in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, extra, strict=True):
-        reach = d * (k - 1)
-        size.append((n - 1) * s - 2 * p + reach + e + 1 if transposed else (n + 2 * p - reach - 1) // s + 1)
-    return x.new_empty(x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *size)
-
-
 class _Counter(TorchDispatchMode):
     """Counts every operator, for the whole network ("Global") and for each module that contains it.
 
@@ -130,9 +112,8 @@ class _Counter(TorchDispatchMode):
         inputs = tree_leaves((args, kwargs))
         of_weights = self._of_weights(inputs)
         if packet is aten.convolution:
-            x, weight, _, stride, padding, dilation, transposed, extra, groups = args
-            out = _convolved(x, weight, stride, padding, dilation, transposed, extra, groups)
-            flops = conv_flop_count(list(x.shape), list(weight.shape), list(out.shape), transposed)
+            out = convolved(*args)
+            flops = conv_flop_count(*(list(t.shape) for t in (*args[:2], out)), args[6])
         else:
             out = func(*args, **kwargs)
             flops = None
@@ -227,18 +208,13 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
     Raises:
         UserError: as `count`.
     """
-    modes = {module: module.training for module in model.modules()}
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    threads = torch.get_num_threads()
-    model.eval()
     for (
         weight
     ) in trainable:  # else the tracker asks for the gradient function of a weight that is a module's input
         weight.requires_grad_(False)
-    # There is almost no arithmetic, and waking other threads takes longer on a busy machine.
-    torch.set_num_threads(1)
     try:
-        with torch.no_grad(), _written_out(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
+        with dry(model), _written_out(), ModuleTracker() as tracker, _Counter(model, tracker) as counter:
             out = model(x)
     except UserError:
         raise
@@ -248,11 +224,8 @@ def pass_through(model: nn.Module, x: Tensor) -> tuple[dict[str, Cost], Tensor]:
             f"resolution={size}: not supported by {type(model).__name__} ({first_line(error)})"
         ) from None
     finally:
-        torch.set_num_threads(threads)
         for weight in trainable:
             weight.requires_grad_(True)
-        for module, training in modes.items():
-            module.training = training
     return counter.costs, out
 
 

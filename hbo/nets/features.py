@@ -1,12 +1,11 @@
 """A network without its classifier: one feature per image."""
 
-import copy
 from typing import Any
 
-import torch
 from torch import nn
 
 from hbo.errors import UserError
+from hbo.nets.shapes import dry_run
 
 
 def without_linear(net: nn.Module) -> int:
@@ -15,14 +14,13 @@ def without_linear(net: nn.Module) -> int:
     Raises:
         UserError: the network has another ending.
     """
-    meta: Any = copy.deepcopy(net).to("meta").eval()
     last: list[tuple[str, int, Any]] = []
-    for name, module in meta.named_modules():
+
+    def note(name: str, module: nn.Module, out: Any) -> None:
         if isinstance(module, nn.Linear):
-            note = lambda m, _i, out, name=name: last.append((name, m.in_features, tuple(out.shape)))
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        out = meta(torch.empty(1, 3, 224, 224, device="meta"))
+            last.append((name, module.in_features, tuple(out.shape)))
+
+    out = dry_run(net, (224, 224), note)
     if not last or last[-1][2] != tuple(out.shape):
         raise UserError(f"{type(net).__name__} does not end with a linear classifier, so it has no feature")
     name, channels, _ = last[-1]

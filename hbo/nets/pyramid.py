@@ -1,13 +1,12 @@
 """Feature maps by stride, of any network, as SSD uses them (section 4.2)."""
 
-import copy
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hbo.errors import UserError, first_line
+from hbo.nets.shapes import dry_run
 
 
 class Pyramid(nn.Module):
@@ -58,23 +57,18 @@ def _keep(maps: dict[int, Tensor], stride: int, size: tuple[int, ...], out: Any)
 
 def _find_strides(net: nn.Module) -> dict[int, str]:
     """{stride: name of the last module whose output has that stride}, seen in a
-    forward pass on the meta device.
+    forward pass that computes only shapes.
     """
-    net = copy.deepcopy(net).to("meta").eval()
     size = (224, 288)  # 7 x 9 at stride 32, so that pooled 1 x 1 maps are not mistaken for features
     sizes = {tuple(-(-n // stride) for n in size): stride for stride in (2, 4, 8, 16, 32)}
     found: dict[int, str] = {}
 
-    def note(name: str, out: object) -> None:
-        if isinstance(out, Tensor) and out.ndim == 4 and tuple(out.shape[2:]) in sizes:
+    def note(name: str, _module: nn.Module, out: object) -> None:
+        if name and isinstance(out, Tensor) and out.ndim == 4 and tuple(out.shape[2:]) in sizes:
             found[sizes[tuple(out.shape[2:])]] = name
 
-    for name, module in net.named_modules():
-        if name:
-            module.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
     try:
-        with torch.no_grad():
-            net(torch.empty(1, 3, *size, device="meta"))
+        dry_run(net, size, note)
     except UserError:
         raise
     except Exception as error:  # another author's network

@@ -5,7 +5,6 @@ finer strides come before them. Extra layers, heads and anchors are the same for
 channels are found with a dummy forward.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from hbo.kernels.norm import BatchNorm
 from hbo.nets import Pyramid
 from hbo.nets.counting import stages
 from hbo.nets.network import init_weights
+from hbo.nets.shapes import dry_run
 from hbo.tasks.detect.anchors import LARGEST, Anchors, Kind, bipartite
 
 EXTRA = (512, 256, 256, 128)  # channels of the extra layers, not scaled by the width
@@ -49,8 +49,7 @@ class Features(nn.Module):
                 f" {missing[0]}; it has {there}"
             )
         self.net, self.strides = net, tuple(strides)
-        with torch.no_grad():
-            channels = _on_meta(net).pyramid(torch.empty(1, 3, 224, 224, device="meta"))[32].shape[1]
+        channels = dry_run(net, (224, 224), call=net.pyramid)[32].shape[1]
         extra = []
         for (
             cout
@@ -111,8 +110,7 @@ class Detector(SSD):
             (resolution, resolution),
         )
         try:
-            with torch.no_grad():
-                maps = _on_meta(features)(torch.empty(1, 3, *size, device="meta"))
+            maps = dry_run(features, size)
         except UserError:
             raise
         except Exception as error:  # another author's network that does not support this size
@@ -194,30 +192,21 @@ class Detector(SSD):
         return [image | {"labels": image["labels"] - 1} for image in found]
 
 
-def _on_meta(module: nn.Module) -> Any:
-    """A copy that computes only shapes."""
-    return copy.deepcopy(module).to("meta").eval()
-
-
 def without_classifier(net: Pyramid) -> None:
     """Remove the modules that run after the last map of stride 32: their weights would have no gradient.
 
     Raises:
         UserError: the network has no pyramid.
     """
-    meta, calls, image = _on_meta(net), list[str](), torch.empty(1, 3, 224, 224, device="meta")
-    with torch.no_grad():
-        meta.pyramid(image)  # the first call finds the strides, in separate passes
-        for name, module in meta.named_modules():
-            module.register_forward_hook(lambda _m, _i, _o, name=name: calls.append(name))
-        maps = meta.pyramid(image)
+    calls: list[str] = []
+    dry_run(net, (224, 224), call=net.pyramid)  # the first call finds the strides, in separate passes
+    maps = dry_run(net, (224, 224), lambda name, _m, _out: calls.append(name), net.pyramid)
     if not {16, 32} <= maps.keys():
         raise UserError(
             f"{type(net).__name__} has no feature maps of stride 16 and 32 at 224 x 224, which a detector"
             " needs"
         )
-    net.__dict__["_strides"] = meta.__dict__["_strides"]
-    last = len(calls) - 1 - calls[::-1].index(meta.__dict__["_strides"][32])
+    last = len(calls) - 1 - calls[::-1].index(net.__dict__["_strides"][32])
     before = set(calls[: last + 1])
     for name in dict.fromkeys(calls[last + 1 :]):
         leaf = name and name not in before and not list(net.get_submodule(name).children())
