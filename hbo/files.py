@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and identified by what they hold, never by where they lie."""
 
+import difflib
 import hashlib
 import os
 import re
@@ -129,6 +130,15 @@ def nearby(root: Path, holds: Collection[str]) -> str:
         if right
         else ""
     )
+
+
+def beside(path: Path) -> str:
+    """`; did you mean DIR/PHOTOS?`, for a path that does not exist, or nothing."""
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.7)
+    except OSError:
+        return ""
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def in_both(train: list[str], val: list[str]) -> list[str] | None:
