@@ -222,6 +222,20 @@ def located(path: str | Path) -> Path:
     return path / "last.ckpt" if path.is_dir() else path
 
 
+def nearest_run(path: Path) -> str:
+    """What to name instead of a checkpoint that does not exist: runs of the study or with a similar key."""
+    where = path.parent if path.name == "last.ckpt" else path
+    if where.is_dir():
+        inside = [one.parent for one in sorted(where.glob("*/last.ckpt"))]
+        if not inside or (where / "row.json").exists():
+            return ""
+        return f"; {where} is a study's folder: name a run of it, such as {inside[0]}"
+    known = {one.parent.name: one.parent for one in sorted(Path("runs").glob("*/*/last.ckpt"))}
+    known |= {one.parent.name: one.parent for one in sorted(where.parent.glob("*/last.ckpt"))}
+    near = difflib.get_close_matches(where.name, known, n=3, cutoff=0.3)
+    return f"; the nearest runs: {', '.join(str(known[one]) for one in near)}" if near else ""
+
+
 def checkpoint_digest(path: str, name: str = "backbone_checkpoint") -> str:
     """Digest of a checkpoint's file, ten digits; `name` is the field that names the file.
 

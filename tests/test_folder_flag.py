@@ -77,8 +77,10 @@ def test_images_outside_class_folders_are_named_at_once(given, split, tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError) as error:
         resolve(data_dir=str(tmp_path), **given, **split).identity()
-    assert str(error.value).startswith(
-        f"{tmp_path}: 2 images but no class folders; put them into {tmp_path}/CLASS/"
+    assert (
+        str(error.value)
+        .removeprefix("data_dir=")
+        .startswith(f"{tmp_path}: 2 images but no class folders; put them into {tmp_path}/CLASS/")
     )
     (tmp_path / "2.JPG").unlink()
     (tmp_path / "1.jpg").rename(tmp_path / "1.txt")
@@ -90,9 +92,16 @@ def test_images_outside_class_folders_are_named_at_once(given, split, tmp_path):
 def test_commands_report_it_in_one_line(command, tmp_path):
     more = ("--out", tmp_path / "runs") if command == "hbo.fit" else ()
     _, err = call(command, "--data_dir", tmp_path, *more, expect=2)
-    assert err.startswith(f"error: {tmp_path}: contains no images (")
+    assert err.startswith(f"error: data_dir={tmp_path}: contains no images (")
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    run = resolve(data="digits", width=0.1, out=str(tmp_path / "file" / "runs"))
+    with pytest.raises(UserError, match=r"^out=.*/file/runs: the run's folder .* cannot be made \(Not a dir"):
+        fit(run)
 
 
 def test_a_sweep_reports_it(tmp_path):

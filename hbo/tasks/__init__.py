@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hbo import files
-from hbo.errors import UserError
+from hbo.errors import DataError, UserError
 from hbo.tasks.classify import layout
 from hbo.tasks.classify.spec import CLASSIFY
 from hbo.tasks.detect.spec import DETECT
@@ -65,8 +65,8 @@ def meant(path: str | None, task: str | None) -> str | None:
         return None
     if layout.holds_images(root):
         return "imagefolder"
-    if root.is_dir():
-        layout.check_sorted(root)
+    if root.is_dir() and (why := layout.unsorted(root)):
+        raise DataError(f"data_dir={path}: {why}")
     return None
 
 

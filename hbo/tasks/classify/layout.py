@@ -122,12 +122,12 @@ def scan(root: Path, part: str) -> dict[str, list[File]]:
     """Class -> its images, both sorted by name.
 
     Raises:
-        DataError: no such folder, or as `scan_folder` and `check_sorted`.
+        DataError: no such folder, its images are in no folders, or as `scan_folder`.
     """
     folder = part_folder(root, part)
     if not folder.is_dir():
-        if not any(part_folder(root, one).is_dir() for one in PARTS):
-            check_sorted(root)
+        if not any(part_folder(root, one).is_dir() for one in PARTS) and (why := unsorted(root)):
+            raise DataError(f"{root}: {why}")
         held = [one.name for one in _folders(root)]
         inner = f"; it contains {', '.join(f'{name}/' for name in held[:10])}" if held else ""
         loose = listed.found(root)
@@ -140,17 +140,16 @@ def scan(root: Path, part: str) -> dict[str, list[File]]:
     return scan_folder(folder)
 
 
-def check_sorted(root: Path) -> None:
-    """Check that a folder without train/ and val/ has images in folders of its own.
-
-    Raises:
-        DataError: they lie loose in it, or there are none; says where they belong.
+def unsorted(root: Path) -> str:
+    """Why a folder without train/ and val/ has no classes: its images lie loose in it, or there are none; and
+    where they belong. Empty if its folders have images.
     """
     into = f"put them into {root}/CLASS/, or {root}/train/CLASS/ and {root}/val/CLASS/"
     if loose := _images(root, files.MANY):
-        raise DataError(f"{root}: {loose} image{'s' * (loose > 1)} but no class folders; {into}")
+        return f"{loose} image{'s' * (loose > 1)} but no class folders; {into}"
     if not any(any(map(files.is_image, names)) for _, names in files.folders_below(root)):
-        raise DataError(f"{root}: contains no images ({', '.join(sorted(files.IMAGES))}); {into}")
+        return f"contains no images ({', '.join(sorted(files.IMAGES))}); {into}"
+    return ""
 
 
 def scan_folder(folder: Path) -> dict[str, list[File]]:
