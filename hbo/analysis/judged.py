@@ -169,13 +169,11 @@ class Study:
         equal = {line.label for _, lines in judged for line in lines if line.verdict == "equivalent"}
         every = [one for family, _ in judged for one in family.contrasts]
         arms = {arm for one in every if one.label in equal for arm in one.weights}
-        done = self.done[self.done["arm"].isin(arms)]
+        done: Any = self.done[self.done["arm"].isin(arms)]
         if done.empty or not {"top1", "majority"} <= set(done):
             return ""
-        means = {
-            name: pd.to_numeric(done[name], errors="coerce").groupby(done["arm"]).mean()
-            for name in ("top1", "majority")
-        }
+        numbers = done[["top1", "majority"]].apply(pd.to_numeric, errors="coerce")
+        means = numbers.groupby(done["arm"]).mean()
         if not (means["top1"] <= means["majority"]).all():
             return ""
         return sentences.unlearnt(means["top1"].max(), means["majority"].max())
