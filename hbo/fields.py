@@ -69,8 +69,8 @@ class Training(Data):
     a study's folder (its classifier of that network), a .pth of the authors' release, or a
     zoo's own file for its networks."""
     classifier_epochs: int | None = None
-    """classify, reid: epochs that train only the classifier, before --epochs, with the backbone frozen.
-    Default: 0; 10 for reid from a backbone_checkpoint."""
+    """classify, reid: epochs that train only the classifier, with the backbone frozen; they come before
+    --epochs and are not counted in it. Default: 0; 10 for reid from a backbone_checkpoint."""
     freeze_bn: bool = False
     """classify, detect: keep the batch norm of the initial weights."""
     epochs: int = 150

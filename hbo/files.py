@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and identified by what they hold, never by where they lie."""
 
+import difflib
 import hashlib
 import os
 import re
@@ -131,6 +132,15 @@ def nearby(root: Path, holds: Collection[str]) -> str:
     )
 
 
+def beside(path: Path) -> str:
+    """`; did you mean DIR/PHOTOS?`, for a path that does not exist, or nothing."""
+    try:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1, cutoff=0.7)
+    except OSError:
+        return ""
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+
+
 def in_both(train: list[str], val: list[str]) -> list[str] | None:
     """Files of `val` whose bytes equal a file's of `train`; None if that is too much to read."""
     if len(train) + len(val) > MANY:
@@ -210,6 +220,20 @@ def located(path: str | Path) -> Path:
             )
         return found[0] if found else path
     return path / "last.ckpt" if path.is_dir() else path
+
+
+def nearest_run(path: Path) -> str:
+    """What to name instead of a checkpoint that does not exist: runs of the study or with a similar key."""
+    where = path.parent if path.name == "last.ckpt" else path
+    if where.is_dir():
+        inside = [one.parent for one in sorted(where.glob("*/last.ckpt"))]
+        if not inside or (where / "row.json").exists():
+            return ""
+        return f"; {where} is a study's folder: name a run of it, such as {inside[0]}"
+    known = {one.parent.name: one.parent for one in sorted(Path("runs").glob("*/*/last.ckpt"))}
+    known |= {one.parent.name: one.parent for one in sorted(where.parent.glob("*/last.ckpt"))}
+    near = difflib.get_close_matches(where.name, known, n=3, cutoff=0.3)
+    return f"; the nearest runs: {', '.join(str(known[one]) for one in near)}" if near else ""
 
 
 def checkpoint_digest(path: str, name: str = "backbone_checkpoint") -> str:

@@ -79,6 +79,7 @@ def _fit(run: Run) -> dict[str, Any]:
         lock = Lock(folder)
         existed = folder.exists()
         try:
+            _make(run, folder)
             lock.acquire()
             row = finished(run, folder)  # it may have ended a moment ago
             if row is None:
@@ -89,6 +90,21 @@ def _fit(run: Run) -> dict[str, Any]:
             if not existed and folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()  # refused before anything was written
     return row
+
+
+def _make(run: Run, folder: Path) -> None:
+    """Make the run's folder.
+
+    Raises:
+        UserError: it cannot be made there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"out={run.out}: the run's folder {folder} cannot be made ({error.strerror}); give a folder that"
+            " you may write into, such as --out ~/runs"
+        ) from None
 
 
 def _check_other_studies(run: Run) -> None:

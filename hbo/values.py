@@ -61,7 +61,10 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     found = read(value)
     if found is None:
         what += ", or null" * (NoneType in parts)
-        raise UserError(f"{name}={shown(value)}: must be {what}{_hint(value, numeric=kind in (int, float))}")
+        share = number(value.strip()[:-1]) if isinstance(value, str) and value.strip()[-1:] == "%" else None
+        hint = f"; write {share / 100:g}" if share is not None and kind is float else ""
+        hint = hint or _hint(value, numeric=kind in (int, float))
+        raise UserError(f"{name}={shown(value)}: must be {what}{hint}")
     return found
 
 

@@ -91,8 +91,9 @@ def other_name(word: str, known: list[str]) -> str:
     found = plain if plain in there else NAMES.get(plain)
     if found in there:
         return f"; it is {dashes and '--'}{found} here"
-    if near := difflib.get_close_matches(plain[:100], sorted(there), n=1, cutoff=0.5):
-        return f"; did you mean {dashes and '--'}{near[0]}?"
+    spelt = {name: name for name in there} | {name: own for name, own in NAMES.items() if own in there}
+    if near := difflib.get_close_matches(plain[:100], sorted(spelt), n=1, cutoff=0.5):
+        return f"; did you mean {dashes and '--'}{spelt[near[0]]}?"
     flags = [name for name in known if name not in ("-h", "--help")] if dashes else []
     return f"; choose from {', '.join(flags)}" if 0 < len(flags) <= SHORT else ""
 
@@ -125,5 +126,7 @@ class Parser(argparse.ArgumentParser):
             message = unknown_flag(message.split(": ", 1)[1].split()[0], list(self._option_string_actions))
         elif found := re.match(r"argument ([^:]+): (.*)", message):  # argparse's message about a value
             message = f"{found[1]}: {found[2]}"
+            if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+                message += did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
         print(f"error: {flat(message)}", file=sys.stderr)
         raise SystemExit(2)

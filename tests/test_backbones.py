@@ -89,8 +89,9 @@ def test_a_row_older_than_a_field_has_its_default(tmp_path):
 
 
 @pytest.mark.parametrize(("there", "word"), [
-    ({"width": 0.25}, r"no finished classifier of net=hbonet width=0.5 below it \(found: net=hbonet width=0.25\); train one first"),
-    ({"width": 0.5, "k": 2}, r"of net=hbonet width=0.5, with the same switches of the block below it"),
+    ({"width": 0.25}, r"no finished classifier of net=hbonet width=0.5 below it \(found: net=hbonet width=0.25\); add the flags of one of"),
+    ({"width": 0.5, "k": 2}, r"of net=hbonet width=0.5 k=1 below it \(found: net=hbonet width=0.5 k=2\); add the"),
+    ({"width": 0.5, "divisor": 8}, r"width=0.5 divisor=2 below it \(found: net=hbonet width=0.5 divisor=8\)"),
     ({"width": 0.5, "state": "unfinished"}, r"\(found: none of any network\)"),
     (None, r"\(found: none of any network\)"),
 ])  # fmt: skip

@@ -62,13 +62,46 @@ def test_a_missing_folder_is_reported_first(given, tmp_path):
         resolve(data_dir=str(missing), **given).identity()
 
 
+def test_a_missing_folders_neighbour_is_suggested(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for given in ({}, {"data": "imagefolder"}):
+        with pytest.raises(UserError) as error:
+            resolve(data_dir=str(tmp_path / "photo"), **given).identity()
+        assert str(error.value).endswith(f"/photo: no such folder; did you mean {tmp_path / 'photos'}?")
+
+
+@pytest.mark.parametrize("given", [{}, {"data": "imagefolder"}])
+@pytest.mark.parametrize("split", [{}, {"val_split": 0.2}])
+def test_images_outside_class_folders_are_named_at_once(given, split, tmp_path):
+    for name in ("1.jpg", "2.JPG"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as error:
+        resolve(data_dir=str(tmp_path), **given, **split).identity()
+    assert (
+        str(error.value)
+        .removeprefix("data_dir=")
+        .startswith(f"{tmp_path}: 2 images but no class folders; put them into {tmp_path}/CLASS/")
+    )
+    (tmp_path / "2.JPG").unlink()
+    (tmp_path / "1.jpg").rename(tmp_path / "1.txt")
+    with pytest.raises(UserError, match="contains no images"):
+        resolve(data_dir=str(tmp_path), **given, **split).identity()
+
+
 @pytest.mark.parametrize("command", ["hbo.fit", "hbo.cost"])
 def test_commands_report_it_in_one_line(command, tmp_path):
     more = ("--out", tmp_path / "runs") if command == "hbo.fit" else ()
     _, err = call(command, "--data_dir", tmp_path, *more, expect=2)
-    assert err.startswith(f"error: data_dir={tmp_path}: data=elpv uses no folder")
+    assert err.startswith(f"error: data_dir={tmp_path}: contains no images (")
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    run = resolve(data="digits", width=0.1, out=str(tmp_path / "file" / "runs"))
+    with pytest.raises(UserError, match=r"^out=.*/file/runs: the run's folder .* cannot be made \(Not a dir"):
+        fit(run)
 
 
 def test_a_sweep_reports_it(tmp_path):
@@ -79,7 +112,7 @@ def test_a_sweep_reports_it(tmp_path):
     }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(sweep))
     out, err = call("hbo.sweep", "plan", tmp_path / "s.yaml", "--set", f"data_dir={tmp_path}", expect=2)
-    assert "uses no folder" in out + err
+    assert "contains no images" in out + err
     assert "Traceback" not in out + err
 
 

@@ -2,8 +2,15 @@
 
 import pytest
 
-from hbo.analysis.question import parse
+from hbo.analysis.question import fields_of_side, parse
 from hbo.errors import UserError
+
+
+def test_a_networks_name_is_its_net():
+    """As in the names of arms, which a page prints."""
+    assert fields_of_side("hbonet k=3") == {"net": "hbonet", "k": 3}
+    assert fields_of_side("MobileNetV2 width=0.5") == {"net": "mobilenetv2", "width": 0.5}
+    assert fields_of_side("torchvision:resnet18") == {"net": "torchvision:resnet18"}
 
 
 @pytest.mark.parametrize(

@@ -302,5 +302,7 @@ def test_a_missing_runtime_names_its_extra(name, monkeypatch):
     typed = (
         rf"make \.venv-{name}/installed" if name == "litert" else rf"pip install -e '\.\[{runtime.extra}\]'"
     )
-    with pytest.raises(UserError, match=f"^{runtime.title}: no_such_package is not installed; {typed}"):
+    with pytest.raises(
+        UserError, match=f"^{re.escape(runtime.title)}: no_such_package is not installed; {typed}"
+    ):
         runtime.require()

@@ -127,8 +127,12 @@ def test_a_file_of_another_network_is_an_error(classifier, tmp_path):
     for given, words in (
         ({"width": 0.25, "backbone_checkpoint": str(classifier)}, "width (0.1 saved, 0.25 asked)"),
         (
+            {"divisor": 8, "residual": False, "backbone_checkpoint": str(classifier)},
+            "asked); add --residual true --width 0.1 --divisor 4",
+        ),
+        (
             {"net": "torchvision:resnet34", "backbone_checkpoint": str(tmp_path / "resnet18.pth")},
-            "first key that differs",
+            "is net.layer1.2.bn1.bias (none saved, 64 asked); add the flags that it was trained with",
         ),
     ):
         with pytest.raises(UserError) as refused:

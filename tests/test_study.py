@@ -65,6 +65,27 @@ def test_a_question_that_the_arms_do_not_answer_is_an_error(words, says, capsys)
     assert says in capsys.readouterr().err
 
 
+def test_equivalence_at_chance_is_not_success():
+    """Arms that all predict as well as the largest class are equal because none has learnt."""
+    it = study.read("contraction", asked=Question(versus=("k=2 against k=1",), margin=50))
+    assert it.conclusion() == "k=2 against k=1: equivalent."
+    it.rows["top1"] = 0.6 + 0.002 * it.rows["seed"]
+    warning = (
+        " No arm's top-1 (at most 60.5 %) is above the largest class's 68.8 %: they may have learnt nothing."
+    )
+    assert it.conclusion() == f"k=2 against k=1: equivalent.{warning}"
+    assert it.findings()[0].endswith(warning)
+    it.rows.loc[it.rows["arm"] == "k=2", "top1"] += 0.1
+    assert "learnt" not in it.conclusion()
+
+
+def test_a_study_of_own_runs_is_suggested(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no CSV of small; did you mean runs/small\?$"):
+        study.read("small")
+
+
 def test_arms_outside_the_question_are_shown():
     it = study.read("contraction", asked=Question(versus=("k=7 against k=1",)))
     assert it.conclusion() == (

@@ -81,6 +81,10 @@ WRONG = [
     ({**TINY, "parameters": {"k": 1}}, "parameters.k: must be {value: 1}"),
     ({**TINY, "parameters": {"k": {"vals": [1]}}}, "parameters.k.vals: no such key"),
     ({**TINY, "parameters": {"k": {"values": []}}}, "parameters.k.values"),
+    (
+        {**TINY, "parameters": {"seed": {"value": [0, 1]}}},
+        "parameters.seed.value=[0, 1]: must be one value; write values",
+    ),
     ({**TINY, "parameters": {"k": {"parameters": {"x": {"value": 1}}}}}, "fields are flat"),
     ({**TINY, "parameters": {"lr": {"min": 0.1, "max": 0.5}}}, "parameters.lr: a grid needs values"),
     ({**TINY, "parameters": {"lr": {"min": 0.1}}}, "parameters.lr: must have value"),
@@ -132,6 +136,29 @@ def test_a_wrong_flag_is_one_line(write, argv, word, capsys):
     assert stop.value.code == 2
     assert len(err.strip().splitlines()) == 1
     assert word in err
+
+
+def test_a_wrong_verb_is_corrected(capsys):
+    with pytest.raises(SystemExit):
+        main(["rnu", "tiny.yaml"])
+    assert capsys.readouterr().err.strip().endswith("; did you mean run?")
+
+
+def test_status_names_runs_of_other_settings(write, tmp_path, capsys):
+    """They were started with another `--set`: without it the list has none of them."""
+    path, out = write(TINY), f"out={tmp_path / 'runs'}"
+    for run in plan.entries(read(path, {"out": str(tmp_path / "runs"), "epochs": 1})):
+        run.home.mkdir(parents=True)
+        rows.write(run.home, {"state": "failed"})
+    for sets, words in (
+        ([], ["tiny has 4 runs that are not of this list; repeat the --set"]),
+        (["--set", "epochs=1"], []),
+    ):
+        with pytest.raises(SystemExit):
+            main(["status", str(path), "--set", out, *sets])
+        last = capsys.readouterr().out.partition(" runs: ")[2].splitlines()[1:]
+        assert len(last) == len(words)
+        assert all(word in line for word, line in zip(words, last, strict=True))
 
 
 def test_a_missing_file_is_one_line():

@@ -95,6 +95,7 @@ def test_invalid_values_are_errors_everywhere(way, name, text, tmp_path):
     ("out", "a\0b", "must be text"),
     ("epochs", "010", "without the leading zero"),
     ("threads", None, "must be a whole number"),
+    ("val_split", "20%", "val_split='20%': must be a number; write 0.2"),
 ])  # fmt: skip
 def test_errors_show_the_value_as_yaml_reads_it(name, value, word):
     with pytest.raises(UserError) as refused:

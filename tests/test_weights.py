@@ -11,6 +11,7 @@ from conftest import REFERENCE, released_state
 
 from hbo.block import Block
 from hbo.errors import UserError
+from hbo.files import located
 from hbo.nets import build
 from hbo.runs.weights import identify, load_released, read, released_names
 
@@ -89,6 +90,20 @@ def test_missing_and_broken_files_are_named(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(UserError, match=r"text\.pth"):
         read(tmp_path / "text.pth")
+
+
+def test_the_nearest_runs_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for key in ("8faa71d03b", "0123456789"):
+        (tmp_path / "runs" / "small" / key).mkdir(parents=True)
+        (tmp_path / "runs" / "small" / key / "last.ckpt").touch()
+    for asked, said in (
+        ("8faa71d03c", "no such file; the nearest runs: runs/small/8faa71d03b"),
+        ("runs/small/8faa71d03c", "no such file; the nearest runs: runs/small/8faa71d03b"),
+        ("runs/small", "runs/small is a study's folder: name a run of it, such as runs/small/0123456789"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read(located(asked))
 
 
 def test_switches_other_than_the_releases_are_errors():

@@ -35,7 +35,7 @@ def said(main, argv, capsys) -> str:
 
 @pytest.mark.parametrize(("argv", "word"), [
     (["--batch_size", "3"], "it is --batch here"), (["--batch-size=3"], "it is --batch here"),
-    (["--learning_rate", "1"], "it is --lr here"),
+    (["--learning_rate", "1"], "it is --lr here"), (["--lerning_rate", "1"], "did you mean --lr?"),
     (["--model", "x"], "it is --net here"), (["--arch", "x"], "it is --net here"),
     (["--gpus", "2"], "it is --devices here"),
     (["--resume"], "the same command resumes"), (["--pretrained"], "it is --backbone_checkpoint here"),
@@ -111,6 +111,7 @@ def test_the_summary_warns_of_what_accuracy_hides():
         ("largest class", "45.00 %"),
     ]
     assert ("F1", "10.00 %") in report_lines({**row, "num_classes": 2, "f1": 0.1})
+    assert ("mean F1", "10.00 %") in report_lines({**row, "f1": 0.1})
 
 
 def test_runs_that_predict_one_class_do_not_stop_the_page(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,17 +150,38 @@ class Study:
         return self._sentences(primary=False)
 
     def _sentences(self, primary: bool) -> list[str]:
-        share = self.asked.share
         return [
-            sentences.sentence(line, self.metric, None if family.kind == "trend" else share)
+            self.sentence(family, line)
             for family, lines in self.judged()
             if family.primary == primary
             for line in lines
         ]
 
+    def sentence(self, family: Family, line: Judged) -> str:
+        """A judged line of a family in words."""
+        said = sentences.sentence(line, self.metric, None if family.kind == "trend" else self.asked.share)
+        return said + self._unlearnt([(family, [line])])
+
+    def _unlearnt(self, judged: Sequence[tuple[Family, list[Judged]]]) -> str:
+        """A warning if arms are equivalent of which none beats the largest class: they may have learnt
+        nothing.
+        """
+        equal = {line.label for _, lines in judged for line in lines if line.verdict == "equivalent"}
+        every = [one for family, _ in judged for one in family.contrasts]
+        arms = {arm for one in every if one.label in equal for arm in one.weights}
+        done: Any = self.done[self.done["arm"].isin(arms)]
+        if done.empty or not {"top1", "majority"} <= set(done):
+            return ""
+        numbers = done[["top1", "majority"]].apply(pd.to_numeric, errors="coerce")
+        means = numbers.groupby(done["arm"]).mean()
+        if not (means["top1"] <= means["majority"]).all():
+            return ""
+        return sentences.unlearnt(means["top1"].max(), means["majority"].max())
+
     def conclusion(self) -> str:
         """The primary findings in one line."""
-        found = [line for family, lines in self.judged() if family.primary for line in lines]
+        primary = [(family, lines) for family, lines in self.judged() if family.primary]
+        found = [line for _, lines in primary for line in lines]
         if not found and len(self.arms) > 1:
             return (
                 "No comparison of the question has finished runs of both arms; arms with finished runs:"
@@ -180,6 +202,7 @@ class Study:
             "; ".join(decided)
             + f" on {few} seeds" * bool(decided and few < sentences.FEW)
             + "." * bool(decided)
+            + self._unlearnt(primary)
         )
         if still:
             said += " " * bool(decided) + f"Undecided: {'; '.join(still)}."

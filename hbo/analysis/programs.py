@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hbo.analysis import contrasts, outliers, question, results, sentences, stats
+from hbo.analysis import contrasts, outliers, question, results, stats
 from hbo.analysis.contrasts import Judged
 from hbo.analysis.study import Study
 from hbo.errors import UserError
@@ -110,8 +110,7 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
         there = "; ".join(dict.fromkeys(line.label for _, line, _ in lines))
         raise UserError(f"gate={wanted!r}: {name!r} names {len(chosen)} lines, not one; there are: {there}")
     study, line, family = chosen[0]
-    said = sentences.sentence(line, study.metric, None if family.kind == "trend" else study.asked.share)
-    return _status(line, verdict), said
+    return _status(line, verdict), study.sentence(family, line)
 
 
 def _status(line: Judged, wanted: str) -> int:

@@ -21,9 +21,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from hbo import nets
 from hbo.analysis import effects
 from hbo.config import Run
 from hbo.errors import UserError
+from hbo.runs import naming
 from hbo.tasks import COLUMNS
 from hbo.values import field_types, number, shown, typed
 from hbo.words import did_you_mean, other_name
@@ -134,7 +136,7 @@ def _numeric() -> list[str]:
 
 
 def fields_of_side(text: str) -> dict[str, Any]:
-    """`net=hbonet width=0.25` as fields of their types.
+    """`net=hbonet width=0.25` as fields of their types; a network's name alone, as in an arm's, is its `net`.
 
     Raises:
         UserError: another form, an unknown field, or a value out of range.
@@ -142,6 +144,8 @@ def fields_of_side(text: str) -> dict[str, Any]:
     found = {}
     for word in text.split():
         name, equals, value = word.partition("=")
+        if not equals and (net := _net(word)):
+            name, equals, value = "net", "=", net
         if not equals:
             raise UserError(
                 f"primary.versus={text!r}: {word!r} must be"
@@ -153,6 +157,14 @@ def fields_of_side(text: str) -> dict[str, Any]:
             )
         found[name] = typed(name, field_types(Run)[name], value)
     return found
+
+
+def _net(word: str) -> str | None:
+    """The network of this name, as typed or as a page prints it; None if there is none."""
+    if word.partition(":")[0] in nets.ZOOS:
+        return word
+    printed = {said.lower(): net for net, said in naming.NETS.items() if net in nets.TABLES or ":" in net}
+    return word if word in nets.TABLES else printed.get(word.lower())
 
 
 def as_dict(question: Question) -> dict[str, Any]:

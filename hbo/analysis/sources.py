@@ -86,8 +86,11 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
     ]
     tables = [(p, lines) for p in paths if (lines := _lines(p, ROWS)) is not None]
     if not tables:
+        own = [f"runs/{name}" for name in studies if Path("runs", name).is_dir()]
         raise UserError(
-            f"{source}: contains no row.json and no CSV" + f" of {', '.join(studies)}" * bool(studies)
+            f"{source}: contains no row.json and no CSV"
+            + f" of {', '.join(studies)}" * bool(studies)
+            + f"; did you mean {' '.join(own)}?" * bool(own)
         )
     return (pair for table, lines in tables for pair in _from_csv(table, lines, studies))
 

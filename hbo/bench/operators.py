@@ -92,9 +92,11 @@ def timed(runtime: Runtime, files: dict[str, Files], resolution: int) -> dict[st
 
 
 def by_kind(events: Iterable[Event]) -> dict[str, Kind]:
-    """Kind -> its operators together; the first image warms up."""
+    """Kind -> its operators together; the first image warms up, and what runs with it alone is left out."""
     found: dict[str, Kind] = {}
     for kind, (_, *times) in events:
+        if not times:
+            continue
         n, least, median = found.get(kind, Kind(0, 0.0, 0.0))
         found[kind] = Kind(n + 1, least + min(times), median + statistics.median(times))
     return found

@@ -83,12 +83,10 @@ def dry_run(
     """
     weight = next(net.parameters(), None)
     image = torch.zeros(1, 3, *size, device=None if weight is None else weight.device)
-    hooks = []
-    if note is not None:
-        hooks = [
-            module.register_forward_hook(lambda m, _i, out, name=name: note(name, m, out))
-            for name, module in net.named_modules()
-        ]
+    hooks = [
+        module.register_forward_hook(lambda m, _i, out, name=name, tell=note: tell(name, m, out))
+        for name, module in (net.named_modules() if note else ())
+    ]
     try:
         with dry(net), WithoutConvolutions():
             return (call or net)(image)

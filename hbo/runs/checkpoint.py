@@ -58,7 +58,7 @@ def load_backbone(
             saved,
             {name: getattr(run, name) for name in Run.BACKBONE},
             path,
-            instead="use one of the same network",
+            instead="add {flags}",
         )
         if saved.get("task", "classify") != "classify":
             raise UserError(
@@ -92,8 +92,9 @@ def load_backbone(
     fresh = frozenset() if same else classifier
     if odd := sorted(key for key in wanted if key not in fresh and not fits(key)):
         raise UserError(
-            f"backbone_checkpoint {path}: not {run.net} of width {run.width}; the first key that differs is"
-            f" {odd[0]}"
+            f"backbone_checkpoint {path}: not of {config.describe_net(run)}; the first key"
+            f" that differs is {odd[0]} ({_size(state, odd[0])} saved, {_size(wanted, odd[0])} asked); add"
+            " the flags that it was trained with"
         )
     backbone.load_state_dict({key: value if key in fresh else state[key] for key, value in wanted.items()})
     if classifier:
@@ -111,6 +112,11 @@ def trained_for(content: Mapping[str, Any]) -> str:
     return (
         f"unfinished, stopped at update {content['global_step']} in epoch {content['epoch'] + 1} of {epochs}"
     )
+
+
+def _size(state: Mapping[str, Tensor], key: str) -> str:
+    """A weight's shape, as 32 x 16 x 1 x 1."""
+    return " x ".join(map(str, state[key].shape)) or "a number" if key in state else "none"
 
 
 def is_split(path: str) -> bool:

@@ -149,7 +149,13 @@ def keyed(run: Run) -> dict[str, Any]:
 def check_same_fields(
     saved: Mapping[str, Any], asked: Mapping[str, Any], where: str | Path, instead: str
 ) -> None:
-    """Check that a row or checkpoint has the fields asked for; `instead` says what to type.
+    """Check that a row or checkpoint has the fields asked for.
+
+    Args:
+        saved: its fields.
+        asked: the same fields of the run.
+        where: its path.
+        instead: what to type; {flags} in it becomes the flags of the saved values that differ.
 
     Raises:
         UserError: names each field that differs, saved and asked.
@@ -162,7 +168,16 @@ def check_same_fields(
         if before[name] != value
     ]
     if differ:
-        raise UserError(f"{where} belongs to another run: {', '.join(differ)}; {instead}")
+        flags = as_flags({name: before[name] for name, value in asked.items() if before[name] != value})
+        raise UserError(
+            f"{where} belongs to another run: {', '.join(differ)}; {instead.replace('{flags}', flags)}"
+        )
+
+
+def as_flags(values: Mapping[str, Any]) -> str:
+    """Fields as typed on a command line, without those that are None: a zoo's network has no width."""
+    said = {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
+    return " ".join(f"--{name} {value}" for name, value in said.items() if value is not None)
 
 
 def versions() -> dict[str, str]:

@@ -62,7 +62,7 @@ def _text(row: dict[str, Any], where: Path) -> str:
             )
         )
     if row.get("classifier_epochs"):
-        lines.append(("classifier only", f"first {row['classifier_epochs']} epochs"))
+        lines.append(("classifier only", f"{row['classifier_epochs']} epochs before these"))
     if row.get("backbone_weights"):
         lines.append(("initial weights", _with_digest(row["backbone_weights"])))
     if row.get("teacher"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hbo.block import Block, HarmoniousBottleneck, InvertedResidual
 from hbo.errors import UserError
+from hbo.files import nearest_run
 from hbo.nets import HBONET, Net, build, round_channels
 
 WIDTHS = (0.1, 0.25, 0.35, 0.5, 0.6, 0.75, 0.8, 1.0)  # all in tables 2-6, and MobileNetV2's
@@ -40,7 +41,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
+        raise UserError(f"checkpoint {path}: no such file{nearest_run(path)}")
     try:
         if path.suffix == ".safetensors":  # timm's, or of hbo.export
             from safetensors.torch import load_file

@@ -291,7 +291,19 @@ def show(args: Any) -> int:
         for state in dict.fromkeys(entry.state for entry in runs)
     }
     print(f"\n{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    for folder, n in _others(runs).items():
+        print(
+            f"{folder} has {n} runs that are not of this list; repeat the --set that they were started with"
+        )
     return 0
+
+
+def _others(runs: list[Any]) -> dict[Any, int]:
+    """Folder of a study that lacks a run -> its number of runs outside the list, if it has any."""
+    own = {entry.key for entry in runs}
+    folders = dict.fromkeys(entry.home.parent for entry in runs if entry.state == "missing")
+    others = {one: sum(path.parent.name not in own for path in one.glob("*/row.json")) for one in folders}
+    return {folder: n for folder, n in others.items() if n}
 
 
 def run(args: Any) -> int:

@@ -53,6 +53,9 @@ def distribution(name: str, parameter: Any) -> dict[str, Any]:
         raise UserError(
             f"parameters.{name}.{unknown[0]}: no such key{did_you_mean(unknown[0], sorted(KEYS))}"
         )
+    if isinstance(parameter.get("value"), list):
+        several = shown(parameter["value"])
+        raise UserError(f"parameters.{name}.value={several}: must be one value; write values: {several}")
     parameter = dict(parameter)
     if "value" in parameter:
         parameter["value"] = _checked(name, parameter["value"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hbo import files
-from hbo.errors import UserError
+from hbo.errors import DataError, UserError
 from hbo.tasks.classify import layout
 from hbo.tasks.classify.spec import CLASSIFY
 from hbo.tasks.detect.spec import DETECT
@@ -52,13 +52,22 @@ def meant(path: str | None, task: str | None) -> str | None:
     Args:
         path: `data_dir`.
         task: the task, if given.
+
+    Raises:
+        DataError: its images are not in class folders, or it has none.
     """
     if path is None or task not in (None, "classify"):
         return None
     root = files.expanded(path, "data_dir")
     others = [one.marks or (one.inner,) for name, one in SETS.items() if name != "imagefolder"]
     of_another = any(marks != ("",) and all((root / mark).is_dir() for mark in marks) for marks in others)
-    return "imagefolder" if not of_another and layout.holds_images(root) else None
+    if of_another:
+        return None
+    if layout.holds_images(root):
+        return "imagefolder"
+    if root.is_dir() and (why := layout.unsorted(root)):
+        raise DataError(f"data_dir={path}: {why}")
+    return None
 
 
 def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
@@ -74,8 +83,8 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
     root = files.expanded(path, "data_dir")
     if not root.exists():
         raise UserError(
-            f"data_dir={path}: no such folder; correct its name, or remove data_dir, as data={data} uses no"
-            " folder"
+            f"data_dir={path}: no such folder"
+            + (files.beside(root) or f"; correct its name, or remove data_dir, as data={data} uses no folder")
         )
     fit = [
         n

@@ -5,7 +5,7 @@ One value then serves every network and width of a sweep, here and in W&B.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,14 @@ def _of_network(
         if all(row.get(n, usual[n]) == v for n, v in network.items())
     }
     if not same:
-        said = _said(network)
-        there = ", ".join(dict.fromkeys(_said(row) for row in found.values())) or "none of any network"
-        switches = "" if said not in there else ", with the same switches of the block"
+        differing = lambda row: [n for n, v in network.items() if row.get(n, usual[n]) != v]
+        there = dict.fromkeys(_said(usual | row, differing(row)) for row in found.values())
+        also = dict.fromkeys(name for row in found.values() for name in differing(row))
         raise UserError(
             f"backbone_checkpoint={path}: this folder has no last.ckpt, and no finished classifier of"
-            f" {said}{switches} below it (found: {there}); train one first, or name a run's folder or a file"
+            f" {_said(network, also)} below it (found: {', '.join(there) or 'none of any network'}); "
+            + ("add the flags of one of them, train one" if there else "train one first")
+            + ", or name a run's folder or a file"
         )
     return same
 
@@ -104,6 +106,7 @@ def _classifiers(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _said(network: Mapping[str, Any]) -> str:
-    width = network.get("width")
-    return f"net={network.get('net')}" + ("" if width is None else f" width={width:g}")
+def _said(network: Mapping[str, Any], also: Iterable[str] = ()) -> str:
+    """Net and width, and the fields named, as NAME=VALUE."""
+    names = dict.fromkeys(["net", "width", *also])
+    return " ".join(f"{name}={network.get(name)}" for name in names if network.get(name) is not None)

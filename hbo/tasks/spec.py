@@ -97,7 +97,7 @@ class DataSet:
                 )
             return found
         if not found.is_dir():
-            raise DataError(f"data_dir={path}: no such folder")
+            raise DataError(f"data_dir={path}: no such folder{files.beside(found)}")
         return found
 
     def looked(self, name: str, path: str | None) -> Look:

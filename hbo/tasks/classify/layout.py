@@ -122,10 +122,12 @@ def scan(root: Path, part: str) -> dict[str, list[File]]:
     """Class -> its images, both sorted by name.
 
     Raises:
-        DataError: no such folder, or as `scan_folder`.
+        DataError: no such folder, its images are in no folders, or as `scan_folder`.
     """
     folder = part_folder(root, part)
     if not folder.is_dir():
+        if not any(part_folder(root, one).is_dir() for one in PARTS) and (why := unsorted(root)):
+            raise DataError(f"{root}: {why}")
         held = [one.name for one in _folders(root)]
         inner = f"; it contains {', '.join(f'{name}/' for name in held[:10])}" if held else ""
         loose = listed.found(root)
@@ -136,6 +138,18 @@ def scan(root: Path, part: str) -> dict[str, list[File]]:
             f" class{inner}{files.nearby(root, PARTS)}"
         )
     return scan_folder(folder)
+
+
+def unsorted(root: Path) -> str:
+    """Why a folder without train/ and val/ has no classes: its images lie loose in it, or there are none; and
+    where they belong. Empty if its folders have images.
+    """
+    into = f"put them into {root}/CLASS/, or {root}/train/CLASS/ and {root}/val/CLASS/"
+    if loose := _images(root, files.MANY):
+        return f"{loose} image{'s' * (loose > 1)} but no class folders; {into}"
+    if not any(any(map(files.is_image, names)) for _, names in files.folders_below(root)):
+        return f"contains no images ({', '.join(sorted(files.IMAGES))}); {into}"
+    return ""
 
 
 def scan_folder(folder: Path) -> dict[str, list[File]]:
@@ -195,9 +209,11 @@ def check_split(root: Path, share: float) -> None:
 
     Raises:
         UserError: a share for a split folder.
-        DataError: no share for an unsplit one; says what was found.
+        DataError: no share for an unsplit one; says what was found; or a folder of neither layout.
     """
     how = kind(root)
+    if how == "parts" and not any(part_folder(root, part).is_dir() for part in PARTS):
+        scan(root, "train")  # raises
     split = how in ("parts", "archive") or (how == "csv" and WHOLE not in contents(root))
     if split and share:
         what = "folders" if how == "parts" else "shards"
