@@ -84,8 +84,9 @@ def dry_run(
     weight = next(net.parameters(), None)
     image = torch.zeros(1, 3, *size, device=None if weight is None else weight.device)
     hooks = [
-        module.register_forward_hook(lambda m, _i, out, name=name, tell=note: tell(name, m, out))
-        for name, module in (net.named_modules() if note else ())
+        module.register_forward_hook(lambda m, _i, out, tell=note, name=name: tell(name, m, out))
+        for name, module in net.named_modules()
+        if note is not None
     ]
     try:
         with dry(net), WithoutConvolutions():
