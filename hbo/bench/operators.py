@@ -1,6 +1,6 @@
 """python -m hbo.bench operators: which operators of a runtime an image's time goes to, beside MobileNetV2.
 
-    python -m hbo.bench operators --to openvino --data imagenet --width 0.25 --divisor 8 --k 1
+    python -m hbo.bench operators --to onnx --data imagenet --width 0.25 --divisor 8 --k 1
 
 The network and MobileNetV2 at the same multiply-adds, both through `hbo.deploy` into the runtime, on one
 thread, an image each in turn. The runtime's own tracer times every operator (ExecuTorch's: those inside the
@@ -24,7 +24,7 @@ from hbo.tasks import build
 from hbo.text import aligned
 
 IMAGES = 60
-TRACED = ("executorch", "openvino", "onnx")
+TRACED = ("executorch", "onnx")
 
 
 class Kind(NamedTuple):

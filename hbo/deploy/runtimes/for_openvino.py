@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, Traced, quiet
+from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, quiet
 
 
 class OpenVINO(Runtime):
@@ -60,24 +60,11 @@ class OpenVINO(Runtime):
             0
         ].copy()
 
-    def traced(self, files: Files) -> Traced:
-        request = _compiled(files, 1, {"PERF_COUNT": True}).create_infer_request()
-        times: dict[tuple[str, str], list[float]] = {}
-
-        def run(image: np.ndarray) -> None:
-            request.infer([image], share_inputs=True)
-            for node in request.profiling_info:
-                if str(node.status).endswith("EXECUTED"):
-                    found = times.setdefault((node.node_name, f"{node.node_type} {node.exec_type}"), [])
-                    found.append(node.real_time.total_seconds() * 1e6)
-
-        return Traced(run, lambda: [(kind, of) for (_, kind), of in times.items()])
-
 
 RUNTIME = OpenVINO()
 
 
-def _compiled(files: Files, threads: int, more: dict[str, Any] | None = None) -> Any:
+def _compiled(files: Files, threads: int) -> Any:
     import openvino  # pyright: ignore[reportMissingImports]
 
     settings = {
@@ -85,7 +72,6 @@ def _compiled(files: Files, threads: int, more: dict[str, Any] | None = None) ->
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        **(more or {}),
     }
     return openvino.Core().compile_model(_read(files), "CPU", settings)
 
