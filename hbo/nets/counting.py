@@ -112,8 +112,8 @@ class _Counter(TorchDispatchMode):
         inputs = tree_leaves((args, kwargs))
         of_weights = self._of_weights(inputs)
         if packet is aten.convolution:
-            out = convolved(*args)  # pyright: ignore[reportCallIssue]
-            flops = conv_flop_count(*(list(t.shape) for t in (*args[:2], out)), args[6])
+            out = convolved(*args)
+            flops = conv_flop_count([*args[0].shape], [*args[1].shape], [*out.shape], args[6])
         else:
             out = func(*args, **kwargs)
             flops = None
