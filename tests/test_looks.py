@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hbo.analysis import looks
-from hbo.analysis.contrasts import Levels
+from hbo.analysis import looks, sentences
+from hbo.analysis.contrasts import Contrast, Levels
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -46,3 +46,22 @@ def test_simulated_paths_cross_at_the_spent_rate(shares, alpha):
         inside &= np.abs(motion) <= edge * math.sqrt(share)
         crossed, expected, before = 1 - inside.mean(), looks.spent(share, alpha), share
         assert abs(crossed - expected) <= 4 * math.sqrt(expected * (1 - expected) / n) + 1e-9
+
+
+def test_before_the_first_look_the_runs_there_are_are_counted():
+    """No look reads them, but the page must not say that there are none."""
+    samples = {"a": {0: 0.5, 1: 0.6, 2: 0.7}, "b": {0: 0.5}, "c": {0: 0.4, 1: 0.5}}
+    each = Levels(0.05, 0.05)
+    found = looks.judge_at_looks(
+        samples,
+        [Contrast("a against b", {"a": 1, "b": -1}), Contrast("a against c", {"a": 1, "c": -1})],
+        0.01, (3, 8), range(8), each,
+    )  # fmt: skip
+    assert [(line.n, line.verdict, look) for line, look in found] == [
+        ((1, 3), "too few", -1), ((2, 3), "too few", -1)
+    ]  # fmt: skip
+    said = [sentences.sentence(line, "top1") for line, _ in found]
+    assert said == [
+        "a against b: 1 to 3 seeds, too few to judge; each arm needs at least 2.",
+        "a against c: 2 to 3 seeds, too few to judge; the first look comes later.",
+    ]

@@ -99,9 +99,7 @@ def _bytes(files: Files) -> int:
     return len(files.get(".bin") or next(iter(files.values())))
 
 
-@every_runtime
-@pytest.mark.parametrize(("k", "upsample"), [(2, "nearest")])
-def test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample):
+def check_deployed(runtime: Runtime, k: int, upsample: str) -> None:
     net = network(Block(k=k, upsample=upsample))
     images, expected = logits(net)
     model = runtime.convert(deploy(net, runtime.target), SIDE)
@@ -111,11 +109,16 @@ def test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample):
         assert (model.pieces.pieces, model.pieces.left) == (1, {})
 
 
+@every_runtime
+def test_the_deployed_network_in_the_runtime_itself(runtime):
+    check_deployed(runtime, 2, "nearest")
+
+
 @pytest.mark.slow
 @every_runtime
 @pytest.mark.parametrize(("k", "upsample"), CASES)
 def test_every_upsampling_in_the_runtime_itself(runtime, k, upsample, short):
-    test_the_deployed_network_in_the_runtime_itself(runtime, k, upsample)
+    check_deployed(runtime, k, upsample)
 
 
 @every_runtime
@@ -226,7 +229,9 @@ def test_each_of_xnnpack_s_operators_is_timed(runtime):
     assert "Deconvolution Subconv2D" not in found["mobilenetv2"]
 
 
-@pytest.mark.parametrize("runtime", ["onnx"], indirect=True)
+@pytest.mark.parametrize(
+    "runtime", [name for name in operators.TRACED if name != "executorch"], indirect=True
+)
 def test_each_convolution_and_upsampling_is_timed(runtime, short):
     """As many as the deployed network has, each in every turn."""
     net = deploy(network(Block(k=2)), runtime.target)

@@ -105,7 +105,7 @@ def judge_at_looks(
     Returns:
         a line and the index of its look; -1 before the first, with the verdict "too few".
     """
-    found = [(Judged(one.label, (0, 0), False, "too few"), -1) for one in contrasts]
+    found = [(Judged(one.label, _runs(samples, one), False, "too few"), -1) for one in contrasts]
     for look, n in enumerate(looks):
         there = set(seeds[:n])
         reached = {
@@ -118,3 +118,9 @@ def judge_at_looks(
             if found[i][0].verdict in ("undecided", "too few") and named <= reached.keys():
                 found[i] = (judge(reached, [one], margin, levels_at(look, looks, each))[0], look)
     return found
+
+
+def _runs(samples: Samples, contrast: Contrast) -> tuple[int, int]:
+    """The least and the most runs of a contrast's arms."""
+    counts = [len(samples.get(arm, {})) for arm, weight in contrast.weights.items() if weight]
+    return min(counts, default=0), max(counts, default=0)

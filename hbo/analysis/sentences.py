@@ -20,7 +20,8 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     """
     name, runs = SHOWN.get(metric, metric.replace("_", " ")), seeds(line)
     if line.verdict == "too few":
-        return f"{line.label}: {runs}, too few to judge; each arm needs at least 2."
+        why = "each arm needs at least 2" if line.n[0] < 2 else "the first look comes later"
+        return f"{line.label}: {runs}, too few to judge; {why}."
     if line.se == 0:
         return (
             f"{line.label}: {points(line.difference)} points of {name} on {runs}; all runs are equal, so the"

@@ -18,13 +18,14 @@ from tqdm import tqdm
 from hbo import config, flags
 from hbo.bench import train, turns
 from hbo.deploy import deploy
-from hbo.deploy.runtimes import Event, Files, Runtime, named
+from hbo.deploy.runtimes import RUNTIMES, Event, Files, Runtime, named
 from hbo.errors import UserError
 from hbo.tasks import build
 from hbo.text import aligned
 
 IMAGES = 60
-TRACED = ("executorch", "onnx")
+TRACED = tuple(name for name in RUNTIMES if type(named(name)).traced is not Runtime.traced)
+DEFAULT = "executorch"
 
 
 class Kind(NamedTuple):
@@ -38,10 +39,10 @@ class Kind(NamedTuple):
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, `--to` and `--json`."""
     parser = flags.make_parser("hbo.bench operators", "Microseconds of a runtime's operators, in one run.")
-    parser.add_argument("--to", choices=TRACED, default=TRACED[0], help="The runtime: %(choices)s.")
+    parser.add_argument("--to", choices=TRACED, default=DEFAULT, help="The runtime: %(choices)s.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = flags.given(parser, argv)
-    as_json, to = given.pop("json", False), given.pop("to", TRACED[0])
+    as_json, to = given.pop("json", False), given.pop("to", DEFAULT)
     found = measure(config.resolve(**given), to)
     if as_json:
         print(json.dumps(found, indent=1))
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
     print(table({name: _kinds(kinds) for name, kinds in found["kinds"].items()}))
 
 
-def measure(run: config.Run, to: str = TRACED[0]) -> dict[str, Any]:
+def measure(run: config.Run, to: str = DEFAULT) -> dict[str, Any]:
     """Network -> kind of operator -> number, least and median microseconds; the machine and the versions.
 
     Raises:
@@ -92,11 +93,9 @@ def timed(runtime: Runtime, files: dict[str, Files], resolution: int) -> dict[st
 
 
 def by_kind(events: Iterable[Event]) -> dict[str, Kind]:
-    """Kind -> its operators together; the first image warms up, and what runs with it alone is left out."""
+    """Kind -> its operators together; the first image warms up."""
     found: dict[str, Kind] = {}
     for kind, (_, *times) in events:
-        if not times:
-            continue
         n, least, median = found.get(kind, Kind(0, 0.0, 0.0))
         found[kind] = Kind(n + 1, least + min(times), median + statistics.median(times))
     return found

@@ -5,7 +5,7 @@ model card written from the row.
 import json
 from typing import Any
 
-from hbo.runs.checkpoint import Trained
+from hbo.runs.checkpoint import Trained, trained_for
 from hbo.tasks import COLUMNS
 
 PERCENT = ("top1", "top5", "balanced_accuracy", "f1")
@@ -53,7 +53,7 @@ def card(about: dict[str, Any], trained: Trained, row: dict[str, Any], file: str
         "",
         "By the authors of the release; see their repository."
         if not trained.ours
-        else f"{run['epochs']} epochs, batch {run['batch']}, {run['optimizer']}, rate {run['lr']},"
+        else f"{trained_for(trained.content)}, batch {run['batch']}, {run['optimizer']}, rate {run['lr']},"
         f" {run['schedule']} schedule, weight decay {run['weight_decay']}; crops: {run['crop']}, flips:"
         f" {run['flip']}. Key"
         f" {about['key']}; to train it again, run `python -m hbo.fit` with the fields of `run` in the JSON"

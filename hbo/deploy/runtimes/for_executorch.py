@@ -73,12 +73,7 @@ class ExecuTorch(Runtime):
         return json.loads(program.load_method(FACTS).execute([])[0]) if FACTS in program.method_names else {}
 
     def open(self, files: Files, threads: int) -> Session:
-        with quiet():
-            from executorch.extension.pybindings.portable_lib import (  # pyright: ignore
-                _unsafe_reset_threadpool,
-            )
-        _unsafe_reset_threadpool(threads)
-        program = _load(files)
+        program = _load(files, threads)
         held = (files[".pte"], program, program.load_method("forward"))  # the last reads from the others
 
         def run(image: np.ndarray) -> np.ndarray:
@@ -93,13 +88,7 @@ class ExecuTorch(Runtime):
             UserError: ExecuTorch was built without its event tracer.
         """
         with quiet():
-            from executorch.extension.pybindings.portable_lib import (  # pyright: ignore
-                _unsafe_reset_threadpool,
-            )
-            from executorch.runtime import Runtime as Loader  # pyright: ignore
-
-            _unsafe_reset_threadpool(1)
-            program = Loader.get().load_program(files[".pte"], enable_etdump=True, debug_buffer_size=0)
+            program = _load(files, 1, enable_etdump=True, debug_buffer_size=0)
         held = (files[".pte"], program, program.load_method("forward"))
         return Traced(lambda image: held[-1].execute([torch.from_numpy(image)]), lambda: _events(held[1]))
 
@@ -107,10 +96,16 @@ class ExecuTorch(Runtime):
 RUNTIME = ExecuTorch()
 
 
-def _load(files: Files) -> Any:
+def _load(files: Files, threads: int | None = None, **how: Any) -> Any:
+    """The program, with the process's threads set to so many."""
     with quiet():
+        from executorch.extension.pybindings.portable_lib import (  # pyright: ignore
+            _unsafe_reset_threadpool,
+        )
         from executorch.runtime import Runtime as Loader  # pyright: ignore
-    return Loader.get().load_program(files[".pte"])
+    if threads is not None:
+        _unsafe_reset_threadpool(threads)
+    return Loader.get().load_program(files[".pte"], **how)
 
 
 def _lowered(program: Any, facts: Facts | None) -> Model:

@@ -55,25 +55,22 @@ class OpenVINO(Runtime):
         return {key: value.astype(str) for key, value in model.get_rt_info(["hbo"]).astype(dict).items()}
 
     def open(self, files: Files, threads: int) -> Session:
-        request = _compiled(files, threads).create_infer_request()
+        import openvino  # pyright: ignore[reportMissingImports]
+
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(_read(files), "CPU", settings)
+        request = compiled.create_infer_request()
         return lambda images: request.infer([np.asarray(images, dtype=np.float32)], share_inputs=True)[
             0
         ].copy()
 
 
 RUNTIME = OpenVINO()
-
-
-def _compiled(files: Files, threads: int) -> Any:
-    import openvino  # pyright: ignore[reportMissingImports]
-
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    return openvino.Core().compile_model(_read(files), "CPU", settings)
 
 
 def _model(net: nn.Module, resolution: int) -> Any:

@@ -97,7 +97,7 @@ def _of_file(name: str) -> tuple[nn.Module, str, list[str] | None, int]:
     if of.task != "classify":
         raise UserError(f"distill={name}: trained with task={of.task}; use a classifier")
     words = (
-        f"{of.net} trained on {of.data}, {of.epochs} epochs, seed {of.seed}"
+        f"{of.net} trained on {of.data}, {checkpoint.trained_for(trained.content)}, seed {of.seed}"
         if trained.ours
         else "the authors' release"
     )
