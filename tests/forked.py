@@ -76,11 +76,12 @@ def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
 
 
 class Forked(subprocess.Popen):
-    """`python -m MODULE ...` as a fork, if that is safe; all else as it is usual."""
+    """`python -m hbo.MODULE ...` as a fork, if that is safe; all else (a notebook's kernel) as it is usual."""
 
     def _execute_child(self, args, *rest):  # of the standard library; `rest` as in Python 3.10 to 3.14
         words = [os.fspath(word) for word in args] if isinstance(args, list) else []
-        if words[:2] != [sys.executable, "-m"] or not _can_fork():
+        hbo = words[:2] == [sys.executable, "-m"] and words[2].startswith("hbo.")
+        if not hbo or not _can_fork():
             return super()._execute_child(args, *rest)
         _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = rest[:15]
         start_new_session = rest[20]

@@ -107,8 +107,22 @@ def wandb_command(*words: object, env: Environment) -> tuple[str, str]:
 
 
 def with_wandb(env: Environment) -> dict[str, str | None]:
-    """The environment for a command that talks to W&B: the tests disable it by default."""
-    return {"WANDB_MODE": None, **env}
+    """The environment for a command that talks to W&B: nothing of this process's own (the tests disable W&B, and
+    `hbo` makes its client silent).
+    """
+    return {**{name: None for name in os.environ if name.startswith("WANDB_")}, **env}
+
+
+def found_in_wandb(env: Environment, cache: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Each run's row and curve as `hbo` reads them from the server, in a process of its own: W&B's settings do not
+    leak into this one.
+    """
+    code = (
+        "import json; from hbo.analysis import from_wandb; "
+        "print(json.dumps([(found.row, found.curve) for found in from_wandb.read('local/hbo')]))"
+    )
+    out, _ = call("-c", code, env=with_wandb(env) | {"XDG_CACHE_HOME": str(cache)})
+    return [(row, curve) for row, curve in json.loads(out)]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, call, start
 from services import (
     Environment,
+    found_in_wandb,
     new_sweep,
     rows,
     started,
@@ -22,7 +23,6 @@ from services import (
 )
 from test_agents import SHORT, TINY, folder, read_back
 
-from hbo.analysis import from_wandb
 from hbo.config import resolve
 from hbo.errors import DataError, UserError
 from hbo.runs import labels, signals, tracking
@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_runs_do_not_end_a_sweep(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wandb_run_has_its_folder_and_points_per_update(server, tmp_path, monkeypatch):
+def test_a_wandb_run_has_its_folder_and_points_per_update(server, tmp_path):
     """Two epochs of three updates: the two points of metrics.csv, and six points for the updates."""
     (tmp_path / "runs" / "points").mkdir(parents=True)
     (tmp_path / "runs" / "points" / "question.json").write_text(
@@ -120,11 +120,8 @@ def test_a_wandb_run_has_its_folder_and_points_per_update(server, tmp_path, monk
         "train",
         "versus: k=2 against k=1; margin: 1.0",
     ]
-    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
-        monkeypatch.setenv(name, server[name])
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (found,) = [found for found in from_wandb.read("local/hbo") if found.row["study"] == "points"]
-    assert set(found.curve[0]) == set(curve.columns)
+    (found,) = [found for row, found in found_in_wandb(server, tmp_path) if row["study"] == "points"]
+    assert set(found[0]) == set(curve.columns)
 
 
 def _about(server: Environment, name: str) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from conftest import call, only_row
-from services import new_sweep, wandb_server, with_wandb
+from services import found_in_wandb, new_sweep, wandb_server, with_wandb
 from test_agents import read_back
 from test_mirror import Recorder
 
-from hbo.analysis import from_wandb
 from hbo.config import resolve
 from hbo.runs import tracking
 from hbo.training import TrainingSession
@@ -167,18 +166,15 @@ for top1s in ((0.9, 0.5), (0.25, 0.125)):
 
 
 @pytest.mark.slow
-def test_wandb_keeps_both_attempts(tmp_path, monkeypatch):
+def test_wandb_keeps_both_attempts(tmp_path):
     with wandb_server(tmp_path) as env:
         sweep = new_sweep(tmp_path, env, k=1, threads=[1, 2]).split("/")[-1]
         out, _ = call("-c", TWICE, tmp_path, env=with_wandb(env | AGENT | {"WANDB_SWEEP_ID": sweep}))
         (run,) = read_back(env)
-        for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
-            monkeypatch.setenv(name, env[name])
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        (found,) = from_wandb.read("local/hbo")
+        ((row, curve),) = found_in_wandb(env, tmp_path)
     assert json.loads(out) == {"k": {"value": 1}, "threads": {"values": [1, 2]}}
     points = [(p["_step"], p.get("attempt"), p["epoch"], p["val/top1"]) for p in run["history"]]
     assert points == [(0, None, 0, 0.9), (1, None, 1, 0.5), (2, 2, 0, 0.25), (3, 2, 1, 0.125)]
     assert run["summary"]["val/top1"] == {"last": 0.125, "max": 0.25}
-    assert [(p["epoch"], p["val/top1"]) for p in found.curve] == [(0, 0.25), (1, 0.125)]
-    assert (found.row["top1"], "attempt" in found.row) == (0.125, False)
+    assert [(p["epoch"], p["val/top1"]) for p in curve] == [(0, 0.25), (1, 0.125)]
+    assert (row["top1"], "attempt" in row) == (0.125, False)
