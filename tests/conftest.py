@@ -9,17 +9,21 @@ import signal
 import threading
 import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import forked
 import numpy as np
 import pytest
+import short as shorter
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 from hbo import block, nets
 from hbo.metrics import Detections, Outcomes, Rankings
+from hbo.nets import tables
 from hbo.tasks.classify.module import Classify
 from hbo.tasks.detect import ssd
 from hbo.tasks.detect.module import Detect
@@ -277,6 +281,31 @@ def make_runs(root: Path, *studies: str, **where) -> Path:
 def _threads():
     """Two threads, the default of a run; one if two processes share the tests."""
     torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1" else 2)
+
+
+@contextmanager
+def _shortened() -> Iterator[None]:
+    startup = str(Path(__file__).parent / "startup")
+    with pytest.MonkeyPatch.context() as patch:
+        for net, table in shorter.shortened(tables).items():
+            patch.setitem(tables.TABLES, net, table)
+        patch.setenv(shorter.VARIABLE, "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (startup, os.environ.get("PYTHONPATH")))))
+        yield
+
+
+@pytest.fixture
+def short() -> Iterator[None]:
+    """Networks of three blocks, here and in every process that the test starts."""
+    with _shortened():
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_networks() -> Iterator[None]:
+    """The same for all tests of a module, and for what they share."""
+    with _shortened():
+        yield
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+import short
+
 PACKAGES = [
     "torch",
     "torchvision",
@@ -65,6 +67,7 @@ def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
     kind, what, *sys.argv[1:] = words
     sys.argv[0] = what if kind == "-m" else kind
     sys.path[0] = cwd
+    short.install()
     try:
         if kind == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)

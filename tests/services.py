@@ -110,7 +110,8 @@ def with_wandb(env: Environment) -> dict[str, str | None]:
     """The environment for a command that talks to W&B: nothing of this process's own (the tests disable W&B, and
     `hbo` makes its client silent).
     """
-    return {**{name: None for name in os.environ if name.startswith("WANDB_")}, **env}
+    own = [name for name in os.environ if name.startswith("WANDB_")]
+    return {**dict.fromkeys(["WANDB_MODE", *own]), **env}
 
 
 def found_in_wandb(env: Environment, cache: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -33,7 +33,7 @@ from hbo.analysis import results
 from hbo.config import Run
 from hbo.sweep import drafting
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 FIELDS = {field.name for field in fields(Run)}
 TINY = {"data": "digits", "width": 0.1, "threads": 1, "lr": LR, "accelerator": "cpu"}
 SHORT = {**TINY, "epochs": 2, "limit_batches": 3}

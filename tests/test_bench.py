@@ -59,7 +59,7 @@ def test_the_rivals_without_a_quick_path_have_pytorch_s_own_modules():
     assert {type(m).__module__.split(".")[0] for m in net.modules() if not list(m.children())} == {"torch"}
 
 
-def test_every_rival_takes_every_turn():
+def test_every_rival_takes_every_turn(short):
     found = json.loads(call("hbo.bench", "train", *TINY, "--json")[0])
     assert found["baseline"] == "nchw"
     rivals = ("nchw", "channels_last", "plain", "no_batch_norm", "no_depthwise", "mobilenetv2")
@@ -76,7 +76,7 @@ def test_every_rival_takes_every_turn():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_deployed_networks_take_every_turn_on_one_thread_and_on_two(monkeypatch, capsys):
+def test_deployed_networks_take_every_turn_on_one_thread_and_on_two(monkeypatch, capsys, short):
     """In one other runtime besides ONNX Runtime; the test below takes all of them."""
     others = {python: names[-1:] for python, names in worker.environments().items()}
     monkeypatch.setattr(infer, "environments", lambda: others)
@@ -100,7 +100,7 @@ def test_deployed_networks_take_every_turn_on_one_thread_and_on_two(monkeypatch,
     assert all(len(line["turns"].split()) == infer.TURNS for line in lines)
 
 
-def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
+def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch, short):
     def wrong(net):
         net = deploy(net)
         net.classifier.bias += 1
@@ -114,7 +114,7 @@ def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_latency_of_a_study_s_networks_is_joined_to_its_rows(tmp_path):
+def test_the_latency_of_a_study_s_networks_is_joined_to_its_rows(tmp_path, short):
     call("hbo.bench", "infer", "--studies", "mobilenetv2", "--source", ROOT / "ablations", "--to", tmp_path)
     rows = latency.join(results.load(str(ROOT / "ablations"), "mobilenetv2"), tmp_path)
     assert rows["latency_ms"].gt(0).all()
@@ -131,7 +131,7 @@ def test_latencies_of_other_studies_are_not_dropped(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path):
+def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path, short):
     pytest.importorskip("onnxruntime")
     call(
         "hbo.fit", "--data", "digits", "--width", "0.1", "--epochs", "2", "--threads", "1", "--out", tmp_path
@@ -303,14 +303,14 @@ def test_the_script_for_a_phone_times_every_file_and_says_so():
 
 
 @pytest.mark.slow
-def test_a_gpu_s_bench_in_miniature_measures_every_part(tmp_path):
+def test_a_gpu_s_bench_in_miniature_measures_every_part(tmp_path, short):
     sizes = (
         "--widths",
         "0.1",
         "--batch",
         "4",
         "--resolution",
-        "64",
+        "32",
         "--places",
         "1",
         "2",

@@ -18,6 +18,8 @@ from hbo.runs import cluster
 from hbo.runs.cluster import data_workers
 from hbo.sweep.pool import places
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 CORES = "from hbo.runs.cluster import cores; print(cores())"
 CGROUP = Path("/sys/fs/cgroup/cpu")
 SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")

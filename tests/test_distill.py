@@ -20,6 +20,8 @@ from hbo.runs import identity
 from hbo.tasks.classify.module import Classify
 from hbo.tasks.classify.teacher import Teacher, distilled
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 TEN = list("0123456789")
 BRIEF = flags(data="digits", epochs=1, limit_batches=4, width=0.1, threads=1, workers=0)
 BRIEF += flags(accelerator="cpu", wandb="disabled")
@@ -187,7 +189,8 @@ def test_a_network_of_a_zoo_teaches_with_its_published_weights(tmp_path, monkeyp
         Teacher(resolve(**given | {"data": "digits"}), 10, TEN)
 
 
-def test_the_authors_release_can_be_the_teacher(tmp_path):
+def test_the_authors_release_can_be_the_teacher(tmp_path, monkeypatch):
+    monkeypatch.setitem(nets.TABLES, "hbonet", nets.HBONET)
     torch.save(released_state("width0.1_div4_k1"), tmp_path / "released.pth")
     found = Teacher(resolve(data="imagenet", distill=str(tmp_path / "released.pth")), 1000)
     assert found.words.startswith("the authors' release (")

@@ -21,7 +21,7 @@ from hbo.exporting import about as describe
 from hbo.exporting import check
 from hbo.runs import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from hbo.sweep.board import Board
 from hbo.sweep.plan import Entry
 from hbo.sweep.study import read
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 opened: dict[str, list[str]] = {"files": [], "folders": [], "asked": []}
 counting = False
 

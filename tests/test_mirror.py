@@ -28,6 +28,8 @@ from hbo.errors import DataError, UserError
 from hbo.runs import labels, signals, tracking
 from hbo.runs.stopping import Interrupted, NotFinite
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Environment]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import call, make_voc, only_row
 from flagged import flags
+from short import VARIABLE
 
 from hbo import nets
 from hbo.block import Block
@@ -19,6 +20,8 @@ from hbo.exporting import check
 from hbo.metrics import detection
 from hbo.nets import size
 from hbo.tasks.detect.ssd import Detector
+
+pytestmark = pytest.mark.usefixtures("short_networks")
 
 
 def refused(err: str, *words: str) -> None:
@@ -76,7 +79,8 @@ def test_a_diverged_run_resumed_after_its_last_epoch_fails(classifier):
 
 
 @pytest.mark.slow
-def test_a_diverged_detector_finds_nothing_and_says_why(tmp_path):
+def test_a_diverged_detector_finds_nothing_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE)  # a detector needs the whole network's maps
     root = make_voc(tmp_path / "set")
     fields = {"data": "vocfolder", "data_dir": str(root), "batch": 4, "epochs": 1, "warmup": 0.5, "width": 0.1, "lr": 0.001,
               "threads": 1, "limit_batches": 1, "resolution": 96}  # fmt: skip

@@ -18,7 +18,7 @@ import yaml
 from conftest import call, start
 from services import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 # At the recipe's rate of 0.05 a network this narrow may lose all its features within an epoch or two; whether
 # its gradient then overflows depends on the last bit of the processor's arithmetic.
 LR = 0.01

@@ -23,6 +23,8 @@ from hbo.tasks.base import move_average, without_decay
 from hbo.tasks.classify import mixing
 from hbo.tasks.classify.module import Classify
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 ALL = flags(ema=0.95, mixup=0.2, cutmix=1.0, random_erasing=0.25, dropout=0.2, drop_path=0.2)
 ALL += flags(auto_augment="trivial", optimizer="adamw", lr=0.003, no_decay_on_norm=True, grad_clip=1.0)
 

@@ -10,6 +10,8 @@ from hbo.analysis import frozen, results
 from hbo.analysis.restore import restore
 from hbo.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 ABLATIONS = ROOT / "ablations"
 STUDIES = ("table2_cifar10", "contraction", "detection_bccd", "reid_omniglot", "few_photographs")
 

@@ -28,15 +28,9 @@ from hbo.deploy.enlarging import Copies, Repeat
 from hbo.deploy.lanes import LANES
 from hbo.deploy.runtimes import RUNTIMES, Files, Runtime, named
 from hbo.errors import UserError
-from hbo.nets import tables
 
 MODES = typing.get_args(typing.get_type_hints(Block)["upsample"])
 CASES = [(0, "nearest"), *[(k, mode) for k in (1, 2, 3) for mode in MODES]]  # k = 0 upsamples nothing
-# Two bottlenecks, of strides 2 and 1, and an inverted residual: converters take a third of the time. The whole
-# HBONet is converted once for each runtime.
-SHORT = tables.HBONET._replace(
-    stages=(tables.HBONET.stages[2]._replace(repeats=2), tables.HBONET.stages[-1]), head=160
-)
 SIDE = 64
 
 
@@ -50,11 +44,6 @@ def runtime(request) -> Runtime:
 
 every_runtime = pytest.mark.parametrize("runtime", RUNTIMES, indirect=True)
 pytestmark = pytest.mark.filterwarnings("ignore")  # from the converters
-
-
-@pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setitem(tables.TABLES, "hbonet", SHORT)
 
 
 def network(block: Block, classes: int = 7) -> torch.nn.Module:

@@ -19,7 +19,7 @@ from test_pool import BASE, fits, study, write
 from hbo.errors import one_line
 from hbo.runs import signals
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 SHORT = {
     "data": "digits",
     "width": 0.1,

@@ -23,7 +23,7 @@ from test_pool import LR, same, study, write
 import hbo
 from hbo.runs import lock
 
-pytestmark = [pytest.mark.slow, needs_slurm]
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow, needs_slurm]
 SHORT = {
     "data": "digits",
     "width": 0.1,

@@ -11,7 +11,7 @@ from conftest import ROOT
 from services import needs_slurm, new_sweep, rows, signalled, slurm, suspend, wait_for, wandb_server
 from test_agents import TINY, mirrors, read_back
 
-pytestmark = [pytest.mark.slow, needs_slurm]
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow, needs_slurm]
 SHORT = {**TINY, "epochs": 4, "limit_batches": 12}
 
 

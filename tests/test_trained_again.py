@@ -15,6 +15,8 @@ from hbo.config import resolve
 from hbo.runs import tracking
 from hbo.training import TrainingSession
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 FLAGS = [
     "--data",
     "digits",

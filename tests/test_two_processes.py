@@ -8,7 +8,7 @@ import torch
 from conftest import call, only_row, start
 from test_fit import same_run, wait_for, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 
 
 def test_two_processes_see_what_one_sees(tmp_path):

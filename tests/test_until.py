@@ -20,6 +20,8 @@ from hbo.runs import rows
 from hbo.sweep import plan, until
 from hbo.sweep.study import read
 
+pytestmark = pytest.mark.usefixtures("short_networks")
+
 FIELDS = {
     "data": "digits",
     "width": 0.1,

@@ -13,7 +13,10 @@ import torch
 from hbo.runs.weights import read
 
 WAIT = 120  # seconds for a first checkpoint
-RUN = ("--data", "digits", "--width", "0.1", "--epochs", "3", "--threads", "1", "--wandb", "disabled")
+RUN = (
+    *("--data", "digits", "--width", "0.1", "--epochs", "3", "--limit_batches", "8"),
+    *("--threads", "1", "--wandb", "disabled"),
+)
 
 
 def resumed(accelerator: str) -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Worker:
 
     def __init__(self, python: Path | str, names: list[str]) -> None:
         self.names = names
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        own = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": own, "OMP_NUM_THREADS": "1"}
         self.said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # for as long as the process lives
         self.process = subprocess.Popen(
             [str(python), "-c", "from hbo.bench.worker import main; main()", *names],

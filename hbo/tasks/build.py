@@ -13,16 +13,16 @@ from torch import nn
 
 from hbo.config import Run
 from hbo.data import Data
-from hbo.data.preprocess import Preprocess
 from hbo.errors import DataError, UnreadableError, UserError, plain
 from hbo.nets.counting import Cost
 from hbo.runs import cluster
 from hbo.runs.checkpoint import Trained
 from hbo.tasks import SETS
-from hbo.tasks.predictions import Predictions
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # analysis counts costs, and does without torchvision, which takes as long as torch
+    from hbo.data.preprocess import Preprocess
     from hbo.tasks.base import TaskModule
+    from hbo.tasks.predictions import Predictions
 
 
 def _of(task: str, part: str) -> Any:
@@ -60,12 +60,12 @@ def restored(trained: Trained) -> "TaskModule":
     return task.eval()
 
 
-def preprocess(run: Run) -> Preprocess:
+def preprocess(run: Run) -> "Preprocess":
     """A photograph preprocessed as in the run's evaluation."""
     return _of(run.task, "predict").preprocess(run)
 
 
-def predictions(task: "TaskModule", **options: Any) -> Predictions:
+def predictions(task: "TaskModule", **options: Any) -> "Predictions":
     """An empty collection of the network's predictions on photographs.
 
     Args:
