@@ -107,6 +107,7 @@ def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch, sh
         return net
 
     monkeypatch.setattr("hbo.deploy.deploy", wrong)
+    monkeypatch.setattr(bench, "rivals", lambda run: ({}, {}))
     with pytest.raises(
         UserError, match=r"deployed: its logits are .* off those of the plain export; nothing was timed"
     ):
