@@ -244,7 +244,7 @@ def checkpoint_digest(path: str, name: str = "backbone_checkpoint") -> str:
     """
     file = located(path)
     if not file.is_file():
-        raise UserError(f"{name}={path}: no such file")
+        raise UserError(f"{name}={path}: no such file{nearest_run(file)}")
     return looked_up(("file", str(file)), lambda: _hash(file)[:10])
 
 

@@ -19,7 +19,7 @@ from services import wandb_server
 from hbo.analysis import notebooks
 from hbo.errors import UserError
 
-pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 SCRIPTS = notebooks.scripts()
 SEEDS = [0, 1]
 

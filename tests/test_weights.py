@@ -11,7 +11,7 @@ from conftest import REFERENCE, released_state
 
 from hbo.block import Block
 from hbo.errors import UserError
-from hbo.files import located
+from hbo.files import checkpoint_digest, located
 from hbo.nets import build
 from hbo.runs.weights import identify, load_released, read, released_names
 
@@ -104,6 +104,8 @@ def test_the_nearest_runs_are_named(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=said):
             read(located(asked))
+        with pytest.raises(UserError, match=said):  # --backbone_checkpoint, --distill
+            checkpoint_digest(asked)
 
 
 def test_switches_other_than_the_releases_are_errors():
