@@ -23,11 +23,13 @@ from jaxtyping import jaxtyped
 
 from hbo import block, nets
 from hbo.metrics import Detections, Outcomes, Rankings
-from hbo.nets import tables
+from hbo.nets import size, tables
 from hbo.tasks.classify.module import Classify
+from hbo.tasks.detect import network as detect_network
 from hbo.tasks.detect import ssd
 from hbo.tasks.detect.module import Detect
 from hbo.tasks.reid import embedding
+from hbo.tasks.reid import network as reid_network
 from hbo.tasks.reid.module import Reid
 
 ROOT = Path(__file__).parents[1]
@@ -286,12 +288,24 @@ def _threads():
 @contextmanager
 def _shortened() -> Iterator[None]:
     startup = str(Path(__file__).parent / "startup")
-    with pytest.MonkeyPatch.context() as patch:
-        for net, table in shorter.shortened(tables).items():
-            patch.setitem(tables.TABLES, net, table)
-        patch.setenv(shorter.VARIABLE, "1")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (startup, os.environ.get("PYTHONPATH")))))
-        yield
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for net, table in shorter.shortened(tables).items():
+                patch.setitem(tables.TABLES, net, table)
+            patch.setenv(shorter.VARIABLE, "1")
+            patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (startup, os.environ.get("PYTHONPATH")))))
+            _forget_costs()
+            yield
+    finally:
+        _forget_costs()
+
+
+def _forget_costs() -> None:
+    """Of the networks that were counted so far in this process."""
+    for module in (size, detect_network, reid_network):
+        for known in vars(module).values():
+            if hasattr(known, "cache_clear"):
+                known.cache_clear()
 
 
 @pytest.fixture
