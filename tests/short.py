@@ -1,6 +1,6 @@
 """Networks of three blocks, for tests of what surrounds a network: a run, its files, a converter.
 
-An update takes a sixth of the whole network's time. `install` gives them to processes that the tests start, the
+An update takes about a third of the whole network's time. `install` gives them to processes that the tests start, the
 fixture `short` (conftest.py) to a test's own process, too. What a network is, its costs, shapes and weights, is
 tested on the whole one.
 """
