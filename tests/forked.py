@@ -83,8 +83,8 @@ class Forked(subprocess.Popen):
 
     def _execute_child(self, args, *rest):  # of the standard library; `rest` as in Python 3.10 to 3.14
         words = [os.fspath(word) for word in args] if isinstance(args, list) else []
-        hbo = words[:2] == [sys.executable, "-m"] and words[2].startswith("hbo.")
-        if not hbo or not _can_fork():
+        ours = words[:2] == [sys.executable, "-m"] and words[2:3] != [] and words[2].startswith("hbo.")
+        if not ours or not _can_fork():
             return super()._execute_child(args, *rest)
         _, preexec_fn, _, _, cwd, env, _, _, _, *pipes = rest[:15]
         start_new_session = rest[20]

@@ -46,8 +46,7 @@ class _Finder:
 
 def install() -> None:
     """Let this process import short networks, if its environment asks for them."""
-    sys.meta_path[:] = [
-        finder for finder in sys.meta_path if not isinstance(finder, _Finder)
-    ]  # of a fork's parent
+    # A fork has its parent's.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
     if os.environ.get(VARIABLE):
         sys.meta_path.insert(0, _Finder())

@@ -60,6 +60,13 @@ def test_importing_is_quick():
     )
 
 
+def test_tables_and_notebooks_do_without_torchvision():
+    """It takes as long to import as torch."""
+    code = "import sys, hbo.analysis.paper, hbo.analysis.notebooks, hbo.analysis.holds; print('torchvision' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_a_sample_described_by_hand():
     about = stats.describe([2, 4, 4, 5, 10])  # squared deviations from 5: 9 + 1 + 1 + 0 + 25 = 36
     assert (about.n, about.mean, about.sd) == (5, 5, 3)
