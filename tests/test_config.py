@@ -186,6 +186,7 @@ def test_the_key_covers_all_that_can_change_the_result():
         "triplet",
         "classifier_epochs",
         "cache_size",
+        "decode",
         "task",
         "backbone_checkpoint",
         "freeze_bn",
@@ -194,7 +195,7 @@ def test_the_key_covers_all_that_can_change_the_result():
         "distill",
         "distill_temperature",
         "distill_weight",
-    }  # tested below, and in test_distill.py
+    }  # tested below, in test_distill.py and test_draft.py
     assert same.keys() | other.keys() | detection.keys() | reid.keys() | elsewhere == {
         f.name for f in dataclasses.fields(Run)
     }

@@ -34,6 +34,11 @@ def read(shard: Path, at: int, row: int, size: int) -> bytes:
     return _last.rows[row].as_py()
 
 
+def forget() -> None:
+    """Close this thread's file."""
+    _last.__dict__.clear()
+
+
 def entries(shard: Path) -> Iterator[Entry]:
     """The images of a shard.
 

@@ -12,14 +12,19 @@ rivals:
     uncached    what `hbo.fit` loads without a cache; a set in memory is decoded beforehand
     tar, parquet   the same images in two shards a part, without a cache: of a folder of train/ and val/ of at
                 most 4 GiB, which is packed for it; parquet where pyarrow is installed
+    draft       with --decode draft, of random-resized crops
     disk, ram   with --cache disk and --cache ram
     jpeg        with --cache jpeg, where random-resized crops are cut from photographs
     ram, bytes  the last without normalising: what a loader's process does for a device, which normalises by
                 itself
+
+`uncached`, `tar` and `parquet` are also read cold, in turns of their own: before each, the system is told to
+forget what it keeps of the files.
 """
 
 import importlib.util
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -34,6 +39,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hbo import config, files, flags
+from hbo.archives import parquet
 from hbo.bench import packing, turns
 from hbo.data import cache, jpeg
 from hbo.data.sampling import TrainBatches, loader
@@ -69,6 +75,11 @@ def main(argv: list[str]) -> None:
         " by turn\n"
     )
     print(turns.table("images/s", found["images_per_second"], base))
+    if found["images_per_second_cold"]:
+        print("\ncold, each turn from files that the system was told to forget; ratios to uncached\n")
+        print(turns.table("images/s", found["images_per_second_cold"], "uncached"))
+    if "drafted" in found:
+        print(f"\ndraft: a smaller image is decoded for {100 * found['drafted']:.0f} % of the crops")
     if found["cached_side"]:
         print(
             f"\nshort side {found['cached_side']} in the cache: {100 * found['cache_upsampled']:.0f} % of"
@@ -76,7 +87,10 @@ def main(argv: list[str]) -> None:
             f" pixels than {run.resolution} on a side, {100 * found['uncached_upsampled']:.0f} % without the"
             " cache"
         )
-        for name, levels in (("disk", found["difference"]), ("jpeg", found["difference_jpeg"])):
+        for name in ("disk", "jpeg", "draft"):
+            levels = found.get("difference" if name == "disk" else f"difference_{name}")
+            if levels is None:
+                continue
             print(
                 f"{name}: the same crops differ by {levels['mean']:.1f} of 255 levels on average"
                 f" ({levels['median']:.1f}"
@@ -102,18 +116,35 @@ def data(run: config.Run) -> dict[str, Any]:
         sets: dict[str, Any] = {name: open_data(fields).train for name, fields in runs.items()}
         bare = replace(run, cache="none", cache_size=None)
         plain = open_data(bare).train
-        packed = {
-            form: open_data(replace(bare, data_dir=str(path))).train
-            for form, path in archives(run, Path(folder.name)).items()
-        }
-        sets = {"reference": reference(run, sets["disk"]), "uncached": plain} | packed | sets
+        packs = archives(run, Path(folder.name))
+        packed = {form: open_data(replace(bare, data_dir=str(path))).train for form, path in packs.items()}
+        drafts = {}
+        if "jpeg" in kinds and bare.augment == "loader" and bare.auto_augment == "none":
+            drafts = {"draft": open_data(replace(bare, decode="draft")).train}
         torch.set_num_threads(1)
+        cold = {}
+        if packed:
+            every = {form: sorted(path.iterdir()) for form, path in packs.items()}
+            every["uncached"] = [Path(path) for path in files_of(plain)]
+            cold = turns.take_turns(
+                {
+                    form: partial(cold_rate, images, every[form], run, mean, std)
+                    for form, images in {"uncached": plain, **packed}.items()
+                },
+                TURNS,
+            )
+        sets = {"reference": reference(run, sets["disk"]), "uncached": plain} | packed | drafts | sets
         batches = {name: endless(images, run, TrainBatches, loader) for name, images in sets.items()}
         rivals = {name: partial(rate, made, mean, std) for name, made in batches.items()}
         found = turns.take_turns(rivals | {"ram, bytes": partial(rate, batches["ram"])}, TURNS)
         changes = changed(plain, sets["disk"])
         if "jpeg" in sets:
             changes["difference_jpeg"] = changed(plain, sets["jpeg"])["difference"]
+        if drafts:
+            changes |= {
+                "drafted": drafts["draft"].drafted(),
+                "difference_draft": difference(plain, drafts["draft"]),
+            }
         changes["bytes"] = {name: sets[name].pixels.path.stat().st_size for name in kinds}
     finally:
         torch.set_num_threads(threads)
@@ -135,6 +166,7 @@ def data(run: config.Run) -> dict[str, Any]:
         "jpeg_decoder": jpeg.DECODER,
         "baseline": base,
         "images_per_second": found,
+        "images_per_second_cold": cold,
         "ratio": turns.ratios(found, base),
     }
 
@@ -226,15 +258,35 @@ def changed(plain: Any, cached: Any) -> dict[str, Any]:
     shares = cached.upsampled()
     if not shares:
         return {}
+    return shares | {"difference": difference(plain, cached)}
+
+
+def difference(plain: Any, other: Any) -> dict[str, float]:
+    """Of the same crops, in levels of 255: means of crops, and the pixel that differs most."""
     items = [(0, i) for i in range(min(COMPARED, len(plain)))]
-    found = [(plain[item][0].float() - cached[item][0].float()).abs() for item in items]
-    levels = [float(difference.mean()) for difference in found]
-    return shares | {
-        "difference": {
-            "crops": len(levels),
-            "mean": statistics.mean(levels),
-            "median": statistics.median(levels),
-            "most": max(levels),
-            "pixel": int(max(difference.max() for difference in found)),
-        }
+    found = [(plain[item][0].float() - other[item][0].float()).abs() for item in items]
+    levels = [float(one.mean()) for one in found]
+    return {
+        "crops": len(levels),
+        "mean": statistics.mean(levels),
+        "median": statistics.median(levels),
+        "most": max(levels),
+        "pixel": int(max(one.max() for one in found)),
     }
+
+
+def files_of(images: Any) -> list[str]:
+    """The files of a folder's images."""
+    get = images.source
+    return [get.get.paths[i] for i in get.indices] if hasattr(get, "indices") else get.paths
+
+
+def cold_rate(images: Any, paths: list[Path], run: config.Run, mean: Any, std: Any) -> float:
+    """As `rate`, of files that nobody has read lately."""
+    parquet.forget()  # of a file that is mapped the system forgets nothing
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        os.fsync(file)  # nor what is not yet written
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
+    return rate(endless(images, run, TrainBatches, loader), mean, std)

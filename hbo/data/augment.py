@@ -4,9 +4,11 @@ The draws are torchvision's own, in torchvision's order, so they are those of th
 can be made for a photograph and done to a smaller copy of it, or on another device.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -47,6 +49,34 @@ class Augment:
     def resized(self) -> v2.RandomResizedCrop | None:
         """The random-resized crop, if there is one."""
         return self.parts[0] if self.parts and isinstance(self.parts[0], v2.RandomResizedCrop) else None
+
+    def shrink(self, draws: list[Any]) -> int:
+        """8, 4, 2 or 1: by how much an image may be smaller if its random-resized crop is not to be enlarged
+        (1 if it is enlarged anyway).
+        """
+        assert self.resized is not None
+        side = self.resized.size[0]  # pyright: ignore[reportIndexIssue]
+        shortest = min(draws[0]["height"], draws[0]["width"])
+        return next(by for by in (8, 4, 2, 1) if by == 1 or shortest >= by * side)
+
+    def drafted(self, image: Image.Image, draws: list[Any], size: Size) -> Image.Image:
+        """All of it, to (R, R), of a smaller copy of an image drawn for at `size`: of the same part, to
+        fractions of a pixel. With a copy of that size the bits are those of torchvision's crop and resize.
+        """
+        box = draws[0]
+        by = round(max(size) / max(image.size))  # libjpeg rounds sides up, but a pixel is of by x by pixels
+        left, top = box["left"] / by, box["top"] / by
+        right, bottom = left + box["width"] / by, top + box["height"] / by
+        around = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+        inner = left - around[0], top - around[1], right - around[0], bottom - around[1]
+        crop: Any = self.parts[0]
+        image = image.crop(around).resize(crop.size[::-1], Image.Resampling.BILINEAR, box=inner)
+        for part, drawn in zip(self.parts[1:], draws[1:], strict=True):
+            if not isinstance(drawn, bool):
+                image = part.transform(image, drawn)
+            elif drawn:
+                image = part.transform(image, {})
+        return image
 
     def cut(self, image: Tensor, draws: list[Any], size: Size) -> Tensor:
         """The random-resized crop's box, not yet resized, of an image (C, H, W) drawn

@@ -7,6 +7,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,6 +25,7 @@ AT_ONCE = 64  # images of a set in memory that are resized by one call
 ENCODED = 64  # images that are encoded to say how large a cache of JPEG will be
 # Images whose sizes are read to say how large their cache will be; of a larger set, an even choice.
 PROBED = 100_000
+DRAFTED = 1_000  # images that are looked at to say for how many a smaller one is decoded
 
 
 class Images(Dataset):
@@ -47,6 +49,7 @@ class Images(Dataset):
         self.augment = Augment(random)
         self.on_device = run.augment == "device" and bool(random)
         self.fixed, self.transform = fixed, v2.Compose([fixed, *random])
+        self.drafts = run.decode == "draft" and self.augment.resized is not None
         self.pixels: cache.Pixels | None = None
         # Of evaluation's images nothing is left out.
         self.side = run.cached_side if self.augment.resized else None
@@ -72,6 +75,9 @@ class Images(Dataset):
                 self.augment.cut(image, draws, size), draws, as_pil=not self.in_memory
             )
             return image.expand(3, -1, -1), self.labels[index], index
+        if self.drafts:
+            image, draws, size = self.draft(epoch, index)
+            return as_tensor(self.augment.drafted(image, draws, size)), self.labels[index], index
         image = self.get(index)
         with seeded(self.seed, epoch, index):
             image = self.transform(image)
@@ -97,15 +103,33 @@ class Images(Dataset):
         draws = self.draw(epoch, index, size)
         return self.augment.cut(image, draws, size), draws
 
+    def draft(self, epoch: int, index: int) -> tuple[Image.Image, list[Any], Size]:
+        """An image decoded no larger than its crop needs, its draws, and its size as photographed."""
+        files: Any = self.source  # of photographs, as `hbo.tasks.classify.spec` has checked
+        size = files.shape(index)[:2]
+        draws = self.draw(epoch, index, size)
+        return files.draft(index, self.augment.shrink(draws)), draws, size
+
     def draw(self, epoch: int, index: int, size: Size) -> list[Any]:
         """The random part's draws for an image."""
         with seeded(self.seed, epoch, index):
             return self.augment.draw(size)
 
     def facts(self) -> dict[str, Any]:
-        """For the row: what a cache did to the pixels of training."""
+        """For the row: what a cache, or decoding no more than a crop needs, did to the pixels of training."""
+        if self.drafts:
+            return {"drafted": self.drafted(), "jpeg_decoder": f"PIL {PIL.__version__}"}
         kept = self.pixels is not None and self.pixels.is_jpeg
         return self.upsampled() | ({"jpeg_decoder": jpeg.said_decoder()} if kept else {})
+
+    def drafted(self) -> float:
+        """For the row: the share of crops for which a smaller image is decoded, by an even choice of images,
+        a crop each.
+        """
+        files: Any = self.source
+        chosen = range(0, len(self), math.ceil(len(self) / DRAFTED))
+        smaller = lambda i: files.can_draft(i, self.augment.shrink(self.draw(0, i, files.shape(i)[:2])))
+        return sum(map(smaller, chosen)) / len(chosen)
 
     def upsampled(self) -> dict[str, float]:
         """For the row: shares of the random-resized crops that have fewer pixels than they are resized to,

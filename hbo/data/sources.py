@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -55,6 +57,12 @@ class Part:
     def __call__(self, i: int) -> "Image.Image | Tensor":
         return self.get(self.indices[i])
 
+    def draft(self, i: int, shrink: int) -> Image.Image:
+        return self.get.draft(self.indices[i], shrink)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def can_draft(self, i: int, shrink: int) -> bool:
+        return self.get.can_draft(self.indices[i], shrink)  # pyright: ignore[reportAttributeAccessIssue]
+
     def shape(self, i: int) -> tuple[int, int, int]:
         return self.get.shape(self.indices[i])
 
@@ -81,6 +89,17 @@ class Files:
 
     def __call__(self, i: int) -> "Image.Image | Tensor":
         return read_image(self.paths[i])
+
+    def draft(self, i: int, shrink: int) -> Image.Image:
+        """The image at 1/`shrink` of its size (1, 2, 4 or 8), sides rounded up, if it is a JPEG; else as it
+        is.
+        """
+        return read_image(self.paths[i], shrink=shrink)
+
+    def can_draft(self, i: int, shrink: int) -> bool:
+        """Whether `draft` makes it smaller."""
+        with headers.opened(self.paths[i]) as image:
+            return can_draft(image, shrink)
 
     def shape(self, i: int) -> tuple[int, int, int]:
         width, height = size_of(self.paths[i])
@@ -142,16 +161,34 @@ class Stack:
         return ""  # `content` has looked at every byte
 
 
-def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
+def read_image(path: str | Path, mode: str = "RGB", shrink: int = 1) -> Image.Image:
     """An image, turned as its EXIF says it is looked at, in PIL's mode; transparency is dropped.
+
+    Args:
+        path: its file.
+        mode: PIL's.
+        shrink: 1, 2, 4 or 8: decode a JPEG at 1/`shrink` of its size. One that EXIF turns must have sides
+            that are multiples of it, so that no part of a pixel comes first.
 
     Raises:
         DataError: cannot be read as an image, or not as the one that it is; names the path.
     """
     with headers.opened(path) as image:
+        if can_draft(image, shrink):
+            image.draft(None, (image.width // shrink, image.height // shrink))
         image.load()
         image.info.pop("transparency", None)  # of a palette PIL warns, and drops it all the same
         return upright(image, mode)
+
+
+def can_draft(image: ImageFile, shrink: int) -> bool:
+    """Whether `read_image` decodes the image at 1/`shrink` of its size."""
+    divided = image.width % shrink == 0 == image.height % shrink
+    return (
+        shrink > 1
+        and isinstance(image, JpegImageFile)
+        and (divided or headers.orientation(image) not in headers.TURNS)
+    )
 
 
 def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:

@@ -31,6 +31,9 @@ class ClassifyFields:
     eighth; or the whole image."""
     crop_area: float = 0.08
     """classify: smallest share of the image's area in a random-resized crop, in (0, 1]."""
+    decode: Literal["whole", "draft"] = "whole"
+    """classify: draft: decode a JPEG at the smallest scale (1/8, 1/4, 1/2) at which its random-resized crop
+    is not enlarged: quicker for large photographs without a cache, with slightly different pixels."""
     jitter: float = 0.0
     """classify: strength of a random change of brightness and contrast in training, in [0, 1)."""
     augment: Literal["loader", "device"] = "loader"
@@ -102,6 +105,14 @@ def check(run: Any) -> None:
         run.cache_size is None or cached_side(vars(run)) is not None,
         "is the size of the photographs from which random-resized crops are cut: it needs --cache ram,"
         " disk or jpeg, --crop random and a folder of images",
+    )
+    plain = run.cache == "none" and run.augment == "loader" and run.auto_augment == "none"
+    require(
+        run,
+        "decode",
+        run.decode == "whole" or (plain and run.crop == "random" and SETS[run.data].photographs),
+        "is for random-resized crops of single photographs: it needs a folder of images, --crop random,"
+        " --cache none, --augment loader and --auto_augment none",
     )
     _check_start(run)
     _check_noise(run)
