@@ -230,21 +230,28 @@ def pairing(samples: Samples) -> Pairing:
     With normal noise the choice depends on the runs' standard deviations and not on the arms' means, so that
     it adds no relevant false positives (simulated in the tests).
     """
-    from scipy.stats import f
-
     shared = sorted(set.intersection(*map(set, samples.values()))) if samples else []
     arms, n = len(samples), len(shared)
     if arms < 2 or n < 3:
         return Pairing(n, math.nan, math.nan, False)
     x = np.array([[runs[seed] for seed in shared] for runs in samples.values()], float)
-    x = x - x.mean(1, keepdims=True)
-    block = x.mean(0)
-    between = arms * float(block @ block) / (n - 1)
-    left = float(((x - block) ** 2).sum()) / ((n - 1) * (arms - 1))
-    if left <= ROUNDING**2:
-        return Pairing(n, math.nan, math.nan, False)
-    p = float(f.sf(between / left, n - 1, (n - 1) * (arms - 1)))
-    return Pairing(n, (between - left) / (between + (arms - 1) * left), p, p <= PAIRING)
+    correlation, p = (float(one) for one in of_seeds(x))
+    return Pairing(n, correlation, p, p <= PAIRING)
+
+
+def of_seeds(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The intraclass correlation over the seeds and the p of none, as in `Pairing`, of results of shape
+    (..., arms, seeds); nan without residuals.
+    """
+    from scipy.stats import f
+
+    *_, arms, n = x.shape
+    x = x - x.mean(-1, keepdims=True)
+    block = x.mean(-2, keepdims=True)
+    between = arms * (block**2).sum((-1, -2)) / (n - 1)
+    left = ((x - block) ** 2).sum((-1, -2)) / ((n - 1) * (arms - 1))
+    left = np.where(left <= ROUNDING**2, np.nan, left)
+    return (between - left) / (between + (arms - 1) * left), f.sf(between / left, n - 1, (n - 1) * (arms - 1))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""What pairing by seed buys: how far two arms' results go together over their seeds, and the power of paired
+and unpaired tests, by drawing seeds from many runs.
+
+If the results of a seed are correlated, the variance of a difference is smaller than that of two separate
+runs, and a paired test finds it with fewer seeds. If they are not, it only loses degrees of freedom. Metrics
+and differences are fractions in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hbo.analysis import contrasts
+from hbo.analysis.figures import style
+from hbo.errors import UserError
+
+SEEDS = (3, 4, 5, 6, 8, 12, 16, 24)
+DRAWS = 4000  # studies drawn for each number of seeds
+LEVEL = 0.05
+TESTS = {"paired": "paired t", "unpaired": "Welch's t", "chosen": "paired if seeds explain variance (hbo)"}
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation of two arms over the seeds that both have, and its 95 % interval (Fisher's z)."""
+
+    seeds: int
+    value: float
+    low: float
+    high: float
+
+
+def correlation(a: Mapping[int, float], b: Mapping[int, float]) -> Correlation:
+    """Of two arms, seed -> metric.
+
+    Raises:
+        UserError: fewer than four common seeds, or an arm whose runs are all equal.
+    """
+    from scipy import stats
+
+    x, y = _common(a, b)
+    found = stats.pearsonr(x, y)
+    low, high = found.confidence_interval(0.95)
+    return Correlation(len(x), float(found.statistic), float(low), float(high))
+
+
+def power(
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    difference: float,
+    seeds: Sequence[int] = SEEDS,
+    draws: int = DRAWS,
+) -> pd.DataFrame:
+    """The share of studies in which each test finds a difference, two-sided at 5 %.
+
+    A study is n seeds of the two arms, drawn without replacement; both arms are first centred over all seeds,
+    and the difference is then added to one of them.
+
+    Args:
+        a: seed -> metric.
+        b: of the other arm.
+        difference: between the arms; 0 gives the share of false positives.
+        seeds: numbers of seeds n.
+        draws: studies for each n, with fixed random numbers.
+
+    Returns:
+        Columns `seeds`, `paired`, `unpaired`, and `chosen`: which of both `hbo.analysis.contrasts` takes.
+
+    Raises:
+        UserError: as `correlation`; or fewer seeds than the largest n.
+    """
+    from scipy import stats
+
+    x, y = _common(a, b)
+    if len(x) < max(seeds):
+        raise UserError(f"{len(x)} common seeds: studies of {max(seeds)} seeds cannot be drawn from them")
+    x, y = x - x.mean() + difference, y - y.mean()
+    rng, lines = np.random.default_rng(0), []
+    for n in seeds:
+        chosen = rng.permuted(np.tile(np.arange(len(x)), (draws, 1)), axis=1)[:, :n]
+        one, other = x[chosen], y[chosen]
+        paired = stats.ttest_rel(one, other, axis=1).pvalue < LEVEL
+        unpaired = stats.ttest_ind(one, other, axis=1, equal_var=False).pvalue < LEVEL
+        _, p = contrasts.of_seeds(np.stack([one, other], 1))
+        pairs = p <= contrasts.PAIRING
+        lines.append({
+            "seeds": n, "paired": paired.mean(), "unpaired": unpaired.mean(),
+            "chosen": np.where(pairs, paired, unpaired).mean(),
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def drawn(pairs: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], difference: float) -> Figure:
+    """Power over the number of seeds, a panel per pair of arms; below, the share of false positives.
+
+    Args:
+        pairs: title -> two arms, seed -> metric.
+        difference: between the arms of each pair.
+    """
+    with style.styled():
+        figure = style.new(4.0)
+        axes = figure.subplots(2, len(pairs), sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False)
+        looks = style.looks(list(TESTS))
+        for (title, (a, b)), column in zip(pairs.items(), axes.T, strict=True):
+            for one, axis in zip((difference, 0.0), column, strict=True):
+                found: Any = power(a, b, one)
+                for name, label in TESTS.items():
+                    look = looks[name]
+                    axis.plot(
+                        found["seeds"], 100 * found[name], look.dash, color=look.colour, marker=look.marker,
+                        label=label,
+                    )  # fmt: skip
+            r = correlation(a, b)
+            column[0].set_title(
+                f"{title}\nr = {r.value:.2f} [{r.low:.2f}, {r.high:.2f}]", fontsize=7, loc="left"
+            )
+            column[1].axhline(100 * LEVEL, color=style.GREY, lw=0.8, zorder=1)
+            column[1].set_xlabel("seeds per arm")
+        axes[0, 0].set_ylabel(f"power, %, {100 * difference:.1f} points")
+        axes[1, 0].set_ylabel("false positives, %")
+        style.legend(figure, axes[0, 0], "")
+    return figure
+
+
+def _common(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    shared = sorted(a.keys() & b.keys())
+    x, y = (np.array([arm[seed] for seed in shared]) for arm in (a, b))
+    if len(shared) < 4:
+        raise UserError(f"{len(shared)} common seeds: a correlation needs at least 4")
+    if min(np.ptp(x), np.ptp(y)) <= contrasts.ROUNDING:
+        raise UserError("all runs of an arm are equal: there is nothing to correlate")
+    return x, y
