@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from hbo.analysis import looks, sentences
+from hbo.analysis import looks, power, sentences
 from hbo.analysis.contrasts import Contrast, Levels
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -62,6 +62,19 @@ def test_before_the_first_look_the_runs_there_are_are_counted():
     ]  # fmt: skip
     said = [sentences.sentence(line, "top1") for line, _ in found]
     assert said == [
-        "a against b: 1 to 3 seeds, too few to judge; each arm needs at least 2.",
-        "a against c: 2 to 3 seeds, too few to judge; the first look comes later.",
+        "a against b: 1 to 3 seeds, too few to judge; the first look is at 3.",
+        "a against c: 2 to 3 seeds, too few to judge; the first look is at 3.",
     ]
+
+
+def test_the_seeds_that_would_decide_are_those_of_the_last_looks_level():
+    """An early look's level is hundreds of times stricter, and would ask for seeds that nobody needs."""
+    samples = {"a": {0: 0.50, 1: 0.52, 2: 0.54}, "b": {0: 0.53, 1: 0.55, 2: 0.57}}
+    one, each = Contrast("a against b", {"a": 1, "b": -1}), Levels(0.05, 0.05)
+    ((line, look),) = looks.judge_at_looks(samples, [one], None, (3, 8), range(8), each)
+    assert (line.verdict, look) == ("undecided", 0)
+    last = looks.levels_at(1, (3, 8), each)
+    assert line.each.difference < 0.002 < 0.04 < last.difference
+    parts = [(1, 0.02), (-1, 0.02)]
+    assert line.needed == power.seeds(lambda n: power.find(0.03, parts, n, last.difference))
+    assert line.needed < power.seeds(lambda n: power.find(0.03, parts, n, line.each.difference))

@@ -81,6 +81,7 @@ class Judged:
         larger p of two one-sided tests.
     arms: (weight, sample standard deviation, runs) of each arm; of the per-seed contrasts if paired.
     each, margin: the levels and the margin used.
+    looks, at_last: of a study with looks, its numbers of seeds, and the levels at the last of them.
     """
 
     label: str
@@ -100,6 +101,8 @@ class Judged:
     arms: tuple[tuple[float, float, int], ...] = ()
     each: Levels = Levels(math.nan, math.nan)
     margin: float | None = None
+    looks: tuple[int, ...] = ()
+    at_last: Levels | None = None
 
     @property
     def sd(self) -> tuple[float, float, float]:
@@ -122,9 +125,9 @@ class Judged:
     @property
     def needed(self) -> int | None:
         """Seeds per arm for 80 % power if the difference and the standard deviations stay as they are; None:
-        more than 1,000.
+        more than 1,000. Where there are looks, at the last one's level: an early look's asks for more.
         """
-        parts, d, each, margin = self._parts(), self.difference, self.each, self.margin
+        parts, d, each, margin = self._parts(), self.difference, self.at_last or self.each, self.margin
         if not parts or not self.se:
             return None
         ways = [power.seeds(lambda n: power.find(d, parts, n, each.difference, self.paired))] if d else []

@@ -111,7 +111,7 @@ def _here(it: Study, line: Judged, label: str, each: str, primary: bool) -> dict
 def _settles(line: Judged, primary: bool) -> str:
     """What would decide an undecided line; an exploratory one suggests an answer and decides nothing."""
     if line.verdict == "too few":
-        return "at least 2 seeds per arm"
+        return f"at least {line.looks[0] if line.looks else 2} seeds per arm"
     if line.verdict != "undecided":
         return "decided here" if primary else "a study with this as its primary question"
     return f"about {line.needed} seeds per arm" if line.needed else "more than 1,000 seeds per arm"

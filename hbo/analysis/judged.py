@@ -190,7 +190,13 @@ class Study:
         if not found:
             return f"Only {self.arms[0]} has finished runs: there is nothing to compare."
         if all(line.verdict == "too few" for line in found):
-            return "Too few runs to judge: each arm needs two seeds, and six are better."
+            looks = found[0].looks
+            why = (
+                f"the first look is at {looks[0]} seeds"
+                if looks
+                else "each arm needs two seeds, and six are better"
+            )
+            return f"Too few runs to judge: {why}."
         few = min(line.n[0] for line in found if line.verdict != "too few")
         decided = [
             f"{line.label}: {line.verdict}"

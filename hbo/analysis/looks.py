@@ -7,6 +7,7 @@ The boundary of a standard Brownian motion, observed at shares of its time, by r
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -105,7 +106,8 @@ def judge_at_looks(
     Returns:
         a line and the index of its look; -1 before the first, with the verdict "too few".
     """
-    found = [(Judged(one.label, _runs(samples, one), False, "too few"), -1) for one in contrasts]
+    about = {"looks": tuple(looks), "at_last": levels_at(len(looks) - 1, looks, each)}
+    found = [(Judged(one.label, _runs(samples, one), False, "too few", **about), -1) for one in contrasts]
     for look, n in enumerate(looks):
         there = set(seeds[:n])
         reached = {
@@ -116,7 +118,8 @@ def judge_at_looks(
         for i, one in enumerate(contrasts):
             named = {arm for arm, weight in one.weights.items() if weight}
             if found[i][0].verdict in ("undecided", "too few") and named <= reached.keys():
-                found[i] = (judge(reached, [one], margin, levels_at(look, looks, each))[0], look)
+                line = judge(reached, [one], margin, levels_at(look, looks, each))[0]
+                found[i] = (replace(line, **about), look)
     return found
 
 

@@ -20,7 +20,7 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     """
     name, runs = SHOWN.get(metric, metric.replace("_", " ")), seeds(line)
     if line.verdict == "too few":
-        why = "each arm needs at least 2" if line.n[0] < 2 else "the first look comes later"
+        why = f"the first look is at {line.looks[0]}" if line.looks else "each arm needs at least 2"
         return f"{line.label}: {runs}, too few to judge; {why}."
     if line.se == 0:
         return (
