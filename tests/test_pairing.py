@@ -71,3 +71,15 @@ def test_errors():
         pairing.correlation(a, {seed: b[seed] for seed in (1, 2, 3)})
     with pytest.raises(UserError, match="all runs of an arm are equal"):
         pairing.correlation(a, dict.fromkeys(b, 0.5))
+
+
+def test_the_table_and_the_figure_say_what_was_computed():
+    pairs = {"alike": arms(0.8, 200)}
+    shown = pairing.table(pairs, (3, 6)).frame
+    found = pairing.power(*pairs["alike"], pairing.deviation(*pairs["alike"]), (3, 6))
+    assert shown["power, paired"].tolist() == [f"{100 * one:.0f} %" for one in found["paired"]]
+    assert shown["sd, points"].tolist() == ["1.00"] * 2
+    lines = {line.get_label(): line for line in pairing.drawn(pairs).axes[0].lines}
+    full = pairing.power(*pairs["alike"], pairing.deviation(*pairs["alike"]))
+    for name, label in pairing.TESTS.items():
+        np.testing.assert_allclose(lines[label].get_ydata(), 100 * full[name])

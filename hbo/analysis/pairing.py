@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 
 from hbo.analysis import contrasts
 from hbo.analysis.figures import style
+from hbo.analysis.printed import Table
 from hbo.errors import UserError
 
 SEEDS = (3, 4, 5, 6, 8, 12, 16, 24)
 DRAWS = 4000  # studies drawn for each number of seeds
 LEVEL = 0.05
-TESTS = {"paired": "paired t", "unpaired": "Welch's t", "chosen": "paired if seeds explain variance (hbo)"}
+Pairs = Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]]  # title -> two arms, seed -> metric
+TESTS = {"paired": "paired t", "unpaired": "Welch's t", "chosen": "as hbo chooses"}
 
 
 @dataclass(frozen=True)
@@ -94,36 +96,67 @@ def power(
     return pd.DataFrame(lines)
 
 
-def drawn(pairs: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]], difference: float) -> Figure:
-    """Power over the number of seeds, a panel per pair of arms; below, the share of false positives.
+def drawn(pairs: Pairs) -> Figure:
+    """Power to find a difference of a run's standard deviation over the number of seeds, a panel per pair of
+    arms; below, the share of false positives.
 
     Args:
         pairs: title -> two arms, seed -> metric.
-        difference: between the arms of each pair.
+
+    Raises:
+        UserError: as `power`.
     """
     with style.styled():
         figure = style.new(4.0)
         axes = figure.subplots(2, len(pairs), sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False)
-        looks = style.looks(list(TESTS))
+        looks = style.looks(TESTS)
         for (title, (a, b)), column in zip(pairs.items(), axes.T, strict=True):
-            for one, axis in zip((difference, 0.0), column, strict=True):
-                found: Any = power(a, b, one)
+            for difference, axis in zip((deviation(a, b), 0.0), column, strict=True):
+                found: Any = power(a, b, difference)
                 for name, label in TESTS.items():
                     look = looks[name]
                     axis.plot(
                         found["seeds"], 100 * found[name], look.dash, color=look.colour, marker=look.marker,
                         label=label,
                     )  # fmt: skip
-            r = correlation(a, b)
-            column[0].set_title(
-                f"{title}\nr = {r.value:.2f} [{r.low:.2f}, {r.high:.2f}]", fontsize=7, loc="left"
-            )
+            column[0].set_title(f"{title}\n{_said(correlation(a, b))}", fontsize=7, loc="left")
             column[1].axhline(100 * LEVEL, color=style.GREY, lw=0.8, zorder=1)
             column[1].set_xlabel("seeds per arm")
-        axes[0, 0].set_ylabel(f"power, %, {100 * difference:.1f} points")
+        axes[0, 0].set_ylabel("power, %")
         axes[1, 0].set_ylabel("false positives, %")
-        style.legend(figure, axes[0, 0], "")
+        style.legend(figure, axes[0, 0])
     return figure
+
+
+def table(pairs: Pairs, seeds: Sequence[int] = (3, 6, 12, 24)) -> Table:
+    """The same in numbers: a line per pair and number of seeds.
+
+    Raises:
+        UserError: as `power`.
+    """
+    lines = []
+    for title, (a, b) in pairs.items():
+        sd, r = deviation(a, b), correlation(a, b)
+        there, none = (power(a, b, difference, seeds).set_index("seeds") for difference in (sd, 0.0))
+        for n in seeds:
+            line = {"arms": title, "runs per arm": r.seeds, "correlation": _said(r)}
+            line |= {"sd, points": f"{100 * sd:.2f}", "seeds": n}
+            for name in TESTS:
+                line[f"power, {name}"] = f"{100 * float(there.loc[n, name]):.0f} %"  # pyright: ignore
+            for name in TESTS:
+                line[f"false, {name}"] = f"{100 * float(none.loc[n, name]):.1f} %"  # pyright: ignore
+            lines.append(line)
+    note = f"Power to find a difference of one standard deviation, and false positives, at {LEVEL:.0%}."
+    return Table("Paired and unpaired tests", pd.DataFrame(lines), [note])
+
+
+def deviation(a: Mapping[int, float], b: Mapping[int, float]) -> float:
+    """A run's sample standard deviation, pooled over two arms."""
+    return float(np.sqrt(np.mean([np.var(arm, ddof=1) for arm in _common(a, b)])))
+
+
+def _said(r: Correlation) -> str:
+    return f"r = {r.value:.2f} [{r.low:.2f}, {r.high:.2f}]"
 
 
 def _common(a: Mapping[int, float], b: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
