@@ -125,7 +125,8 @@ def test_odd_maps_and_facts(runtime, short):
 
 @every_runtime
 def test_a_plain_network(runtime, short):
-    net = network(Block(k=2))
+    """In the layout that training leaves it in: channels-last."""
+    net = network(Block(k=2)).to(memory_format=torch.channels_last)
     images, expected = logits(net)
     assert off(runtime.open(runtime.convert(net, SIDE).files, 1)(images), expected) < 1e-4
 

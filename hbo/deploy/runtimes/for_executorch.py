@@ -4,6 +4,7 @@ What the delegate does not take runs in ExecuTorch's portable kernels, a map cop
 back for each piece.
 """
 
+import copy
 import json
 import re
 import tempfile
@@ -44,7 +45,7 @@ class ExecuTorch(Runtime):
     def convert(self, net: nn.Module, resolution: int, facts: Facts | None = None) -> Model:
         with quiet():
             return _lowered(
-                torch.export.export(net.eval(), (torch.zeros(1, 3, resolution, resolution),)), facts
+                torch.export.export(_standard(net), (torch.zeros(1, 3, resolution, resolution),)), facts
             )
 
     def quantize(
@@ -62,7 +63,7 @@ class ExecuTorch(Runtime):
 
             image = (torch.zeros(1, 3, resolution, resolution),)
             quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-            prepared = prepare_pt2e(torch.export.export(net.eval(), image).module(), quantizer)
+            prepared = prepare_pt2e(torch.export.export(_standard(net), image).module(), quantizer)
             with torch.no_grad():
                 for one in torch.from_numpy(images).split(1):
                     prepared(one)
@@ -94,6 +95,11 @@ class ExecuTorch(Runtime):
 
 
 RUNTIME = ExecuTorch()
+
+
+def _standard(net: nn.Module) -> nn.Module:
+    """A copy whose weights lie as (O, I, H, W): of those of a network trained channels-last it takes none."""
+    return copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
 def _load(files: Files, threads: int | None = None, **how: Any) -> Any:
