@@ -18,6 +18,9 @@ from hbo.config import Run
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
 from hbo.runs import checkpoint, cluster
+from hbo.tasks import COLUMNS
+
+SAID = COLUMNS | {"majority": "largest class"}  # as the end of a run has them
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,9 +63,10 @@ def main(argv: list[str] | None = None) -> None:
         # JSON has no NaN.
         print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))
         return
-    print(f"{config.describe_net(run)} on {run.data} at {run.resolution}, {metrics.pop('images')} images")
+    where = Path(run.data_dir).name if run.data == "imagefolder" and run.data_dir else run.data
+    print(f"{config.describe_net(run)} on {where} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():
-        said = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %"
+        said, name = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %", SAID.get(name, name)
         print(f"  {name:<18} {value if isinstance(value, int) else said}")
 
 
@@ -90,6 +94,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     from hbo.tasks.base import lost
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
+    trained.warn()
     prepare_process(run)
     data = build.open_data(run, reported=True, known=trained.classes)
     # Retrieval tests on identities outside the training set.

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 def said(about: Mapping[str, Any]) -> list[str]:
     """What is known of a written file, for people."""
     lines = [
-        f"{of + kind:<26} {error:.1e} of the largest logit off the module"
+        f"{of + kind:<26} off PyTorch's logits by at most {error:.1e} of the largest"
         for of, found in (("", about["difference"]), ("float, ", about.get("float_difference", {})))
         for kind, error in found.items()
     ]
@@ -120,6 +120,7 @@ def export(
     runtime = named(to)
     runtime.require(int8)
     trained = checkpoint.trained(checkpoint_path, given)
+    trained.warn()
     out = target(trained, file, "-plain" * plain + "-int8" * int8, runtime.suffix, runtime.beside)
     task = restored(trained)
     data, why = images(trained, needed=int8, asked="data_dir" in given or "data" in given)
@@ -231,6 +232,7 @@ def _other(
 def _weights(path: Path, given: dict[str, Any], file: str | None) -> tuple[Path, dict[str, Any]]:
     """The weights and their card; no image is looked at."""
     trained = checkpoint.trained(path, {"data_dir": None} | given)
+    trained.warn()
     out = target(trained, file, "", ".safetensors", (".md",))
     about = describe.facts(trained)
     content = card.weights(restored(trained), card.as_header(about))

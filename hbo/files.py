@@ -232,8 +232,10 @@ def nearest_run(path: Path) -> str:
         return f"; {where} is a study's folder: name a run of it, such as {inside[0]}"
     known = {one.parent.name: one.parent for one in sorted(Path("runs").glob("*/*/last.ckpt"))}
     known |= {one.parent.name: one.parent for one in sorted(where.parent.glob("*/last.ckpt"))}
-    near = difflib.get_close_matches(where.name, known, n=3, cutoff=0.3)
-    return f"; the nearest runs: {', '.join(str(known[one]) for one in near)}" if near else ""
+    if near := difflib.get_close_matches(where.name, known, n=3, cutoff=0.3):
+        return f"; the nearest runs: {', '.join(str(known[one]) for one in near)}"
+    latest = sorted(known.values(), key=lambda one: (one / "last.ckpt").stat().st_mtime)[-3:]
+    return f"; the latest runs: {', '.join(map(str, latest[::-1]))}" if latest else ""
 
 
 def checkpoint_digest(path: str, name: str = "backbone_checkpoint") -> str:

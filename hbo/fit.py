@@ -7,6 +7,7 @@ The folder OUT/STUDY/KEY/ gets config.yaml, metrics.csv, row.json, outcomes.npz 
 command prints a finished run and resumes an unfinished one from its last checkpoint.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hbo.runs import signals
 if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
-from hbo import files, flags, tasks
+from hbo import config, files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import cluster, other_studies, rows, summary, swept, tracking
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> None:
     """
     run = flags.parse(argv, refused=tracking.refuse)
     with one_line(), files.one_look():
+        if sys.stderr.isatty():  # the next line may be half a minute away
+            print(f"{config.describe_net(run)} on {run.data}: loading", end="\r", file=sys.stderr)
         if tracking.by_agent():
             _check_possible(run)
         said = summary.of(fit(run), rows.folder(run))
@@ -142,6 +145,7 @@ def finished(run: Run, folder: Path) -> dict[str, Any] | None:
         return None
     if tracking.by_agent():
         tracking.mirror(run, folder, row)
+    print("finished earlier, nothing is trained; --force trains it again", file=sys.stderr)
     return row
 
 

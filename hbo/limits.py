@@ -76,7 +76,9 @@ def _check_ranges(run: "Run") -> None:
     for name in ("label_smoothing", "momentum", "ema"):
         require(run, name, 0 <= getattr(run, name) < 1, "must be in [0, 1)")
     for name in ("holdout", "val_split"):
-        require(run, name, 0 <= getattr(run, name) <= 0.5, "must be in [0, 0.5]")
+        share = getattr(run, name)
+        meant = f"; did you mean {share / 100:g}?" if 1 <= share <= 50 else ""
+        require(run, name, 0 <= share <= 0.5, f"must be in [0, 0.5]{meant}")
     require(run, "resolution", 32 <= run.resolution <= 2**16, "must be at least 32, and at most 65536")
     require(run, "workers", (run.workers or 0) < 2**31, "must be less than 2**31")
     require(run, "seed", run.seed < 2**32, "must be less than 2**32")

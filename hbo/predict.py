@@ -86,6 +86,7 @@ def predict(
     """
     paths = found(images)
     trained = opened(path, given)
+    trained.warn()
     run = trained.run
     _check(run, out, options)
     torch.set_num_threads(run.threads)

@@ -21,7 +21,7 @@ NAMES = {
     "num_workers": "workers", "j": "workers", "num_epochs": "epochs", "max_epochs": "epochs",
     "n_epochs": "epochs",
     "dataset": "data", "data_set": "data", "data_path": "data_dir", "data_root": "data_dir",
-    "root": "data_dir", "path": "data_dir",
+    "root": "data_dir", "path": "data_dir", "dir": "data_dir",
     "wd": "weight_decay", "opt": "optimizer", "random_seed": "seed", "manual_seed": "seed",
     "img_size": "resolution", "image_size": "resolution", "imgsz": "resolution", "input_size": "resolution",
     "crop_size": "resolution",

@@ -84,7 +84,7 @@ def test_images_in_unsupported_formats_get_no_advice(root):
     other_noise(root / "train" / "a", 2, ".heic")
     said = refused(root)
     assert "n0.heic" in said
-    assert "2 such files" in said
+    assert "2 such files here" in said
     assert "convert images to" in said
     assert "remove" not in said
 

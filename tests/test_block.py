@@ -63,7 +63,7 @@ def test_every_value_runs_forward_and_backward(name, value, stride, size):
 @pytest.mark.parametrize(("name", "value"), [case for case in CASES if case[1] != getattr(Block(), case[0])])
 def test_every_value_changes_the_network(name, value):
     """A switch that is parsed but ignored fails here: it must change the parameters or the output."""
-    x = torch.randn(2, 6, 16, 16)
+    x = 20 * torch.randn(2, 6, 16, 16)  # beyond 6, where ReLU6 is not ReLU
 
     def differs(base: Block) -> bool:
         usual, switched = make(base), make(dataclasses.replace(base, **{name: value}))
@@ -73,7 +73,9 @@ def test_every_value_changes_the_network(name, value):
         switched.load_state_dict(usual.state_dict())
         return not torch.equal(usual(x), switched(x))
 
-    assert any(differs(base) for base in BASES)
+    assert any(differs(base) for base in BASES), (
+        f"{name}={value} changes neither parameters nor output: does HarmoniousBottleneck use it?"
+    )
 
 
 @pytest.mark.parametrize(

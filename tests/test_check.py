@@ -54,6 +54,27 @@ def test_a_sound_set_is_reported(root, capsys):
     assert capsys.readouterr().out == f"20 images in {root}, all of them can be read\n"
 
 
+def test_what_training_refuses_is_listed_too(root, tmp_path, capsys):
+    """Files in class folders that are no images, and empty classes; but not the annotations of VOC."""
+    for name in BROKEN:
+        (root / name).unlink()
+    (root / "train" / "a" / "notes.txt").write_text("x")
+    (root / "train" / "b" / ".DS_Store").write_text("x")
+    (root / "val" / "c").mkdir()
+    with pytest.raises(SystemExit):
+        main([str(root)])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{root / 'train' / 'a' / 'notes.txt'}: not an image by its name",
+        f"{root / 'val' / 'c'}: an empty class",
+        f"20 images in {root}, all of them can be read",
+    ]
+    with pytest.raises(
+        DataError, match=r"notes\.txt: not an image by its name; .*hbo\.data\.check .* lists all"
+    ):
+        opened(root)
+    main([str(make_voc(tmp_path / "voc"))])
+
+
 def test_only_the_folders_of_a_set_are_checked(root, tmp_path, capsys):
     assert len(images_of(str(root), "imagefolder")) == 24
     (root / "test").mkdir()

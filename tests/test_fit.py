@@ -149,11 +149,15 @@ def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number)
     assert process.returncode == 128 + number, err
     assert "the same command resumes" in err
     assert "Traceback" not in err
-    row, _ = only_row(tmp_path)
+    row, folder = only_row(tmp_path)
     assert row["state"] == "interrupted"
-    call("hbo.fit", *args)
+    if number == signal.SIGTERM:  # its numbers are not a result
+        _, err = call("hbo.evaluate", folder)
+        assert f"warning: {folder / 'last.ckpt'}: unfinished, stopped at update" in err
+    _, err = call("hbo.fit", *args)
     row, _ = only_row(tmp_path)
     assert len(row["resumed_at"]) == 1
+    assert f"resumes at update {row['resumed_at'][0]} of 84" in err
     assert row["resumed_at"][0] >= 21
     same_run(unbroken[0], tmp_path)
 
@@ -195,6 +199,10 @@ def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
     call("hbo.fit", *DIGITS, "--out", tmp_path)
     assert only_row(tmp_path)[0]["resumed_at"] == [84]
     same_run(unbroken[0], tmp_path)
+    _, err = call("hbo.fit", *DIGITS, "--out", tmp_path)
+    assert "finished earlier, nothing is trained" in err
+    _, err = call("hbo.evaluate", folder)
+    assert "unfinished" not in err
 
 
 def test_dropout_is_resumed_exactly(tmp_path):

@@ -43,10 +43,17 @@ def test_classification_metrics_equal_scikit_learns(num_classes):
         )
 
 
-def test_an_absent_class_is_not_in_balanced_accuracy():
+def test_an_absent_class_is_not_in_the_means_over_classes():
+    """As the warning about it says; F1 of the others is scikit-learn's over the labels that occur."""
     outcomes = Outcomes(3)
     outcomes.update(torch.eye(3)[:2] * 9, torch.tensor([0, 1]), torch.tensor([0, 1]))
-    assert classification(outcomes.compute(), 3)["balanced_accuracy"] == 1
+    found = classification(outcomes.compute(), 3)
+    assert (found["balanced_accuracy"], found["f1"]) == (1, 1)
+    label, prediction = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 2, 1, 0, 1])
+    outcomes = Outcomes(3)
+    outcomes.update(torch.eye(3)[prediction] * 9, label, torch.arange(5))
+    expected = sk.f1_score(label, prediction, labels=[0, 1], average="macro")
+    assert classification(outcomes.compute(), 3)["f1"] == pytest.approx(expected)
 
 
 def test_outcomes_are_in_the_order_of_the_images():

@@ -41,6 +41,8 @@ class Study:
     """The question judged."""
     plan: Frozen | None = None
     """The question as it was frozen before the runs."""
+    typed: bool = False
+    """Whether the question comes from the command line."""
 
     @property
     def done(self) -> Any:
@@ -224,7 +226,8 @@ class Study:
     def provision(self) -> str:
         """Whether the study is judged as it was frozen."""
         if self.plan is None:
-            return "No plan was frozen before the runs."
+            typed = " The question was typed on the command line: read its lines as exploratory." * self.typed
+            return f"No plan was frozen before the runs.{typed}"
         started = self.done["started"].dropna().map(str).min() if self.done["started"].notna().any() else None
         differ = frozen.differences(
             self.plan, self.asked, self.metric, sorted(map(int, self.done["seed"])), started

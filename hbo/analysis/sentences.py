@@ -57,6 +57,8 @@ def unlearnt(top1: float, majority: float) -> str:
 
 def excluded(line: Judged) -> str:
     """Differences that an undecided line excludes."""
+    if line.low <= -1 or line.high >= 1:
+        return "No difference is excluded."
     return f"Differences above {points(line.high)} and below {points(line.low)} are excluded."
 
 
@@ -72,6 +74,8 @@ def detectable(line: Judged) -> str:
     found = line.detectable
     if math.isnan(found[0]):
         return ""
+    if found[0] >= 1:
+        return f" With the present {seeds(line)}, no difference is detected with 80 % power."
     middle, least, most = (f"{100 * x:.1f}" for x in found)
     return (
         f" With the present {seeds(line)}, a true difference of {middle} points ({least} to {most}) is"

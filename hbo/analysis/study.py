@@ -206,6 +206,7 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
     }
     found = settings(*args.study, source=args.source, baseline=args.baseline, metric=args.metric)
     for study in found if given else []:
+        study.typed = True
         asked = question.as_dict(study.asked) | given
         study.asked = question.parse(
             {name: value for name, value in asked.items() if value not in (None, [])}

@@ -1,4 +1,5 @@
-"""python -m hbo.data.check DIR: decode every image below a folder, and list those that cannot be read.
+"""python -m hbo.data.check DIR: decode every image below a folder, and list those that cannot be read, and
+what else training refuses in a folder of classes: files that are no images, empty classes.
 
     python -m hbo.data.check DIR
     python -m hbo.data.check DIR --data imagefolder     # those of train/ and val/ alone
@@ -19,7 +20,7 @@ from hbo.config import Run
 from hbo.data.sources import read_image
 from hbo.errors import DataError, one_line
 from hbo.runs import cluster
-from hbo.tasks import SETS
+from hbo.tasks import SETS, meant
 from hbo.tasks.classify import layout
 from hbo.words import Parser
 
@@ -35,13 +36,14 @@ def main(argv: list[str] | None = None) -> None:
         args = parser.parse_args(argv)
         paths = images_of(args.folder, args.data)
         bad = unreadable(paths)
-        for line in bad.values():
+        strange = strangers(args.folder, args.data)
+        for line in [*bad.values(), *strange]:
             print(line)
         print(
             f"{len(paths)} images in {args.folder},"
             f" {f'{len(bad)} of them cannot' if bad else 'all of them can'} be read"
         )
-    if bad:
+    if bad or strange:
         raise SystemExit(2)
 
 
@@ -76,6 +78,16 @@ def images_of(folder: str, data: str | None) -> list[str]:
     if not paths:
         raise DataError(f"{root}: holds no images ({', '.join(sorted(files.IMAGES))})")
     return sorted(paths)
+
+
+def strangers(folder: str, data: str | None) -> list[str]:
+    """What is in a folder of classes and is no image, a line each; nothing of other sets."""
+    try:
+        what = data or meant(folder, None)
+    except DataError:  # images in no class folder: nothing is strange there
+        return []
+    root = files.expanded(folder)
+    return layout.strangers(root) if what == "imagefolder" and root.is_dir() else []
 
 
 def unreadable(paths: list[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Checkpoints of trained networks: the initial weights of a run, or a run opened again with its weights."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +149,11 @@ class Trained(NamedTuple):
         """
         names = self.content.get("classes") if self.ours else None
         return names and [same_name(name) for name in names]
+
+    def warn(self) -> None:
+        """Say on standard error that a run is unfinished: its numbers are not a result."""
+        if self.ours and "loops" in self.content and (how := trained_for(self.content)).startswith("unfin"):
+            print(f"warning: {self.path}: {how}; the same hbo.fit command goes on", file=sys.stderr)
 
     def load_into(self, task: Any) -> None:
         """Load the weights into a task (`hbo.tasks`) of this run."""

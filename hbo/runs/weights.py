@@ -33,6 +33,9 @@ class Variant(NamedTuple):
         return f"width {self.width}, divisor {self.divisor}, k {self.k}, {self.num_classes} classes"
 
 
+EXPORTED = (".onnx", ".tflite", ".pte", ".xml", ".bin", ".param")  # what hbo.export writes for runtimes
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """Open a checkpoint with safe loading.
 
@@ -51,6 +54,10 @@ def read(path: str | Path) -> dict[str, Any]:
     except (
         Exception
     ) as error:  # torch raises the archive's or the unpickler's error, with the advice to trust the file
+        if path.suffix in EXPORTED:
+            raise UserError(
+                f"checkpoint {path}: an exported file; give the run that it was made from"
+            ) from None
         raise UserError(
             f"checkpoint {path}: broken, not a checkpoint, or one that would run code"
             f" ({type(error).__name__})"

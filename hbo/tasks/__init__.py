@@ -4,6 +4,7 @@ A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.co
 `hbo.tasks.build`.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,10 +83,12 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
         return
     root = files.expanded(path, "data_dir")
     if not root.exists():
+        looked = "" if os.path.isabs(path) else f" in {os.getcwd()}"
         raise UserError(
-            f"data_dir={path}: no such folder"
-            + (files.beside(root) or f"; correct its name, or remove data_dir, as data={data} uses no folder")
+            f"data_dir={path}: no such folder{looked}" + (files.beside(root) or "; correct its name")
         )
+    if root.is_file():
+        raise UserError(f"data_dir={path}: is a file; give the folder that contains the class folders")
     fit = [
         n
         for n, one in SETS.items()

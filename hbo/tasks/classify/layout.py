@@ -171,10 +171,11 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
         _check_links(Path(e.path) for e in held if not e.is_file())
         inside: list[File] = sorted(Path(e.path) for e in held if e.is_file())
         if odd := [f for f in inside if os.path.splitext(f)[1].lower() not in files.IMAGES]:
-            many = f" ({len(odd)} such files)" if len(odd) > 1 else ""
+            many = f" ({len(odd)} such files here)" if len(odd) > 1 else ""
             raise DataError(
                 f"{odd[0]}: not an image by its name{many}; convert images to"
-                f" {', '.join(sorted(files.IMAGES))}, and move other files out of {folder}"
+                f" {', '.join(sorted(files.IMAGES))}, and move other files out of {folder};"
+                f" python -m hbo.data.check {folder} lists all"
             )
         if not inside and (below := files.images_by_folder(entry)):
             raise DataError(
@@ -190,6 +191,23 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
     if not found:
         raise DataError(f"{folder}: contains no class folders")
     return dict(sorted(found.items()))
+
+
+def strangers(root: Path) -> list[str]:
+    """What `scan_folder` refuses in class folders, a line each: files whose names are not an image's, and
+    empty classes; nothing of a CSV or of archives.
+    """
+    how = kind(root)
+    if how not in ("parts", "classes"):
+        return []
+    parents = [root] if how == "classes" else [part_folder(root, part) for part in PARTS]
+    found = []
+    for folder in (one for parent in parents if parent.is_dir() for one in _folders(parent)):
+        held = [e.name for e in os.scandir(folder) if not files.is_litter(e.name)]
+        odd = [name for name in sorted(held) if (folder / name).is_file() and not files.is_image(name)]
+        found += [f"{folder / name}: not an image by its name" for name in odd]
+        found += [f"{folder}: an empty class"] * (not held)
+    return found
 
 
 def _check_links(paths: Iterable[Path]) -> None:

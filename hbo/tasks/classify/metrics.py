@@ -60,8 +60,8 @@ def classification(outcomes: dict[str, Tensor], num_classes: int) -> dict[str, f
 
     Returns:
         loss (nats), top1, top5 (with more than 5 classes), balanced_accuracy (mean recall of the classes
-        that occur), f1 (two classes: class 1 is the positive one; more: the mean over classes), majority
-        (share of the largest class).
+        that occur), f1 (two classes: class 1 is the positive one; more: the mean over those that occur),
+        majority (share of the largest class).
     """
     prediction, label = outcomes["prediction"], outcomes["label"]
     top1 = (prediction == label).double().mean()
@@ -72,6 +72,6 @@ def classification(outcomes: dict[str, Tensor], num_classes: int) -> dict[str, f
     counts = torch.bincount(label, minlength=num_classes)
     metrics["balanced_accuracy"] = recall[counts > 0].double().mean()
     f1 = F.multiclass_f1_score(prediction, label, num_classes, average="none")
-    metrics["f1"] = f1[1] if num_classes == 2 else f1.double().mean()
+    metrics["f1"] = f1[1] if num_classes == 2 else f1[counts > 0].double().mean()
     metrics["majority"] = counts.max() / counts.sum()
     return {name: float(value) for name, value in metrics.items()}

@@ -80,4 +80,4 @@ class Predictions:
         """Number of photographs of each class, largest first."""
         counts = Counter(likely[0][0] for _, likely in self.rows).most_common()
         more = f" and {len(counts) - 10} more classes" if len(counts) > 10 else ""
-        return f"{len(self.rows)} photographs: " + ", ".join(f"{name} {n}" for name, n in counts[:10]) + more
+        return f"{len(self.rows)} photographs: " + ", ".join(f"{name}: {n}" for name, n in counts[:10]) + more

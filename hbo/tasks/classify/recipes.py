@@ -84,7 +84,8 @@ def said(run: Any) -> str:
     values = ", ".join(f"{name}={value:g}" + scaled * (name == "lr") for name, value in same.items())
     return (
         f"recipe for a small folder, {n} training images: {values}; a flag overrides each, and"
-        f" --{' --'.join(SAYS)} together replace it"
+        f" --{' --'.join(SAYS)} together replace it; images at {run.resolution} x {run.resolution}"
+        " (a smaller --resolution is quicker)"
     )
 
 

@@ -199,7 +199,8 @@ def _check_noise(run: Any) -> None:
 def report(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Accuracy, and the metrics that account for unequal class sizes."""
     names = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced accuracy"}
-    names |= {"f1": "F1" if row["num_classes"] == 2 else "mean F1"}
+    one = f"F1 of {row['classes'][1]:.12}" if row.get("classes") else "F1"
+    names |= {"f1": one if row["num_classes"] == 2 else "mean F1"}
     names |= {"majority": "largest class"}
     return [(said, percent(row, name)) for name, said in names.items() if row.get(name) is not None]
 
