@@ -85,7 +85,8 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
     if not root.exists():
         looked = "" if os.path.isabs(path) else f" in {os.getcwd()}"
         raise UserError(
-            f"data_dir={path}: no such folder{looked}" + (files.beside(root) or "; correct its name")
+            f"data_dir={path}: no such folder{looked}"
+            + (files.beside(root) or f"; correct its name, or remove it, as data={data} uses no folder")
         )
     if root.is_file():
         raise UserError(f"data_dir={path}: is a file; give the folder that contains the class folders")
