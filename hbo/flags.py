@@ -12,7 +12,7 @@ from typing import Any
 from hbo import files
 from hbo.config import Run, checked, resolve, to_yaml
 from hbo.errors import UserError, one_line
-from hbo.values import field_types, load, shown
+from hbo.values import field_types, load, several, shown
 from hbo.words import unknown_flag
 
 
@@ -74,7 +74,7 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
             if not there and kinds.get(name) is not bool:
                 raise UserError(f"{flag}: needs a value")
             value = todo.pop(0) if there else "true"  # `--force` means `--force=true`
-        found |= read_config(value) if name == "config" else {name: checked(name, value)}
+        found |= read_config(value) if name == "config" else {name: _one(name, value, parser.prog)}
     try:
         if any(word == "-h" or word.startswith("--h") for word in rest):
             _add_fields(parser)
@@ -87,6 +87,16 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
             raise UserError(_plain(str(error), parser)) from None
     own = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config"}
     return own | found
+
+
+def _one(name: str, value: str, prog: str) -> Any:
+    """A flag's value; a training takes one, a sweep takes several."""
+    try:
+        return checked(name, value)
+    except UserError as error:
+        wanted = several(name, field_types(Run)[name], value) if prog == "python -m hbo.fit" else ""
+        hint = f"; for several: python -m hbo.sweep run FILE --set {wanted}" if wanted else ""
+        raise UserError(f"{error}{hint}") from None
 
 
 def read_config(source: str) -> dict[str, Any]:

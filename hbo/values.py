@@ -51,7 +51,8 @@ def typed(name: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         if isinstance(value, str) and value in parts:
             return value
-        near = other_value(name, value, list(parts)) if isinstance(value, str) else _hint(value)
+        one = isinstance(value, str) and not several(name, kind, value)
+        near = other_value(name, value, list(parts)) if one else _hint(value)
         raise UserError(f"{name}={shown(value)}: choose from {', '.join(parts)}{near}")
     if NoneType in parts:
         if value is None or (isinstance(value, str) and value == "null"):
@@ -66,6 +67,19 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         hint = hint or _hint(value, numeric=kind in (int, float))
         raise UserError(f"{name}={shown(value)}: must be {what}{hint}")
     return found
+
+
+def several(name: str, kind: Any, value: Any) -> str:
+    """`k=[1,2]` for `1,2`: what to write for several values of a field, each of them valid; else empty."""
+    if not isinstance(value, str) or "," not in value:
+        return ""
+    words = [word.strip() for word in value.split(",")]
+    try:
+        for word in words:
+            typed(name, kind, word)
+    except UserError:
+        return ""
+    return f"{name}=[{','.join(words)}]"
 
 
 def check_types(owner: Any) -> None:

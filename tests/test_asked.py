@@ -3,6 +3,7 @@ before any run.
 """
 
 import math
+import shlex
 
 import pandas as pd
 import pytest
@@ -13,7 +14,9 @@ from test_studies import few_photographs, started, trained
 from hbo.analysis import families, study
 from hbo.analysis.families import Arm, check_arms
 from hbo.analysis.question import Question
+from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.runs import rows
 from hbo.sweep import asked, plan
 from hbo.sweep.__main__ import main
 from hbo.sweep.study import read
@@ -150,6 +153,35 @@ def test_an_arm_without_a_partner_is_an_error(write):
         match=r"tiny.yaml: .*width=0.5.* has no partner with the same multiply-adds; name each pair",
     ):
         asked.check(sweep, plan.entries(sweep))
+
+
+@pytest.mark.parametrize("versus", ["residual=true against residual=true", "k=2 against  k=2"])
+def test_an_arm_against_itself_is_an_error(write, versus):
+    grid = GRID | {"residual": {"values": [True, False]}, "upsample": {"values": ["nearest", "bilinear"]}}
+    sweep = read(write({"versus": versus}, grid))
+    with pytest.raises(UserError, match=rf"compares {versus.split()[0]} with itself; name two arms"):
+        asked.check(sweep, plan.entries(sweep))
+
+
+def test_a_study_that_is_done_says_where_its_verdict_is(write, tmp_path, capsys):
+    """And it is there; not before the last run is done, and not where there is nothing to compare."""
+    out = tmp_path / "my runs"
+    path, sets = write({"versus": "k"}), {"out": str(out)}
+    for n, run in enumerate(resolve(**row) for row in read(path, sets).rows):
+        assert asked.where_to_read(plan.entries(read(path, sets))) == ""
+        rows.folder(run).mkdir(parents=True)
+        rows.write(
+            rows.folder(run),
+            rows.keyed(run) | {"state": "done", "top1": 0.9 + n / 100, "seconds": 1.0, "started": "x"},
+        )
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(path), "--set", f"out={out}"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"the verdict: python -m hbo.analysis.study '{out / 'tiny'}'"
+    study.main(shlex.split(said)[5:])
+    assert "k=2" in capsys.readouterr().out
+    assert asked.where_to_read(plan.entries(read(path, sets | {"k": [1]}))) == ""
 
 
 def test_a_default_that_no_arm_has_is_an_error(write):

@@ -1,6 +1,7 @@
 """Sweep files: W&B's enumeration, one-line errors, and the plan."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -161,9 +162,74 @@ def test_status_names_runs_of_other_settings(write, tmp_path, capsys):
         assert all(word in line for word, line in zip(words, last, strict=True))
 
 
-def test_a_missing_file_is_one_line():
-    _, err = call("hbo.sweep", "plan", "none.yaml", expect=2)
+def test_a_missing_file_is_one_line(tmp_path):
+    _, err = call("hbo.sweep", "plan", "none.yaml", expect=2, cwd=tmp_path)
     assert err == "error: none.yaml: No such file or directory\n"
+
+
+def test_a_missing_file_names_the_one_beside_it(write):
+    path = write(TINY, "mine.yaml")
+    with pytest.raises(UserError, match=r"mine.yml: No such file or directory; did you mean mine.yaml\?$"):
+        read(path.with_suffix(".yml"))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"upsample": ["nearest", "nearest"]}, "4 rows repeat another row's run (such as upsample=nearest)"),
+        ({"k": [2, 2.0, 2], "seed": [0]}, "2 rows repeat another row's run (such as k=2)"),
+        (
+            {"k": [1], "seed": [3], "variant": ["width=0.5", "width=0.5 residual=true"]},
+            "1 row repeats another row's run (such as variant=width=0.5 residual=true), and is left out",
+        ),
+        ({}, ""),
+    ],
+)
+def test_rows_that_are_one_run_are_counted(write, tmp_path, capsys, values, said):
+    """The rows that the lists have are those of the plan and those of the note."""
+    sets = [f"--set={name}={json.dumps(value)}" for name, value in (values | {"out": str(tmp_path)}).items()]
+    with pytest.raises(SystemExit):
+        main(["run", str(write(TINY)), *sets, "--slurm", "nonsense"])  # ends before a run starts
+    err = capsys.readouterr().err
+    assert ("note: " in err) == bool(said)
+    assert said in err
+
+
+def test_a_cap_that_repeated_values_do_not_touch_leaves_nothing_out(write):
+    path = write(TINY | {"run_cap": 2})
+    assert read(path, {"seed": [0, 0, 1]}).twice[0] == 0
+    assert read(path, {"seed": [0, 0], "k": [1]}).twice == (1, "seed=0")
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (
+            {"upsample": "nearest,bilinear"},
+            "pixelshuffle; for several values write upsample=[nearest,bilinear]",
+        ),
+        (
+            {"k": "1, 2"},
+            "must be a whole number; for several values write k=[1,2] (in a file values: [1, 2])",
+        ),
+        ({"upsample": "nearest,bilinea"}, "did you mean nearest?"),
+        ({"k": "1,x"}, "k='1,x': must be a whole number"),
+    ],
+)
+def test_several_values_in_one_text_are_told_from_a_typo(write, sets, said):
+    with pytest.raises(UserError) as error:
+        read(write(TINY), sets)
+    assert str(error.value).endswith(said) or f"{said} (in a file" in str(error.value)
+    assert ("for several" in str(error.value)) == ("for several" in said)
+    assert ("did you mean" in str(error.value)) == ("did you mean" in said)
+
+
+def test_a_list_without_its_brackets(write):
+    text = "method: grid\nparameters:\n  upsample: {values: nearest, bilinear, transposed}\n"
+    with pytest.raises(UserError, match=r"no such key; write values: \[nearest, bilinear, transposed\]$"):
+        read(write(text))
+    with pytest.raises(UserError, match=r"k.value_: no such key; did you mean value\?$"):
+        read(write("method: grid\nparameters:\n  k: {value_: 1, value: 2}\n"))
 
 
 def test_set_replaces_and_sweeps_and_text_is_a_number_where_the_field_is(write):
@@ -298,6 +364,39 @@ def test_rows_of_this_machine_are_better_than_a_calibration(write, tmp_path):
     plan.price(found)
     assert "calibration" in timing.estimate(found)
     assert second.key() == found[1].key
+
+
+def test_rows_with_other_threads_are_named(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "calibrate", lambda run: 1e-3)
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    study = read(write(TINY), {"out": str(tmp_path), "k": [1], "seed": [0, 1], "threads": 2})
+    other = replace(resolve(**study.rows[0]), threads=1)
+    rows.folder(other).mkdir(parents=True)
+    rows.write(rows.folder(other), measured(other, 77.0) | {"threads": 1})
+
+    def said(study):
+        found = plan.entries(study)[1:]
+        plan.price(found)
+        return timing.estimate(found)
+
+    assert said(study).endswith("rows here have threads=1: add --set threads=1 to use their times")
+    assert "threads" not in said(replace(study, rows=[row | {"batch": 7} for row in study.rows]))
+    assert said(replace(study, rows=[row | {"threads": 1} for row in study.rows])).endswith("of this machine")
+
+
+@pytest.mark.parametrize(
+    ("load", "accelerator", "said"), [(4.7, "cpu", True), (1.9, "cpu", False), (4.7, "gpu", False)]
+)
+def test_a_calibration_says_that_the_machine_is_busy(write, tmp_path, monkeypatch, load, accelerator, said):
+    monkeypatch.setattr(timing, "calibrate", lambda run: 1e-3)
+    monkeypatch.setattr(timing.torch.cuda, "is_available", lambda: accelerator == "gpu")
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    found = plan.entries(read(write(TINY), {"out": str(tmp_path)}))
+    plan.price(found)
+    line = plan.totals(found, 1, timing.estimate(found))
+    assert line.endswith("; the load is 4.7 on 2 cores, so less is likely when it is idle)") == said
+    assert said or "load" not in line
 
 
 def test_each_network_is_timed_by_itself_and_a_costly_one_is_scaled(write, tmp_path, monkeypatch):

@@ -192,6 +192,25 @@ def test_set_reads_values_like_a_flag(tmp_path, capsys):
     assert stop.value.code == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--k=1,2", "k='1,2': must be a whole number; for several: python -m hbo.sweep run FILE --set k=[1,2]"),
+        ("--width=.5,1", "; for several: python -m hbo.sweep run FILE --set width=[.5,1]"),
+        ("--upsample=nearest,bilinear", "; for several: python -m hbo.sweep run FILE --set upsample=[nearest,bilinear]"),
+        ("--k=1,", "k='1,': must be a whole number"),
+        ("--upsample=near", "did you mean nearest?"),
+    ],
+)  # fmt: skip
+def test_a_run_takes_one_value_and_a_sweep_several(text, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        flags.parse([text])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.endswith(f"{said}\n")
+    assert ("did you mean" in err) == ("did you mean" in said)
+
+
 def test_a_network_too_large_to_count_is_an_error(capsys):
     for argv in (
         ["--width", "1e300"],

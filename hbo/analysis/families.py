@@ -90,7 +90,10 @@ def _pairs(question: Question, arms: Sequence[Arm], baseline: str | None) -> lis
             rest = [arm for arm in arms if arm not in base]
             found += _matched(rest, base, list(fields_of_side(left)), one)
         else:
-            found += _partners(fields_of_side(left), fields_of_side(right[0]), arms, one)
+            sides = fields_of_side(left), fields_of_side(right[0])
+            if sides[0] == sides[1]:
+                raise UserError(f"primary.versus={one!r}: compares {left} with itself; name two arms")
+            found += _partners(*sides, arms, one)
     return list(dict.fromkeys(found))
 
 

@@ -201,7 +201,7 @@ def opened(args: Any):
         UserError: in the file or in a `--set`.
     """
     from hbo.sweep.asked import check
-    from hbo.sweep.plan import entries
+    from hbo.sweep.plan import entries, repeats
 
     sets: dict[str, Any] = {}
     for text in args.sets:
@@ -225,6 +225,8 @@ def opened(args: Any):
         raise UserError(f"--random_seed {args.random_seed}: is of method: random; {study.path} is a grid")
     runs = entries(study)
     check(study, runs, sets)
+    if args.verb != "status" and (said := repeats(study, runs)):
+        print(said, file=sys.stderr)
     return study, runs
 
 
@@ -308,7 +310,7 @@ def _others(runs: list[Any]) -> dict[Any, int]:
 
 def run(args: Any) -> int:
     """`run FILE`, here or on SLURM."""
-    from hbo.sweep import freezing, pool, slurm
+    from hbo.sweep import asked, freezing, pool, slurm
 
     if (args.looks or args.max_seeds) and not args.until:
         raise UserError("--looks, --max_seeds: are of --until decided; add it, or leave them out")
@@ -335,7 +337,9 @@ def run(args: Any) -> int:
         return pool.run(study, runs, args.workers, retries, args.max_failures or 5, args.runs_per_device)
 
     if args.until is None:
-        return train(runs)
+        status = train(runs)
+        print(asked.where_to_read(runs), end="")
+        return status
     from hbo.sweep import until
 
     return until.run(until.opened(study, runs, args.looks, args.max_seeds), train, submitted=by_slurm)

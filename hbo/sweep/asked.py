@@ -1,6 +1,7 @@
 """A sweep file's question (`primary`), checked against the arms of its runs."""
 
 import math
+import shlex
 import sys
 from collections.abc import Collection
 from dataclasses import replace
@@ -43,6 +44,14 @@ def by_arm(runs: list[Entry]) -> dict[str, list[Entry]]:
             found.setdefault(identity.group(entry.identity), []).append(entry)
     labels = names.names([own[0].identity for own in found.values()])
     return dict(zip(labels, found.values(), strict=True))
+
+
+def where_to_read(runs: list[Entry]) -> str:
+    """The command that prints a study's verdict, once all its runs are done and if it compares any."""
+    folders = {entry.home.parent for entry in runs if entry.state == "done"}
+    if len(folders) != 1 or any(entry.state != "done" for entry in runs) or len(by_arm(runs)) < 2:
+        return ""
+    return f"the verdict: python -m hbo.analysis.study {shlex.quote(str(folders.pop()))}\n"
 
 
 def check(study: Sweep, runs: list[Entry], replaced: Collection[str] = ()) -> None:

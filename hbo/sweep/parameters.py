@@ -7,9 +7,9 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from hbo.config import checked
+from hbo.config import Run, checked
 from hbo.errors import UserError
-from hbo.values import number, shown, whole
+from hbo.values import field_types, number, several, shown, whole
 from hbo.words import did_you_mean
 
 MOST = 100_000  # runs that are listed
@@ -50,8 +50,12 @@ def distribution(name: str, parameter: Any) -> dict[str, Any]:
     if "parameters" in parameter:
         raise UserError(f"parameters.{name}: fields are flat and cannot be nested")
     if unknown := sorted(map(str, parameter.keys() - KEYS)):
+        # `{values: nearest, bilinear}` is a mapping with an empty key
+        words = [parameter.get("values"), *(key for key in parameter if key not in KEYS)]
+        listed = words[0] is not None and all(parameter[key] is None for key in words[1:])
+        hint = f"; write values: [{', '.join(map(str, words))}]" if listed else ""
         raise UserError(
-            f"parameters.{name}.{unknown[0]}: no such key{did_you_mean(unknown[0], sorted(KEYS))}"
+            f"parameters.{name}.{unknown[0]}: no such key{hint or did_you_mean(unknown[0], sorted(KEYS))}"
         )
     if isinstance(parameter.get("value"), list):
         several = shown(parameter["value"])
@@ -79,7 +83,10 @@ def _checked(name: str, value: Any) -> Any:
     try:
         return checked(name, value)
     except UserError as error:
-        raise UserError(f"parameters.{error}") from None
+        wanted = several(name, field_types(Run)[name], value)
+        in_a_file = f"values: {wanted.partition('=')[2].replace(',', ', ')}"
+        hint = f"; for several values write {wanted} (in a file {in_a_file})" if wanted else ""
+        raise UserError(f"parameters.{error}{hint}") from None
 
 
 def _number(name: str, key: str, value: Any) -> int | float:
@@ -195,6 +202,23 @@ def _axis(name: str, p: dict[str, Any], limit: int) -> list[Any]:
         raise UserError(f"parameters.{name}: a grid needs values, not {kind}")
     same = lambda v: json.dumps(int(v) if isinstance(v, float) and v.is_integer() else v, default=str)
     return list({same(v): v for v in itertools.islice(values, limit)}.values())
+
+
+def twice(parameters: dict[str, dict[str, Any]], cap: int | None, rows: int) -> tuple[int, str]:
+    """How many rows a grid leaves out because a value stands twice in its list, and one such value.
+
+    Args:
+        parameters: as `grid` takes them.
+        cap: as `grid` takes it.
+        rows: that `grid` gave.
+    """
+    full, said = rows, ""
+    for name, p in parameters.items():
+        values = p["values"] if p["distribution"] == "categorical" else []
+        if len(values) > (once := len(_axis(name, p, MOST))) > 0:
+            full = full * len(values) // once
+            said = said or f"{name}={next(v for i, v in enumerate(values) if v in values[:i])}"
+    return min(full, cap or full) - rows, said
 
 
 def draw(parameters: dict[str, dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:

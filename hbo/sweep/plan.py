@@ -106,6 +106,21 @@ def _entries(study: Sweep) -> list[Entry]:
     return found
 
 
+def repeats(study: Sweep, runs: list[Entry]) -> str:
+    """A line on the rows that `entries` and `grid` leave out, which are another row's runs, or nothing."""
+    kept = {id(entry.fields) for entry in runs}
+    gone = [row for row in study.rows if id(row) not in kept]
+    listed, value = study.twice
+    if not (many := listed + len(gone)):
+        return ""
+    names = varying([Entry(row) for row in study.rows])
+    such = value or " ".join(f"{name}={gone[0].get(name)}" for name in names)
+    return (
+        f"note: {many} row{'s' * (many > 1)} repeat{'s' * (many == 1)} another row's run (such as {such}),"
+        f" and {'are' if many > 1 else 'is'} left out"
+    )
+
+
 def _check_one_run(study: Sweep, first: Run, second: Run) -> None:
     """Refuse to sweep over what no key holds: of such rows one would be trained, and the others left out.
 

@@ -7,7 +7,7 @@ from typing import Any
 from hbo.analysis.question import Question, parse
 from hbo.config import Run, resolve
 from hbo.errors import UserError
-from hbo.sweep.parameters import MOST, distribution, draw, grid
+from hbo.sweep.parameters import MOST, distribution, draw, grid, twice
 from hbo.tasks import SETS
 from hbo.values import field_types, load, shown, whole
 from hbo.words import did_you_mean, other_name
@@ -45,6 +45,8 @@ class Sweep:
     texts: tuple[str, ...] = ()
     """Numbers and truth values of the file that W&B takes for text, such as `lr: 1e-2`: PyYAML wants a point
     in a number with an exponent."""
+    twice: tuple[int, str] = (0, "")
+    """Rows that a grid leaves out because a value stands twice in its list, and one such value."""
 
     @property
     def name(self) -> str:
@@ -130,7 +132,9 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]
     asks = parse(content["primary"]) if "primary" in content else Question()
     drawn = {name for name, p in parameters.items() if "value" not in p and "values" not in p}
-    return Sweep(path, method, rows, asks, frozenset(drawn if method == "random" else ()), tuple(texts))
+    drawn = frozenset(drawn if method == "random" else ())
+    repeated = twice(parameters, cap, len(rows)) if method == "grid" else (0, "")
+    return Sweep(path, method, rows, asks, drawn, tuple(texts), repeated)
 
 
 def _texts(name: str, given: dict[str, Any], read: dict[str, Any]) -> list[str]:
@@ -157,11 +161,11 @@ def read_content(path: Path) -> dict[Any, Any]:
     except UnicodeDecodeError:
         raise UserError("not a text file") from None
     except (OSError, ValueError) as error:  # a null byte in its name is a ValueError
-        hint = (
-            ""
-            if path.parent.is_dir() or path.parent.name != "sweeps"
-            else "; HBO's own sweep files are in its checkout"
-        )
+        hint = ""
+        if isinstance(error, FileNotFoundError) and path.parent.is_dir():
+            hint = did_you_mean(path.name, [one.name for one in path.parent.glob("*.y*ml")])
+        elif not path.parent.is_dir() and path.parent.name == "sweeps":
+            hint = "; HBO's own sweep files are in its checkout"
         raise UserError((getattr(error, "strerror", None) or str(error) or "cannot be read") + hint) from None
     content = load(text)
     if not isinstance(content, dict):

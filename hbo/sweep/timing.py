@@ -2,9 +2,10 @@
 
 import contextlib
 import math
+import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,7 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
     todo = [entry for entry in plan if entry.run and entry.state not in OVER]
     if not todo:
         return "all measured"
-    sources = set()
+    sources, hint = set(), ""
     known: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
     for one, row in _measured(plan):
         known.setdefault(_pace(row), []).append((identity.group(one), row))
@@ -75,6 +76,9 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
             else:
                 if timed is None:
                     timed = _timed(todo)
+                    hint = _busy(run) + _other_threads(
+                        known, _pace(vars(run) | {"runs_per_device": together})
+                    )
                 own = _built(entry)
                 nearest = min(timed, key=lambda one: _distance(one, own))
                 speed = timed[nearest] / nearest[1]
@@ -83,7 +87,28 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
             seconds = run.all_epochs * (train + EVALUATION * val) * speed * written / run.world
         left = 1 - entry.step / entry.of if entry.of else 1.0
         entry.seconds = left * seconds + START
-    return "estimates, from " + "; ".join(sorted(said for said in sources if said + SCALED not in sources))
+    kept = sorted(said for said in sources if said + SCALED not in sources)
+    return "estimates, from " + "; ".join(kept) + hint
+
+
+def _busy(run: Run) -> str:
+    """What to add to a calibration on a CPU if other processes took part of it.
+
+    CPU time instead would not do: threads that wait for each other use it too. On two busy cores, updates
+    with two threads took 34 to 95 ms an image of the main thread's CPU time, and 38 to 106 ms by the clock.
+    """
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1  # both of the whole machine, also in a job
+    if _on_gpu(run) or load <= cores:
+        return ""
+    return f"; the load is {load:.1f} on {cores} core{'s' * (cores > 1)}, so less is likely when it is idle"
+
+
+def _other_threads(known: Collection[tuple[Any, ...]], wanted: tuple[Any, ...]) -> str:
+    """What to add to a calibration if rows differ from a run in their threads alone."""
+    there = sorted(pace[1] for pace in known if pace[0] in (1, wanted[0]) and pace[2:] == wanted[2:])
+    if not there:
+        return ""
+    return f"; rows here have threads={there[0]}: add --set threads={there[0]} to use their times"
 
 
 def _built(entry: Entry) -> tuple[Any, ...]:
@@ -137,11 +162,15 @@ def _written(row: dict[str, Any]) -> int:
     return row["activation_bytes"] // 4 + row["elementwise"]
 
 
+def _on_gpu(run: Run) -> bool:
+    return torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
+
+
 def calibrate(run: Run) -> float:
     """Seconds that training takes for an image of this run, on a device of this machine: some updates on
     made-up images.
     """
-    gpu = torch.cuda.is_available() and run.accelerator in ("auto", "gpu")
+    gpu = _on_gpu(run)
     device, batch = ("cuda", run.batch // run.world) if gpu else ("cpu", min(32, run.batch // run.world))
     before = torch.get_num_threads()
     torch.set_num_threads(run.threads)
