@@ -6,6 +6,7 @@ runs, and a paired test finds it with fewer seeds. If they are not, it only lose
 and differences are fractions in [0, 1].
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def correlation(a: Mapping[int, float], b: Mapping[int, float]) -> Correlation:
     from scipy import stats
 
     x, y = _common(a, b)
-    found = stats.pearsonr(x, y)
+    found: Any = stats.pearsonr(x, y)
     low, high = found.confidence_interval(0.95)
     return Correlation(len(x), float(found.statistic), float(low), float(high))
 
@@ -85,8 +86,13 @@ def power(
     for n in seeds:
         chosen = rng.permuted(np.tile(np.arange(len(x)), (draws, 1)), axis=1)[:, :n]
         one, other = x[chosen], y[chosen]
-        paired = stats.ttest_rel(one, other, axis=1).pvalue < LEVEL
-        unpaired = stats.ttest_ind(one, other, axis=1, equal_var=False).pvalue < LEVEL
+        with warnings.catch_warnings():  # of a few seeds, all differences may be equal: p is 0, or nan
+            warnings.simplefilter("ignore", RuntimeWarning)
+            tests: Any = (
+                stats.ttest_rel(one, other, axis=1),
+                stats.ttest_ind(one, other, axis=1, equal_var=False),
+            )
+        paired, unpaired = (test.pvalue < LEVEL for test in tests)
         _, p = contrasts.of_seeds(np.stack([one, other], 1))
         pairs = p <= contrasts.PAIRING
         lines.append({
