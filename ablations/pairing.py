@@ -29,7 +29,7 @@ it.table()
 #
 # Studies of 3 to 24 seeds are drawn from the runs. Above: how often a difference of one standard deviation of a run is found, two-sided at
 # 5 %; below: how often one is found where there is none. "Chosen" is what `hbo.analysis.study` does: it pairs only if the seeds explain
-# a part of the variance for certain (p at most 0.01).
+# a part of the variance for certain (p at most 0.01). The seeds are drawn with replacement from those that were run.
 
 # %%
 samples = it.samples()

@@ -259,3 +259,11 @@ def test_looks_without_a_plan_are_an_error(flags, capsys):
         main(["plan", str(FILE), *flags])
     assert stop.value.code == 2
     assert "are of --freeze" in capsys.readouterr().err
+
+
+def test_a_page_before_the_end_says_that_it_is_not_complete():
+    """Without looks a verdict on some of the seeds could be read as often as one likes."""
+    it = study.read("few_photographs", source=ROOT / "ablations")
+    assert it.provision().startswith("As frozen")
+    it.rows = it.rows[it.rows["seed"] < 3]
+    assert it.provision().startswith("Not complete: an arm has 3 of the 5 seeds frozen")

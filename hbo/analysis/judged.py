@@ -232,6 +232,12 @@ class Study:
         differ = frozen.differences(
             self.plan, self.asked, self.metric, sorted(map(int, self.done["seed"])), started
         )
+        least = int(self.done.groupby("arm")["seed"].nunique().min())
+        if not differ and len(self.plan.looks) < 2 and least < len(self.plan.seeds):
+            return (
+                f"Not complete: an arm has {least} of the {len(self.plan.seeds)} seeds frozen on"
+                f" {self.plan.when[:10]}, and a plan without earlier looks is judged at its end."
+            )
         if not differ:
             commit = f", commit {self.plan.commit[:10]}" if self.plan.commit else ""
             return (

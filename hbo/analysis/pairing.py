@@ -60,8 +60,8 @@ def power(
 ) -> pd.DataFrame:
     """The share of studies in which each test finds a difference, two-sided at 5 %.
 
-    A study is n seeds of the two arms, drawn without replacement; both arms are first centred over all seeds,
-    and the difference is then added to one of them.
+    A study is n seeds of the two arms, drawn with replacement: without, n of few would differ too little. Both
+    arms are first centred over all seeds, and the difference is then added to one of them.
 
     Args:
         a: seed -> metric.
@@ -84,7 +84,7 @@ def power(
     x, y = x - x.mean() + difference, y - y.mean()
     rng, lines = np.random.default_rng(0), []
     for n in seeds:
-        chosen = rng.permuted(np.tile(np.arange(len(x)), (draws, 1)), axis=1)[:, :n]
+        chosen = rng.integers(0, len(x), (draws, n))
         one, other = x[chosen], y[chosen]
         with warnings.catch_warnings():  # of a few seeds, all differences may be equal: p is 0, or nan
             warnings.simplefilter("ignore", RuntimeWarning)
