@@ -60,8 +60,8 @@ def power(
 ) -> pd.DataFrame:
     """The share of studies in which each test finds a difference, two-sided at 5 %.
 
-    A study is n seeds of the two arms, drawn with replacement: without, n of few would differ too little. Both
-    arms are first centred over all seeds, and the difference is then added to one of them.
+    A study is n seeds of the two arms, drawn with replacement: without, n of few would differ too little.
+    Both arms are first centred over all seeds, and the difference is then added to one of them.
 
     Args:
         a: seed -> metric.
