@@ -177,7 +177,7 @@ def test_a_study_that_is_done_says_where_its_verdict_is(write, tmp_path, capsys)
     with pytest.raises(SystemExit) as stop:
         main(["run", str(path), "--set", f"out={out}"])
     assert stop.value.code == 0
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().err.splitlines()[-1]
     assert said == f"the verdict: python -m hbo.analysis.study '{out / 'tiny'}'"
     study.main(shlex.split(said)[5:])
     assert "k=2" in capsys.readouterr().out

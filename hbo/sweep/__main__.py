@@ -338,7 +338,7 @@ def run(args: Any) -> int:
 
     if args.until is None:
         status = train(runs)
-        print(asked.where_to_read(runs), end="")
+        print(asked.where_to_read(runs), end="", file=sys.stderr)
         return status
     from hbo.sweep import until
 
