@@ -17,7 +17,7 @@ from hbo import config, flags
 from hbo.config import Run
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
-from hbo.runs import checkpoint, cluster
+from hbo.runs import checkpoint, cluster, naming
 from hbo.tasks import COLUMNS
 
 SAID = COLUMNS | {"majority": "largest class"}  # as the end of a run has them
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         # JSON has no NaN.
         print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))
         return
-    where = Path(run.data_dir).name if run.data == "imagefolder" and run.data_dir else run.data
+    where = (naming.folder_name(run.data_dir) if run.data == "imagefolder" else None) or run.data
     print(f"{config.describe_net(run)} on {where} at {run.resolution}, {metrics.pop('images')} images")
     for name, value in metrics.items():
         said, name = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %", SAID.get(name, name)
@@ -75,7 +75,9 @@ def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> l
     from hbo.tasks.detect.photograph import on_image
 
     out = Path(given.pop("out", "detections.png"))
-    return on_image(checkpoint.trained(path, given), image, out, score)
+    trained = checkpoint.trained(path, given)
+    trained.warn()
+    return on_image(trained, image, out, score)
 
 
 def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:

@@ -17,7 +17,7 @@ from hbo.runs import signals
 if __name__ == "__main__":
     signals.listen()  # before the imports, which take seconds
 
-from hbo import config, files, flags, tasks
+from hbo import files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import cluster, other_studies, rows, summary, swept, tracking
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     run = flags.parse(argv, refused=tracking.refuse)
     with one_line(), files.one_look():
         if sys.stderr.isatty():  # the next line may be half a minute away
-            print(f"{config.describe_net(run)} on {run.data}: loading", end="\r", file=sys.stderr)
+            print(f"{run.net} k={run.k} on {run.data}: loading", file=sys.stderr)
         if tracking.by_agent():
             _check_possible(run)
         said = summary.of(fit(run), rows.folder(run))

@@ -66,7 +66,6 @@ class TrainingSession:
         # The other ranks start after this one.
         if run.force and lock and (rows.read(folder) or {}).get("state") == "done":
             rows.set_aside(folder)
-        self.resumed_at = 0
         before_resuming = self._check_checkpoint()
         self.row = (
             asdict(run) | rows.provenance(run, self.trainer) | asdict(costs) | rows.built(self.task.net)
@@ -77,9 +76,6 @@ class TrainingSession:
         if self.trainer.is_global_zero:
             assert lock is not None
             self._begin_row(lock)
-            if self.resumed_at:
-                whole = run.all_epochs * self.steps
-                print(f"resumes at update {self.resumed_at} of {whole}", file=sys.stderr)
             if told := TASKS[run.task].advice(run):
                 print(told, file=sys.stderr)
         if run.compile:
@@ -100,7 +96,6 @@ class TrainingSession:
         # A published set is identified by its counts: its folders may have been renamed.
         if "classes" in content:
             saved, asked = saved | {"classes": content["classes"]}, asked | {"classes": self.data.classes}
-        self.resumed_at = content.get("global_step", 0)
         rows.check_same_fields(saved, asked, self.last, instead="remove it, or use another --out or --study")
         return {name: saved[name] for name in ("threads", "accelerator") if saved[name] != getattr(run, name)}
 

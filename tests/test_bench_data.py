@@ -56,6 +56,26 @@ def test_every_rival_takes_every_turn_and_nothing_is_left_behind(tmp_path, monke
     assert "reference" in capsys.readouterr().out
 
 
+def test_a_folder_is_read_from_archives_too_cold_and_drafted(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "SECONDS", 0.01)
+    monkeypatch.setattr(cache, "MEMORY", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
+    root = make_folder(tmp_path / "set", {"a": 4, "b": 4}, {"a": 1, "b": 1}, size=90)
+    given = {
+        "data": "imagefolder",
+        "data_dir": str(root),
+        "resolution": 32,
+        "batch": 2,
+        "lr": 0.1,
+        "epochs": 1,
+    }
+    found = bench.data(resolve(cache_dir=str(tmp_path / "caches"), **given))
+    assert {"draft", "tar"} <= set(found["images_per_second"])
+    assert {"uncached", "tar"} <= set(found["images_per_second_cold"])
+    assert {len(rates) for rates in found["images_per_second_cold"].values()} == {bench.TURNS}
+    assert found["drafted"] == found["difference_draft"]["most"] == 0  # PNG
+
+
 def test_the_difference_is_that_of_the_same_crops(tmp_path):
     """Zero, up to rounding, if the cache is as large as the photographs; larger for a smaller cache."""
     root = make_folder(tmp_path / "set", {"a": 8}, {"a": 1}, size=120)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hbo.bench import packing
 from hbo.config import resolve
 from hbo.data.sources import Part, read_image
 from hbo.errors import UserError
@@ -100,6 +101,14 @@ def test_a_part_of_a_set_is_drafted_too(large):
     images = opened(large, decode="draft", per_class=2).train
     assert isinstance(images.source, Part)
     assert images[0, 0][0].shape == (3, 32, 32)
+
+
+def test_an_archive_is_drafted_like_its_folder(large, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "index"))
+    packed = packing.pack({part: large / part for part in ("train", "val")}, tmp_path / "packed", "tar")
+    ours, theirs = (opened(root, decode="draft") for root in (packed, large))
+    assert ours.facts == theirs.facts
+    assert all(torch.equal(ours.train[0, i][0], theirs.train[0, i][0]) for i in range(len(theirs.train)))
 
 
 @pytest.mark.parametrize("given", [

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, call, make_folder, make_market, make_voc
+from PIL import Image
 
 from hbo.config import resolve
 from hbo.errors import UserError
@@ -142,3 +143,12 @@ def test_an_older_checkpoint_with_a_folder_can_be_evaluated(tmp_path):
     assert checkpoint.trained(tmp_path, {"data": "digits"}).run.data_dir is None
     with pytest.raises(UserError, match="uses no folder"):
         checkpoint.trained(tmp_path, {"data": "digits", "data_dir": "photos"})
+
+
+def test_an_image_in_place_of_a_folder(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40)).save(tmp_path / "one.jpg")
+    with pytest.raises(UserError, match="is an image; give the folder that contains the class folders"):
+        resolve(data_dir=str(tmp_path / "one.jpg"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"data_dir=photos: no such folder in {tmp_path}"):
+        resolve(data_dir="photos")

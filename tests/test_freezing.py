@@ -3,12 +3,13 @@ it.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, make_runs
 
-from hbo.analysis import frozen, study
+from hbo.analysis import frozen, programs, study
 from hbo.analysis.results import main as results_main
 from hbo.config import key_of
 from hbo.errors import UserError
@@ -262,8 +263,19 @@ def test_looks_without_a_plan_are_an_error(flags, capsys):
 
 
 def test_a_page_before_the_end_says_that_it_is_not_complete():
-    """Without looks a verdict on some of the seeds could be read as often as one likes."""
-    it = study.read("few_photographs", source=ROOT / "ablations")
+    """Without looks a verdict on some of the runs could be read as often as one likes; an arm that has no run
+    yet is missing too.
+    """
+    it = study.read("reid_omniglot", source=ROOT / "ablations")
     assert it.provision().startswith("As frozen")
-    it.rows = it.rows[it.rows["seed"] < 3]
-    assert it.provision().startswith("Not complete: an arm has 3 of the 5 seeds frozen")
+    whole = len(it.rows)
+    line = next(line.label for family, lines in it.judged() if family.primary for line in lines)
+    assert programs.gate([it], f"{line} lower")[0] == 0
+    first = it.rows["arm"].iloc[0]
+    for left, rows in ((2, it.rows[2:]), (5, it.rows[it.rows["arm"] != first])):
+        some = replace(it, rows=rows)
+        assert some.provision().startswith(f"Not complete: {left} of the {whole} runs frozen")
+        assert not some.is_firm()
+    status, said = programs.gate([replace(it, rows=it.rows[2:])], f"{line} lower")
+    assert status == 3
+    assert "Not complete" in said

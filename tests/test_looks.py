@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from hbo.analysis import looks, power, sentences
-from hbo.analysis.contrasts import Contrast, Levels
+from hbo.analysis.contrasts import Contrast, Judged, Levels
 
 FIVE = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -78,3 +78,11 @@ def test_the_seeds_that_would_decide_are_those_of_the_last_looks_level():
     parts = [(1, 0.02), (-1, 0.02)]
     assert line.needed == power.seeds(lambda n: power.find(0.03, parts, n, last.difference))
     assert line.needed < power.seeds(lambda n: power.find(0.03, parts, n, line.each.difference))
+
+
+def test_differences_beyond_a_hundred_points_are_not_excluded():
+    """No share can differ by more: of two seeds, an interval may say so."""
+    line = lambda low, high: Judged("a against b", (2, 2), False, "undecided", low=low, high=high)
+    assert sentences.excluded(line(-0.1, 0.2)) == "Differences above +20.0 and below -10.0 are excluded."
+    assert sentences.excluded(line(-1.2, 0.2)) == "Differences above +20.0 are excluded."
+    assert sentences.excluded(line(-1.2, 1.4)) == "No difference is excluded."

@@ -6,6 +6,7 @@ import torch
 from sklearn import metrics as sk
 
 from hbo.metrics import Outcomes, classification
+from hbo.tasks.classify.spec import CLASSIFY
 
 
 def filled(num_classes: int, n: int = 200, seed: int = 0) -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
@@ -69,3 +70,10 @@ def test_an_image_counted_twice_is_an_error():
     outcomes.update(torch.zeros(2, 2), torch.tensor([0, 1]), torch.tensor([3, 3]))
     with pytest.raises(RuntimeError, match="twice"):
         outcomes.compute()
+
+
+def test_f1_names_its_class_where_it_is_one_class():
+    row = {"num_classes": 2, "f1": 0.5, "classes": ["functional", "defective"]}
+    assert CLASSIFY.report(row) == [("F1 of defective", "50.00 %")]
+    assert CLASSIFY.report(row | {"num_classes": 3}) == [("mean F1", "50.00 %")]
+    assert CLASSIFY.report({"num_classes": 2, "f1": 0.5}) == [("F1", "50.00 %")]

@@ -217,11 +217,17 @@ class Study:
         return said
 
     def is_firm(self) -> bool:
-        """Whether each primary line has at least six runs per arm; conclusions from
-        fewer are not set in bold.
+        """Whether each primary line has at least six runs per arm, and no frozen run is missing; other
+        conclusions are not set in bold.
         """
         found = [line.n[0] for family, lines in self.judged() if family.primary for line in lines]
-        return bool(found) and min(found) >= sentences.FEW
+        return bool(found) and min(found) >= sentences.FEW and not self.missing()
+
+    def missing(self) -> int:
+        """Runs that are missing of a frozen plan that is judged at its end; 0 of another, or without one."""
+        if self.plan is None or len(self.plan.looks) > 1:
+            return 0
+        return len(set(self.plan.keys) - set(map(str, self.done["key"])))
 
     def provision(self) -> str:
         """Whether the study is judged as it was frozen."""
@@ -232,11 +238,10 @@ class Study:
         differ = frozen.differences(
             self.plan, self.asked, self.metric, sorted(map(int, self.done["seed"])), started
         )
-        least = int(self.done.groupby("arm")["seed"].nunique().min())
-        if not differ and len(self.plan.looks) < 2 and least < len(self.plan.seeds):
+        if not differ and (missing := self.missing()):
             return (
-                f"Not complete: an arm has {least} of the {len(self.plan.seeds)} seeds frozen on"
-                f" {self.plan.when[:10]}, and a plan without earlier looks is judged at its end."
+                f"Not complete: {missing} of the {len(self.plan.keys)} runs frozen on {self.plan.when[:10]}"
+                " are missing, and a plan without earlier looks is judged at its end."
             )
         if not differ:
             commit = f", commit {self.plan.commit[:10]}" if self.plan.commit else ""

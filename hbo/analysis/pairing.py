@@ -80,7 +80,7 @@ def power(
 
     x, y = _common(a, b)
     if len(x) < max(seeds):
-        raise UserError(f"{len(x)} common seeds: studies of {max(seeds)} seeds cannot be drawn from them")
+        raise UserError(f"{len(x)} common seeds: too few to draw studies of {max(seeds)} from")
     x, y = x - x.mean() + difference, y - y.mean()
     rng, lines = np.random.default_rng(0), []
     for n in seeds:

@@ -57,9 +57,8 @@ def unlearnt(top1: float, majority: float) -> str:
 
 def excluded(line: Judged) -> str:
     """Differences that an undecided line excludes."""
-    if line.low <= -1 or line.high >= 1:
-        return "No difference is excluded."
-    return f"Differences above {points(line.high)} and below {points(line.low)} are excluded."
+    ends = [f"above {points(line.high)}"] * (line.high < 1) + [f"below {points(line.low)}"] * (line.low > -1)
+    return f"Differences {' and '.join(ends)} are excluded." if ends else "No difference is excluded."
 
 
 def needed(line: Judged) -> str:

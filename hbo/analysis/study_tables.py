@@ -42,8 +42,8 @@ def arms(study: Study) -> Table:
         values = [x for x in group[study.metric].astype(float) if math.isfinite(x)]
         name = f"{LEVEL:.0%} interval of mean {SHOWN[study.metric]}"
         about = stats.describe(values, LEVEL) if len(values) > 1 else None
-        low, high = (max(about.low, 0), min(about.high, 1)) if about else (0, 0)  # of a share
-        line[name] = f"{100 * low:.1f} to {100 * high:.1f}" if about else ABSENT
+        # A share is between 0 and 1.
+        line[name] = f"{100 * max(about.low, 0):.1f} to {100 * min(about.high, 1):.1f}" if about else ABSENT
         costs = {name: group[name].iloc[0] for name in ("macs", "params")}
         line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
         line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT

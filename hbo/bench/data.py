@@ -106,6 +106,7 @@ def data(run: config.Run) -> dict[str, Any]:
     from hbo.data.preprocess import MEAN, STD
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
+    run = replace(run, decode="whole")
     kinds = ["disk", "ram", *(["jpeg"] if replace(run, cache="disk").cached_side else [])]
     runs = {kind: replace(run, cache=kind) for kind in kinds}
     there = {name: set(cache.root(fields).glob("*/pixels")) for name, fields in runs.items()}
@@ -123,7 +124,7 @@ def data(run: config.Run) -> dict[str, Any]:
             drafts = {"draft": open_data(replace(bare, decode="draft")).train}
         torch.set_num_threads(1)
         cold = {}
-        if packed:
+        if packed and hasattr(os, "posix_fadvise"):  # macOS has none
             every = {form: sorted(path.iterdir()) for form, path in packs.items()}
             every["uncached"] = [Path(path) for path in files_of(plain)]
             cold = turns.take_turns(

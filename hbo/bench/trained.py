@@ -63,6 +63,7 @@ def measure(folders: list[Path]) -> list[dict[str, Any]]:
 def _network(folder: Path) -> dict[str, Any]:
     """What a line says of a run: its key, study, network and costs."""
     trained = checkpoint.trained(folder, {"threads": 1})
+    trained.warn()
     row = (rows.sound(trained.path.parent) or {}) if trained.ours else {}
     if trained.run.task != "classify":
         raise UserError(f"trained={folder}: trained to {trained.run.task}; only classifiers are timed")

@@ -59,12 +59,19 @@ class Augment:
         shortest = min(draws[0]["height"], draws[0]["width"])
         return next(by for by in (8, 4, 2, 1) if by == 1 or shortest >= by * side)
 
-    def drafted(self, image: Image.Image, draws: list[Any], size: Size) -> Image.Image:
-        """All of it, to (R, R), of a smaller copy of an image drawn for at `size`: of the same part, to
-        fractions of a pixel. With a copy of that size the bits are those of torchvision's crop and resize.
+    def of_copy(self, image: Image.Image, draws: list[Any], size: Size) -> Image.Image:
+        """The augmented image (R, R), made of a copy that is smaller by a whole number.
+
+        The crop is the same part of the photograph, to fractions of a pixel. With a copy of the same size
+        the bits are those of torchvision's transforms.
+
+        Args:
+            image: the copy.
+            draws: what was drawn for the photograph.
+            size: the photograph's.
         """
         box = draws[0]
-        by = round(max(size) / max(image.size))  # libjpeg rounds sides up, but a pixel is of by x by pixels
+        by = round(max(size) / max(image.size))  # libjpeg rounds sides up; a pixel stands for by x by
         left, top = box["left"] / by, box["top"] / by
         right, bottom = left + box["width"] / by, top + box["height"] / by
         around = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)

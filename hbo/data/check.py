@@ -81,13 +81,23 @@ def images_of(folder: str, data: str | None) -> list[str]:
 
 
 def strangers(folder: str, data: str | None) -> list[str]:
-    """What is in a folder of classes and is no image, a line each; nothing of other sets."""
+    """What training refuses in a folder of classes, a line each: files whose names are not an image's, and
+    empty classes; nothing of other sets, of a CSV or of archives.
+    """
+    root = files.expanded(folder)
     try:
-        what = data or meant(folder, None)
+        how = layout.kind(root) if (data or meant(folder, None)) == "imagefolder" else None
     except DataError:  # images in no class folder: nothing is strange there
         return []
-    root = files.expanded(folder)
-    return layout.strangers(root) if what == "imagefolder" and root.is_dir() else []
+    parents = {"classes": [root], "parts": [layout.part_folder(root, part) for part in layout.PARTS]}
+    found = []
+    for parent in (one for one in parents.get(how or "", []) if one.is_dir()):
+        for one in sorted(e for e in parent.iterdir() if e.is_dir() and not files.is_litter(e.name)):
+            held = sorted(name for name in os.listdir(one) if not files.is_litter(name))
+            odd = [name for name in held if not files.is_image(name) and (one / name).is_file()]
+            found += [f"{one / name}: not an image by its name" for name in odd]
+            found += [f"{one}: an empty class"] * (not held)
+    return found
 
 
 def unreadable(paths: list[str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -77,7 +76,7 @@ class Images(Dataset):
             return image.expand(3, -1, -1), self.labels[index], index
         if self.drafts:
             image, draws, size = self.draft(epoch, index)
-            return as_tensor(self.augment.drafted(image, draws, size)), self.labels[index], index
+            return as_tensor(self.augment.of_copy(image, draws, size)), self.labels[index], index
         image = self.get(index)
         with seeded(self.seed, epoch, index):
             image = self.transform(image)
@@ -118,7 +117,7 @@ class Images(Dataset):
     def facts(self) -> dict[str, Any]:
         """For the row: what a cache, or decoding no more than a crop needs, did to the pixels of training."""
         if self.drafts:
-            return {"drafted": self.drafted(), "jpeg_decoder": f"PIL {PIL.__version__}"}
+            return {"drafted": self.drafted(), "jpeg_decoder": jpeg.said_decoder("PIL")}
         kept = self.pixels is not None and self.pixels.is_jpeg
         return self.upsampled() | ({"jpeg_decoder": jpeg.said_decoder()} if kept else {})
 

@@ -19,9 +19,12 @@ from hbo.tasks.classify.spec import QUALITY
 DECODER = "simplejpeg" if importlib.util.find_spec("simplejpeg") else "PIL"
 
 
-def said_decoder() -> str:
-    """What decodes, with its version: the same pixels only as far as their libjpeg is the same."""
-    return f"{DECODER} {version('pillow' if DECODER == 'PIL' else DECODER)}"
+def said_decoder(decoder: str | None = None) -> str:
+    """What decodes (None: of a cache), with its version: the same pixels only as far as their libjpeg is the
+    same.
+    """
+    name = decoder or DECODER
+    return f"{name} {version('pillow' if name == 'PIL' else name)}"
 
 
 def encoded(image: Tensor) -> bytes:

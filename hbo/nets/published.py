@@ -11,8 +11,6 @@ from typing import Any
 from hbo.errors import UserError, first_line
 from hbo.nets.zoo import Rival
 
-IMAGENET = 1000  # classes
-
 
 def file(net: str, download: bool = False, field: str = "weights") -> Path:
     """The file of a zoo network's default weights.
@@ -32,7 +30,7 @@ def file(net: str, download: bool = False, field: str = "weights") -> Path:
     except ImportError as error:
         raise UserError(f"net={net}: {zoo} is not installed ({error}); pip install -e '.[zoo]'") from None
     except (LookupError, ValueError, RuntimeError):
-        Rival(net, IMAGENET)  # raises for a misspelled name, which has no weights either
+        Rival(net, 1)  # raises for a misspelled name, which has no weights either
         raise UserError(f"{said}: {zoo} publishes none for {name}; remove it") from None
     if where.is_file():
         return where

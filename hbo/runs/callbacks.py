@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ class Checkpointing(Checkpoint):
         self.former = signals.listen_to_all()
         self.of = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
         self.step = trainer.global_step
+        if self.resumed_at and self.lock is not None:
+            print(f"resumes at update {self.step} of {self.of}", file=sys.stderr)
         if self.mirror is not None:
             self.mirror.log(self.curve)  # points that an earlier part of the run could not send
 

@@ -105,11 +105,16 @@ def load_backbone(
 
 def trained_for(content: Mapping[str, Any]) -> str:
     """How long a checkpoint of ours was trained: its epochs, or where it stopped."""
+    return stopped(content) or f"{content['hyper_parameters']['epochs']} epochs"
+
+
+def stopped(content: Mapping[str, Any]) -> str:
+    """Where the training of a checkpoint of ours stopped before its end, or nothing."""
     saved = content["hyper_parameters"]
     epochs = saved["epochs"] + (saved.get("classifier_epochs") or 0)
     at_end = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
     if content["epoch"] + 1 >= epochs and at_end:
-        return f"{saved['epochs']} epochs"
+        return ""
     return (
         f"unfinished, stopped at update {content['global_step']} in epoch {content['epoch'] + 1} of {epochs}"
     )
@@ -152,8 +157,8 @@ class Trained(NamedTuple):
 
     def warn(self) -> None:
         """Say on standard error that a run is unfinished: its numbers are not a result."""
-        if self.ours and "loops" in self.content and (how := trained_for(self.content)).startswith("unfin"):
-            print(f"warning: {self.path}: {how}; the same hbo.fit command goes on", file=sys.stderr)
+        if self.ours and "loops" in self.content and (where := stopped(self.content)):
+            print(f"warning: {self.path}: {where}; the same hbo.fit command resumes it", file=sys.stderr)
 
     def load_into(self, task: Any) -> None:
         """Load the weights into a task (`hbo.tasks`) of this run."""

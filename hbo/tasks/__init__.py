@@ -88,8 +88,8 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
             f"data_dir={path}: no such folder{looked}"
             + (files.beside(root) or f"; correct its name, or remove it, as data={data} uses no folder")
         )
-    if root.is_file():
-        raise UserError(f"data_dir={path}: is a file; give the folder that contains the class folders")
+    if root.is_file() and root.suffix.lower() in files.IMAGES:
+        raise UserError(f"data_dir={path}: is an image; give the folder that contains the class folders")
     fit = [
         n
         for n, one in SETS.items()

@@ -193,23 +193,6 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
     return dict(sorted(found.items()))
 
 
-def strangers(root: Path) -> list[str]:
-    """What `scan_folder` refuses in class folders, a line each: files whose names are not an image's, and
-    empty classes; nothing of a CSV or of archives.
-    """
-    how = kind(root)
-    if how not in ("parts", "classes"):
-        return []
-    parents = [root] if how == "classes" else [part_folder(root, part) for part in PARTS]
-    found = []
-    for folder in (one for parent in parents if parent.is_dir() for one in _folders(parent)):
-        held = [e.name for e in os.scandir(folder) if not files.is_litter(e.name)]
-        odd = [name for name in sorted(held) if (folder / name).is_file() and not files.is_image(name)]
-        found += [f"{folder / name}: not an image by its name" for name in odd]
-        found += [f"{folder}: an empty class"] * (not held)
-    return found
-
-
 def _check_links(paths: Iterable[Path]) -> None:
     """Check that no image or class is missing because its link leads nowhere.
 
