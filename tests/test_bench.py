@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
@@ -154,6 +155,60 @@ def test_trained_runs_are_timed_in_every_runtime_with_their_top1(tmp_path, short
     for runtime in runtimes:
         assert read[f"latency_ms_{runtime}"] == one[runtime, "deployed"]["latency_ms"]
     assert "speedup" in shown
+
+
+def test_a_file_that_fails_is_a_line_with_the_reason_and_the_others_are_timed(monkeypatch, capsys):
+    """A failed conversion, and a float file with other logits."""
+    pytest.importorskip("onnxruntime")
+
+    def wrong(net, target):
+        net = deploy(net, target)
+        net.classifier.bias += 1
+        return net
+
+    class Here:
+        """A worker's process, in this one."""
+
+        def ask(self, do, **about):
+            return getattr(held, do)(**about)
+
+    held = worker.Timed(["onnx"])
+    run = asdict(config.resolve(data="digits", width=0.1, threads=1))
+    monkeypatch.setattr("hbo.deploy.deploy", wrong)
+    monkeypatch.setattr(type(held.runtimes["onnx"]), "int8", True)
+    monkeypatch.setattr(type(held.runtimes["onnx"]), "quantize", lambda *_, **__: 1 / 0)
+    made = worker.converted([Here()], do="make", run=run, rival=None, seed=0)  # type: ignore[list-item]
+    said = [line for line in capsys.readouterr().err.splitlines() if "not timed" in line]
+    assert len(said) == 2
+    assert said[0].startswith("onnx:deployed: its logits are ")
+    assert said[-1] == "onnx:int8: ZeroDivisionError: division by zero; not timed"
+    assert held.open(threads=1) == ["onnx:plain"]
+    found = {
+        "runtimes": {name.replace("onnx", "ncnn"): facts for name, facts in made.items()},
+        "threads": {"1": {"ms": {"plain": [2.0, 2.0], "ncnn:plain": [1.0, 1.0]}, "limit_ms": 1.0}},
+        "bytes": {"plain": 1},
+        "onnxruntime": "1",
+        "net": "hbonet, k=1",
+        "nets": {"own": "hbonet, k=1"},
+        "resolution": 8,
+        "macs": 1,
+        "machine": "a machine",
+        "git": None,
+    }
+    lines = runtime_table.lines(found)
+    assert [(line["runtime"], line["form"], line["latency_ms"]) for line in lines] == [
+        ("onnx", "plain", 2),
+        ("ncnn", "plain", 1),
+        ("ncnn", "deployed", None),
+        ("ncnn", "int8", None),
+    ]
+    assert "ncnn hbonet int8: ZeroDivisionError: division by zero; not timed." in runtime_table.markdown(
+        lines
+    )
+
+    monkeypatch.setattr(held, "_compared", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="onnx:plain: ZeroDivisionError"):
+        worker.converted([Here()], do="make", run=run, rival=None, seed=0)  # type: ignore[list-item]
 
 
 def test_the_error_of_a_lost_process_says_how_it_ended(tmp_path):

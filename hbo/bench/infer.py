@@ -38,16 +38,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from hbo import config, files, flags
 from hbo.analysis import results
 from hbo.bench import phone, runtime_table, studies, train, trained, turns
 from hbo.bench.one_image import IMAGES, THREADS, TURNS, check_same, milliseconds
-from hbo.bench.worker import Worker, environments
+from hbo.bench.worker import Worker, converted, environments
 from hbo.deploy.runtimes import for_onnx as onnx
 from hbo.errors import UserError
-from hbo.exporting import check
 from hbo.tasks import build
 
 SIZE = 1024  # of the square matrices whose product is the machine's limit
@@ -255,23 +253,10 @@ def _in_turns(
 
 
 def _made(workers: list[Worker], run: config.Run) -> dict[str, Any]:
-    """Have every runtime convert the networks; name -> bytes, pieces, worst difference. A float file that is
-    off is not timed.
-
-    Raises:
-        UserError: a runtime could not convert, or its float file gives other logits.
-    """
+    """Have every runtime convert the network and MobileNetV2."""
     beside, _ = train.rivals(run)
     rival = asdict(beside["mobilenetv2"].run) if "mobilenetv2" in beside else None
-    made: dict[str, Any] = {}
-    for worker in tqdm(workers, desc="convert", leave=False):
-        made |= worker.ask(do="make", run=asdict(run), rival=rival, seed=run.seed)
-    for name, facts in made.items():
-        if ":" in name and not name.endswith("int8") and not facts["difference"] <= check.TOLERANCE:
-            raise UserError(
-                f"{name}: its logits are {facts['difference']:.1e} of the largest off; nothing was timed"
-            )
-    return made
+    return converted(workers, do="make", run=asdict(run), rival=rival, seed=run.seed)
 
 
 def _eager(net: Any, image: Any, threads: int) -> Callable[[], float]:

@@ -18,7 +18,8 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
     """
     made, out = found["runtimes"], []
     for threads, part in found["threads"].items():
-        for name, ms in part["ms"].items():
+        failed = {name: None for name, facts in made.items() if "failed" in facts}
+        for name, ms in (part["ms"] | failed).items():
             runtime, _, rest = name.rpartition(":") if ":" in name else ("onnx", "", name)
             if runtime == "onnx" and name not in ONNX:
                 continue
@@ -32,7 +33,7 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
                     "form": rest.removeprefix("mobilenetv2_"),
                     "threads": int(threads),
                     **times(ms, part["ms"]["plain"]),
-                    "times_limit": statistics.median(ms) / part["limit_ms"],
+                    "times_limit": ms and statistics.median(ms) / part["limit_ms"],
                     **of_file(facts, versions),
                     "resolution": found["resolution"],
                     "macs": found["macs"],
@@ -43,19 +44,25 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
-def times(ms: list[float], base: list[float]) -> dict[str, Any]:
-    """Milliseconds an image over the turns, and how much quicker than the baseline, turn by turn."""
+def times(ms: list[float] | None, base: list[float] | None) -> dict[str, Any]:
+    """Milliseconds an image over the turns, and how much quicker than the baseline, turn by turn; None of a
+    file that failed.
+    """
+    if ms is None:
+        return dict.fromkeys(("latency_ms", "least_ms", "greatest_ms", "speedup", "turns"))
     return {
         "latency_ms": statistics.median(ms),
         "least_ms": min(ms),
         "greatest_ms": max(ms),
-        "speedup": statistics.median(b / a for a, b in zip(ms, base, strict=True)),
+        "speedup": base and statistics.median(b / a for a, b in zip(ms, base, strict=True)),
         "turns": " ".join(f"{value:.4g}" for value in ms),
     }
 
 
 def of_file(facts: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
-    """What is known of a converted file: pieces in the delegate, worst difference, top-1, size, versions."""
+    """What is known of a converted file: pieces in the delegate, worst difference, top-1, size, versions; or
+    why it was not timed.
+    """
     pieces = facts.get("pieces") or {}
     return {
         "pieces": pieces.get("pieces"),
@@ -64,6 +71,7 @@ def of_file(facts: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
         "top1": facts.get("top1"),
         "bytes": facts.get("bytes"),
         "versions": " ".join(f"{package}={number}" for package, number in versions.items()),
+        "failed": facts.get("failed"),
     }
 
 
@@ -75,8 +83,10 @@ def text(found: list[dict[str, Any]]) -> str:
         shown.append(
             (
                 line["runtime"], line["network"], line["form"], str(line["threads"]),
-                f"{line['latency_ms']:.2f}", f"{line['speedup']:.2f}", str(line["pieces"] or ""),
-                f"{line['difference']:.0e}", f"{100 * line['top1']:.2f} %", f"{line['bytes'] / 1e6:.2f}",
+                _said(line["latency_ms"], "{:.2f}") or "failed", _said(line["speedup"], "{:.2f}"),
+                str(line["pieces"] or ""), _said(line["difference"], "{:.0e}"),
+                _said(line["top1"] and 100 * line["top1"], "{:.2f} %"),
+                _said(line["bytes"] and line["bytes"] / 1e6, "{:.2f}"),
             )
         )  # fmt: skip
     return "\n".join(aligned(shown, right=range(3, 10)))
@@ -107,8 +117,8 @@ def markdown(found: list[dict[str, Any]]) -> str:
         table.append(
             (
                 *key,
-                " / ".join(f"{by_threads[n]['latency_ms']:.2f}" for n in threads),
-                " / ".join(f"{by_threads[n]['speedup']:.2f}" for n in threads),
+                " / ".join(_said(by_threads[n]["latency_ms"], "{:.2f}") or "failed" for n in threads),
+                " / ".join(_said(by_threads[n]["speedup"], "{:.2f}") for n in threads),
                 _said(some["pieces"], "{:.0f}"),
                 some["left_out"],
                 _said(some["difference"], "{:.0e}"),
@@ -119,8 +129,13 @@ def markdown(found: list[dict[str, Any]]) -> str:
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
     whole = "; ".join(f"{name}: {full}" for full, name in names.items())
     where = ", ".join(sorted({line["machine"] for line in found}))
-    turns = len(found[0]["turns"].split())
-    return f"{text}\n\n{whole}.\nMedians of {turns} turns; {where}.\n"
+    turns = next(len(line["turns"].split()) for line in found if line["turns"])
+    failed = {
+        f"\n{line['runtime']} {names[line['network']]} {line['form']}: {line['failed']}; not timed."
+        for line in found
+        if line.get("failed")
+    }
+    return f"{text}\n\n{whole}.\nMedians of {turns} turns; {where}.{''.join(sorted(failed))}\n"
 
 
 def short(networks: Iterable[str]) -> dict[str, str]:

@@ -11,16 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from hbo import config, cost
 from hbo.bench import runtime_table, turns
 from hbo.bench.one_image import IMAGES, THREADS, TURNS
-from hbo.bench.worker import Worker, environments
+from hbo.bench.worker import Worker, converted, environments
 from hbo.deploy.runtimes import for_onnx
 from hbo.errors import UserError
 from hbo.export import restored
-from hbo.exporting import check
 from hbo.runs import checkpoint, deployed, rows
 
 
@@ -31,8 +28,8 @@ def measure(folders: list[Path]) -> list[dict[str, Any]]:
         folders: of finished runs to classify.
 
     Raises:
-        UserError: no such run, one that does not classify, a runtime that could not convert, or a float file
-            that is off its module.
+        UserError: no such run, one that does not classify, or no file could be made. A file that fails alone
+            is a line without times that says why.
     """
     for_onnx.RUNTIME.require()
     nets = [_network(folder) for folder in folders]
@@ -40,14 +37,7 @@ def measure(folders: list[Path]) -> list[dict[str, Any]]:
     here[sys.executable] = ["onnx", *here.get(sys.executable, [])]
     workers = [Worker(python, names) for python, names in here.items()]
     try:
-        made: dict[str, Any] = {}
-        for worker in tqdm(workers, desc="convert", leave=False):
-            made |= worker.ask(do="take", checkpoints=[str(net["path"]) for net in nets])
-        for name, facts in made.items():
-            if ":" in name and not name.endswith("int8") and not facts["difference"] <= check.TOLERANCE:
-                raise UserError(
-                    f"{name}: its logits are {facts['difference']:.1e} of the largest off; nothing was timed"
-                )
+        made = converted(workers, do="take", checkpoints=[str(net["path"]) for net in nets])
         lines = []
         for n in THREADS:
             names = {name: worker for worker in workers for name in worker.ask(do="open", threads=n)}
@@ -81,12 +71,13 @@ def _lines(
     nets: list[dict[str, Any]], ms: dict[str, list[float]], made: Any, threads: int
 ) -> list[dict[str, Any]]:
     where, out = turns.where(), []
-    for name, values in ms.items():
+    failed = {name: None for name, facts in made.items() if "failed" in facts}
+    for name, values in (ms | failed).items():
         runtime, place, form = name.split(":")
         about = {key: value for key, value in nets[int(place)].items() if key != "path"}
         out.append(
             {"runtime": runtime, "place": int(place), **about, "form": form, "threads": threads}
-            | runtime_table.times(values, ms[f"onnx:{place}:plain"])
+            | runtime_table.times(values, ms.get(f"onnx:{place}:plain"))
             | runtime_table.of_file(made[name], made[runtime])
             | {"machine": where["machine"], "git": where["git"]}
         )
@@ -99,7 +90,8 @@ def _beside_rows(nets: list[dict[str, Any]], lines: list[dict[str, Any]]) -> Non
     for place, net in enumerate(nets):
         found: dict[str, float | str] = {}
         for line in lines:
-            if line["place"] != place or line["threads"] != 1 or line["form"] == "plain":
+            unwanted = line["form"] == "plain" or line["failed"]
+            if line["place"] != place or line["threads"] != 1 or unwanted:
                 continue
             eight = line["form"] == "int8"
             found[f"{deployed.LATENCY}{line['runtime']}{deployed.INT8 * eight}"] = line["latency_ms"]

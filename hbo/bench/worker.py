@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from hbo.deploy import runtimes
 from hbo.errors import UserError, flat
@@ -80,6 +83,28 @@ class Worker:
         self.said.close()
 
 
+def converted(workers: list[Worker], **command: Any) -> dict[str, Any]:
+    """Have every runtime convert the networks, and name the files that fail; they are not timed.
+
+    Returns:
+        `runtime:form` -> bytes, pieces, worst difference, or `failed`; runtime -> versions.
+
+    Raises:
+        UserError: all files failed, or a process could not obey.
+    """
+    made: dict[str, Any] = {}
+    for worker in tqdm(workers, desc="convert", leave=False):
+        made |= worker.ask(**command)
+    files = {name: facts for name, facts in made.items() if ":" in name}
+    failed = {name: facts["failed"] for name, facts in files.items() if "failed" in facts}
+    said = [f"{name}: {why}; not timed" for name, why in failed.items()]
+    if files and len(failed) == len(files):
+        raise UserError("\n".join(said))
+    for line in said:
+        print(line, file=sys.stderr)
+    return made
+
+
 def environments() -> dict[str, list[str]]:
     """Python of an environment -> the runtimes to be timed in it: this one, then `.venv-NAME` beside the
     checkout's own.
@@ -107,7 +132,7 @@ class Timed:
         self.images: dict[str, Any] = {}
 
     def make(self, run: dict[str, Any], rival: dict[str, Any] | None, seed: int) -> dict[str, Any]:
-        """Convert; name -> bytes, pieces, worst difference, or why there is none."""
+        """Convert; name -> bytes, pieces, worst difference, or `failed`: why there is none."""
         import torch
 
         from hbo import config
@@ -130,9 +155,8 @@ class Timed:
                     if form == "int8" and not runtime.int8:
                         continue
                     name = f"{runtime.name}:{prefix}{form}"
-                    session, answer[name] = self._converted(name, runtime, form, net, image.numpy(), some)
-                    off = abs(session(image.numpy()) - expected).max() / abs(expected).max()
-                    answer[name]["difference"] = float(off)
+                    of = name, runtime, form, net, image.numpy(), some
+                    answer[name] = self._or_failed(self._compared, *of, expected)
             answer[runtime.name] = runtime.versions()
         return answer
 
@@ -159,10 +183,43 @@ class Timed:
                     if form == "int8" and not runtime.int8:
                         continue
                     name = f"{runtime.name}:{place}:{form}"
-                    session, answer[name] = self._converted(name, runtime, form, task.net, seen[:1], seen)
-                    answer[name]["difference"] = max(check.distances(session, task, data).values())
-                    answer[name]["top1"] = check.evaluate(session, task, data.val)["top1"]
+                    of = name, runtime, form, task.net, seen[:1], seen
+                    answer[name] = self._or_failed(self._evaluated, *of, task, data)
         return answer | {name: runtime.versions() for name, runtime in self.runtimes.items()}
+
+    def _compared(self, *of: Any) -> dict[str, Any]:
+        """A file's facts, with its difference from the logits of an image."""
+        *file, expected = of
+        session, found = self._converted(*file)
+        image = file[4]
+        off = abs(session(image) - expected).max() / abs(expected).max()
+        return found | {"difference": float(off)}
+
+    def _evaluated(self, *of: Any) -> dict[str, Any]:
+        """A file's facts, with its difference and its top-1 on the reported images."""
+        from hbo.exporting import check
+
+        *file, task, data = of
+        session, found = self._converted(*file)
+        return found | {
+            "difference": max(check.distances(session, task, data).values()),
+            "top1": check.evaluate(session, task, data.val)["top1"],
+        }
+
+    def _or_failed(self, facts: Callable[..., dict[str, Any]], name: str, *about: Any) -> dict[str, Any]:
+        """A file's facts, or why it is not timed: no conversion, or a float file with other logits."""
+        from hbo.exporting import check
+
+        try:
+            found = facts(name, *about)
+        except Exception as error:  # whatever a converter raises
+            found = {"failed": f"{type(error).__name__}: {flat(str(error))}"}
+        else:
+            if not name.endswith("int8") and not found["difference"] <= check.TOLERANCE:
+                found["failed"] = f"its logits are {found['difference']:.1e} of the largest off"
+        if "failed" in found:
+            self.models.pop(name, None)
+        return found
 
     def _converted(
         self, name: str, runtime: Any, form: str, net: Any, image: Any, some: Any
