@@ -1,0 +1,205 @@
+"""Train finished rows again, and say whether the bits are the same or how far off they are.
+
+    python -m hbo.analysis.reproduce pairing              # ablations/pairing.csv, the first seed of each arm
+    python -m hbo.analysis.reproduce pairing --seed 7 --arms 3
+    python -m hbo.analysis.reproduce table6_cifar10 --key KEY --data_dir DIR
+
+`hbo.fit` trains each run into OUT/STUDY, with the row's number of threads; the same command resumes. Compared
+are the losses and metrics of every epoch, and which of the reported images were right. Flags of `hbo.fit`
+that are not in a run's key, such as --data_dir and --workers, are passed on.
+"""
+
+import base64
+import json
+import sys
+from dataclasses import fields
+from typing import Any
+
+from hbo.runs import signals
+
+if __name__ == "__main__":
+    signals.listen()  # before the imports, which take seconds
+
+import numpy as np
+
+from hbo import config, fit, flags
+from hbo.analysis import arms, sources
+from hbo.config import Run
+from hbo.errors import UserError, one_line
+from hbo.runs import identity, rows
+
+OUT = "reproduced"  # apart from runs/, whose own rows would be reused
+MEASURED = ("train/", "val/")  # a curve's columns of results; the others are times and rates
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line. Exit status: 0 all the same bits, 1 some differ, 2 wrong flag or data."""
+    parser = flags.make_parser(
+        "hbo.analysis.reproduce", "Train a study's finished rows again and compare every bit of the results."
+    )
+    parser.add_argument("name", metavar="STUDY", help="The study.")
+    parser.add_argument(
+        "--source", help="Rows: a folder of runs, a CSV file or a folder of them. [ablations]"
+    )
+    parser.add_argument("--key", nargs="+", metavar="KEY", help="These rows. [one of each arm]")
+    parser.add_argument("--arms", type=int, metavar="N", help="Of the first N arms only. [all]")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    with one_line():
+        given = flags.given(parser, sys.argv[1:] if argv is None else argv)
+        own = {name: given.pop(name) for name in ("name", "source", "key", "arms", "json") if name in given}
+        seed = given.pop("seed", None)
+        if wrong := [name for name in given if name not in Run.NOT_IN_KEY or name in ("study", "force")]:
+            raise UserError(f"{', '.join(wrong)}: comes from the row; leave it out")
+        if "key" in own and (seed is not None or "arms" in own):
+            raise UserError("--key: names the rows; leave --seed and --arms out")
+        source = own.get("source") or "ablations"
+        found: dict[str, Any] = {}
+        for row, curve in sources.read(source, (own["name"],)):
+            found.setdefault(row["key"], (row, curve))
+        chosen = choose([row for row, _ in found.values()], own.get("key"), seed, own.get("arms"))
+        compared = []
+        for label, row in chosen:
+            compared.append({"arm": label} | again(*found[row["key"]], given))
+            if not own.get("json"):
+                print(line(compared[-1]), flush=True)
+    if own.get("json"):
+        print(json.dumps(compared, indent=1))
+    raise SystemExit(any(not one["same"] for one in compared))
+
+
+def choose(
+    every: list[dict[str, Any]], keys: list[str] | None, seed: int | None, most: int | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The rows to be trained again, each with its arm's name.
+
+    Args:
+        every: rows of a study.
+        keys: of these rows; None: of each arm the row of this seed.
+        seed: None: each arm's first.
+        most: of the first arms only.
+
+    Raises:
+        UserError: no finished row of that key or seed.
+    """
+    done = [row for row in every if row["state"] == "done"]
+    named = dict(
+        zip([row["key"] for row in done], arms.names([identity.arm_of(row) for row in done]), strict=True)
+    )
+    if keys:
+        if unknown := [key for key in keys if key not in named]:
+            raise UserError(f"key={' '.join(unknown)}: no finished row has this key")
+        return [(named[row["key"]], row) for row in done if row["key"] in keys]
+    first: dict[str, dict[str, Any]] = {}
+    for row in sorted(done, key=lambda row: int(row["seed"])):
+        if seed is None or int(row["seed"]) == seed:
+            first.setdefault(named[row["key"]], row)
+    if not first:
+        there = ", ".join(map(str, sorted({int(row["seed"]) for row in done})))
+        raise UserError(f"seed={seed}: no finished row has this seed; there are {there or 'none'}")
+    return list(first.items())[:most]
+
+
+def again(row: dict[str, Any], curve: list[dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
+    """Train a row's run and compare.
+
+    Args:
+        row: finished, of any source.
+        curve: its learning curve, empty if there is none.
+        given: fields that are not in the key, such as the folder of images.
+
+    Returns:
+        same; metric, then and now; epochs compared, the first that differs and by how much; images judged
+        otherwise, of how many; machine and versions, then and now.
+
+    Raises:
+        UserError: the run is not that of the row: other images or weights; or OUT holds the row itself.
+    """
+    run = run_of(row, given)
+    if (own := config.key_of(run.identity())) != row["key"]:
+        differ = identity.varying([identity.of_row(row), run.identity()]) or ["fields of another release"]
+        raise UserError(f"{row['key']}: not the same run here (key {own}): {', '.join(differ)} differ")
+    new = fit.fit(run)
+    if new.get("started") == row.get("started"):
+        raise UserError(f"out={run.out}: holds this very row; name another folder, such as --out {OUT}")
+    folder = rows.folder(run)
+    return {"key": row["key"], "seed": int(row["seed"])} | compare(
+        (row, curve), next((r, c) for r, c in sources.read(str(folder.parent), ()) if r["key"] == row["key"])
+    )
+
+
+def run_of(row: dict[str, Any], given: dict[str, Any]) -> Run:
+    """The run of a row, with these fields in place of its own."""
+    names = [f.name for f in fields(Run) if f.name not in Run.NOT_IN_KEY]
+    names += ["devices", "threads", "cache", "cache_size", "weights", "download", "study", "eval_every"]
+    own = {name: identity.typed(name, row[name]) for name in names if name in row}
+    wanted = {"out": OUT, "wandb": "disabled"} | own | given
+    return config.resolve_saved(**{name: value for name, value in wanted.items() if value is not None})
+
+
+def compare(then: tuple[dict[str, Any], Any], now: tuple[dict[str, Any], Any]) -> dict[str, Any]:
+    """Two trainings of one run, each a row and its curve."""
+    (row, curve), (new, points) = then, now
+    metric = rows.main_metric(row)
+    old, own = _values(curve), _values(points)
+    shared = sorted(old.keys() & own.keys())
+    differ = [place for place in shared if old[place] != own[place]]
+    wrong, images = _judged_otherwise(row.get("correct"), new.get("correct"), new.get("val_images"))
+    about = {
+        "metric": metric,
+        "then": float(row[metric]),
+        "now": float(new[metric]),
+        "epochs": len({epoch for epoch, _ in shared}),
+        "first_epoch_off": differ[0][0] if differ else None,
+        "first_off": {name: own[e, name] - old[e, name] for e, name in differ if e == differ[0][0]},
+        "images_off": wrong,
+        "images": images,
+        "same": not differ and not wrong and float(row[metric]) == float(new[metric]),
+    }
+    for name in ("machine", "device", "versions", "threads"):
+        about[name] = [row.get(name), new.get(name)]
+    return about
+
+
+def _values(curve: list[dict[str, Any]]) -> dict[tuple[int, str], float]:
+    """(epoch, column) -> value of a curve's losses and metrics."""
+    return {
+        (int(point["epoch"]), name): float(value)
+        for point in curve
+        for name, value in point.items()
+        if name.startswith(MEASURED) and value is not None and value == value
+    }
+
+
+def _judged_otherwise(old: Any, new: Any, images: Any) -> tuple[int | None, int | None]:
+    """How many images were right in one training alone, of how many; None where a task has no such bits."""
+    if not isinstance(old, str) or not isinstance(new, str):
+        return None, None
+    bits = [np.frombuffer(base64.b64decode(one), np.uint8) for one in (old, new)]
+    return int(np.unpackbits(bits[0] ^ bits[1]).sum()), int(images)
+
+
+def line(one: dict[str, Any]) -> str:
+    """What came of a row, for people."""
+    who = f"{one['key']} {one['arm']}, seed {one['seed']}"
+    of = [f"{one['epochs']} epoch{'s' * (one['epochs'] != 1)}"] * bool(one["epochs"])
+    of += [f"{one['images']} images"] * bool(one["images"])
+    if one["same"]:
+        return f"{who}: the same bits ({', '.join([*of, one['metric']])})"
+    said = [f"{one['metric']} {one['now']:.6g}, {one['then']:.6g} in the row"]
+    if one["first_epoch_off"] is not None:
+        off = ", ".join(f"{name} by {value:+.1e}" for name, value in one["first_off"].items())
+        said.append(f"off from epoch {one['first_epoch_off']} on ({off})")
+    if one["images_off"] is not None:
+        said.append(f"{one['images_off']} of {one['images']} images judged otherwise")
+    other = [
+        f"{name} {then}, here {now}"
+        for name in ("machine", "device", "threads", "versions")
+        if (pair := one[name]) and str(pair[0]) != str(pair[1])
+        for then, now in [pair]
+    ]
+    said += other or ["on the same machine, with the same versions"]
+    return f"{who}: not the same: {'; '.join(said)}"
+
+
+if __name__ == "__main__":
+    main()
