@@ -1,9 +1,12 @@
 """python -m hbo: list the commands, each with the first paragraph of its docstring; imports none of them."""
 
 import ast
+import difflib
 import re
+import sys
 from pathlib import Path
 
+from hbo import __version__
 from hbo.words import Parser
 
 PACKAGE = Path(__file__).parent
@@ -34,8 +37,24 @@ def summary(source: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Print the commands by folder, the everyday ones first."""
-    Parser(prog="python -m hbo", description="List the commands.").parse_args(argv)
     found = commands()
+    words = sys.argv[1:] if argv is None else argv
+    parser = Parser(prog="python -m hbo", description="List the commands.")
+    parser.add_argument("--version", action="store_true", help="Print the version and the commit.")
+    if words and not words[0].startswith("-"):
+        short = {name.rpartition(".")[2]: name for name in found}
+        asked = words[0].removeprefix("hbo.")
+        name = short.get(asked) or short.get(next(iter(difflib.get_close_matches(asked, short, n=1)), ""))
+        parser.error(
+            f"{words[0]}: it is python -m {name}"
+            if name
+            else f"{words[0]}: no such command; python -m hbo lists them"
+        )
+    if parser.parse_args(words).version:
+        from hbo.runs.code import git_commit
+
+        print(f"hbo {__version__}" + f", commit {git_commit()}" * bool(git_commit()))
+        return
     width = max(map(len, found))
     for name in sorted(found, key=lambda name: (name.count("."), name)):
         print(f"python -m {name:<{width}}  {found[name][:1].upper()}{found[name][1:]}")

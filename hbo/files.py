@@ -225,6 +225,8 @@ def located(path: str | Path) -> Path:
 def nearest_run(path: Path) -> str:
     """What to name instead of a checkpoint that does not exist: runs of the study or with a similar key."""
     where = path.parent if path.name == "last.ckpt" else path
+    if former := sorted(where.parent.glob(f"replaced/{where.name}-*")):  # by --force
+        return f"; the run that was there before is {former[-1]}"
     if where.is_dir():
         inside = [one.parent for one in sorted(where.glob("*/last.ckpt"))]
         if not inside or (where / "row.json").exists():

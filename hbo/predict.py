@@ -149,7 +149,7 @@ def found(images: Iterable[str]) -> list[str]:
 
 
 def _files(word: str) -> Iterator[str]:
-    path = files.expanded(word, "image")
+    path = files.expanded(word, "images")
     if path.is_dir():
         inside = sorted(
             f"{folder}/{name}"
@@ -158,7 +158,9 @@ def _files(word: str) -> Iterator[str]:
             if files.is_image(name)
         )
         if not inside:
-            raise UserError(f"image={word}: the folder contains no image ({', '.join(sorted(files.IMAGES))})")
+            raise UserError(
+                f"images={word}: the folder contains no image ({', '.join(sorted(files.IMAGES))})"
+            )
         yield from inside
     elif path.is_file():
         yield str(path)  # whatever its suffix: the user named it
@@ -169,10 +171,10 @@ def _files(word: str) -> Iterator[str]:
             if files.is_image(file) and Path(file).is_file()
         ]
         if not inside:
-            raise UserError(f"image={word}: no image matches this pattern")
+            raise UserError(f"images={word}: no image matches this pattern")
         yield from inside
     else:
-        raise UserError(f"image={word}: no such file or folder")
+        raise UserError(f"images={word}: no such file or folder")
 
 
 def _check(run: Run, out: Path | None, options: dict[str, Any]) -> None:

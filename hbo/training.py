@@ -64,9 +64,22 @@ class TrainingSession:
         bar = Bar(summary.label(run.net, run.k, rows.built(self.task.net)["depths"]))
         self.trainer = make_trainer(run, folder, [self.checkpointing, bar])
         # The other ranks start after this one.
-        if run.force and lock and (rows.read(folder) or {}).get("state") == "done":
-            rows.set_aside(folder)
-        before_resuming = self._check_checkpoint()
+        again = run.force and lock and (rows.read(folder) or {}).get("state") == "done"
+        aside = rows.set_aside(folder) if again else None
+        try:
+            self._begin(costs, lock)
+        except BaseException:
+            if aside:
+                rows.bring_back(aside, folder)
+            raise
+        if aside:
+            print(f"the former run is in {aside}", file=sys.stderr)
+        if run.compile:
+            self.task.net.compile()
+
+    def _begin(self, costs: Any, lock: Lock | None) -> None:
+        """Check the checkpoint, write the unfinished row, and open the run in W&B."""
+        run, before_resuming = self.run, self._check_checkpoint()
         self.row = (
             asdict(run) | rows.provenance(run, self.trainer) | asdict(costs) | rows.built(self.task.net)
         )
@@ -78,8 +91,6 @@ class TrainingSession:
             self._begin_row(lock)
             if told := TASKS[run.task].advice(run):
                 print(told, file=sys.stderr)
-        if run.compile:
-            self.task.net.compile()
 
     def _check_checkpoint(self) -> dict[str, Any]:
         """Fields outside the key that differed in an earlier part of the run, so that bits may differ.

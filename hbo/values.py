@@ -53,7 +53,8 @@ def typed(name: str, kind: Any, value: Any) -> Any:
             return value
         one = isinstance(value, str) and not several(name, kind, value)
         near = other_value(name, value, list(parts)) if one else _hint(value)
-        raise UserError(f"{name}={shown(value)}: choose from {', '.join(parts)}{near}")
+        words = ", ".join(f"'{word}'" if "," in word else word for word in parts)
+        raise UserError(f"{name}={shown(value)}: choose from {words}{near}")
     if NoneType in parts:
         if value is None or (isinstance(value, str) and value == "null"):
             return None

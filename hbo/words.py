@@ -39,6 +39,7 @@ NAMES = {
     "re_ranking": "rerank", "reranking": "rerank", "flip_test": "flip_features",
     "overwrite": "force", "log_wandb": "wandb", "use_wandb": "wandb", "upsampling": "upsample",
     "ratio": "concat_ratio",
+    "format": "to", "runtime": "to", "target": "to",
 }  # fmt: skip
 INSTEAD = {
     "resume": "the same command resumes an unfinished run",
@@ -53,6 +54,7 @@ INSTEAD = {
     "local_rank": "--devices starts the processes",
     "distributed": "use --devices above 1",
     "export": "python -m hbo.export RUN exports",
+    "version": "python -m hbo --version prints it",
 }
 # Another program's value: (field, value) -> the value here, or what to do instead.
 VALUES = {
@@ -78,6 +80,8 @@ VALUES = {
     ("cache", "memory"): "ram", ("cache", "true"): "ram", ("cache", "false"): "none",
     ("upsample", "deconv"): "transposed", ("upsample", "pixel_shuffle"): "pixelshuffle",
     ("flip", "vertical"): "both",
+    ("to", "tflite"): "litert", ("to", "tensorflow"): "litert", ("to", "pte"): "executorch",
+    ("to", "xnnpack"): "executorch", ("to", "onnxruntime"): "onnx", ("to", "ort"): "onnx",
 }  # fmt: skip
 
 
@@ -92,7 +96,7 @@ def other_name(word: str, known: list[str]) -> str:
     if found in there:
         return f"; it is {dashes and '--'}{found} here"
     spelt = {name: name for name in there} | {name: own for name, own in NAMES.items() if own in there}
-    if near := difflib.get_close_matches(plain[:100], sorted(spelt), n=1, cutoff=0.5):
+    if near := difflib.get_close_matches(plain[:100], sorted(spelt), n=1, cutoff=0.6):
         return f"; did you mean {dashes and '--'}{spelt[near[0]]}?"
     flags = [name for name in known if name not in ("-h", "--help")] if dashes else []
     return f"; choose from {', '.join(flags)}" if 0 < len(flags) <= SHORT else ""
@@ -118,15 +122,36 @@ def unknown_flag(arg: str, known: list[str]) -> str:
     return f"{flag}: no such flag{other_name(flag, known)}"
 
 
+def choice(message: str) -> str | None:
+    """A parser's message about a value that is none of a flag's choices, in our form; else None."""
+    found = re.search(r"argument (?:--)?(\w+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if found is None:
+        return None
+    name, value, known = found[1], found[2], re.findall(r"[\w.-]+", found[3])
+    return f"{name}={value}: choose from {', '.join(known)}{other_value(name, value, known)}"
+
+
 class Parser(argparse.ArgumentParser):
     """argparse's parser, with errors in one line and exit status 2, as in all commands here."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
             message = unknown_flag(message.split(": ", 1)[1].split()[0], list(self._option_string_actions))
+        elif said := choice(message):
+            message = said
         elif found := re.match(r"argument ([^:]+): (.*)", message):  # argparse's message about a value
             message = f"{found[1]}: {found[2]}"
-            if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
-                message += did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        elif message.startswith("the following arguments are required: "):
+            message = self._required(message.split(": ", 1)[1])
         print(f"error: {flat(message)}", file=sys.stderr)
         raise SystemExit(2)
+
+    def _required(self, names: str) -> str:
+        """The message for words that are missing, with what they may be."""
+        words = [
+            f"{action.dest}, one of {', '.join(map(str, action.choices))}" if action.choices else name
+            for name in names.split(", ")
+            for action in self._actions
+            if name in (action.dest, action.metavar, *action.option_strings)
+        ]
+        return f"missing: {'; '.join(words) or names}; --help lists what can be given"

@@ -95,12 +95,23 @@ def test_a_finished_run_is_not_repeated_unless_forced(unbroken, tmp_path):
     fake = ["--data", "fake", "--width", 0.1, "--resolution", 32, "--limit_batches", 2, "--out", tmp_path]
     call("hbo.fit", *fake)
     first, folder = only_row(tmp_path)
-    call("hbo.fit", *fake, "--force")
+    files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    nobody = {
+        "WANDB_API_KEY": "",
+        "WANDB_CONFIG_DIR": str(tmp_path),
+        "HOME": str(tmp_path),
+        "WANDB_MODE": None,
+    }
+    call("hbo.fit", *fake, "--force", "--wandb", "online", expect=2, env=nobody)  # no key: it cannot begin
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in files} == files
+    assert not list((folder.parent / "replaced").iterdir())
+    _, said = call("hbo.fit", *fake, "--force")
     second, _ = only_row(tmp_path)
     assert second["started"] >= first["started"]
     assert second["val_images_seen"] == 64
     (kept,) = (folder.parent / "replaced").iterdir()  # moved aside, not lost
     assert json.loads((kept / "row.json").read_text()) == first
+    assert f"the former run is in {kept}" in said
 
 
 def wait_for(test, process, seconds: float = 600) -> None:

@@ -75,7 +75,7 @@ def test_unreadable_images_are_named_and_the_rest_written(classified, tmp_path):
 
 
 @pytest.mark.parametrize(("images", "options", "said"), [
-    (["none.jpg"], {}, "image=none.jpg: no such file or folder"),
+    (["none.jpg"], {}, "images=none.jpg: no such file or folder"),
     (["*.jpg"], {}, "no image matches"),
     (["."], {}, "the folder contains no image"),
     (["a.png"], {"score": 0.3}, "is an option of task=detect"),

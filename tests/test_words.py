@@ -12,10 +12,14 @@ from conftest import ROOT
 
 from hbo import flags
 from hbo.__main__ import commands
+from hbo.__main__ import main as overview
 from hbo.analysis import claims, detections, figures, notebooks, paper, ranks, report, results, study, tables
+from hbo.analysis.question import fields_of_side
 from hbo.analysis.report import page
 from hbo.config import Run, resolve
+from hbo.deploy.runtimes import RUNTIMES
 from hbo.errors import UserError
+from hbo.export import main as export
 from hbo.nets import build
 from hbo.sweep import study as sweep_file
 from hbo.sweep.__main__ import main as sweep
@@ -52,11 +56,31 @@ def test_common_typing_errors_get_an_answer(argv, word, capsys):
     assert word in said(flags.parse, argv, capsys)
 
 
+@pytest.mark.parametrize(("main", "argv", "word"), [
+    (export, ["KEY", "--format", "onnx"], "--format: no such flag; it is --to here"),
+    (export, ["KEY", "--to", "tflite"], "it is litert here"), (export, [], "missing: checkpoint"),
+    (export, ["KEY", "--to", "onx"], "did you mean onnx?"),
+    (flags.parse, ["--version"], "python -m hbo --version"),
+    (flags.parse, ["--strides", "9"], "choose from '16,32', '8,16,32', '4,8,16,32'"),
+    (overview, ["fit", "--help"], "it is python -m hbo.fit"), (overview, ["studdy"], "it is python -m hbo.analysis.study"),
+    (overview, ["qwert"], "no such command"), (sweep, [], "one of plan, run, status, design"),
+])  # fmt: skip
+def test_words_of_a_command_get_an_answer(main, argv, word, capsys):
+    assert word in said(main, argv, capsys)
+
+
+def test_a_pair_in_other_words_is_shown_in_ours():
+    with pytest.raises(UserError, match="write 'k=2 against k=1'"):
+        fields_of_side("k=2 vs k=1")
+
+
 def test_they_get_the_same_answer_in_a_sweep_and_in_python(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("method: grid\nparameters: {learning_rate: {value: 0.1}}\n")
     with pytest.raises(UserError, match="it is lr here"):
         sweep_file.read(path)
+    with pytest.raises(UserError, match=r"--set kk: no such field; did you mean k\?"):
+        sweep_file.read(ROOT / "sweeps" / "pairing.yaml", {"kk": 3})
     with pytest.raises(UserError, match="it is net here"):
         resolve(model="hbonet")
     pytest.importorskip("timm")
@@ -66,9 +90,12 @@ def test_they_get_the_same_answer_in_a_sweep_and_in_python(tmp_path):
 
 def test_the_table_names_existing_flags():
     fields = set(Run.__dataclass_fields__)
-    assert set(NAMES.values()) <= fields
+    assert set(NAMES.values()) - {"to"} <= fields  # `hbo.export`'s
     assert not fields & {*NAMES, *INSTEAD}
     for (name, _), value in VALUES.items():
+        if name == "to":
+            assert value in RUNTIMES
+            continue
         with pytest.raises(UserError, match=f"it is {value} here"):
             resolve(**{name: next(word for (n, word), v in VALUES.items() if (n, v) == (name, value))})
 

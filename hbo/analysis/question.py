@@ -147,6 +147,9 @@ def fields_of_side(text: str) -> dict[str, Any]:
         if not equals and (net := _net(word)):
             name, equals, value = "net", "=", net
         if not equals:
+            if word.lower().rstrip(".") in ("vs", "versus", ">", "<", "-"):
+                pair = re.sub(rf"\s{re.escape(word)}\s", " against ", text)
+                raise UserError(f"primary.versus={text!r}: write {pair!r}")
             raise UserError(
                 f"primary.versus={text!r}: {word!r} must be"
                 f" FIELD=VALUE{did_you_mean(word, list(field_types(Run)))}"

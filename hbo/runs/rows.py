@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -131,14 +132,28 @@ def write(where: Path, row: dict[str, Any]) -> None:
     write_atomically(where / "row.json", json.dumps(row, indent=1) + "\n", lasting=True)
 
 
-def set_aside(where: Path) -> None:
-    """Move a run's files to OUT/STUDY/replaced/KEY-TIME, which no table reads; its lock stays."""
+def set_aside(where: Path) -> Path:
+    """Move a run's files to OUT/STUDY/replaced/KEY-TIME, which no table reads; its lock stays. Returns that
+    folder.
+    """
     target = where.parent / "replaced" / f"{where.name}-{time.strftime('%Y%m%dT%H%M%S')}"
     target.mkdir(parents=True)
     # The row first, so that the rest is not a finished run.
     for path in sorted(where.iterdir(), key=lambda p: p.name != "row.json"):
         if not path.name.startswith("lock."):
             os.replace(path, target / path.name)
+    return target
+
+
+def bring_back(aside: Path, where: Path) -> None:
+    """Undo `set_aside`: the run that was to replace this one could not begin."""
+    for path in sorted(
+        aside.iterdir(), key=lambda p: p.name == "row.json"
+    ):  # the row last, when all is there
+        if (where / path.name).is_dir():
+            shutil.rmtree(where / path.name)
+        os.replace(path, where / path.name)
+    aside.rmdir()
 
 
 def keyed(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""python -m hbo.sweep plan|run|status|design FILE: a W&B sweep file without a server.
+"""python -m hbo.sweep plan|run|status|design FILE: many runs from one W&B sweep file, without a server.
 
 python -m hbo.sweep plan sweeps/contraction.yaml                    # keys, costs, states, hours
 python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that find a point of percent

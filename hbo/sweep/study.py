@@ -105,9 +105,8 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
         parameters[name] = {"values": value} if isinstance(value, list) else {"value": value}
     for name, parameter in parameters.items():
         if name not in field_types(Run):
-            raise UserError(
-                f"parameters.{name}: no such field{other_name(str(name), list(field_types(Run)))}"
-            )
+            where = "--set " if name in overrides else "parameters."
+            raise UserError(f"{where}{name}: no such field{other_name(str(name), list(field_types(Run)))}")
         parameters[name] = distribution(name, parameter)
     texts = [text for name in given if name not in overrides for text in _texts(name, given, parameters)]
     cap = content.get("run_cap")

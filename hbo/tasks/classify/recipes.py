@@ -83,8 +83,8 @@ def said(run: Any) -> str:
     scaled = f" (in proportion to the batch: {run.lr * 32 / run.batch:g} at 32)" if "lr" in same else ""
     values = ", ".join(f"{name}={value:g}" + scaled * (name == "lr") for name, value in same.items())
     return (
-        f"recipe for a small folder, {n} training images: {values}; a flag overrides each, and"
-        f" --{' --'.join(SAYS)} together replace it; images at {run.resolution} x {run.resolution}"
+        f"recipe for a small folder, {n} training images: {values}; a flag overrides each"
+        f" (all of --{' --'.join(SAYS)} turn the recipe off); images at {run.resolution} x {run.resolution}"
         " (a smaller --resolution is quicker)"
     )
 
