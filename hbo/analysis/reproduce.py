@@ -29,6 +29,14 @@ from hbo.errors import UserError, one_line
 from hbo.runs import identity, rows
 
 OUT = "reproduced"  # apart from runs/, whose own rows would be reused
+MAY_DIFFER = (
+    "machine",
+    "instructions",
+    "device",
+    "threads",
+    "versions",
+    "git",
+)  # and with them the last bits
 MEASURED = ("train/", "val/")  # a curve's columns of results; the others are times and rates
 
 
@@ -52,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{', '.join(wrong)}: comes from the row; leave it out")
         if "key" in own and (seed is not None or "arms" in own):
             raise UserError("--key: names the rows; leave --seed and --arms out")
+        if own.get("arms", 1) < 1:
+            raise UserError(f"arms={own['arms']}: must be at least 1")
         source = own.get("source") or "ablations"
         found: dict[str, Any] = {}
         for row, curve in sources.read(source, (own["name"],)):
@@ -109,7 +119,7 @@ def again(row: dict[str, Any], curve: list[dict[str, Any]], given: dict[str, Any
 
     Returns:
         same; metric, then and now; epochs compared, the first that differs and by how much; images judged
-        otherwise, of how many; machine and versions, then and now.
+        otherwise, of how many; machine, versions and code, then and now.
 
     Raises:
         UserError: the run is not that of the row: other images or weights; or OUT holds the row itself.
@@ -155,9 +165,7 @@ def compare(then: tuple[dict[str, Any], Any], now: tuple[dict[str, Any], Any]) -
         "images": images,
         "same": not differ and not wrong and float(row[metric]) == float(new[metric]),
     }
-    for name in ("machine", "device", "versions", "threads"):
-        about[name] = [row.get(name), new.get(name)]
-    return about
+    return about | {name: [row.get(name), new.get(name)] for name in MAY_DIFFER}
 
 
 def _values(curve: list[dict[str, Any]]) -> dict[tuple[int, str], float]:
@@ -192,12 +200,11 @@ def line(one: dict[str, Any]) -> str:
     if one["images_off"] is not None:
         said.append(f"{one['images_off']} of {one['images']} images judged otherwise")
     other = [
-        f"{name} {then}, here {now}"
-        for name in ("machine", "device", "threads", "versions")
-        if (pair := one[name]) and str(pair[0]) != str(pair[1])
-        for then, now in [pair]
+        f"{name} {'not recorded' if then is None else then}, here {now}"
+        for name, (then, now) in ((name, one[name]) for name in MAY_DIFFER)
+        if str(then) != str(now)
     ]
-    said += other or ["on the same machine, with the same versions"]
+    said += other or ["machine, versions and code are the row's"]
     return f"{who}: not the same: {'; '.join(said)}"
 
 

@@ -220,6 +220,7 @@ def provenance(run: Run, trainer: Any) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
         "device": device_name(trainer),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # AVX2, AVX512: sums are in another order
         **({"runs_per_device": shared} if (shared := cluster.sharing()) > 1 else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
