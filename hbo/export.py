@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
         given = flags.given(parser, argv)
         own = ("plain", "int8", "calibration", "file", "to")
         options = {name: given.pop(name) for name in own if name in given}
+        if sys.stderr.isatty():  # the next line may be half a minute away
+            print(f"{given['checkpoint']}: converting and checking", file=sys.stderr)
         path, about = export(Path(given.pop("checkpoint")), given, **options)
     print(f"{path}: {about['network']}, {about['bytes'] / 1e6:.2f} MB, {about['format']}")
     for line in said(about):
