@@ -5,7 +5,11 @@ to do instead.
 import contextlib
 import csv
 import importlib
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -100,6 +104,29 @@ def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
     verbs = re.search(r"^  \{([\w,]+)\}|^python -m \S+ ([\w|]+): ", page(), re.M)
     for verb in re.split("[,|]", verbs[1] or verbs[2]) if verbs else ():
         assert page(verb).startswith("usage: ")
+
+
+# Python runs a module of this name at its start. Ctrl-C comes with the first of these imports, which all commands have.
+CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+def press(event, args):
+    if event == "import" and args[0] in ("pandas", "torch", "hbo.words") and not pressed:
+        pressed.append(args[0])
+        signal.raise_signal(signal.SIGINT)
+pressed = []
+sys.addaudithook(press)
+"""
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_ctrl_c_while_a_command_imports_is_a_line(name, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = subprocess.run([sys.executable, "-m", name], env=env, capture_output=True, text=True)
+    assert process.stderr.startswith("interrupted")
+    assert process.stderr.count("\n") == 1
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # a shell says 130 to both
 
 
 def test_the_summary_warns_of_what_accuracy_hides():

@@ -8,6 +8,7 @@ The page loads no other files; `page/` has its template, style and script.
 """
 
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def _part(study: Study) -> dict[str, Any]:
     ]
     return {
         "which": study.which,
+        "warning": study.warning(),
         "conclusion": study.conclusion(),
         "firm": study.is_firm(),
         "provision": study.provision(),
@@ -133,6 +135,8 @@ def main(argv: list[str] | None = None) -> None:
         path = args.to or Path(f"{found[0].names[0]}.html")
         write_atomically(path, page(*found))
     for study in found:
+        if warning := study.warning():
+            print(warning, file=sys.stderr)
         print(f"{path}: {f'{study.which}: ' * bool(study.which)}{study.conclusion()}")
 
 

@@ -42,19 +42,6 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     return f"{start}: {verdict}. {excluded(line)} {needed(line)}{detectable(line)}"
 
 
-def unlearnt(top1: float, majority: float) -> str:
-    """The warning that arms are alike because none predicts better than the largest class does.
-
-    Args:
-        top1: the best arm's mean.
-        majority: the share of the largest class.
-    """
-    return (
-        f" No arm's top-1 (at most {100 * top1:.1f} %) is above the largest class's {100 * majority:.1f} %:"
-        " they may have learnt nothing."
-    )
-
-
 def excluded(line: Judged) -> str:
     """Differences that an undecided line excludes."""
     ends = [f"above {points(line.high)}"] * (line.high < 1) + [f"below {points(line.low)}"] * (line.low > -1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hbo.errors import UserError
-from hbo.runs import identity, naming, rows
+from hbo.runs import identity, naming, one_answer, rows
 from hbo.tasks import COLUMNS, TASKS
 from hbo.tasks.spec import percent
 
@@ -78,6 +78,10 @@ def _text(row: dict[str, Any], where: Path) -> str:
         ("seconds", f"{row['seconds']:.0f}"),
         ("row", str(where / "row.json")),
     ]
+    if (found := one_answer.against(row)) and not found.beaten:
+        lines.append(
+            ("note", f"{found.measure} is not above {found.what}: nothing was learned; train longer")
+        )
     data = naming.data_name(identity.of_row(row), row.get("folder"))
     head = (
         f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data}"
