@@ -61,13 +61,17 @@ class Study:
     def question(self) -> str:
         """The question in the study's sweep file."""
         path = SWEEPS / f"{self.names[0]}.yaml"
+        unsaid = (
+            f"Study {self.names[0]}, without a question in words: write it as the first comment of"
+            f" sweeps/{path.name}."
+        )
         if not path.exists():
-            return f"Study {self.names[0]}."
+            return unsaid
         lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
         until = next(
             (i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines)
         )
-        return " ".join(lines[:until])
+        return " ".join(lines[:until]) or unsaid
 
     # ------------------------------------------------------------ judged
 
@@ -160,7 +164,8 @@ class Study:
 
     def sentence(self, family: Family, line: Judged) -> str:
         """A judged line of a family in words."""
-        return sentences.sentence(line, self.metric, None if family.kind == "trend" else self.asked.share)
+        share = None if family.kind == "trend" else self.asked.share
+        return sentences.sentence(contrasts.shown(line, family.kind), self.metric, share)
 
     def warning(self) -> str:
         """A line about the arms that learned nothing; empty without any."""

@@ -15,6 +15,7 @@ from typing import Any
 from hbo.analysis import dots, numbers
 from hbo.analysis import study as studies
 from hbo.analysis.grouping import full_labels
+from hbo.analysis.judged import SWEEPS
 from hbo.analysis.printed import Table
 from hbo.analysis.study import Study
 from hbo.errors import one_line
@@ -73,8 +74,19 @@ def _part(study: Study) -> dict[str, Any]:
         "runs": dots.dots(study, _colours(study)),
         "tables": [_table(table, names) for table in tables if len(table.frame)],
         "pictures": [{"said": said, "data": base64.b64encode(svg).decode()} for said, svg in drawn],
-        "provenance": _table(study.provenance(), {}),
+        "provenance": _table(study.provenance(), {}) | {"notes": _commands(study)},
     }
+
+
+def _commands(study: Study) -> list[str]:
+    """The sweep of each study that has a file."""
+    files = [SWEEPS / f"{name}.yaml" for name in study.names]
+    return [
+        f"`python -m hbo.sweep run sweeps/{file.name}` starts its runs; add a --set for what differs from the"
+        " file, such as data_dir. A dot above shows its own run's command."
+        for file in files
+        if file.is_file()
+    ]
 
 
 def _table(table: Table, names: dict[str, str]) -> dict[str, Any]:

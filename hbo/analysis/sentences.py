@@ -62,7 +62,7 @@ def detectable(line: Judged) -> str:
         return ""
     if found[0] >= 1:
         return f" With the present {seeds(line)}, no difference is detected with 80 % power."
-    middle, least, most = (f"{100 * x:.1f}" for x in found)
+    middle, least, most = (f"{100 * min(x, 1):.1f}" for x in found)
     return (
         f" With the present {seeds(line)}, a true difference of {middle} points ({least} to {most}) is"
         " detected with 80 % power."
