@@ -230,8 +230,8 @@ def test_only_a_crossed_study_has_effects():
     assert found is not None
     terms = found.frame.set_index("effect of")
     assert terms.index[0] == "k"
-    assert terms.loc["k", "p_holm"] == "<0.001"
-    assert float(terms.loc["residual", "p_holm"]) > 0.05
+    assert terms.loc["k", "p, adjusted"] == "<0.001"
+    assert float(terms.loc["residual", "p, adjusted"]) > 0.05
     assert study.read("contraction").effects() is None
     without = crossed()
     without.rows = without.rows[without.rows["arm"] != "k=2 residual=False"]

@@ -21,6 +21,7 @@ from hbo.analysis.report import page
 from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.nets import build
+from hbo.runs import summary
 from hbo.sweep import study as sweep_file
 from hbo.sweep.__main__ import main as sweep
 from hbo.tasks.classify.spec import report as report_lines
@@ -139,6 +140,20 @@ def test_the_summary_warns_of_what_accuracy_hides():
     ]
     assert ("F1", "10.00 %") in report_lines({**row, "num_classes": 2, "f1": 0.1})
     assert ("mean F1", "10.00 %") in report_lines({**row, "f1": 0.1})
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ({"top1": 0.1, "majority": 0.102}, "top-1 is not above the largest class (10.2 %): nothing was learned; train longer"),
+    ({"top1": 0.2, "majority": 0.102}, None),
+    ({"top1": 0.6, "majority": 0.7, "class_weights": "balanced", "balanced_accuracy": 0.6, "num_classes": 2}, None),
+])  # fmt: skip
+def test_the_summary_says_if_nothing_was_learned(row, said, tmp_path):
+    found = next(line for line in results.load(ROOT / "ablations", "few_photographs").to_dict("records"))
+    found = {**found, "classifier_epochs": 1, "class_weights": "none", **row}
+    lines = [line.strip().split("  ", 1) for line in summary.of(found, tmp_path).splitlines()[1:]]
+    shown = {name: value.strip() for name, value in lines}
+    assert shown.get("note") == said
+    assert shown["classifier only"] == "1 epoch before these"
 
 
 def test_runs_that_predict_one_class_do_not_stop_the_page(tmp_path):

@@ -21,6 +21,7 @@ from hbo.analysis.tables import unknown_images
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.runs import deployed, identity, naming
+from hbo.text import counted
 
 # Columns of `stats.effects` in words.
 EFFECTS = {
@@ -236,8 +237,8 @@ def setting(study: Study) -> str:
     train, val = (_range(study.done[f"{part}_images"].dropna()) for part in ("train", "val"))
     images = f"{train} training and {val} validation images"
     size = "".join(
-        f", {identity.value(every[0], name)} {unit}"
-        for name, unit in (("resolution", "px"), ("epochs", "epochs"))
+        f", {said(identity.value(every[0], name))}"
+        for name, said in (("resolution", "{} px".format), ("epochs", lambda n: counted(n, "epoch")))
         if name not in differ
     )
     data = " and ".join(dict.fromkeys(naming.data_names(study.done.to_dict("records"))))
