@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hbo.analysis import power
-from hbo.analysis.numbers import bounded
 
 LEVEL = 0.95  # confidence level of a family
 Samples = Mapping[str, Mapping[int, float]]  # arm -> seed -> its metric
@@ -140,16 +139,6 @@ class Judged:
 
     def _parts(self) -> list[tuple[float, float]]:
         return [(weight, sd) for weight, sd, _ in self.arms]
-
-
-def shown(line: Judged, kind: str) -> Judged:
-    """The line as it is printed and drawn: within +-100 points, the largest difference of two shares; a
-    trend's slope has no such bound.
-    """
-    if kind == "trend":
-        return line
-    names = ("difference", "low", "high", "within_low", "within_high")
-    return replace(line, **{name: bounded(getattr(line, name)) for name in names})
 
 
 def pooled(arms: Sequence[tuple[float, int]]) -> tuple[float, float, float]:

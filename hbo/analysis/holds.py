@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from hbo.analysis import claims, published, results, sentences, stats, study, tables
-from hbo.analysis.contrasts import Judged, shown
+from hbo.analysis.contrasts import Judged
 from hbo.analysis.numbers import ABSENT, points
 from hbo.analysis.printed import Table
 from hbo.analysis.study import Study
@@ -84,7 +84,7 @@ def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:
         if wanted is None and not family.primary:
             continue
         found += [
-            (shown(line, family.kind), family.primary)
+            (sentences.shown(line, family.kind), family.primary)
             for line in lines
             if wanted in (None, family.kind) or wanted in line.label
         ]

@@ -165,7 +165,7 @@ class Study:
     def sentence(self, family: Family, line: Judged) -> str:
         """A judged line of a family in words."""
         share = None if family.kind == "trend" else self.asked.share
-        return sentences.sentence(contrasts.shown(line, family.kind), self.metric, share)
+        return sentences.sentence(sentences.shown(line, family.kind), self.metric, share)
 
     def warning(self) -> str:
         """A line about the arms that learned nothing; empty without any."""

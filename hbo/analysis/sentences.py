@@ -1,13 +1,24 @@
 """Judged contrasts in plain sentences, in percentage points."""
 
 import math
+from dataclasses import replace
 
 from hbo.analysis import numbers
 from hbo.analysis.contrasts import PAIRING, Judged, Pairing
-from hbo.analysis.numbers import points
+from hbo.analysis.numbers import bounded, points
 from hbo.analysis.stats import SHOWN
 
 FEW = 6  # with fewer runs per arm, a verdict says how many there are
+
+
+def shown(line: Judged, kind: str) -> Judged:
+    """The line as it is printed and drawn: within +-100 points, the largest difference of two shares; a
+    trend's slope has no such bound.
+    """
+    if kind == "trend":
+        return line
+    names = ("difference", "low", "high", "within_low", "within_high")
+    return replace(line, **{name: bounded(getattr(line, name)) for name in names})
 
 
 def sentence(line: Judged, metric: str, margin: float | None = None) -> str:

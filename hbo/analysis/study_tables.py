@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from hbo.analysis import contrasts, numbers, outliers, results, sentences, stats
+from hbo.analysis import numbers, outliers, results, sentences, stats
 from hbo.analysis.contrasts import LEVEL, Judged
 from hbo.analysis.crossed import crossed as over_seeds_and_images
 from hbo.analysis.grouping import balanced, base, crossed
@@ -87,7 +87,7 @@ def differences(study: Study, metric: str | None = None) -> Table:
     metric = metric or study.metric
     share, lines = study.asked.share, []
     for family, found in judged:
-        for line in (contrasts.shown(line, family.kind) for line in found):
+        for line in (sentences.shown(line, family.kind) for line in found):
             shown = {
                 SHOWN[metric]: line.label,
                 "": "primary" if family.primary and not exploring else "exploratory",

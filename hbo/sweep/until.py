@@ -169,7 +169,7 @@ def sentence(growing: Sequential, line: Judged) -> str:
     look.
     """
     return sentences.sentence(
-        contrasts.shown(line, growing.family.kind),
+        sentences.shown(line, growing.family.kind),
         growing.metric,
         growing.study.primary.share if growing.family.kind != "trend" else None,
     )
