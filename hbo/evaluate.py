@@ -13,14 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hbo import config, flags
+from hbo import flags
 from hbo.config import Run
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
-from hbo.runs import checkpoint, cluster, naming
-from hbo.tasks import COLUMNS
-
-SAID = COLUMNS | {"majority": "largest class"}  # as the end of a run has them
+from hbo.runs import checkpoint, cluster, naming, rows, summary
+from hbo.tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,16 +56,19 @@ def main(argv: list[str] | None = None) -> None:
                 sep="\n",
             )
             return
-        metrics, run = evaluate(Path(given.pop("checkpoint")), given)
+        metrics, run, about = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:
         # JSON has no NaN.
         print(json.dumps({name: None if value != value else value for name, value in metrics.items()}))
         return
     where = (naming.folder_name(run.data_dir) if run.data == "imagefolder" else None) or run.data
-    print(f"{config.describe_net(run)} on {where} at {run.resolution}, {metrics.pop('images')} images")
-    for name, value in metrics.items():
-        said, name = f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %", SAID.get(name, name)
-        print(f"  {name:<18} {value if isinstance(value, int) else said}")
+    network = summary.network(run.net, run.k, about["depths"], run.width)
+    print(f"{network} on {where} at {run.resolution}, {metrics['images']} images")
+    lines = TASKS[run.task].report(metrics | about)
+    more = {"coco_map50": lambda x: f"{100 * x:.2f} %", "loss": lambda x: f"{x:.4f}"}
+    lines += [(name, said(metrics[name])) for name, said in more.items() if name in metrics]
+    for name, value in lines:
+        print(f"  {name:<18} {value}")
 
 
 def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> list[str]:
@@ -80,8 +81,8 @@ def _on_image(path: Path, image: Path, given: dict[str, Any], score: float) -> l
     return on_image(trained, image, out, score)
 
 
-def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
-    """Metrics of a checkpoint, and the run that was evaluated.
+def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run, dict[str, Any]]:
+    """Metrics of a checkpoint, the run that was evaluated, and its row's classes, num_classes and depths.
 
     Args:
         path: a run's folder, a Lightning checkpoint of ours, or a released state dict.
@@ -92,7 +93,7 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
         outputs are not finite.
     """
     from hbo.runs.trainer import make_trainer, prepare_process
-    from hbo.tasks import TASKS, build
+    from hbo.tasks import build
     from hbo.tasks.base import lost
 
     path, run, num_classes, *_ = trained = checkpoint.trained(path, given)
@@ -123,7 +124,12 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run]:
     metrics = task.metrics()
     if why := lost(metrics, task.finite):
         raise UserError(f"checkpoint {path}: {why} on {run.data}; train again with a smaller --lr")
-    return {"images": len(task.last_outcomes["index"]), **metrics}, run
+    about = {
+        "classes": list(data.classes),
+        "num_classes": num_classes,
+        "depths": rows.built(task.net)["depths"],
+    }
+    return {"images": len(task.last_outcomes["index"]), **metrics}, run, about
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbo.tasks import TASKS, idle, task_of
 from hbo.tasks.spec import require
+from hbo.text import counted
 
 if TYPE_CHECKING:
     from hbo.config import Run
@@ -121,7 +122,7 @@ def _check_schedule(run: "Run") -> None:
         run,
         "warmup",
         run.warmup < run.epochs,
-        f"must be shorter than the {run.epochs} epochs; use --warmup 0",
+        f"must be shorter than the {counted(run.epochs, 'epoch')}; use --warmup 0",
     )
     require(run, "nesterov", run.momentum > 0 or not run.nesterov, "needs a momentum")
     plain = run.optimizer == "sgd" or not run.nesterov
@@ -146,5 +147,5 @@ def _check_schedule(run: "Run") -> None:
         run,
         "milestones",
         all(0 < d < run.epochs for d in drops),
-        f"must be within the {run.epochs} epochs",
+        f"must be within the {counted(run.epochs, 'epoch')}",
     )

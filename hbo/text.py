@@ -1,6 +1,11 @@
-"""Tables in a terminal."""
+"""Tables in a terminal, and counts in sentences."""
 
 from collections.abc import Collection, Sequence
+
+
+def counted(number: float, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def aligned(lines: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

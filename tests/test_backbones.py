@@ -117,7 +117,7 @@ def test_a_run_starts_from_a_studys_classifier(tmp_path):
     variant = f"net=hbonet backbone_checkpoint={tmp_path / 'first'}"
     call("hbo.fit", *args, "--variant", variant, "--out", tmp_path / "out")
     row, folder = only_row(tmp_path / "out")
-    assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0")
+    assert row["backbone_weights"].startswith("hbonet trained on digits, 1 epoch, seed 0")
     call("hbo.fit", "--config", folder / "config.yaml")  # already finished
     assert only_row(tmp_path / "out")[0]["started"] == row["started"]
     assert json.loads(call("hbo.evaluate", folder, "--json")[0])["map"] == pytest.approx(row["map"], rel=1e-9)

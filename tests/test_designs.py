@@ -253,7 +253,7 @@ def test_the_page_of_a_fraction_reports_main_effects_only(rows):
     )
     found = it.effects()
     assert found is not None
-    assert set(found.frame["term"]) == {*NAMES, "seed"}
+    assert set(found.frame["effect of"]) == {*NAMES, "seed"}
     assert "Only a fraction of the combinations was run" in found.notes[1]
     said = it.comparisons().set_index("label")
     assert said.loc["k=2 against k=1", "difference"] == pytest.approx(0.03, abs=0.003)

@@ -289,7 +289,7 @@ def test_starting_from_our_classifier_with_frozen_batch_norm(folder, classifier,
         call("hbo.fit", *args, *more, "--out", tmp_path / name)
     frozen, free = (only_row(tmp_path / name) for name in ("frozen", "free"))
     assert frozen[0]["key"] != free[0]["key"]
-    assert frozen[0]["backbone_weights"].startswith("hbonet trained on digits, 1 epochs, seed 0 (")
+    assert frozen[0]["backbone_weights"].startswith("hbonet trained on digits, 1 epoch, seed 0 (")
     before = torch.load(classifier / "last.ckpt", weights_only=True)["state_dict"]
     (kept, moved), same, other = (weights(f) for _, f in (frozen, free)), 0, 0
     for name, value in before.items():

@@ -132,7 +132,7 @@ def test_the_teacher_is_not_part_of_the_network(teacher):
         torch.equal(value, theirs[f"averaged.{name}"])
         for name, value in task.teacher.net.state_dict().items()
     )
-    assert said["teacher"].startswith("mobilenetv2 trained on digits, 1 epochs, seed 0 (")
+    assert said["teacher"].startswith("mobilenetv2 trained on digits, 1 epoch, seed 0 (")
     assert identity.of_row(said | {"data": "digits"})["teacher"] == task.run.identity()["teacher"]
 
 

@@ -1,9 +1,10 @@
 """When a launcher starts no more runs: after too many failures in a row, or too large a share of failures;
-not after a few among thousands.
+not after a few among thousands. What it says when it stops, and of the time left.
 """
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -11,7 +12,9 @@ from hbo.config import Run
 from hbo.runs import rows
 from hbo.sweep import pool
 from hbo.sweep.__main__ import parser
+from hbo.sweep.board import Board
 from hbo.sweep.plan import Entry
+from hbo.sweep.timing import START
 
 
 def launched(tmp_path, monkeypatch, outcomes: str, max_failures: float) -> str:
@@ -63,3 +66,49 @@ def test_a_limit_that_is_neither_is_an_error(text, capsys):
     with pytest.raises(SystemExit):
         parser().parse_args(["run", "x.yaml", "--max_failures", text])
     assert "such as 5, or a share of all, such as 0.1" in capsys.readouterr().err
+
+
+def entries(tmp_path, states: list[str]) -> list[Entry]:
+    run = Run(out=str(tmp_path), study="s")
+    runs = [Entry({}, run, key=f"{i:010x}", state=state) for i, state in enumerate(states)]
+    for entry in runs:
+        entry.where = entry.home
+    return runs
+
+
+def test_a_run_stopped_before_its_first_checkpoint_is_not_called_saved(tmp_path, capsys):
+    runs = entries(tmp_path, ["running", "running"])
+    ended = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    ended.wait()
+    runs[0].home.mkdir(parents=True)
+    rows.write(runs[0].home, {"state": "interrupted"})
+    (runs[0].home / "last.ckpt").touch()
+    for busy, said in (
+        (runs[:1], "every run is saved, and the same call goes on"),
+        (runs, "1 of 2 runs had no checkpoint yet and starts over with the same call; the others are saved"),
+        (runs[1:], "1 of 1 run had no checkpoint yet and starts over with the same call"),
+    ):
+        pool.stop([pool.Worker(entry, ended, {}) for entry in busy], Board("s", runs, 1))
+        assert capsys.readouterr().err == f"stopped; {said}\n"
+
+
+def test_the_time_left_counts_the_starts_of_processes(tmp_path):
+    """Rows say that runs train for 5 seconds; their processes took 25 and 15."""
+    runs = entries(tmp_path, ["done", "done", "missing", "missing", "missing"])
+    runs[0].seconds = runs[1].seconds = 5.0
+    assert Board("s", runs, 1).left() == 3 * (5 + START)
+    runs[0].wall, runs[1].wall = 25.0, 15.0
+    assert Board("s", runs, 1).left() == 3 * (5 + (20 + 10) / 2)
+    runs[1].wall = 1.0  # resumed: its row counts the seconds of both processes
+    assert Board("s", runs, 1).left() == 3 * 25
+
+
+def test_a_process_is_timed_from_its_start_to_its_end(tmp_path):
+    (entry,) = entries(tmp_path, ["running"])
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    entry.home.mkdir(parents=True)
+    rows.write(entry.home, {"state": "done", "seconds": 1.0, "top1": 0.5})
+    pool.ended(pool.Worker(entry, process, {}, time.monotonic() - 30), {}, 0)
+    assert entry.wall is not None
+    assert entry.wall >= 30

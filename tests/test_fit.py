@@ -272,6 +272,16 @@ def test_evaluate_ours_and_the_releases(unbroken, tmp_path):
         assert ours[name] == pytest.approx(row[name], rel=1e-6)
     out, _ = call("hbo.evaluate", folder, "--resolution", 48)
     assert "at 48, " in out
+    told = [unbroken[1], out]
+    assert {text.split(" on ")[0] for text in told} == {"hbonet k=2 width=0.1"}
+    names = [{line[2:20].strip() for line in text.splitlines()[1:]} for text in told]
+    assert names[1] - {"loss"} == names[0] & {
+        "top-1",
+        "top-5",
+        "balanced accuracy",
+        "mean F1",
+        "largest class",
+    }
     _, err = call("hbo.evaluate", folder, "--k", 3, expect=2)
     assert "k (2 saved, 3 asked)" in err
 
@@ -292,7 +302,7 @@ def test_evaluate_ours_and_the_releases(unbroken, tmp_path):
         1,
         env=whole,
     )
-    assert "width 0.1, divisor 4, k=1" in out
+    assert "hbonet k=1 width=0.1 on imagenet" in out
     assert "256 images" in out
     _, err = call("hbo.evaluate", released, "--data", "digits", env=whole, expect=2)
     assert "has 1000 classes, digits has 10" in err

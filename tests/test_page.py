@@ -80,6 +80,8 @@ def test_the_page_is_self_contained_and_has_the_studys_results(tmp_path):
         assert " ".join(text.split()) in cells
     for table in (IT.table(), IT.differences(), images, IT.provenance()):
         assert {*table.frame.astype(str).to_numpy().ravel(), *filter(None, table.frame.columns)} <= set(cells)
+    for name in NAMES:
+        assert f"<code>python -m hbo.sweep run sweeps/{name}.yaml</code>" in page
     assert page_of(*NAMES) == page  # the same rows give the same page
 
 

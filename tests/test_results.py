@@ -201,3 +201,14 @@ def test_each_csv_of_a_folder_is_read_once(monkeypatch):
     monkeypatch.setattr(sources, "lines_of", lambda path: read.append(path) or csv_rows.lines_of(path))
     results.load(ABLATIONS)
     assert len(read) == len(set(read)) == len(list(ABLATIONS.glob("*.csv")))
+
+
+def test_runs_that_were_interrupted_are_resumed():
+    for states, more in (
+        (["failed"], ""),
+        (["interrupted", "failed"], "; the same hbo.fit command resumes one"),
+    ):
+        with pytest.raises(
+            UserError, match=f"^none of the {len(states)} runs is finished: {', '.join(states)}{more}$"
+        ):
+            results.finished(pd.DataFrame({"state": states}))

@@ -9,9 +9,11 @@ import pytest
 from conftest import ROOT, call, make_runs
 from scipy import stats
 
-from hbo.analysis import results, study
+from hbo.analysis import figures, outliers, programs, report, results, study
+from hbo.analysis.numbers import is_number
 from hbo.analysis.question import Question
 from hbo.errors import UserError
+from hbo.runs import one_answer
 
 ABLATIONS = ROOT / "ablations"
 
@@ -66,17 +68,68 @@ def test_a_question_that_the_arms_do_not_answer_is_an_error(words, says, capsys)
 
 
 def test_equivalence_at_chance_is_not_success():
-    """Arms that all predict as well as the largest class are equal because none has learnt."""
+    """Arms that all do as well as one answer for every image are equal because none has learned."""
     it = study.read("contraction", asked=Question(versus=("k=2 against k=1",), margin=50))
     assert it.conclusion() == "k=2 against k=1: equivalent."
-    it.rows["top1"] = 0.6 + 0.002 * it.rows["seed"]
-    warning = (
-        " No arm's top-1 (at most 60.5 %) is above the largest class's 68.8 %: they may have learnt nothing."
+    assert it.warning() == ""
+    it.rows["top1"], it.rows["class_weights"] = 0.6 + 0.002 * it.rows["seed"], "none"
+    assert it.warning() == (
+        "warning: no arm's mean top-1 is above the largest class (68.8 %): nothing was learned, so nothing here"
+        " speaks for or against a switch; train longer"
     )
-    assert it.conclusion() == f"k=2 against k=1: equivalent.{warning}"
-    assert it.findings()[0].endswith(warning)
+    assert it.verdict().startswith(f"{it.warning()}\n\n- k=2 against k=1: ")
+    assert f'<p class="warning">{it.warning()[:40]}'.replace("'", "&#39;") in report.page(it)
     it.rows.loc[it.rows["arm"] == "k=2", "top1"] += 0.1
-    assert "learnt" not in it.conclusion()
+    assert it.warning().startswith("warning: k=1, k=3: mean top-1 is not above the largest class (68.8 %): ")
+    # A weighted loss gives up top-1 for balanced accuracy: half of each of two classes is one answer.
+    it.rows["class_weights"] = "balanced"
+    assert it.warning() == ""
+    it.rows["balanced_accuracy"] = 0.5
+    assert it.warning().startswith(
+        "warning: no arm's mean balanced accuracy is above that of one answer for every image (50.0 %): "
+    )
+
+
+def test_one_answer_is_not_beaten_by_rounding():
+    """46 of digits' 449 images, in double against single precision; one more image is above."""
+    row = {"majority": float(np.float32(46 / 449)), "class_weights": "none"}
+    assert row["majority"] < 46 / 449
+    told = [one_answer.against({**row, "top1": many / 449}) for many in (46, 47)]
+    assert [one and one.beaten for one in told] == [False, True]
+    assert one_answer.against({"map": 0.1}) is None
+    assert outliers.one_class({**row, "top1": 46 / 449, "balanced_accuracy": 0.1})
+
+
+def test_what_is_shown_stays_within_what_shares_can_be():
+    """Two seeds that are far apart: intervals beyond 100 points are computed, and shown up to 100."""
+    it = study.read("contraction", asked=Question(versus=("k=2 against k=1",), margin=5))
+    it.rows = it.rows[it.rows["seed"] < 2].reset_index(drop=True)
+    it.rows.loc[it.rows["arm"] == "k=2", "top1"] = [0.95, 0.15]
+    (line,) = it.judged()[0][1]
+    assert line.low < -1
+    assert line.high > 1
+    assert line.detectable[0] > 1
+    first = it.differences().frame.iloc[0]
+    assert first[["95% interval", "90% interval", "detectable"]].tolist() == ["-100.0 to +100.0"] * 2 + [
+        "> 100"
+    ]
+    assert is_number(first["detectable"])
+    assert " points [-100.0, +100.0] of top-1" in it.findings()[0]
+    assert "No difference is excluded." in it.findings()[0]
+    (forest, levels) = (figures.of(it)[name].axes[0] for name in ("differences", "macs"))
+    drawn = [x for one in forest.lines[1:] for x in one.get_xdata()]
+    assert (min(drawn), max(drawn)) == (-100, 100)
+    bars = [y for part in levels.collections for path in part.get_paths() for y in path.vertices[:, 1]]
+    assert (min(bars), max(bars)) == (0, 100)
+    assert json.loads(programs.as_json([it]))["settings"][0]["families"][0]["lines"][0]["low"] == line.low
+
+
+def test_a_study_without_a_sweep_file_says_where_its_question_goes():
+    said = study.read("elpv_recipe").question()
+    assert (
+        said
+        == "Study elpv_recipe, without a question in words: write it as the first comment of sweeps/elpv_recipe.yaml."
+    )
 
 
 def test_a_study_of_own_runs_is_suggested(tmp_path, monkeypatch):
@@ -171,11 +224,14 @@ def crossed() -> study.Study:
 
 def test_only_a_crossed_study_has_effects():
     found = crossed().effects()
+    assert found.frame.columns.tolist() == [
+        "effect of", "degrees of freedom", "sum of squares", "share", "F", "p", "p, adjusted",
+    ]  # fmt: skip
     assert found is not None
-    terms = found.frame.set_index("term")
+    terms = found.frame.set_index("effect of")
     assert terms.index[0] == "k"
-    assert terms.loc["k", "p_holm"] == "<0.001"
-    assert float(terms.loc["residual", "p_holm"]) > 0.05
+    assert terms.loc["k", "p, adjusted"] == "<0.001"
+    assert float(terms.loc["residual", "p, adjusted"]) > 0.05
     assert study.read("contraction").effects() is None
     without = crossed()
     without.rows = without.rows[without.rows["arm"] != "k=2 residual=False"]

@@ -5,7 +5,11 @@ to do instead.
 import contextlib
 import csv
 import importlib
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -21,6 +25,7 @@ from hbo.deploy.runtimes import RUNTIMES
 from hbo.errors import UserError
 from hbo.export import main as export
 from hbo.nets import build
+from hbo.runs import summary
 from hbo.sweep import study as sweep_file
 from hbo.sweep.__main__ import main as sweep
 from hbo.tasks.classify.spec import report as report_lines
@@ -129,6 +134,29 @@ def test_every_command_and_each_of_its_verbs_has_help(name, capsys):
         assert page(verb).startswith("usage: ")
 
 
+# Python runs a module of this name at its start. Ctrl-C comes with the first of these imports, which all commands have.
+CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+def press(event, args):
+    if event == "import" and args[0] in ("pandas", "torch", "hbo.words") and not pressed:
+        pressed.append(args[0])
+        signal.raise_signal(signal.SIGINT)
+pressed = []
+sys.addaudithook(press)
+"""
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_ctrl_c_while_a_command_imports_is_a_line(name, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = subprocess.run([sys.executable, "-m", name], env=env, capture_output=True, text=True)
+    assert process.stderr.startswith("interrupted")
+    assert process.stderr.count("\n") == 1
+    assert process.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # a shell says 130 to both
+
+
 def test_the_summary_warns_of_what_accuracy_hides():
     row = {"top1": 0.5, "top5": 0.9, "balanced_accuracy": 0.3, "majority": 0.45, "num_classes": 7}
     assert report_lines(row) == [
@@ -139,6 +167,20 @@ def test_the_summary_warns_of_what_accuracy_hides():
     ]
     assert ("F1", "10.00 %") in report_lines({**row, "num_classes": 2, "f1": 0.1})
     assert ("mean F1", "10.00 %") in report_lines({**row, "f1": 0.1})
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ({"top1": 0.1, "majority": 0.102}, "top-1 is not above the largest class (10.2 %): nothing was learned; train longer"),
+    ({"top1": 0.2, "majority": 0.102}, None),
+    ({"top1": 0.6, "majority": 0.7, "class_weights": "balanced", "balanced_accuracy": 0.6, "num_classes": 2}, None),
+])  # fmt: skip
+def test_the_summary_says_if_nothing_was_learned(row, said, tmp_path):
+    found = next(line for line in results.load(ROOT / "ablations", "few_photographs").to_dict("records"))
+    found = {**found, "classifier_epochs": 1, "class_weights": "none", **row}
+    lines = [line.strip().split("  ", 1) for line in summary.of(found, tmp_path).splitlines()[1:]]
+    shown = {name: value.strip() for name, value in lines}
+    assert shown.get("note") == said
+    assert shown["classifier only"] == "1 epoch before these"
 
 
 def test_runs_that_predict_one_class_do_not_stop_the_page(tmp_path):

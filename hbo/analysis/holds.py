@@ -84,7 +84,9 @@ def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:
         if wanted is None and not family.primary:
             continue
         found += [
-            (line, family.primary) for line in lines if wanted in (None, family.kind) or wanted in line.label
+            (sentences.shown(line, family.kind), family.primary)
+            for line in lines
+            if wanted in (None, family.kind) or wanted in line.label
         ]
     return found
 

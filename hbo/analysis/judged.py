@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hbo.analysis import contrasts, families, frozen, looks, results, sentences, study_tables
+from hbo.analysis import chance, contrasts, families, frozen, looks, results, sentences, study_tables
 from hbo.analysis.contrasts import Judged
 from hbo.analysis.families import Arm, Family
 from hbo.analysis.frozen import Frozen
@@ -62,13 +61,17 @@ class Study:
     def question(self) -> str:
         """The question in the study's sweep file."""
         path = SWEEPS / f"{self.names[0]}.yaml"
+        unsaid = (
+            f"Study {self.names[0]}, without a question in words: write it as the first comment of"
+            f" sweeps/{path.name}."
+        )
         if not path.exists():
-            return f"Study {self.names[0]}."
+            return unsaid
         lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
         until = next(
             (i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines)
         )
-        return " ".join(lines[:until])
+        return " ".join(lines[:until]) or unsaid
 
     # ------------------------------------------------------------ judged
 
@@ -161,29 +164,16 @@ class Study:
 
     def sentence(self, family: Family, line: Judged) -> str:
         """A judged line of a family in words."""
-        said = sentences.sentence(line, self.metric, None if family.kind == "trend" else self.asked.share)
-        return said + self._unlearnt([(family, [line])])
+        share = None if family.kind == "trend" else self.asked.share
+        return sentences.sentence(sentences.shown(line, family.kind), self.metric, share)
 
-    def _unlearnt(self, judged: Sequence[tuple[Family, list[Judged]]]) -> str:
-        """A warning if arms are equivalent of which none beats the largest class: they may have learnt
-        nothing.
-        """
-        equal = {line.label for _, lines in judged for line in lines if line.verdict == "equivalent"}
-        every = [one for family, _ in judged for one in family.contrasts]
-        arms = {arm for one in every if one.label in equal for arm in one.weights}
-        done: Any = self.done[self.done["arm"].isin(arms)]
-        if done.empty or not {"top1", "majority"} <= set(done):
-            return ""
-        numbers = done[["top1", "majority"]].apply(pd.to_numeric, errors="coerce")
-        means = numbers.groupby(done["arm"]).mean()
-        if not (means["top1"] <= means["majority"]).all():
-            return ""
-        return sentences.unlearnt(means["top1"].max(), means["majority"].max())
+    def warning(self) -> str:
+        """A line about the arms that learned nothing; empty without any."""
+        return chance.warning(self.done)
 
     def conclusion(self) -> str:
         """The primary findings in one line."""
-        primary = [(family, lines) for family, lines in self.judged() if family.primary]
-        found = [line for _, lines in primary for line in lines]
+        found = [line for family, lines in self.judged() if family.primary for line in lines]
         if not found and len(self.arms) > 1:
             return (
                 "No comparison of the question has finished runs of both arms; arms with finished runs:"
@@ -210,7 +200,6 @@ class Study:
             "; ".join(decided)
             + f" on {few} seeds" * bool(decided and few < sentences.FEW)
             + "." * bool(decided)
-            + self._unlearnt(primary)
         )
         if still:
             said += " " * bool(decided) + f"Undecided: {'; '.join(still)}."
@@ -278,9 +267,10 @@ class Study:
         return study_tables.setting(self)
 
     def verdict(self) -> Markdown:
-        """Findings and conclusion, then exploratory results."""
-        mark = "**" * self.is_firm()
+        """A warning if arms learned nothing, findings and conclusion, then exploratory results."""
+        mark, warning = "**" * self.is_firm(), self.warning()
         lines = [
+            *[warning, ""] * bool(warning),
             *(f"- {line}" for line in self.findings()),
             "",
             f"{mark}{self.conclusion()}{mark} {self.provision()}",

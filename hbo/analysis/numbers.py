@@ -8,7 +8,7 @@ ABSENT = "—"
 _NUMBER = r"[-+\N{MINUS SIGN}]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?(?: ?%)?"
 # 71.2 ± 0.4 (n=6), 0.42 [0.04, 0.88], 73.1 to 75.9
 _BETWEEN = r"(?: ± | to |\N{EN DASH}| ?\[|, |\] \(n=|\] ?| \(n=|\) ?| and )"
-_CELL = re.compile(rf"[<>]?{_NUMBER}(?:{_BETWEEN}{_NUMBER})*[\])]?")
+_CELL = re.compile(rf"[<>]? ?{_NUMBER}(?:{_BETWEEN}{_NUMBER})*[\])]?")
 
 
 def mean(values: Any, scale: float = 100) -> str:
@@ -33,6 +33,11 @@ def points(fraction: float, sign: str = "+") -> str:
         return ABSENT
     digits = 2 if 0 < abs(round(100 * fraction, 2)) < 0.1 else 1
     return f"{round(100 * fraction, digits) + 0.0:{sign}.{digits}f}"
+
+
+def bounded(fraction: float) -> float:
+    """A difference of two shares as it is shown: within 100 points, which few runs' intervals exceed."""
+    return max(min(fraction, 1.0), -1.0)  # in this order nan stays nan
 
 
 def interval(low: float, high: float) -> str:

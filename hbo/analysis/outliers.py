@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbo.runs.one_answer import ROUNDING
+
 FAR = 5.0  # median absolute deviations from an arm's median
 
 
@@ -45,7 +47,7 @@ def one_class(row: dict[str, Any]) -> bool:
     whole = abs(share - round(share)) < 1e-9 and round(share) > 1
     counted = len(names) == round(share) if isinstance(names, list) and names else True
     unknown = largest is None or pd.isna(largest)
-    at_largest = unknown or abs(float(top1) - float(largest)) < 1e-9  # pyright: ignore
+    at_largest = unknown or abs(float(top1) - float(largest)) < ROUNDING  # pyright: ignore
     return bool(whole and counted and at_largest)
 
 

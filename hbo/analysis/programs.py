@@ -59,7 +59,7 @@ def _setting(study: Study) -> dict[str, Any]:
              "lines": [_line(one, line) for one, line in zip(family.contrasts, lines, strict=True)]}
             for family, lines in judged
         ],
-        "conclusion": study.conclusion(), "provision": study.provision(),
+        "warning": study.warning() or None, "conclusion": study.conclusion(), "provision": study.provision(),
         "frozen": study.plan.content() | {"hash": study.plan.hash} if study.plan else None,
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ from hbo.analysis import results
 from hbo.config import Run, content
 from hbo.runs import identity, naming
 from hbo.runs.identity import Identity
+from hbo.text import counted
 
 
 def measured(rows: Any, runs: Sequence[Run], metric: str) -> dict[str, dict[int, Any]]:
@@ -118,7 +119,9 @@ def _titles(
             n: identity.value(ones[0], n) for n in ("resolution", "epochs") if n not in identity.varying(ones)
         }
         size = [
-            f"{shared[n]} {unit}" for n, unit in (("resolution", "px"), ("epochs", "epochs")) if n in shared
+            said(shared[n])
+            for n, said in (("resolution", "{} px".format), ("epochs", lambda n: counted(n, "epoch")))
+            if n in shared
         ]
         weights = ["random weights"] * ("backbone" in apart and "backbone" not in ones[0])
         sets.append((name, shared.get("epochs"), *weights))

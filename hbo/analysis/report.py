@@ -8,12 +8,14 @@ The page loads no other files; `page/` has its template, style and script.
 """
 
 import base64
+import sys
 from pathlib import Path
 from typing import Any
 
 from hbo.analysis import dots, numbers
 from hbo.analysis import study as studies
 from hbo.analysis.grouping import full_labels
+from hbo.analysis.judged import SWEEPS
 from hbo.analysis.printed import Table
 from hbo.analysis.study import Study
 from hbo.errors import one_line
@@ -62,6 +64,7 @@ def _part(study: Study) -> dict[str, Any]:
     ]
     return {
         "which": study.which,
+        "warning": study.warning(),
         "conclusion": study.conclusion(),
         "firm": study.is_firm(),
         "provision": study.provision(),
@@ -71,8 +74,19 @@ def _part(study: Study) -> dict[str, Any]:
         "runs": dots.dots(study, _colours(study)),
         "tables": [_table(table, names) for table in tables if len(table.frame)],
         "pictures": [{"said": said, "data": base64.b64encode(svg).decode()} for said, svg in drawn],
-        "provenance": _table(study.provenance(), {}),
+        "provenance": _table(study.provenance(), {}) | {"notes": _commands(study)},
     }
+
+
+def _commands(study: Study) -> list[str]:
+    """The sweep of each study that has a file."""
+    files = [SWEEPS / f"{name}.yaml" for name in study.names]
+    return [
+        f"`python -m hbo.sweep run sweeps/{file.name}` starts its runs; add a --set for what differs from the"
+        " file, such as data_dir. A dot above shows its own run's command."
+        for file in files
+        if file.is_file()
+    ]
 
 
 def _table(table: Table, names: dict[str, str]) -> dict[str, Any]:
@@ -133,6 +147,8 @@ def main(argv: list[str] | None = None) -> None:
         path = args.to or Path(f"{found[0].names[0]}.html")
         write_atomically(path, page(*found))
     for study in found:
+        if warning := study.warning():
+            print(warning, file=sys.stderr)
         print(f"{path}: {f'{study.which}: ' * bool(study.which)}{study.conclusion()}")
 
 

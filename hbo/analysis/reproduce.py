@@ -27,6 +27,7 @@ from hbo.analysis import arms, sources
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity, rows
+from hbo.text import counted
 
 OUT = "reproduced"  # apart from runs/, whose own rows would be reused
 MAY_DIFFER = (
@@ -189,7 +190,7 @@ def _judged_otherwise(old: Any, new: Any, images: Any) -> tuple[int | None, int 
 def line(one: dict[str, Any]) -> str:
     """What came of a row, for people."""
     who = f"{one['key']} {one['arm']}, seed {one['seed']}"
-    of = [f"{one['epochs']} epoch{'s' * (one['epochs'] != 1)}"] * bool(one["epochs"])
+    of = [counted(one["epochs"], "epoch")] * bool(one["epochs"])
     of += [f"{one['images']} images"] * bool(one["images"])
     if one["same"]:
         return f"{who}: the same bits ({', '.join([*of, one['metric']])})"

@@ -143,9 +143,9 @@ def finished(table: pd.DataFrame) -> Any:
     """
     done: Any = table[table["state"] == "done"]
     if done.empty:
-        raise UserError(
-            f"none of the {len(table)} runs is finished: {', '.join(map(str, table['state'].unique()))}"
-        )
+        states = list(map(str, table["state"].unique()))
+        resumed = "; the same hbo.fit command resumes one" * ("interrupted" in states)
+        raise UserError(f"none of the {len(table)} runs is finished: {', '.join(states)}{resumed}")
     kinds = dict(done.dtypes)
     whole = [f.name for f in fields(Run) if f.type is int and f.name in kinds and kinds[f.name].kind == "f"]
     whole = [name for name in whole if (done[name] % 1 == 0).all()]

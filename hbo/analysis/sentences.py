@@ -1,13 +1,24 @@
 """Judged contrasts in plain sentences, in percentage points."""
 
 import math
+from dataclasses import replace
 
 from hbo.analysis import numbers
 from hbo.analysis.contrasts import PAIRING, Judged, Pairing
-from hbo.analysis.numbers import points
+from hbo.analysis.numbers import bounded, points
 from hbo.analysis.stats import SHOWN
 
 FEW = 6  # with fewer runs per arm, a verdict says how many there are
+
+
+def shown(line: Judged, kind: str) -> Judged:
+    """The line as it is printed and drawn: within +-100 points, the largest difference of two shares; a
+    trend's slope has no such bound.
+    """
+    if kind == "trend":
+        return line
+    names = ("difference", "low", "high", "within_low", "within_high")
+    return replace(line, **{name: bounded(getattr(line, name)) for name in names})
 
 
 def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
@@ -42,19 +53,6 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
     return f"{start}: {verdict}. {excluded(line)} {needed(line)}{detectable(line)}"
 
 
-def unlearnt(top1: float, majority: float) -> str:
-    """The warning that arms are alike because none predicts better than the largest class does.
-
-    Args:
-        top1: the best arm's mean.
-        majority: the share of the largest class.
-    """
-    return (
-        f" No arm's top-1 (at most {100 * top1:.1f} %) is above the largest class's {100 * majority:.1f} %:"
-        " they may have learnt nothing."
-    )
-
-
 def excluded(line: Judged) -> str:
     """Differences that an undecided line excludes."""
     ends = [f"above {points(line.high)}"] * (line.high < 1) + [f"below {points(line.low)}"] * (line.low > -1)
@@ -75,7 +73,7 @@ def detectable(line: Judged) -> str:
         return ""
     if found[0] >= 1:
         return f" With the present {seeds(line)}, no difference is detected with 80 % power."
-    middle, least, most = (f"{100 * x:.1f}" for x in found)
+    middle, least, most = (f"{100 * min(x, 1):.1f}" for x in found)
     return (
         f" With the present {seeds(line)}, a true difference of {middle} points ({least} to {most}) is"
         " detected with 80 % power."

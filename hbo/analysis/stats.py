@@ -32,6 +32,11 @@ class Described:
     low: float
     high: float
 
+    def percent(self) -> "Described":
+        """The same of shares in percent, the interval within 0 to 100: as it is printed and drawn."""
+        low, high = max(100 * self.low, 0), min(100 * self.high, 100)  # in this order nan stays nan
+        return Described(self.n, 100 * self.mean, 100 * self.sd, low, high)
+
 
 def describe(values: Any, level: float = 0.95) -> Described:
     """Mean, standard deviation and t interval of a sample (n,); `UserError` if it is empty or not finite."""

@@ -9,6 +9,7 @@ An arm is a set of runs that differ only in the seed. Notebooks and the report c
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,8 @@ def main(argv: list[str] | None = None) -> None:
         found = from_arguments(args)
         if args.gate:
             status, said = programs.gate(found, args.gate)
+            for warning in filter(None, (it.warning() for it in found)):
+                print(warning, file=sys.stderr)
         if args.json:
             print(programs.as_json(found))
         elif args.gate:

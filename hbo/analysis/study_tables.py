@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hbo.analysis import numbers, outliers, results, sentences, stats
-from hbo.analysis.contrasts import LEVEL
+from hbo.analysis.contrasts import LEVEL, Judged
 from hbo.analysis.crossed import crossed as over_seeds_and_images
 from hbo.analysis.grouping import balanced, base, crossed
 from hbo.analysis.numbers import ABSENT
@@ -21,6 +21,13 @@ from hbo.analysis.tables import unknown_images
 from hbo.block import Block
 from hbo.errors import UserError
 from hbo.runs import deployed, identity, naming
+from hbo.text import counted
+
+# Columns of `stats.effects` in words.
+EFFECTS = {
+    "term": "effect of", "df": "degrees of freedom", "sum_sq": "sum of squares", "share": "share",
+    "f": "F", "p_holm": "p, adjusted",
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from hbo.analysis.judged import Study
@@ -41,9 +48,8 @@ def arms(study: Study) -> Table:
             line[SHOWN[metric]] = numbers.mean(group[metric])
         values = [x for x in group[study.metric].astype(float) if math.isfinite(x)]
         name = f"{LEVEL:.0%} interval of mean {SHOWN[study.metric]}"
-        about = stats.describe(values, LEVEL) if len(values) > 1 else None
-        # A share is between 0 and 1.
-        line[name] = f"{100 * max(about.low, 0):.1f} to {100 * min(about.high, 1):.1f}" if about else ABSENT
+        about = stats.describe(values, LEVEL).percent() if len(values) > 1 else None
+        line[name] = f"{about.low:.1f} to {about.high:.1f}" if about else ABSENT
         costs = {name: group[name].iloc[0] for name in ("macs", "params")}
         line["M multiply-adds"] = f"{costs['macs'] / 1e6:.2f}" if pd.notna(costs["macs"]) else ABSENT
         line["M parameters"] = f"{costs['params'] / 1e6:.3f}" if pd.notna(costs["params"]) else ABSENT
@@ -81,7 +87,7 @@ def differences(study: Study, metric: str | None = None) -> Table:
     metric = metric or study.metric
     share, lines = study.asked.share, []
     for family, found in judged:
-        for line in found:
+        for line in (sentences.shown(line, family.kind) for line in found):
             shown = {
                 SHOWN[metric]: line.label,
                 "": "primary" if family.primary and not exploring else "exploratory",
@@ -95,7 +101,7 @@ def differences(study: Study, metric: str | None = None) -> Table:
                 )
                 shown[f"{2 * LEVEL - 1:.0%} interval"] = within
             shown |= {
-                "p": numbers.p_value(line.p_adjusted), "detectable": numbers.points(line.detectable[0], ""),
+                "p": numbers.p_value(line.p_adjusted), "detectable": _detectable(line, family.kind),
                 "verdict": line.verdict,
             }  # fmt: skip
             lines.append(shown)
@@ -116,6 +122,12 @@ def differences(study: Study, metric: str | None = None) -> Table:
             " confidence intervals, at the level spent at each look."
         )
     return Table("Differences", pd.DataFrame(lines), notes)
+
+
+def _detectable(line: Judged, kind: str) -> str:
+    """In points; no two shares differ by more than 100."""
+    found = line.detectable[0]
+    return "> 100" if found > 1 and kind != "trend" else numbers.points(found, "")
 
 
 def images(study: Study) -> Table | None:
@@ -142,7 +154,9 @@ def images(study: Study) -> Table | None:
             {
                 "": f"{a} against {b}", "n": f"{both.n[0]} and {both.n[1]} seeds, {both.images} images",
                 "difference": numbers.points(both.difference),
-                f"{LEVEL:.0%} over new seeds and images": numbers.interval(both.low, both.high),
+                f"{LEVEL:.0%} over new seeds and images": numbers.interval(
+                    numbers.bounded(both.low), numbers.bounded(both.high)
+                ),
                 "standard error, seeds": f"{100 * both.se_seeds:.2f}",
                 "standard error, images": f"{100 * both.se_images:.2f}",
             }
@@ -174,13 +188,15 @@ def effects(study: Study) -> Table | None:
         **{n: [f"{x:.3g}" for x in table[n]] for n in ("sum_sq", "f")},
         **{n: [numbers.p_value(x) for x in table[n]] for n in ("p", "p_holm")},
     )
-    notes = ["Share: the share of the variance between runs."]
+    notes = ["Share: the share of the variance between runs. Adjusted p: Holm's, over the effects here."]
     if not whole:
         notes.append(
             "Only a fraction of the combinations was run: interactions count as noise, and an interaction"
             " aliased with a main effect counts as that effect."
         )
-    return Table(f"Effects on {SHOWN[study.metric]}: {', '.join(factors)}", shown, notes)
+    return Table(
+        f"Effects on {SHOWN[study.metric]}: {', '.join(factors)}", shown.rename(columns=EFFECTS), notes
+    )
 
 
 def provenance(study: Study) -> Table:
@@ -221,8 +237,8 @@ def setting(study: Study) -> str:
     train, val = (_range(study.done[f"{part}_images"].dropna()) for part in ("train", "val"))
     images = f"{train} training and {val} validation images"
     size = "".join(
-        f", {identity.value(every[0], name)} {unit}"
-        for name, unit in (("resolution", "px"), ("epochs", "epochs"))
+        f", {said(identity.value(every[0], name))}"
+        for name, said in (("resolution", "{} px".format), ("epochs", lambda n: counted(n, "epoch")))
         if name not in differ
     )
     data = " and ".join(dict.fromkeys(naming.data_names(study.done.to_dict("records"))))

@@ -17,6 +17,7 @@ from hbo.nets.zoo import Rival, renamed
 from hbo.runs import rows, weights
 from hbo.tasks import SETS
 from hbo.tasks.classify import layout
+from hbo.text import counted
 
 
 def evaluated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,7 +106,7 @@ def load_backbone(
 
 def trained_for(content: Mapping[str, Any]) -> str:
     """How long a checkpoint of ours was trained: its epochs, or where it stopped."""
-    return stopped(content) or f"{content['hyper_parameters']['epochs']} epochs"
+    return stopped(content) or counted(content["hyper_parameters"]["epochs"], "epoch")
 
 
 def stopped(content: Mapping[str, Any]) -> str:

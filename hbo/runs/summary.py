@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from hbo.errors import UserError
-from hbo.runs import identity, naming, rows
+from hbo.runs import identity, naming, one_answer, rows
 from hbo.tasks import COLUMNS, TASKS
 from hbo.tasks.spec import percent
+from hbo.text import counted
 
 
 def label(net: str, k: int, depths: list[int]) -> str:
     """The network's label, with k if it has a contracting block."""
     return f"{net} k={k}" if depths else net
+
+
+def network(net: str, k: int, depths: list[int], width: float | None) -> str:
+    """The network's label, with its width if it has one."""
+    return label(net, k, depths) + (f" width={width}" if width is not None else "")
 
 
 def headline(row: dict[str, Any]) -> str:
@@ -62,7 +68,7 @@ def _text(row: dict[str, Any], where: Path) -> str:
             )
         )
     if row.get("classifier_epochs"):
-        lines.append(("classifier only", f"{row['classifier_epochs']} epochs before these"))
+        lines.append(("classifier only", f"{counted(row['classifier_epochs'], 'epoch')} before these"))
     if row.get("backbone_weights"):
         lines.append(("initial weights", _with_digest(row["backbone_weights"])))
     if row.get("teacher"):
@@ -78,9 +84,13 @@ def _text(row: dict[str, Any], where: Path) -> str:
         ("seconds", f"{row['seconds']:.0f}"),
         ("row", str(where / "row.json")),
     ]
+    if (found := one_answer.against(row)) and not found.beaten:
+        lines.append(
+            ("note", f"{found.measure} is not above {found.what}: nothing was learned; train longer")
+        )
     data = naming.data_name(identity.of_row(row), row.get("folder"))
     head = (
-        f"{label(row['net'], row['k'], row['depths'])} width={row['width']} on {data}"
+        f"{network(row['net'], row['k'], row['depths'], row['width'])} on {data}"
         f" ({row['val_images_seen']} images), epoch {row['epochs']}, seed {row['seed']}"
     )
     return "\n".join([head, *(f"  {name:<18} {value}" for name, value in lines)])

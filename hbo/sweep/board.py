@@ -2,10 +2,12 @@
 
 import sys
 import time
+from statistics import fmean
 from types import TracebackType
 
 from hbo.runs import summary
 from hbo.sweep.plan import OVER, Entry, clock, describe, varying
+from hbo.sweep.timing import START
 
 SHOWN = 12  # waiting or finished runs shown, in addition to running and failed ones
 
@@ -73,12 +75,16 @@ class Board:
         )
 
     def left(self) -> float | None:
-        """Seconds until all are done, by those that are done or run."""
+        """Seconds until all are done, by those that are done or run. Rows and locks say how long these
+        trained; the time that a process takes to start and to end comes on top.
+        """
         whole = [e.seconds for e in self.runs if e.state == "done" and e.seconds]
         whole += [e.elapsed * e.of / e.step for e in self.runs if e.state == "running" and e.step]
         if not whole:
             return None
-        mean = sum(whole) / len(whole)
+        # A resumed run's row counts its former processes too.
+        beside = [e.wall - e.seconds for e in self.runs if e.wall and e.seconds and e.wall > e.seconds]
+        mean = fmean(whole) + (fmean(beside) if beside else START)
         shares = [1 - e.step / e.of if e.of else 1.0 for e in self.runs if e.state not in (*OVER, "failed")]
         return mean * max(sum(shares) / self.workers, max(shares, default=0.0))
 

@@ -49,6 +49,8 @@ class Entry:
     """Numbers that the network writes for an image: what its time goes by."""
     seconds: float | None = None
     """That it will take, or took."""
+    wall: float | None = None
+    """Seconds from its process's start to its end, if this launcher saw both."""
     measured: bool = False
     """Whether `seconds` are what it took; else they are an estimate."""
     row: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hbo.errors import UserError
@@ -23,6 +23,7 @@ from hbo.sweep.board import Board
 from hbo.sweep.elsewhere import Elsewhere
 from hbo.sweep.plan import OVER, UNFINISHED, Entry
 from hbo.sweep.study import Sweep
+from hbo.text import counted
 
 LOOK = 0.5  # seconds between looks at the processes
 LOOK_FAR = 5.0  # and at the folders, which may lie on another machine's disk
@@ -36,6 +37,7 @@ class Worker:
     entry: Entry
     process: subprocess.Popen
     place: dict[str, str]
+    began: float = field(default_factory=time.monotonic)
 
 
 def run(
@@ -219,6 +221,8 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
     entry, code = worker.entry, worker.process.returncode
     assert entry.run is not None
     plan.refresh(entry)
+    if entry.state == "done":
+        entry.wall = time.monotonic() - worker.began
     if entry.state in ("done", "stopped") or code == BUSY:
         return
     says_why = code == 2 or entry.state == "failed"  # it would say the same again
@@ -266,4 +270,10 @@ def stop(busy: list[Worker], board: Board) -> None:
     lost = (
         f"stopped; {len(killed)} runs were killed, and go on from their last checkpoints with the same call"
     )
-    print(lost if killed else "stopped; every run is saved, and the same call goes on", file=sys.stderr)
+    fresh = [w for w in busy if w.entry.state in UNFINISHED and not (w.entry.home / "last.ckpt").is_file()]
+    saved = "every run is saved, and the same call goes on"
+    if fresh:
+        start_over = f"start{'s' * (len(fresh) == 1)} over with the same call"
+        others = "; the others are saved" * (len(fresh) < len(busy))
+        saved = f"{len(fresh)} of {counted(len(busy), 'run')} had no checkpoint yet and {start_over}{others}"
+    print(lost if killed else f"stopped; {saved}", file=sys.stderr)

@@ -169,7 +169,9 @@ def sentence(growing: Sequential, line: Judged) -> str:
     look.
     """
     return sentences.sentence(
-        line, growing.metric, growing.study.primary.share if growing.family.kind != "trend" else None
+        sentences.shown(line, growing.family.kind),
+        growing.metric,
+        growing.study.primary.share if growing.family.kind != "trend" else None,
     )
 
 

@@ -16,6 +16,7 @@ from hbo.analysis import contrasts, gains, published, results, stats
 from hbo.analysis.figures import style
 from hbo.analysis.gains import BASELINE
 from hbo.analysis.grouping import by_setting
+from hbo.analysis.numbers import bounded
 from hbo.analysis.protocols import measured
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study_tables import LEVEL
@@ -244,12 +245,12 @@ def _gains(axes: Any, line: Line, pairs: list[Pair], look: style.Look) -> None:
         costs, values, dash, color=look.colour, marker=look.marker, mfc=fill, label=f"{line.name}, gain"
     )
     for (p, _), g in zip(pairs, found, strict=True):
-        _interval(axes, p.cost, 100 * g.low, 100 * g.high, look)
+        _interval(axes, p.cost, 100 * bounded(g.low), 100 * bounded(g.high), look)
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
     """A mean's interval in percent; nan for a single run."""
-    found = stats.describe(100 * values, LEVEL)
+    found = stats.describe(values, LEVEL).percent()
     return found.low, found.high
 
 

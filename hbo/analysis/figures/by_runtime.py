@@ -71,7 +71,7 @@ def runtimes(study: Study) -> Figure:
                 found = quickest(done[done["arm"] == arm], int8)
                 if found is None:
                     continue
-                about = stats.describe(100 * found.top1, LEVEL)
+                about = stats.describe(found.top1, LEVEL).percent()
                 bars = [[about.mean - about.low], [about.high - about.mean]] if about.n > 1 else None
                 axes.errorbar(
                     [found.ms], [about.mean], yerr=bars, color=look.colour, marker=look.marker, linestyle="",

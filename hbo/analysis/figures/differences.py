@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hbo.analysis.figures import style
-from hbo.analysis.numbers import points
+from hbo.analysis.numbers import bounded, points
 from hbo.errors import UserError
 
 COLUMNS = ("label", "difference", "low", "high", "verdict")
@@ -25,7 +25,8 @@ def forest(
     """Differences with their intervals, one line per row of the frame, the first on top.
 
     Args:
-        frame: columns label, difference, low, high (fractions; nan without an interval) and verdict. Full
+        frame: columns label, difference, low, high (fractions, drawn within +-1; nan without an
+            interval) and verdict. Full
             markers are higher, lower or equivalent; hollow ones are undecided.
         metric_name: its title, such as top-1.
         margin: differences within it do not matter (a fraction): a shaded band.
@@ -40,7 +41,10 @@ def forest(
         raise UserError(f"forest: the frame has no column {', '.join(missing)}")
     if frame.empty:
         raise UserError("forest: the frame has no row")
-    lines: list[dict[str, Any]] = frame.to_dict("records")
+    lines: list[dict[str, Any]] = [
+        line | {name: bounded(line[name]) for name in ("difference", "low", "high")}
+        for line in frame.to_dict("records")
+    ]
     with style.styled():
         narrow = style.is_narrow()  # labels get two lines
         figure = style.new((0.95 if narrow else 0.75) + (0.36 if narrow else 0.26) * len(lines))

@@ -122,7 +122,7 @@ def _line(
 
 def _mean(axes: Any, x: float, values: Any, look: style.Look, capsize: float = 2.5, **more: Any) -> None:
     """A mean with its interval, if any; `values` are fractions."""
-    found = stats.describe(100 * values, LEVEL)
+    found = stats.describe(values, LEVEL).percent()
     bars = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else None
     axes.errorbar(
         [x],
@@ -140,7 +140,7 @@ def _bands(axes: Any, study: Study, metric: str) -> None:
     """Arms of networks without switches: a horizontal line each, with the interval as a band."""
     others = study.done[study.done["depths"].map(len) == 0]
     for arm, runs in others.groupby("arm", sort=False):
-        found, look = stats.describe(100 * runs[metric], LEVEL), style.looks(study.arms)[str(arm)]
+        found, look = stats.describe(runs[metric], LEVEL).percent(), style.looks(study.arms)[str(arm)]
         if found.n > 1:
             axes.axhspan(found.low, found.high, color=look.colour, alpha=0.13, lw=0)
         axes.axhline(found.mean, color=look.colour, linestyle=":", label=f"{arm}, n={found.n}")
