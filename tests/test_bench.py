@@ -3,6 +3,7 @@
 import json
 import statistics
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -161,7 +162,7 @@ def test_a_file_that_fails_is_a_line_with_the_reason_and_the_others_are_timed(mo
     """A failed conversion, and a float file with other logits."""
     pytest.importorskip("onnxruntime")
 
-    def wrong(net, target):
+    def wrong(net: Any, target: str) -> Any:
         net = deploy(net, target)
         net.classifier.bias += 1
         return net

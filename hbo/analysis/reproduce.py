@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         chosen = choose([row for row, _ in found.values()], own.get("key"), seed, own.get("arms"))
         compared = []
         for label, row in chosen:
-            compared.append({"arm": label} | again(*found[row["key"]], given))
+            compared.append({"arm": label} | again(row, found[row["key"]][1], given))
             if not own.get("json"):
                 print(line(compared[-1]), flush=True)
     if own.get("json"):
