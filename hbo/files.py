@@ -34,12 +34,13 @@ ALMOST = {
     ".nef",
     ".arw",
 }
-# Files that desktops leave in any folder; hidden files are ignored too.
+# What desktops leave in any folder; hidden files are ignored too.
 LITTER = {
     "thumbs.db",
     "desktop.ini",
     "ehthumbs.db",
     "icon\r",
+    "__macosx",  # a folder that macOS adds to archives
 }
 
 

@@ -95,6 +95,7 @@ def _one(name: str, value: str, prog: str) -> Any:
         return checked(name, value)
     except UserError as error:
         wanted = several(name, field_types(Run)[name], value) if prog == "python -m hbo.fit" else ""
+        wanted = "" if "did you mean" in str(error) else wanted  # a decimal comma
         hint = f"; for several: python -m hbo.sweep run FILE --set {wanted}" if wanted else ""
         raise UserError(f"{error}{hint}") from None
 

@@ -105,7 +105,9 @@ def _check_task(run: "Run") -> None:
     )
     for name in idle(run.task):
         unused = getattr(run, name) != getattr(type(run), name)
-        require(run, name, not unused, f"is not used by task={run.task}; remove it")
+        owners = [other for other, its in TASKS.items() if name in its.own]
+        other = f", or add --task {owners[0]}" if len(owners) == 1 and run.data == type(run).data else ""
+        require(run, name, not unused, f"is not used by task={run.task}; remove it{other}")
     TASKS[run.task].check(run)
     require(
         run,

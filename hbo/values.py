@@ -26,6 +26,7 @@ from hbo.words import other_value
 
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
+DECIMAL_COMMA = re.compile(r"\d+,\d+")
 DISGUISED = re.compile(r"[-+]?0[0-9_]+")  # 010, which is 8 to YAML and 10 to Python
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 80
@@ -65,6 +66,8 @@ def typed(name: str, kind: Any, value: Any) -> Any:
         what += ", or null" * (NoneType in parts)
         share = number(value.strip()[:-1]) if isinstance(value, str) and value.strip()[-1:] == "%" else None
         hint = f"; write {share / 100:g}" if share is not None and kind is float else ""
+        if kind is float and isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
+            hint = f"; did you mean {value.strip().replace(',', '.')}?"
         hint = hint or _hint(value, numeric=kind in (int, float))
         raise UserError(f"{name}={shown(value)}: must be {what}{hint}")
     return found

@@ -60,7 +60,7 @@ def test_what_training_refuses_is_listed_too(root, tmp_path, capsys):
         (root / name).unlink()
     (root / "train" / "a" / "notes.txt").write_text("x")
     (root / "train" / "b" / ".DS_Store").write_text("x")
-    (root / "val" / "c").mkdir()
+    (root / "val" / "c" / "inner").mkdir(parents=True)
     with pytest.raises(SystemExit):
         main([str(root)])
     assert capsys.readouterr().out.splitlines() == [
@@ -70,6 +70,11 @@ def test_what_training_refuses_is_listed_too(root, tmp_path, capsys):
     ]
     with pytest.raises(
         DataError, match=r"notes\.txt: not an image by its name; .*hbo\.data\.check .* lists all"
+    ):
+        opened(root)
+    (root / "train" / "a" / "notes.txt").unlink()
+    with pytest.raises(
+        DataError, match=rf"c: an empty class; .*; python -m hbo\.data\.check {root} lists all$"
     ):
         opened(root)
     main([str(make_voc(tmp_path / "voc"))])

@@ -54,7 +54,7 @@ def test_covered_shares_equal_those_counted_by_hand(folder):
 
 
 def test_the_table_proposes_a_scale(folder, capsys):
-    anchors.main(["--data", "vocfolder", "--data_dir", str(folder), "--anchors", "torchvision"])
+    anchors.main(["--data_dir", str(folder), "--anchors", "torchvision"])
     out = capsys.readouterr().out.splitlines()
     (small,) = (line.split() for line in out if line.startswith("a "))
     assert small[1] == "8"

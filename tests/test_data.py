@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import call, make_folder, only_row
+from conftest import annotate, call, make_folder, make_market, make_voc, only_row
 from flagged import flags
 from PIL import Image
 from torchvision.transforms import v2
@@ -246,7 +246,8 @@ def test_a_truncated_image_is_named_when_read(root):
 
 
 @pytest.mark.parametrize(("data", "args", "word"), [
-    ("imagenet", [], "needs --data_dir"),
+    ("imagenet", [], "needs --data_dir, the folder that contains train/ and val/"),
+    ("cifar10", [], "needs --data_dir, the folder that contains it; with --download it is put there"),
     ("imagenet", ["--data_dir", "/none"], "/none: no such folder"),
     ("cifar10", ["--data_dir", "."], "add --download"),
     ("imagenette", ["--data_dir", "."], "add --download"),
@@ -267,6 +268,24 @@ def test_imagenet_has_1000_classes(root):
 def test_a_batch_larger_than_the_set_is_an_error(root):
     with pytest.raises(DataError, match="more than the 6 training images"):
         open_data(resolve(data="imagefolder", data_dir=str(root), batch=256))
+
+
+def test_the_batch_that_an_error_proposes_is_a_valid_one(root, tmp_path):
+    """With one image there is none."""
+    market = make_market(tmp_path / "market")
+    for given in (
+        {"data": "imagefolder", "data_dir": str(root), "batch": 256},
+        {"data": "marketfolder", "data_dir": str(market), "batch": 64},
+        {"data": "marketfolder", "data_dir": str(market), "batch": 64, "instances": 16},
+    ):
+        with pytest.raises(DataError) as error:
+            open_data(resolve(**given))
+        open_data(resolve(**given | {"batch": int(str(error.value).split("--batch ")[1])}))
+    one = make_voc(tmp_path / "voc", train=1, test=1)
+    for path in (one / "Annotations").iterdir():
+        annotate(path, [("a", 1, 1, 40, 40)], (96, 80))
+    with pytest.raises(DataError, match=r"^vocfolder: 1 training image; at least 2 are needed$"):
+        open_data(resolve(data="vocfolder", data_dir=str(one)))
 
 
 def test_a_folder_set_can_be_sent_to_a_spawned_worker(root):

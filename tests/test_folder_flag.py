@@ -7,6 +7,7 @@ import torch
 import yaml
 from conftest import ROOT, call, make_folder, make_market, make_voc
 from PIL import Image
+from test_formats import coco_beside, voc_beside, yolo
 
 from hbo.config import resolve
 from hbo.errors import UserError
@@ -152,3 +153,21 @@ def test_an_image_in_place_of_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"data_dir=photos: no such folder in {tmp_path}"):
         resolve(data_dir="photos")
+
+
+@pytest.mark.parametrize("layout", [coco_beside, yolo, voc_beside], ids=["COCO", "YOLO", "VOC"])
+def test_a_folder_of_boxes_is_read_by_its_contents(layout, tmp_path, request):
+    boxes = tmp_path / "boxes"
+    layout(make_voc(tmp_path / "voc", train=2, test=2), boxes)
+    assert resolve(task="detect", data_dir=str(boxes)).data == "detectfolder"
+    said, format = refused(data_dir=str(boxes)), request.node.callspec.id
+    assert f"use --data detectfolder for the images of that folder, which has {format}'s annotations" in said
+    assert resolve(task="detect", data_dir=str(tmp_path / "voc")).data == "vocfolder"
+
+
+def test_a_devkit_and_a_folder_to_come_remain_voc(tmp_path):
+    kit = make_voc(tmp_path / "VOCdevkit" / "VOC2007", train=1, test=1).parent
+    for path in (kit, tmp_path, tmp_path / "none"):
+        assert resolve(task="detect", data_dir=str(path)).data == "voc"
+    assert resolve(task="detect").data == "voc"
+    assert resolve(task="reid", data_dir=str(tmp_path)).data == "market1501"

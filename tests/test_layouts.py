@@ -96,7 +96,9 @@ def test_files_that_are_not_read_do_not_change_the_key(tmp_path):
     for folder in (root / "train", root / "train" / "x", root / "val" / "y"):
         for name in LITTER:
             (folder / name).write_bytes(b"litter")
-    (root / "train" / ".cache").mkdir()
+    for name in (".cache", "__MACOSX"):
+        (root / "train" / name / "x").mkdir(parents=True)
+        (root / "train" / name / "x" / "._0.png").write_bytes(b"litter")
     assert key("imagefolder", root) == before
     assert len(open_data(resolve(data="imagefolder", data_dir=str(root), batch=2)).train) == 8
 

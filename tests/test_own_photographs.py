@@ -125,6 +125,13 @@ def test_val_split_does_not_depend_on_the_seed(alone):
     assert run_on(copy, val_split=0.2).key() in keys
 
 
+def test_a_class_of_one_photograph_is_named_with_the_reason(alone, capsys):
+    for path in sorted((alone / "ants").iterdir())[1:]:
+        path.unlink()
+    opened(alone, val_split=0.2)
+    assert "the other 1; 'ants': 1 image, and val_split needs at least 2\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("given", "words"), [
     ({}, "it contains ants/, bees/; use --val_split 0.2"),
     ({"val_split": 0.01}, "val_split=0.01: no validation image among the 30 images"),

@@ -8,7 +8,9 @@ from conftest import ROOT, call, make_folder, only_row
 from flagged import flags
 
 from hbo.config import content, resolve
+from hbo.errors import UserError
 from hbo.sweep import study
+from hbo.tasks import TASKS
 from hbo.tasks.classify import layout, recipes
 
 CHOSEN = ("epochs", "batch", "lr", "warmup", "weight_decay")
@@ -99,3 +101,14 @@ def test_a_run_prints_its_choice_and_the_row_has_it(photographs, tmp_path):
     assert "recipe" not in err
     out, _ = call("hbo.cost", "--data_dir", photographs)
     assert "2 classes" in out
+
+
+def test_a_detectors_warm_up_is_shorter_than_a_short_training():
+    """The recipe's 5 epochs stay as they were where they fit; a given warm-up is never changed."""
+    of = lambda **given: resolve(data="voc", **given)
+    assert [of(epochs=n).warmup for n in (1, 2, 5, 6, 560)] == [0.2, 0.4, 1, 5, 5]
+    assert TASKS["detect"].advice(of(epochs=1)).startswith("warmup=0.2: a fifth of the 1 epochs")
+    assert TASKS["detect"].advice(of(epochs=6)) == TASKS["detect"].advice(of(epochs=1, warmup=0.5)) == ""
+    assert of(epochs=1, warmup=0).warmup_from == 0
+    with pytest.raises(UserError, match=r"warmup=1\.0: must be shorter than the 1 epochs"):
+        of(epochs=1, warmup=1)

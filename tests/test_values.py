@@ -198,6 +198,7 @@ def test_set_reads_values_like_a_flag(tmp_path, capsys):
         ("--k=1,2", "k='1,2': must be a whole number; for several: python -m hbo.sweep run FILE --set k=[1,2]"),
         ("--width=.5,1", "; for several: python -m hbo.sweep run FILE --set width=[.5,1]"),
         ("--upsample=nearest,bilinear", "; for several: python -m hbo.sweep run FILE --set upsample=[nearest,bilinear]"),
+        ("--val_split=0,2", "val_split='0,2': must be a number; did you mean 0.2?"),
         ("--k=1,", "k='1,': must be a whole number"),
         ("--upsample=near", "did you mean nearest?"),
     ],

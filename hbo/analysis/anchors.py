@@ -1,8 +1,8 @@
 """The share of each class's objects that some anchor covers, before training; and the
 `min_scale` that covers most.
 
-    python -m hbo.analysis.anchors --data detectfolder --data_dir DIR
-    python -m hbo.analysis.anchors --data vocfolder --data_dir DIR --min_scale 0.1 --strides 8,16,32
+    python -m hbo.analysis.anchors --data_dir DIR
+    python -m hbo.analysis.anchors --data_dir DIR --min_scale 0.1 --strides 8,16,32
 
 An object is covered if an anchor overlaps it by 0.5 or more. Objects of the training images are counted,
 without difficult ones.

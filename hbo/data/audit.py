@@ -1,7 +1,7 @@
 """Oddities of a folder of images that are no errors: columns for the row, and warnings."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,14 @@ def said_left_out(root: Path, found: dict[str, int], why: str) -> Audit:
     return {"images_left_out": number, "left_out": named}, told
 
 
-def classes_without(labels: list[int], names: list[str]) -> Audit:
-    """Classes of which no image is reported."""
+def classes_without(labels: list[int], names: list[str], single: Collection[str] = ()) -> Audit:
+    """Classes of which no image is reported; `single`: those that `val_split` cannot split, with 1 image."""
     there = set(labels)
     lacking = [name for i, name in enumerate(names) if i not in there]
+    alone = [name for name in lacking if name in single]
+    why = f"; {few_names(alone)}: 1 image, and val_split needs at least 2" if alone else ""
     told = (
-        [f"{few_names(lacking)}: no validation images; means over classes use the other {len(there)}"]
+        [f"{few_names(lacking)}: no validation images; means over classes use the other {len(there)}{why}"]
         if lacking
         else []
     )

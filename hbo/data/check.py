@@ -96,7 +96,8 @@ def strangers(folder: str, data: str | None) -> list[str]:
             held = sorted(name for name in os.listdir(one) if not files.is_litter(name))
             odd = [name for name in held if not files.is_image(name) and (one / name).is_file()]
             found += [f"{one / name}: not an image by its name" for name in odd]
-            found += [f"{one}: an empty class"] * (not held)
+            empty = not any((one / name).is_file() for name in held) and not files.images_by_folder(one)
+            found += [f"{one}: an empty class"] * empty
     return found
 
 

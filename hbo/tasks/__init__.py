@@ -12,6 +12,7 @@ from hbo import files
 from hbo.errors import DataError, UserError
 from hbo.tasks.classify import layout
 from hbo.tasks.classify.spec import CLASSIFY
+from hbo.tasks.detect import formats
 from hbo.tasks.detect.spec import DETECT
 from hbo.tasks.reid.spec import REID
 from hbo.tasks.spec import DataSet, Task
@@ -31,8 +32,8 @@ class Purpose:
     (features for retrieval). Default: the data set's task."""
     data: Literal[tuple(SETS)] = "elpv"  # pyright: ignore
     """Data set. elpv, digits and fake need no folder; the others need --data_dir. Default: elpv, or
-    imagefolder if --data_dir contains images to classify. voc, vocfolder and detectfolder are for detection,
-    market1501 and marketfolder for re-identification."""
+    imagefolder if --data_dir contains images to classify; with --task detect, the one that reads --data_dir.
+    voc, vocfolder and detectfolder are for detection, market1501 and marketfolder for re-identification."""
 
 
 def task_of(data: str) -> str:
@@ -48,7 +49,8 @@ def idle(task: str) -> list[str]:
 
 
 def meant(path: str | None, task: str | None) -> str | None:
-    """The data set for a folder given without --data: imagefolder, if it contains images in a known layout.
+    """The data set for a folder given without --data: imagefolder, if it contains images in a known layout;
+    another task's by `Task.meant`.
 
     Args:
         path: `data_dir`.
@@ -57,9 +59,11 @@ def meant(path: str | None, task: str | None) -> str | None:
     Raises:
         DataError: its images are not in class folders, or it has none.
     """
-    if path is None or task not in (None, "classify"):
+    if path is None:
         return None
     root = files.expanded(path, "data_dir")
+    if task not in (None, "classify"):
+        return TASKS[task].meant(root) if task in TASKS else None
     others = [one.marks or (one.inner,) for name, one in SETS.items() if name != "imagefolder"]
     of_another = any(marks != ("",) and all((root / mark).is_dir() for mark in marks) for marks in others)
     if of_another:
@@ -95,9 +99,12 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
         for n, one in SETS.items()
         if (marks := one.marks or (one.inner,)) != ("",) and all((root / m).is_dir() for m in marks)
     ]
+    boxes = formats.seen(root) if root.is_dir() and not fit and not layout.holds_images(root) else ""
+    fit = fit or (["detectfolder"] if boxes else ["imagefolder"])
+    which = f", which has {boxes}'s annotations" if boxes else ""
     raise UserError(
-        f"data_dir={path}: data={data} uses no folder, its images are in a package; use --data"
-        f" {fit[0] if fit else 'imagefolder'} for the images of that folder, or remove data_dir"
+        f"data_dir={path}: data={data} uses no folder, its images are in a package; use --data {fit[0]} for"
+        f" the images of that folder{which}, or remove data_dir"
     )
 
 

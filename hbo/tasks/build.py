@@ -94,11 +94,19 @@ def open_data(run: Run, reported: bool = False, known: list[str] | None = None) 
         for line in data.warnings:
             print(f"warning: {line}", file=sys.stderr)
     if not reported and len(data.train) < run.batch:
-        raise DataError(
-            f"batch={run.batch}: more than the {len(data.train)} training images of {run.data}; use --batch"
-            f" {len(data.train) // 2}"
-        )
+        raise DataError(_too_few(run, len(data.train)))
     return data
+
+
+def _too_few(run: Run, images: int) -> str:
+    """The error of a set with fewer training images than a batch; names a batch that it allows, if any."""
+    unit = run.world * (run.instances or 1)  # a device needs two images or, with --instances, two identities
+    if images < 2 * unit:
+        return f"{run.data}: {images} training image{'s' * (images != 1)}; at least {2 * unit} are needed"
+    return (
+        f"batch={run.batch}: more than the {images} training images of {run.data}; use --batch"
+        f" {max(images // 2 // unit, 2) * unit}"
+    )
 
 
 @contextmanager

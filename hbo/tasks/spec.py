@@ -88,7 +88,8 @@ class DataSet:
             DataError: none is given, or it does not exist.
         """
         if path is None:
-            raise DataError(f"data={name} needs --data_dir, the folder that contains {self.holds}")
+            fetched = "; with --download it is put there" if self.inner else ""
+            raise DataError(f"data={name} needs --data_dir, the folder that contains {self.holds}{fetched}")
         found = files.expanded(path)
         if self.lists and found.is_file():
             if found.suffix.lower() != self.lists:
@@ -157,6 +158,8 @@ class Task:
     """Whether it is evaluated on classes that are not trained on."""
     settle: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda values, given: {}
     """Values so far and given fields -> the values that the task itself sets."""
+    meant: Callable[[Path], str | None] = lambda root: None
+    """The folder given with --task and without --data -> its data set; None: the task's first."""
     recipe: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = lambda recipe, given: recipe
     """The data set's recipe and the given fields -> the recipe."""
     advice: Callable[[Any], str] = lambda run: ""

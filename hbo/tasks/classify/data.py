@@ -194,7 +194,9 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
         left_out(root, used, evaluated if reported else None),
         audit.exif(turns if all_of_them else None),
     ]
-    return audited(data, [*odd, audit.classes_without(data.val.labels, names)])
+    number = {name: sum(len(classes.get(name, [])) for classes in found.values()) for name in names}
+    single = [name for name in names if run.val_split and number[name] == 1]
+    return audited(data, [*odd, audit.classes_without(data.val.labels, names, single)])
 
 
 def left_out(root: Path, used: set[str], part: str | None) -> audit.Audit:

@@ -115,7 +115,9 @@ def contents(root: Path) -> Parts:
         return {part: archives.members(root, part) for part in PARTS}
     if how == "csv":
         return listed.read(root if root.is_file() else listed.found(root)[0])
-    return {WHOLE: scan_folder(root)} if how == "classes" else {part: scan(root, part) for part in PARTS}
+    return (
+        {WHOLE: scan_folder(root, root)} if how == "classes" else {part: scan(root, part) for part in PARTS}
+    )
 
 
 def scan(root: Path, part: str) -> dict[str, list[File]]:
@@ -137,7 +139,7 @@ def scan(root: Path, part: str) -> dict[str, list[File]]:
             f"{folder}: no such folder; {root} must contain train/ and val/{or_}, each with one folder per"
             f" class{inner}{files.nearby(root, PARTS)}"
         )
-    return scan_folder(folder)
+    return scan_folder(folder, root)
 
 
 def unsorted(root: Path) -> str:
@@ -152,8 +154,13 @@ def unsorted(root: Path) -> str:
     return ""
 
 
-def scan_folder(folder: Path) -> dict[str, list[File]]:
-    """Class -> its images, both sorted by name, in a folder with one folder per class.
+def _lists_all(root: Path) -> str:
+    """Which command lists all such faults of `data_dir` at once; empty if it knows no class there."""
+    return f"; python -m hbo.data.check {root} lists all" if holds_images(root) else ""
+
+
+def scan_folder(folder: Path, root: Path) -> dict[str, list[File]]:
+    """Class -> its images, both sorted by name, in a folder with one folder per class; `root` is `data_dir`.
 
     Raises:
         DataError: images outside a class folder, an empty class, a file whose name is not an image's, or a
@@ -174,18 +181,16 @@ def scan_folder(folder: Path) -> dict[str, list[File]]:
             many = f" ({len(odd)} such files here)" if len(odd) > 1 else ""
             raise DataError(
                 f"{odd[0]}: not an image by its name{many}; convert images to"
-                f" {', '.join(sorted(files.IMAGES))}, and move other files out of {folder};"
-                f" python -m hbo.data.check {folder} lists all"
+                f" {', '.join(sorted(files.IMAGES))}, and move other files out of {folder}{_lists_all(root)}"
             )
         if not inside and (below := files.images_by_folder(entry)):
             raise DataError(
                 f"{entry}: contains no images itself, but {sum(below.values())} in its subfolders"
                 f" ({', '.join(list(below)[:5])}); move them up into {entry}, or their folders into {folder}"
-                " if"
-                f" each is a class{files.nearby(folder.parent, PARTS)}"
+                f" if each is a class{files.nearby(folder.parent, PARTS)}"
             )
         if not inside:
-            raise DataError(f"{entry}: an empty class; remove the folder or fill it")
+            raise DataError(f"{entry}: an empty class; remove the folder or fill it{_lists_all(root)}")
         if found.setdefault(same_name(entry.name), inside) is not inside:
             raise DataError(f"{entry}: two folders with this name, in two forms of Unicode; merge them")
     if not found:
@@ -232,8 +237,7 @@ def check_split(root: Path, share: float) -> None:
         f"{root}: is not split into train/ and val/ (or"
         f" {', '.join(f'{name}/' for name in REPORTED[1:])}); it contains"
         f" {', '.join(f'{name}/' for name in held[:10])}{more}; use --val_split 0.2 to validate on a share"
-        " of each"
-        f"{files.nearby(root, PARTS)}"
+        f" of each{files.nearby(root, PARTS)}"
     )
 
 
@@ -299,8 +303,7 @@ def check_two(root: Path, names: list[str]) -> None:
     )
     raise DataError(
         f"{where}: contains one class, {names[0]}/, and a classifier needs two; is data_dir={root} one level"
-        " off?"
-        f"{below}{files.nearby(root, PARTS)}"
+        f" off?{below}{files.nearby(root, PARTS)}"
     )
 
 

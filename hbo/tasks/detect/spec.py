@@ -15,6 +15,7 @@ VOC = {  # table 8
     "milestones": "360,480", "warmup": 5.0, "warmup_from": 1e-6, "anchors": "ssdlite",
     "matching": "bipartite",
 }  # fmt: skip
+DEVKIT, LAYOUT = ("VOC2007", "VOC2012"), ("Annotations", "JPEGImages")  # folders that show VOC's layouts
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,33 @@ def check(run: Any) -> None:
     )
 
 
+def meant(root: Path) -> str:
+    """The data set of a folder: voc for its devkit or a part of it, and where there is no folder yet."""
+    if not root.is_dir() or any((root / name).exists() for name in ("VOCdevkit", *DEVKIT)):
+        return "voc"
+    return "vocfolder" if all((root / name).is_dir() for name in LAYOUT) else "detectfolder"
+
+
+def recipe(own: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A warm-up that would last as long as the given epochs, or longer, takes a fifth of them instead."""
+    epochs = given.get("epochs")
+    return own | {"warmup": _fifth(epochs)} if epochs is not None and 0 < epochs <= own["warmup"] else own
+
+
+def advice(run: Any) -> str:
+    """Says that `recipe` made the warm-up shorter."""
+    if run.epochs > VOC["warmup"] or run.warmup != _fifth(run.epochs):
+        return ""
+    return (
+        f"warmup={run.warmup:g}: a fifth of the {run.epochs} epochs, as the recipe's {VOC['warmup']:g} would"
+        " fill them; --warmup overrides it"
+    )
+
+
+def _fifth(epochs: int) -> float:
+    return round(0.2 * epochs, 3)
+
+
 def report(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Three mean average precisions, and each class's average precision."""
     lines = [
@@ -98,14 +126,14 @@ DETECT = Task(
             images=(16551, 4952),
             classes=20,
             look=_look_at_voc,
-            marks=("VOC2007", "VOC2012"),
+            marks=DEVKIT,
             title="PASCAL VOC",
         ),
         "vocfolder": DataSet(
             VOC,
             look=partial(_look_at_folder, only="VOC"),
             count=partial(formats.count, only="VOC"),
-            marks=("Annotations", "JPEGImages"),
+            marks=LAYOUT,
         ),
         "detectfolder": DataSet(VOC, look=_look_at_folder, count=formats.count, holds="images with boxes"),
     },
@@ -114,5 +142,8 @@ DETECT = Task(
     columns={"map": "mAP", "voc07_map": "mAP", "map_area": "mAP (area)", "coco_map": "mAP (COCO)"},
     report=report,
     paper_classes=20,
+    meant=meant,
+    recipe=recipe,
+    advice=advice,
     check=check,
 )

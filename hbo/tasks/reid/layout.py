@@ -95,7 +95,7 @@ def layout_of(root: Path, reported: bool = False) -> Layout:
     )
     more = f" and {len(held) - 10} more" if len(held) > 10 else ""
     nothing = len(lacking[layout]) == len(layout.needs(reported))
-    others = "".join(f", or {other.says()}" for other in LAYOUTS if other != layout) if nothing else ""
+    others = " (for other layouts see docs/detect-and-retrieve.md)" if nothing else ""
     raise DataError(
         f"{root / lacking[layout][0]}: no such {'file' if lacking[layout][0].endswith('.txt') else 'folder'};"
         f" {root} must contain {layout.says()}{others}; it contains"

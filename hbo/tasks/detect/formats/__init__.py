@@ -51,6 +51,21 @@ def opened(root: Path, only: str | None = None) -> Folder:
     )
 
 
+def seen(root: Path) -> str:
+    """Whose annotations a folder has, a key of READERS, for a message; empty if none's. XML is looked for in
+    the folder and directly below it alone, as the folder may be a whole disk.
+    """
+    for name, read in READERS.items():
+        try:
+            if name == "VOC" and not any(any(root.glob(where)) for where in ("*.xml", "*/*.xml")):
+                continue
+            if read(root):
+                return name
+        except DataError:  # it has them, and something is wrong with them
+            return name
+    return ""
+
+
 def classes(folder: Folder, train: list[Annotated], val: list[Annotated]) -> list[str]:
     """The classes of a data set: those of its training part and, if it lists its classes, listed ones that
     occur only in validation.
