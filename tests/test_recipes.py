@@ -107,8 +107,8 @@ def test_a_detectors_warm_up_is_shorter_than_a_short_training():
     """The recipe's 5 epochs stay as they were where they fit; a given warm-up is never changed."""
     of = lambda **given: resolve(data="voc", **given)
     assert [of(epochs=n).warmup for n in (1, 2, 5, 6, 560)] == [0.2, 0.4, 1, 5, 5]
-    assert TASKS["detect"].advice(of(epochs=1)).startswith("warmup=0.2: a fifth of the 1 epochs")
+    assert TASKS["detect"].advice(of(epochs=1)).startswith("warmup=0.2: a fifth of --epochs 1")
     assert TASKS["detect"].advice(of(epochs=6)) == TASKS["detect"].advice(of(epochs=1, warmup=0.5)) == ""
     assert of(epochs=1, warmup=0).warmup_from == 0
-    with pytest.raises(UserError, match=r"warmup=1\.0: must be shorter than the 1 epochs"):
+    with pytest.raises(UserError, match=r"warmup=1\.0: must be shorter than the 1 epoch;"):
         of(epochs=1, warmup=1)

@@ -69,7 +69,7 @@ def test_the_classifier_is_kept_if_the_classes_are_equal(classifier, classes):
     assert agree(state, theirs if same else before, own)
     kept = "kept" if same else "fresh"
     assert said["backbone_weights"].startswith(
-        f"hbonet trained on digits, 1 epochs, seed 0, classifier {kept} ("
+        f"hbonet trained on digits, 1 epoch, seed 0, classifier {kept} ("
     )
     assert (
         identity.of_row({"backbone_weights": said["backbone_weights"]})["backbone"]

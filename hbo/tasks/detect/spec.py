@@ -86,8 +86,8 @@ def advice(run: Any) -> str:
     if run.epochs > VOC["warmup"] or run.warmup != _fifth(run.epochs):
         return ""
     return (
-        f"warmup={run.warmup:g}: a fifth of the {run.epochs} epochs, as the recipe's {VOC['warmup']:g} would"
-        " fill them; --warmup overrides it"
+        f"warmup={run.warmup:g}: a fifth of --epochs {run.epochs}, as the recipe's {VOC['warmup']:g} would"
+        " fill it; --warmup overrides it"
     )
 
 
