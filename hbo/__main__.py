@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--version", action="store_true", help="Print the version and the commit.")
     if words and not words[0].startswith("-"):
         short = {name.rpartition(".")[2]: name for name in found}
-        asked = words[0].removeprefix("hbo.")
+        asked = words[0].rpartition(".")[2]
         name = short.get(asked) or short.get(next(iter(difflib.get_close_matches(asked, short, n=1)), ""))
         parser.error(
             f"{words[0]}: it is python -m {name}"

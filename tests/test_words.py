@@ -170,7 +170,7 @@ def test_the_summary_warns_of_what_accuracy_hides():
 
 
 @pytest.mark.parametrize(("row", "said"), [
-    ({"top1": 0.1, "majority": 0.102}, "top-1 is not above the largest class (10.2 %): nothing was learned; train longer"),
+    ({"top1": 0.1, "majority": 0.102}, "top-1 is not above the largest class (10.2 %): it may have learned nothing; train longer"),
     ({"top1": 0.2, "majority": 0.102}, None),
     ({"top1": 0.6, "majority": 0.7, "class_weights": "balanced", "balanced_accuracy": 0.6, "num_classes": 2}, None),
 ])  # fmt: skip

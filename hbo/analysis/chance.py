@@ -1,4 +1,4 @@
-"""Arms of classifiers that learned nothing: their differences say nothing about a switch."""
+"""Arms of classifiers that may have learned nothing: their differences say nothing about a switch."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ def warning(done: Any) -> str:
     )
     if whole:
         return (
-            f"warning: no arm's {measures}: nothing was learned, so nothing here speaks for or against a"
-            " switch; train longer"
+            f"warning: no arm's {measures}: they may have learned nothing, and then nothing here speaks for"
+            " or against a switch; train longer"
         )
     return (
-        f"warning: {', '.join(stuck)}: {measures}: nothing was learned there, so a difference from these does"
-        " not speak for or against a switch; train longer"
+        f"warning: {', '.join(stuck)}: {measures}: nothing may have been learned there, and then a difference"
+        " from these does not speak for or against a switch; train longer"
     )

@@ -168,7 +168,7 @@ class Study:
         return sentences.sentence(sentences.shown(line, family.kind), self.metric, share)
 
     def warning(self) -> str:
-        """A line about the arms that learned nothing; empty without any."""
+        """A line about the arms that may have learned nothing; empty without any."""
         return chance.warning(self.done)
 
     def conclusion(self) -> str:
@@ -267,7 +267,7 @@ class Study:
         return study_tables.setting(self)
 
     def verdict(self) -> Markdown:
-        """A warning if arms learned nothing, findings and conclusion, then exploratory results."""
+        """A warning if arms may have learned nothing, findings and conclusion, then exploratory results."""
         mark, warning = "**" * self.is_firm(), self.warning()
         lines = [
             *[warning, ""] * bool(warning),

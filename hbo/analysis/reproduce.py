@@ -22,22 +22,16 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from hbo import config, fit, flags
-from hbo.analysis import arms, sources
+from hbo import config, files, fit, flags
+from hbo.analysis import arms, commands, sources
 from hbo.config import Run
 from hbo.errors import UserError, one_line
 from hbo.runs import identity, rows
 from hbo.text import counted
 
 OUT = "reproduced"  # apart from runs/, whose own rows would be reused
-MAY_DIFFER = (
-    "machine",
-    "instructions",
-    "device",
-    "threads",
-    "versions",
-    "git",
-)  # and with them the last bits
+# If one of these differs, so may the last bits.
+MAY_DIFFER = ("machine", "instructions", "device", "threads", "versions", "git")
 MEASURED = ("train/", "val/")  # a curve's columns of results; the others are times and rates
 
 
@@ -53,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--key", nargs="+", metavar="KEY", help="These rows. [one of each arm]")
     parser.add_argument("--arms", type=int, metavar="N", help="Of the first N arms only. [all]")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
-    with one_line():
+    with one_line(), files.one_look():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
         own = {name: given.pop(name) for name in ("name", "source", "key", "arms", "json") if name in given}
         seed = given.pop("seed", None)
@@ -132,16 +126,15 @@ def again(row: dict[str, Any], curve: list[dict[str, Any]], given: dict[str, Any
     new = fit.fit(run)
     if new.get("started") == row.get("started"):
         raise UserError(f"out={run.out}: holds this very row; name another folder, such as --out {OUT}")
-    folder = rows.folder(run)
     return {"key": row["key"], "seed": int(row["seed"])} | compare(
-        (row, curve), next((r, c) for r, c in sources.read(str(folder.parent), ()) if r["key"] == row["key"])
+        (row, curve), next(iter(sources.read(str(rows.folder(run)), ())))
     )
 
 
 def run_of(row: dict[str, Any], given: dict[str, Any]) -> Run:
     """The run of a row, with these fields in place of its own."""
     names = [f.name for f in fields(Run) if f.name not in Run.NOT_IN_KEY]
-    names += ["devices", "threads", "cache", "cache_size", "weights", "download", "study", "eval_every"]
+    names += [*commands.ALSO, "threads", "download", "study", "eval_every"]
     own = {name: identity.typed(name, row[name]) for name in names if name in row}
     wanted = {"out": OUT, "wandb": "disabled"} | own | given
     return config.resolve_saved(**{name: value for name, value in wanted.items() if value is not None})
@@ -154,6 +147,8 @@ def compare(then: tuple[dict[str, Any], Any], now: tuple[dict[str, Any], Any]) -
     old, own = _values(curve), _values(points)
     shared = sorted(old.keys() & own.keys())
     differ = [place for place in shared if old[place] != own[place]]
+    epochs = [{epoch for epoch, _ in values} for values in (old, own)]
+    missing = bool(old) and epochs[0] != epochs[1]
     wrong, images = _judged_otherwise(row.get("correct"), new.get("correct"), new.get("val_images"))
     about = {
         "metric": metric,
@@ -164,7 +159,7 @@ def compare(then: tuple[dict[str, Any], Any], now: tuple[dict[str, Any], Any]) -
         "first_off": {name: own[e, name] - old[e, name] for e, name in differ if e == differ[0][0]},
         "images_off": wrong,
         "images": images,
-        "same": not differ and not wrong and float(row[metric]) == float(new[metric]),
+        "same": not (differ or missing or wrong) and float(row[metric]) == float(new[metric]),
     }
     return about | {name: [row.get(name), new.get(name)] for name in MAY_DIFFER}
 

@@ -147,9 +147,8 @@ def set_aside(where: Path) -> Path:
 
 def bring_back(aside: Path, where: Path) -> None:
     """Undo `set_aside`: the run that was to replace this one could not begin."""
-    for path in sorted(
-        aside.iterdir(), key=lambda p: p.name == "row.json"
-    ):  # the row last, when all is there
+    # The row last, when all is there.
+    for path in sorted(aside.iterdir(), key=lambda p: p.name == "row.json"):
         if (where / path.name).is_dir():
             shutil.rmtree(where / path.name)
         os.replace(path, where / path.name)

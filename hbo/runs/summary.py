@@ -86,7 +86,7 @@ def _text(row: dict[str, Any], where: Path) -> str:
     ]
     if (found := one_answer.against(row)) and not found.beaten:
         lines.append(
-            ("note", f"{found.measure} is not above {found.what}: nothing was learned; train longer")
+            ("note", f"{found.measure} is not above {found.what}: it may have learned nothing; train longer")
         )
     data = naming.data_name(identity.of_row(row), row.get("folder"))
     head = (

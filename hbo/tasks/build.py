@@ -18,6 +18,7 @@ from hbo.nets.counting import Cost
 from hbo.runs import cluster
 from hbo.runs.checkpoint import Trained
 from hbo.tasks import SETS
+from hbo.text import counted
 
 if TYPE_CHECKING:  # analysis counts costs, and does without torchvision, which takes as long as torch
     from hbo.data.preprocess import Preprocess
@@ -102,7 +103,7 @@ def _too_few(run: Run, images: int) -> str:
     """The error of a set with fewer training images than a batch; names a batch that it allows, if any."""
     unit = run.world * (run.instances or 1)  # a device needs two images or, with --instances, two identities
     if images < 2 * unit:
-        return f"{run.data}: {images} training image{'s' * (images != 1)}; at least {2 * unit} are needed"
+        return f"{run.data}: {counted(images, 'training image')}; at least {2 * unit} are needed"
     return (
         f"batch={run.batch}: more than the {images} training images of {run.data}; use --batch"
         f" {max(images // 2 // unit, 2) * unit}"
