@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from hbo import files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-from hbo.runs import cluster, other_studies, rows, summary, swept, tracking
+from hbo.runs import cluster, near, other_studies, rows, summary, swept, tracking
 from hbo.runs.lock import Busy, Lock
 
 
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     with one_line(), files.one_look():
         if sys.stderr.isatty():  # the next line may be half a minute away
             print(f"{run.net} k={run.k} on {run.data}: loading", file=sys.stderr)
+            if other := near.unfinished(run, rows.folder(run)):
+                print(other, file=sys.stderr)
         if tracking.by_agent():
             _check_possible(run)
         said = summary.of(fit(run), rows.folder(run))

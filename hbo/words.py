@@ -56,6 +56,12 @@ INSTEAD = {
     "export": "python -m hbo.export RUN exports",
     "version": "python -m hbo --version prints it",
 }
+OFF = {  # --no_FIELD -> the value that switches it off
+    "residual": "false", "channels_last": "false", "compile": "false", "nesterov": "false",
+    "download": "false",
+    "freeze_bn": "false", "ssd_augment": "false", "bn_neck": "false", "flip": "none", "crop": "none",
+    "cache": "none", "auto_augment": "none", "class_weights": "none", "wandb": "disabled", "warmup": "0",
+}  # fmt: skip
 # Another program's value: (field, value) -> the value here, or what to do instead.
 VALUES = {
     ("wandb", "none"): "disabled", ("wandb", "off"): "disabled", ("wandb", "no"): "disabled",
@@ -95,6 +101,9 @@ def other_name(word: str, known: list[str]) -> str:
     found = plain if plain in there else NAMES.get(plain)
     if found in there:
         return f"; it is {dashes and '--'}{found} here"
+    on = plain.removeprefix("no_")
+    if on in there and on in OFF:
+        return f"; use {dashes and '--'}{on}{' ' if dashes else '='}{OFF[on]}"
     spelt = {name: name for name in there} | {name: own for name, own in NAMES.items() if own in there}
     if near := difflib.get_close_matches(plain[:100], sorted(spelt), n=1, cutoff=0.6):
         return f"; did you mean {dashes and '--'}{spelt[near[0]]}?"

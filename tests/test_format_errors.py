@@ -5,9 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_formats import coco, coco_beside, opened, targets, voc_beside, voc_fixture, yolo, yolo_lists  # noqa: F401
+from test_formats import (  # noqa: F401
+    coco,
+    coco_beside,
+    opened,
+    targets,
+    voc_beside,
+    voc_fixture,
+    yolo,
+    yolo_by_part,
+    yolo_lists,
+)
 
-from hbo.errors import DataError
+from hbo.config import resolve
+from hbo.errors import DataError, UserError
 from hbo.tasks.detect import formats
 
 
@@ -119,3 +130,14 @@ def test_an_image_that_yolo_names_twice_is_refused(voc, tmp_path, train):
     (tmp_path / "data.yaml").write_text(f"train: {train}\nval: val.txt\nnames: [b, a]\n")
     with pytest.raises(DataError, match=r"data\.yaml: .* names .*\.jpg more than once"):
         formats.opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layout", [coco_beside, yolo, yolo_by_part, voc_beside], ids=lambda layout: layout.__name__
+)
+def test_boxes_without_a_task_are_not_taken_for_folders_of_classes(voc, tmp_path, layout):
+    """`train/images` and `train/labels` look like two classes."""
+    layout(voc, tmp_path / "set")
+    with pytest.raises(UserError, match=r"boxes; add --task detect|use --data detectfolder"):
+        resolve(data_dir=str(tmp_path / "set"))
+    assert resolve(data_dir=str(tmp_path / "set"), task="detect").data == "detectfolder"

@@ -20,7 +20,7 @@ from hbo.__main__ import main as overview
 from hbo.analysis import claims, detections, figures, notebooks, paper, ranks, report, results, study, tables
 from hbo.analysis.question import fields_of_side
 from hbo.analysis.report import page
-from hbo.config import Run, resolve
+from hbo.config import Run, checked, resolve
 from hbo.deploy.runtimes import RUNTIMES
 from hbo.errors import UserError
 from hbo.export import main as export
@@ -29,7 +29,7 @@ from hbo.runs import summary
 from hbo.sweep import study as sweep_file
 from hbo.sweep.__main__ import main as sweep
 from hbo.tasks.classify.spec import report as report_lines
-from hbo.words import INSTEAD, NAMES, VALUES
+from hbo.words import INSTEAD, NAMES, OFF, VALUES
 
 
 def said(main, argv, capsys) -> str:
@@ -55,6 +55,7 @@ def said(main, argv, capsys) -> str:
     (["--accelerator", "cuda"], "it is gpu here"), (["--data", "folder"], "it is imagefolder here"),
     (["--net", "resnet18"], "it is torchvision:resnet18 here"),
     (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
+    (["--no_residual"], "use --residual false"), (["--no-flip"], "use --flip none"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
 ])  # fmt: skip
 def test_common_typing_errors_get_an_answer(argv, word, capsys):
@@ -97,6 +98,8 @@ def test_the_table_names_existing_flags():
     fields = set(Run.__dataclass_fields__)
     assert set(NAMES.values()) - {"to"} <= fields  # `hbo.export`'s
     assert not fields & {*NAMES, *INSTEAD}
+    for name, value in OFF.items():
+        assert not checked(name, value) or value in ("none", "disabled")
     for (name, _), value in VALUES.items():
         if name == "to":
             assert value in RUNTIMES

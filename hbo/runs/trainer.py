@@ -1,6 +1,7 @@
 """Lightning's trainer for a run, and the settings of this process."""
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,13 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
     if run.precision == "16-mixed" and on_cpu:  # Lightning would use bf16-mixed
         raise UserError("precision=16-mixed: needs a GPU; use bf16-mixed on a CPU")
+    has = torch.backends.cpu.get_cpu_capability()
+    if run.precision == "bf16-mixed" and on_cpu and "AVX512" not in has:
+        print(
+            f"precision=bf16-mixed: this processor ({has}) has no bf16 instructions, so this may be slower"
+            " than --precision 32-true",
+            file=sys.stderr,
+        )
     try:
         return pl.Trainer(
             max_epochs=run.all_epochs,

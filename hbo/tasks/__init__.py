@@ -57,7 +57,8 @@ def meant(path: str | None, task: str | None) -> str | None:
         task: the task, if given.
 
     Raises:
-        DataError: its images are not in class folders, or it has none.
+        DataError: its images are not in class folders, or it has none; or it has boxes, and the task is not
+            given.
     """
     if path is None:
         return None
@@ -69,6 +70,11 @@ def meant(path: str | None, task: str | None) -> str | None:
     if of_another:
         return None
     if layout.holds_images(root):
+        if task is None and root.is_dir() and (boxes := formats.seen(root)):
+            raise DataError(
+                f"data_dir={path}: has {boxes}'s boxes; add --task detect, or --task classify if its folders"
+                " are classes"
+            )
         return "imagefolder"
     if root.is_dir() and (why := layout.unsorted(root)):
         raise DataError(f"data_dir={path}: {why}")
