@@ -67,8 +67,8 @@ def one_line() -> Iterator[None]:
     except UserError as error:
         print(f"error: {flat(plain(error))}", file=sys.stderr)
         raise SystemExit(error.status) from None
-    except KeyboardInterrupt:  # Ctrl-C, with nothing to save
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:  # Ctrl-C, with nothing to save
+        print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -156,7 +156,7 @@ class TrainingSession:
         except SystemExit as stop:
             # A second Ctrl-C, which Lightning turns into status 1.
             if isinstance(stop.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
+                raise stop.__context__ from None
             raise
         except Interrupted as stop:
             if self._stopped(stop):

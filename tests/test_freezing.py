@@ -156,7 +156,9 @@ def test_the_page_reports_a_followed_plan(tmp_path):
     plan_ = freeze(*opened(tmp_path))
     run_it(tmp_path)
     it = study.read("contraction", source=tmp_path)
-    assert it.provision().startswith(f"As frozen on {plan_.when[:10]}")
+    assert it.provision().startswith(
+        f"Question, margin, level, looks and seeds are as frozen on {plan_.when[:10]}"
+    )
     assert plan_.hash in it.provision()
 
 
@@ -204,7 +206,11 @@ def test_results_copy_the_plan_beside_the_csv(tmp_path, capsys):
         results_main(argv)
         assert capsys.readouterr().out.startswith(f"{tmp_path}/tables/contraction.csv: 18 done")
     assert frozen.read(tmp_path / "tables", "contraction") == plan_
-    assert study.read("contraction", source=tmp_path / "tables").provision().startswith("As frozen on ")
+    assert (
+        study.read("contraction", source=tmp_path / "tables")
+        .provision()
+        .startswith("Question, margin, level, looks and seeds are as frozen on ")
+    )
     (tmp_path / "runs" / "contraction" / "frozen.json").unlink()
     freeze(*opened(tmp_path / "runs"), looks=[3, 6])
     with pytest.raises(SystemExit):
@@ -267,7 +273,7 @@ def test_a_page_before_the_end_says_that_it_is_not_complete():
     yet is missing too.
     """
     it = study.read("reid_omniglot", source=ROOT / "ablations")
-    assert it.provision().startswith("As frozen")
+    assert it.provision().startswith("Question, margin, level, looks and seeds are as frozen")
     whole = len(it.rows)
     line = next(line.label for family, lines in it.judged() if family.primary for line in lines)
     assert programs.gate([it], f"{line} lower")[0] == 0

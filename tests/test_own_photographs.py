@@ -129,7 +129,10 @@ def test_a_class_of_one_photograph_is_named_with_the_reason(alone, capsys):
     for path in sorted((alone / "ants").iterdir())[1:]:
         path.unlink()
     opened(alone, val_split=0.2)
-    assert "the other 1; 'ants': 1 image, and val_split needs at least 2\n" in capsys.readouterr().err
+    assert (
+        "(val_split needs at least 2 images of a class, and 'ants' has 1); means over classes use the other 1\n"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("given", "words"), [

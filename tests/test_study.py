@@ -97,7 +97,10 @@ def test_one_answer_is_not_beaten_by_rounding():
     told = [one_answer.against({**row, "top1": many / 449}) for many in (46, 47)]
     assert [one and one.beaten for one in told] == [False, True]
     assert one_answer.against({"map": 0.1}) is None
-    assert outliers.one_class({**row, "top1": 46 / 449, "balanced_accuracy": 0.1})
+    row |= {"top1": 46 / 449, "balanced_accuracy": 0.1}
+    assert outliers.one_class(row) == "as good as one class for every image"
+    assert outliers.one_class({**row, "predicted_classes": 2}) == ""  # 446 and 3 images
+    assert outliers.one_class({**row, "top1": 0.05, "predicted_classes": 1}).startswith("predicts one class")
 
 
 def test_what_is_shown_stays_within_what_shares_can_be():
@@ -275,7 +278,9 @@ def test_a_collapsed_run_is_counted_and_named():
     assert f"k=1 residual=True, seed 0 ({key}): 40" in note
     one_class = it.rows["class_names"].map(len).iloc[0] if "class_names" in it.rows else 2
     it.rows.loc[1, ["balanced_accuracy", "top1"]] = 1 / one_class, it.rows.loc[1, "majority"]
-    assert "predicts one class for every image" in " ".join(it.table().notes)
+    assert "as good as one class for every image" in " ".join(it.table().notes)
+    it.rows = it.rows[it.rows["seed"] < 2].reset_index(drop=True)
+    assert "points from its arm's median" not in " ".join(it.table().notes)  # of two, both are equally far
 
 
 def test_a_gate_sets_the_exit_status(tmp_path):
@@ -326,7 +331,9 @@ def test_a_study_is_judged_as_frozen(tmp_path):
     path.write_text(plan.text())
     it = study.read("contraction", source=tmp_path)
     assert it.asked == asked
-    assert it.provision().startswith("As frozen on 2026-11-01, commit 0123456789: ")
+    assert it.provision().startswith(
+        "Question, margin, level, looks and seeds are as frozen on 2026-11-01, commit 0123456789 (hash "
+    )
     other = study.read("contraction", source=tmp_path, metric="balanced_accuracy").provision()
     assert other == "Not as frozen on 2026-11-01: metric: 'top1' was frozen, 'balanced_accuracy' is judged."
     path.write_text(replace(plan, seeds=[0, 1, 2, 3], when="2026-11-30T00:00:00Z").text())

@@ -118,7 +118,7 @@ def test_the_page_has_the_same_verdicts(file, tmp_path):
     for line, _ in growing.judged():
         assert lines[line.label]["verdict"] == line.verdict
         assert (lines[line.label]["low"], lines[line.label]["high"]) == pytest.approx((line.low, line.high))
-    assert it.provision().startswith("As frozen on ")
+    assert it.provision().startswith("Question, margin, level, looks and seeds are as frozen on ")
     assert any("repeated" in note for note in it.differences().notes)
 
 

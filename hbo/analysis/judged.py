@@ -235,8 +235,8 @@ class Study:
         if not differ:
             commit = f", commit {self.plan.commit[:10]}" if self.plan.commit else ""
             return (
-                f"As frozen on {self.plan.when[:10]}{commit}: question, margin, level, looks and seeds (hash"
-                f" {self.plan.hash})."
+                "Question, margin, level, looks and seeds are as frozen on"
+                f" {self.plan.when[:10]}{commit} (hash {self.plan.hash})."
             )
         return f"Not as frozen on {self.plan.when[:10]}: {'; '.join(differ)}."
 

@@ -14,20 +14,23 @@ def odd(done: Any, metric: str) -> dict[str, str]:
     """Key -> why a finished run is odd.
 
     The deviations of a few seeds vary by chance, so their median is taken over the whole study: of each run
-    from its arm's median, without the runs that are the median.
+    from its arm's median, without the runs that are the median. Of two runs both would be equally far: an arm
+    needs three.
 
     Args:
-        done: finished rows with `arm`, `seed`, `key`, the metric, and `balanced_accuracy` if present.
+        done: finished rows with `arm`, `seed`, `key`, the metric, and `predicted_classes` or, of older rows,
+            `balanced_accuracy`, `top1` and `majority`, if present.
         metric: the judged column.
     """
     values: Any = pd.to_numeric(done[metric], errors="coerce")
     away: Any = (values - values.groupby(done["arm"]).transform("median")).abs()
     typical = float(np.median(away[away > 0])) if (away > 0).any() else 0.0
+    runs = done["arm"].map(done["arm"].value_counts())
     found: dict[str, str] = {}
-    for row, far in zip(done.to_dict("records"), away, strict=True):
-        if one_class(row):
-            found[row["key"]] = "predicts one class for every image"
-        elif typical and far > FAR * typical:
+    for row, far, beside in zip(done.to_dict("records"), away, runs, strict=True):
+        if why := one_class(row):
+            found[row["key"]] = why
+        elif typical and far > FAR * typical and beside > 2:
             found[row["key"]] = (
                 f"{100 * far:.1f} points from its arm's median,"
                 f" {far / typical:.0f} times the median deviation"
@@ -35,20 +38,22 @@ def odd(done: Any, metric: str) -> dict[str, str]:
     return found
 
 
-def one_class(row: dict[str, Any]) -> bool:
-    """Whether a classifier gave one class to all images, so that its balanced
-    accuracy is 1 / number of classes.
+def one_class(row: dict[str, Any]) -> str:
+    """Says that a classifier gave one class to all images; empty if it did not. An older row does not count
+    the classes: there a balanced accuracy of 1 / classes with the largest class's top-1 is as good as that.
     """
+    if pd.notna(row.get("predicted_classes")):
+        return "predicts one class for every image" if row["predicted_classes"] == 1 else ""
     balanced, names = row.get("balanced_accuracy"), row.get("class_names")
     largest, top1 = row.get("majority"), row.get("top1")
     if pd.isna([balanced, top1]).any() or not balanced:  # pyright: ignore
-        return False
+        return ""
     share = 1 / float(balanced)
     whole = abs(share - round(share)) < 1e-9 and round(share) > 1
     counted = len(names) == round(share) if isinstance(names, list) and names else True
     unknown = largest is None or pd.isna(largest)
     at_largest = unknown or abs(float(top1) - float(largest)) < ROUNDING  # pyright: ignore
-    return bool(whole and counted and at_largest)
+    return "as good as one class for every image" if whole and counted and at_largest else ""
 
 
 def sentence(done: Any, metric: str) -> str | None:

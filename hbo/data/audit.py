@@ -68,9 +68,9 @@ def classes_without(labels: list[int], names: list[str], single: Collection[str]
     there = set(labels)
     lacking = [name for i, name in enumerate(names) if i not in there]
     alone = [name for name in lacking if name in single]
-    why = f"; {few_names(alone)}: 1 image, and val_split needs at least 2" if alone else ""
+    why = f" (val_split needs at least 2 images of a class, and {few_names(alone)} has 1)" if alone else ""
     told = (
-        [f"{few_names(lacking)}: no validation images; means over classes use the other {len(there)}{why}"]
+        [f"{few_names(lacking)}: no validation images{why}; means over classes use the other {len(there)}"]
         if lacking
         else []
     )

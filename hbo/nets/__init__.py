@@ -58,7 +58,8 @@ def check(
         raise UserError(f"first_stage={first_stage!r}: choose from {', '.join(get_args(FirstStage))}")
     if net not in TABLES and (first_stage, divisor) != ("release", None):
         odd = f"first_stage={first_stage}" if divisor is None else f"divisor={divisor}"
-        raise UserError(f"{odd}: {net} has no table of stages, so this would change nothing; remove it")
+        said = f"{net} has no table of stages, so this would change nothing; remove {odd.partition('=')[0]}"
+        raise UserError(f"{odd}: {said}")
     rows = () if net not in TABLES else table_of(net, first_stage).stages
     caps = [row.cap for row in rows if row.block == "hb"]
     idle = [
@@ -68,7 +69,8 @@ def check(
     ]
     if not caps and idle:
         raise UserError(
-            f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; remove it"
+            f"{', '.join(idle)}: {net} has no harmonious bottleneck, so this would change nothing; remove"
+            f" {' and '.join(one.partition('=')[0] for one in idle)}"
         )
     if caps and block.k > max(caps):
         raise UserError(

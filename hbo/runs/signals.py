@@ -17,7 +17,9 @@ from typing import Any
 
 PREEMPTION = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # W&B's and SLURM's, Lightning's, submitit's
 ALL = (*PREEMPTION, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal is gone
+RESUMES = "the same command resumes from the last checkpoint, if there is one"
 noted = 0  # the signal to act on
+listening = 0  # the process that acts on it; its children that load images do not
 presses = 0  # of Ctrl-C
 
 
@@ -87,6 +89,8 @@ def follow_parent() -> Callable[[], None]:
 
 
 def _set(handler: Any) -> dict[int, Any]:
+    global listening
+    listening = os.getpid()
     if threading.current_thread() is not threading.main_thread():
         return {}
     unheeded = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()  # nohup
@@ -102,9 +106,11 @@ def _note(number: int, frame: Any) -> None:
     hurried = noted and number == signal.SIGINT  # a second Ctrl-C does not wait for the batch
     _count(number, frame)
     if hurried:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("interrupted without saving; " + RESUMES)
+    if number == signal.SIGINT and os.getpid() == listening:
+        os.write(2, b"\nCtrl-C: saving after this batch; again: stop without saving\n")
 
 
 def _leave(number: int, frame: Any) -> None:
-    print("interrupted; the same command resumes from the last checkpoint, if there is one", file=sys.stderr)
+    print(f"interrupted; {RESUMES}", file=sys.stderr)
     raise SystemExit(128 + number)

@@ -178,7 +178,10 @@ class Classify(TaskModule):
     def columns(self) -> dict[str, Any]:
         assert self.last_outcomes is not None
         right = rows.correct({name: values.numpy() for name, values in self.last_outcomes.items()})
-        return {"correct": right} | ({"classes": list(self.classes)} if self.classes else {})
+        said = len(self.last_outcomes["prediction"].unique())
+        return {"correct": right, "predicted_classes": said} | (
+            {"classes": list(self.classes)} if self.classes else {}
+        )
 
 
 def make(run: Run, data: Data, steps_per_epoch: int, num_classes: int | None) -> Classify:

@@ -85,7 +85,8 @@ def said(run: Any) -> str:
     return (
         f"recipe for a small folder, {n} training images: {values}; a flag overrides each"
         f" (all of --{' --'.join(SAYS)} turn the recipe off); images at {run.resolution} x {run.resolution}"
-        " (a smaller --resolution is quicker)"
+        + " (a smaller --resolution is quicker)"
+        * (run.resolution == type(run).resolution)
     )
 
 
