@@ -6,6 +6,7 @@ import io
 import json
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -166,6 +167,24 @@ def test_a_row_is_invalid_only_in_a_sweep_and_by_its_own_fault(monkeypatch):
     tracking.refuse(UserError("k=2: no"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     tracking.refuse(DataError("data_dir=x: no such folder"))
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled", "online"])
+def test_an_invalid_row_that_wandb_cannot_know_is_an_error(monkeypatch, tmp_path, mode):
+    """Offline, or with a server that does not answer: "finished" would be said to nobody."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    lost = lambda **given: (_ for _ in ()).throw(ConnectionError("no route"))
+    monkeypatch.setattr(tracking, "client", lambda: SimpleNamespace(init=lost, Settings=dict))
+    monkeypatch.setattr(tracking, "settings", lambda: SimpleNamespace(finish_timeout=1))
+    said = (
+        "W&B does not know of it .ConnectionError: no route"
+        if mode == "online"
+        else f"wandb={mode}: an agent"
+    )
+    with pytest.raises(UserError, match=f"k=2: no; {said}"):
+        tracking.refuse(UserError("k=2: no"))
 
 
 def test_a_signal_ends_the_wait_after_its_first_seconds():

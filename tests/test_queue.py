@@ -113,6 +113,21 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     assert len(list(cluster.glob("*.sh"))) == 2
 
 
+def test_jobs_of_a_file_that_was_changed_since_are_counted(cluster, tmp_path, capsys):
+    """They are queued under rows that the file has no more, and nothing else would name them."""
+    fields = FIELDS | {"out": str(tmp_path / "runs"), "seed": [0, 1]}
+    file = write(tmp_path / "two.yaml", **fields)
+    ask("run", file, "--slurm", "time=10")
+    (cluster / "squeue.txt").write_text("100_0 PENDING\n100_1 PENDING\n200_0 PENDING\n200_1 PENDING")
+    file = write(tmp_path / "two.yaml", **fields | {"k": 2})
+    ask("run", file, "--slurm", "time=10")
+    capsys.readouterr()
+    ask("status", file)
+    said = capsys.readouterr().out
+    assert "2 runs: 2 queued" in said
+    assert f"{tmp_path / 'runs' / 'two'} has 2 runs that are not of this list" in said
+
+
 def test_two_simultaneous_calls_submit_once(cluster, tmp_path, capsys):
     file = write(tmp_path / "two.yaml", **FIELDS, out=str(tmp_path / "runs"), seed=[0, 1])
     other = Lock(tmp_path / "runs" / "two" / "slurm").acquire()

@@ -82,20 +82,19 @@ def _misnamed(names: list[str]) -> list[str]:
 
 def nearby(root: Path) -> str:
     """A hint, where a folder holds no shards: those with another name, or a folder below that has some."""
-    entries = sorted(os.scandir(root), key=lambda e: e.name) if root.is_dir() else []
-    if odd := _misnamed([e.name for e in entries]):
+    names = sorted(os.listdir(root)) if root.is_dir() else []
+    if odd := _misnamed(names):
         return f"; {odd[0]} is not read: {NAMES}"
-    for folder in (e for e in entries if e.is_dir() and not files.is_litter(e.name)):
-        if shard := next((e.name for e in os.scandir(folder) if SHARD.fullmatch(e.name)), ""):
-            return f"; use --data_dir {root / folder.name}, which contains {shard}"
+    for folder in (root / name for name in names if not files.is_litter(name)):
+        inside = sorted(os.listdir(folder)) if folder.is_dir() and os.access(folder, os.R_OK) else []
+        if shard := next((name for name in inside if SHARD.fullmatch(name)), ""):
+            return f"; use --data_dir {folder}, which contains {shard}"
     return ""
 
 
 def in_part(folder: Path) -> str:
     """A hint, where a part's folder holds shards in place of classes."""
-    held = sorted(
-        e.name for e in os.scandir(folder) if e.name.endswith(tuple(f".{form}" for form in FORMATS))
-    )
+    held = sorted(name for name in os.listdir(folder) if name.endswith(tuple(f".{form}" for form in FORMATS)))
     return f"; it contains {held[0]}: put shards into {folder.parent}, and {NAMES}" if held else ""
 
 

@@ -46,18 +46,26 @@ def check(run: Run) -> None:
         UserError: names the field and two values that are one run.
     """
     swept = parameters() or {}
-    for name in ALIKE:
+    for name in [*ALIKE, "variant"]:
         p = swept.get(name, {})
         for value in [*p.get("values", ()), *(p[end] for end in ("min", "max") if end in p)]:
-            if (other := _with(run, name, value)) is not None:
-                raise same_run(name, getattr(run, name), getattr(other, name))
+            given = _of_variant(value) if name == "variant" else {name: value}
+            if (other := _with(run, given)) is not None:
+                field = next(f for f in ALIKE if getattr(run, f) != getattr(other, f))
+                raise same_run(field, getattr(run, field), getattr(other, field))
 
 
-def _with(run: Run, name: str, value: Any) -> Run | None:
-    """The run with another value of a field, if that is the same run."""
+def _of_variant(text: Any) -> dict[str, str]:
+    """The fields that `threads=2 k=1` names."""
+    return {name: value for name, _, value in (word.partition("=") for word in str(text).split())}
+
+
+def _with(run: Run, given: dict[str, Any]) -> Run | None:
+    """The run with other values of fields, if that is the same run."""
     try:
-        other = replace(run, **{name: checked(name, value)})
-        return other if getattr(other, name) != getattr(run, name) and other.key() == run.key() else None
+        other = replace(run, **{name: checked(name, value) for name, value in given.items()})
+        differs = any(getattr(other, name) != getattr(run, name) for name in ALIKE)
+        return other if differs and other.key() == run.key() else None
     except UserError:  # not a run
         return None
 

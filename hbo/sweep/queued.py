@@ -63,6 +63,20 @@ def mark(runs: list[Entry], submitting: bool = False) -> None:
                 )
 
 
+def others(runs: list[Entry]) -> dict[Path, int]:
+    """Folder of a study that lacks a run -> its number of runs outside the list, if it has any: begun, or
+    submitted before the file was changed.
+    """
+    own = {entry.key for entry in runs}
+    folders = {entry.home.parent for entry in runs if entry.state in ("missing", "queued")}
+    found = {}
+    for folder in sorted(folders):
+        keys = {path.parent.name for name in ("row.json", NOTE) for path in folder.glob(f"*/{name}")}
+        if more := len(keys - own):
+            found[folder] = more
+    return found
+
+
 def longest_array() -> int:
     """Tasks that an array of this cluster may have.
 
