@@ -69,3 +69,16 @@ def test_a_number_that_reaches_the_run_as_text_is_the_number():
     by_flag, by_file = parse(["--lr", "1e-2"]), parse(["--config", '{"lr": "1e-2"}'])
     assert (by_flag.lr, by_file.lr) == (0.01, 0.01)
     assert {by_flag.key(), by_file.key()} == {resolve(lr=0.01).key()}
+
+
+def test_the_notes_have_the_question_of_the_sweep(monkeypatch, tmp_path):
+    """Of a file given to `wandb sweep` nobody left a question.json; one that is there is the study's own."""
+    run = resolve(data="digits", out=str(tmp_path))
+    assert labels.notes(run) is None
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    asked = {"primary": {"versus": ["k=2 against k=1"], "margin": 1.0}, "parameters": {}}
+    monkeypatch.setattr(swept, "_config", lambda sweep: asked)
+    assert labels.notes(run) == "versus: k=2 against k=1; margin: 1.0"
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "question.json").write_text('{"versus": ["k=3 against k=1"]}')
+    assert labels.notes(run) == "versus: k=3 against k=1"

@@ -24,18 +24,30 @@ def parameters() -> dict[str, dict[str, Any]] | None:
     return _parameters(sweep) if sweep else None
 
 
-@cache
+def question() -> dict[str, Any]:
+    """`primary` of the sweep's file, as the server has it; empty where there is none."""
+    sweep = os.environ.get("WANDB_SWEEP_ID")
+    asked = _config(sweep).get("primary") if sweep else None
+    return asked if isinstance(asked, dict) else {}
+
+
 def _parameters(sweep: str) -> dict[str, dict[str, Any]] | None:
+    given = _config(sweep).get("parameters")
+    return given and {name: dict(p) for name, p in given.items() if name in Run.__dataclass_fields__}
+
+
+@cache
+def _config(sweep: str) -> dict[str, Any]:
+    """The sweep's file as the server has it; empty without an answer."""
     try:
         import wandb
 
         place = (os.environ[name] for name in ("WANDB_ENTITY", "WANDB_PROJECT"))
-        given = wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config["parameters"]
-        return {name: dict(p) for name, p in given.items() if name in Run.__dataclass_fields__}
+        return dict(wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config)
     except Exception as error:  # whatever the client raises; it is no reason to end a run
         said = flat(f"W&B: {type(error).__name__}: {error}")
         print(f"{said}; what sweep {sweep} varies is not known, nor checked", file=sys.stderr)
-        return None
+        return {}
 
 
 def check(run: Run) -> None:
