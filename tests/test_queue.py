@@ -107,6 +107,15 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
     assert "what SLURM has of 2 jobs is not known" in said.err
+    # Nor is it asked in vain if it exits with 0, or prints something else.
+    for line in (
+        "echo 'slurm_load_jobs error: Socket timed out' >&2",
+        "echo 100_0 PENDING; echo down for repair",
+    ):
+        (cluster / "squeue").write_text(f"#!/bin/sh\n{line}\n")
+        ask("run", file, "--slurm", "time=10", expect=2)
+        assert "nothing is submitted" in capsys.readouterr().err
+    assert len(list(cluster.glob("*.sh"))) == 1
     # It is different if squeue fails because SLURM has forgotten the job.
     (cluster / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {queued.GONE}' >&2\nexit 1\n")
     ask("run", file, "--slurm", "time=10")

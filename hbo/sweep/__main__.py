@@ -114,7 +114,8 @@ def _add_run(sub: Any) -> None:
     )
     sub.add_argument(
         "--max_failures", type=failures, metavar="N",
-        help="Start no more after N failed runs in a row; below 1, after that share of all. Default 5.",
+        help="Start no more after N failed runs in a row; below 1, after more than that share of all."
+        " Default 5.",
     )  # fmt: skip
     sub.add_argument(
         "--max_parallel", type=positive, metavar="N",
