@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 
 import pytest
@@ -176,6 +177,20 @@ def test_a_link_in_a_tar_is_not_skipped_in_silence(tmp_path, kind):
     """A link holds no bytes, but the unpacked folder would have one more image."""
     root = members(tmp_path / "set", ("./a/1.png", kind, "./b/0.png"))
     assert "train-0.tar: ./a/1.png: a link to ./b/0.png; pack the files" in refused(root)
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_file_that_is_stored_in_pieces_is_named(tmp_path, form):
+    """Of what `tar --sparse` leaves out zeros, the bytes that lie there are not the file's."""
+    with open(tmp_path / "0.ppm", "wb") as file:
+        file.write(b"P6 600 600 255\n")
+        file.truncate(1_080_015)
+    words = ["tar", "--sparse", f"--format={form}", "--transform=s,^,a/,", "-cf", "train-0.tar", "0.ppm"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    shutil.copyfile(tmp_path / "train-0.tar", tmp_path / "val-0.tar")
+    if (tmp_path / "train-0.tar").stat().st_size > 1_000_000:
+        pytest.skip("this file system has no holes")
+    assert "train-0.tar: a/0.ppm: stored without its zeros" in refused(tmp_path)
 
 
 def test_shards_without_an_image_are_named(tmp_path):

@@ -184,7 +184,7 @@ def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]
         where: what it is, for people.
 
     Raises:
-        DataError: a link: it holds no bytes, so that an image would be missing.
+        DataError: a link: it holds no bytes, so that an image would be missing; or a file in pieces.
     """
     for member in tar:
         inner = os.path.normpath(member.name).split("/")
@@ -195,6 +195,8 @@ def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]
                 f"{where}: {member.name}: a link to {member.linkname}; pack the files themselves, with"
                 " tar --dereference --hard-dereference"
             )
+        if member.issparse():
+            raise DataError(f"{where}: {member.name}: stored without its zeros; pack it without tar --sparse")
         if member.isreg():
             yield member
 
