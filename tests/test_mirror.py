@@ -49,6 +49,7 @@ def test_rows_that_cannot_be_runs_do_not_end_a_sweep(server, tmp_path):
         **SHORT,
         out=str(tmp_path / "runs"),
         study="nets",
+        primary={"versus": ["net"], "margin": 1.0},
         k=2,
         net=["mobilenetv2", "mobilenet", "pelee", "hbonet"],
     )
@@ -71,6 +72,8 @@ def test_rows_that_cannot_be_runs_do_not_end_a_sweep(server, tmp_path):
         )
         assert summary["error"].startswith(why)
     assert "Traceback" not in said
+    notes = json.loads(_about(server, runs["hbonet"]["id"]))[-1]
+    assert sorted(notes.split("; ")) == ["margin: 1.0", "versus: net"]  # in the order that W&B keeps
     out, _ = call(
         "hbo.analysis.results",
         "wandb:local/hbo",
