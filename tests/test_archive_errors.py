@@ -1,9 +1,11 @@
 """What is wrong with an archive is said, by name, before a run starts."""
 
+import gzip
 import io
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 
 import pytest
@@ -13,6 +15,7 @@ from test_archives import folder_fixture, index_root, opened, pack, refused  # n
 from hbo import archives
 from hbo.bench.packing import of_folder, write_tar
 from hbo.errors import DataError
+from hbo.packed import bytes_of
 
 
 @pytest.fixture
@@ -176,6 +179,20 @@ def test_a_link_in_a_tar_is_not_skipped_in_silence(tmp_path, kind):
     assert "train-0.tar: ./a/1.png: a link to ./b/0.png; pack the files" in refused(root)
 
 
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_file_that_is_stored_in_pieces_is_named(tmp_path, form):
+    """Of what `tar --sparse` leaves out zeros, the bytes that lie there are not the file's."""
+    with open(tmp_path / "0.ppm", "wb") as file:
+        file.write(b"P6 600 600 255\n")
+        file.truncate(1_080_015)
+    words = ["tar", "--sparse", f"--format={form}", "--transform=s,^,a/,", "-cf", "train-0.tar", "0.ppm"]
+    subprocess.run(words, cwd=tmp_path, check=True)
+    shutil.copyfile(tmp_path / "train-0.tar", tmp_path / "val-0.tar")
+    if (tmp_path / "train-0.tar").stat().st_size > 1_000_000:
+        pytest.skip("this file system has no holes")
+    assert "train-0.tar: a/0.ppm: stored without its zeros" in refused(tmp_path)
+
+
 def test_shards_without_an_image_are_named(tmp_path):
     root = members(tmp_path / "set")
     with tarfile.open(root / "val-0.tar", "w"):
@@ -192,3 +209,86 @@ def test_a_label_of_parquet_is_a_number_or_a_name(tmp_path, label):
         columns = {"image": [{"bytes": b"x", "path": "a.jpg"}], "label": [label]}
         parquet.write_table(pa.table(columns), tmp_path / f"{part}-0.parquet")
     assert "must be a whole number, or a class's name" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("s0.seg.png", b"x"), "s0.png and s0.seg.png: two images of one sample"),
+        (("s0.cls", b"1"), "s0.cls: occurs twice"),
+        (("s9.cls", b"1"), "s9.cls: has no image; convert"),
+        (("s1.jxl", b"x", "s1.cls", b"1"), "s1.cls: has no image, only s1.jxl; convert"),
+        (("s1.png", b"x", "s1.cls", "e\u0301".encode()), "class e\u0301: written in two forms of Unicode"),
+    ],
+)
+def test_a_sample_has_one_image_and_one_class(tmp_path, more, said):
+    """A mask is no second image of the class; a sample whose image cannot be read is not left out."""
+    for part in ("train", "val"):
+        with tarfile.open(tmp_path / f"{part}-0.tar", "w") as tar:
+            of = ("s0.png", b"x", "s0.cls", "\u00e9".encode(), *more)
+            for name, content in zip(of[::2], of[1::2], strict=True):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert f"train-0.tar: {said}" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train-1.tar.gz", "train_1.tar", "train.tar", "Train-1.tar", "train-b.tar"])
+def test_a_shard_with_another_name_is_not_left_out(tmp_path, name):
+    root = members(tmp_path / "set")
+    (root / "train-0.tar.md5").touch()
+    assert len(archives.found(root)) == 2
+    (root / name).touch()
+    assert f"{name} is not read beside" in refused(root)
+    for path in root.glob("*-0.tar"):
+        path.unlink()
+    assert f"{name} is not read: call shards train-000000.tar" in refused(root)
+
+
+def test_shards_in_a_folder_below_are_found_for_the_reader(tmp_path):
+    """Hugging Face's repositories have them in data/."""
+    members(tmp_path / "data")
+    assert f"use --data_dir {tmp_path / 'data'}, which contains" in refused(tmp_path)
+    (tmp_path / "data").rename(tmp_path / "train")
+    assert "it contains train-0.tar: put shards into" in refused(tmp_path)
+
+
+def test_compressed_and_joined_tars_are_named(tmp_path):
+    """What `cat` appends lies behind the first tar's end."""
+    root = members(tmp_path / "set")
+    path, whole = root / "train-0.tar", (root / "train-0.tar").read_bytes()
+    path.write_bytes(gzip.compress(whole))
+    assert "train-0.tar: is compressed; unpack it" in refused(root)
+    path.write_bytes(whole + (members(tmp_path / "other") / "val-0.tar").read_bytes())
+    assert "train-0.tar: goes on after its end" in refused(root)
+
+
+def test_an_index_is_never_that_of_another_set(tmp_path):
+    """Two sets whose shards have the same names, sizes and times."""
+    one, two = members(tmp_path / "one"), members(tmp_path / "two", ("./b/1.png", None, ""))
+    for path in (*one.iterdir(), *two.iterdir()):
+        os.utime(path, (1000, 1000))
+    assert [(one / name).stat().st_size for name in os.listdir(one)] == [10240, 10240]
+    assert [(two / name).stat().st_size for name in os.listdir(two)] == [10240, 10240]
+    counts = [sum(map(len, archives.members(root, "train").values())) for root in (one, two)]
+    assert counts == [2, 3]
+
+
+def test_an_index_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "set XDG_CACHE_HOME to a folder that you may write into" in refused(members(tmp_path / "set"))
+
+
+def test_damaged_and_replaced_parquet(folder, tmp_path):
+    """Damage is named; what a thread has open is not what lies there any more."""
+    pytest.importorskip("pyarrow")
+    root, other = (pack(folder, tmp_path / name, "parquet", shards=1) for name in ("set", "other"))
+    path = root / "train-00000-of-00001.parquet"
+    before = [bytes_of(file) for file in archives.members(root, "train")["ape"]]
+    shutil.copyfile(other / "val-00000-of-00001.parquet", path)
+    after = [bytes_of(file) for file in archives.members(root, "train")["ape"]]
+    assert after == [bytes_of(file) for file in archives.members(other, "val")["ape"]] != before
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + b"\xff" * 200 + whole[204:])
+    assert "train-00000-of-00001.parquet: row group 0 is damaged" in refused(root)

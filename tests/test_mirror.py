@@ -6,6 +6,7 @@ import io
 import json
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -48,6 +49,7 @@ def test_rows_that_cannot_be_runs_do_not_end_a_sweep(server, tmp_path):
         **SHORT,
         out=str(tmp_path / "runs"),
         study="nets",
+        primary={"versus": ["net"], "margin": 1.0},
         k=2,
         net=["mobilenetv2", "mobilenet", "pelee", "hbonet"],
     )
@@ -70,6 +72,8 @@ def test_rows_that_cannot_be_runs_do_not_end_a_sweep(server, tmp_path):
         )
         assert summary["error"].startswith(why)
     assert "Traceback" not in said
+    notes = json.loads(_about(server, runs["hbonet"]["id"]))[-1]
+    assert sorted(notes.split("; ")) == ["margin: 1.0", "versus: net"]  # in the order that W&B keeps
     out, _ = call(
         "hbo.analysis.results",
         "wandb:local/hbo",
@@ -166,6 +170,24 @@ def test_a_row_is_invalid_only_in_a_sweep_and_by_its_own_fault(monkeypatch):
     tracking.refuse(UserError("k=2: no"))
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     tracking.refuse(DataError("data_dir=x: no such folder"))
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled", "online"])
+def test_an_invalid_row_that_wandb_cannot_know_is_an_error(monkeypatch, tmp_path, mode):
+    """Offline, or with a server that does not answer: "finished" would be said to nobody."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    lost = lambda **given: (_ for _ in ()).throw(ConnectionError("no route"))
+    monkeypatch.setattr(tracking, "client", lambda: SimpleNamespace(init=lost, Settings=dict))
+    monkeypatch.setattr(tracking, "settings", lambda: SimpleNamespace(finish_timeout=1))
+    said = (
+        "W&B does not know of it .ConnectionError: no route"
+        if mode == "online"
+        else f"wandb={mode}: an agent"
+    )
+    with pytest.raises(UserError, match=f"k=2: no; {said}"):
+        tracking.refuse(UserError("k=2: no"))
 
 
 def test_a_signal_ends_the_wait_after_its_first_seconds():

@@ -261,6 +261,15 @@ def test_several_runs_share_a_gpu_where_that_is_asked_for(write, monkeypatch, tm
         places(runs, None, 2)
 
 
+def test_a_login_node_without_a_gpu_plans_for_runs_that_share_one(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", str(write(TINY)), "--set", f"out={tmp_path}", "--runs_per_device", "4"])
+    said = capsys.readouterr()
+    assert (stop.value.code, said.err) == (0, "")
+    assert "left on one device (" in said.out
+
+
 def test_a_plan_divides_its_hours_by_what_rows_of_as_many_a_device_took(write, tmp_path):
     """Four runs that share a device took 100 s each, where one alone takes 60 s: 4 runs take 100 s, not 60 s
     or 240 s.

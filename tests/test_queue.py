@@ -107,10 +107,34 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
     assert "what SLURM has of 2 jobs is not known" in said.err
+    # Nor is it asked in vain if it exits with 0, or prints something else.
+    for line in (
+        "echo 'slurm_load_jobs error: Socket timed out' >&2",
+        "echo 100_0 PENDING; echo down for repair",
+    ):
+        (cluster / "squeue").write_text(f"#!/bin/sh\n{line}\n")
+        ask("run", file, "--slurm", "time=10", expect=2)
+        assert "nothing is submitted" in capsys.readouterr().err
+    assert len(list(cluster.glob("*.sh"))) == 1
     # It is different if squeue fails because SLURM has forgotten the job.
     (cluster / "squeue").write_text(f"#!/bin/sh\necho 'slurm_load_jobs error: {queued.GONE}' >&2\nexit 1\n")
     ask("run", file, "--slurm", "time=10")
     assert len(list(cluster.glob("*.sh"))) == 2
+
+
+def test_jobs_of_a_file_that_was_changed_since_are_counted(cluster, tmp_path, capsys):
+    """They are queued under rows that the file has no more, and nothing else would name them."""
+    fields = FIELDS | {"out": str(tmp_path / "runs"), "seed": [0, 1]}
+    file = write(tmp_path / "two.yaml", **fields)
+    ask("run", file, "--slurm", "time=10")
+    (cluster / "squeue.txt").write_text("100_0 PENDING\n100_1 PENDING\n200_0 PENDING\n200_1 PENDING")
+    file = write(tmp_path / "two.yaml", **fields | {"k": 2})
+    ask("run", file, "--slurm", "time=10")
+    capsys.readouterr()
+    ask("status", file)
+    said = capsys.readouterr().out
+    assert "2 runs: 2 queued" in said
+    assert f"{tmp_path / 'runs' / 'two'} has 2 runs that are not of this list" in said
 
 
 def test_two_simultaneous_calls_submit_once(cluster, tmp_path, capsys):

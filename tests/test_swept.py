@@ -32,6 +32,7 @@ def sweep(monkeypatch):
         ("study", {"values": ["default", "x"]}, "study: default and x are one run"),
         ("cache", {"values": ["none", "ram"]}, "cache: none and ram are one run"),  # no pixel changes
         ("log_every", {"min": 0, "max": 9}, "log_every: 0 and 9 are one run"),
+        ("variant", {"values": ["k=1 threads=1", "k=1 threads=2"]}, "threads: 2 and 1 are one run"),
     ],
 )
 def test_a_row_of_a_sweep_over_what_no_key_holds_is_invalid(sweep, monkeypatch, name, parameter, said):
@@ -50,9 +51,10 @@ def test_other_sweeps_pass(sweep):
     sweep(
         devices={"values": [1, 2]}, threads={"value": 4}, workers={"values": [RUN.workers]},
         data_dir={"values": ["a", "b"]}, lr={"values": ["1e-2", 0.1]}, seed={"min": 0, "max": 9},
+        variant={"values": ["k=1 threads=2", "k=2 threads=1", "x", None]},
     )  # fmt: skip
     swept.check(RUN)
-    assert labels.varying() == ["data_dir", "devices", "lr", "seed"]
+    assert labels.varying() == ["data_dir", "devices", "lr", "seed", "variant"]
 
 
 def test_without_an_answer_that_is_said(monkeypatch, capsys):
@@ -67,3 +69,16 @@ def test_a_number_that_reaches_the_run_as_text_is_the_number():
     by_flag, by_file = parse(["--lr", "1e-2"]), parse(["--config", '{"lr": "1e-2"}'])
     assert (by_flag.lr, by_file.lr) == (0.01, 0.01)
     assert {by_flag.key(), by_file.key()} == {resolve(lr=0.01).key()}
+
+
+def test_the_notes_have_the_question_of_the_sweep(monkeypatch, tmp_path):
+    """Of a file given to `wandb sweep` nobody left a question.json; one that is there is the study's own."""
+    run = resolve(data="digits", out=str(tmp_path))
+    assert labels.notes(run) is None
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    asked = {"primary": {"versus": ["k=2 against k=1"], "margin": 1.0}, "parameters": {}}
+    monkeypatch.setattr(swept, "_config", lambda sweep: asked)
+    assert labels.notes(run) == "versus: k=2 against k=1; margin: 1.0"
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "question.json").write_text('{"versus": ["k=3 against k=1"]}')
+    assert labels.notes(run) == "versus: k=3 against k=1"

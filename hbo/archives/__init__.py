@@ -26,6 +26,13 @@ SHARD = re.compile(
     r"(?P<set>.*[-_])?(?P<part>train|val|valid|validation|test)-(?P<number>\d+)(?:-of-(?P<of>\d+)(?:-\w+)?)?"
     rf"\.(?P<format>{'|'.join(FORMATS)})"
 )
+NAMES = "call shards train-000000.tar, val-000000.tar (or .parquet), uncompressed"
+# Named almost so, and not read.
+ALMOST = re.compile(
+    r"(.*[-_])?(train|val|valid|validation|test)([-_.]?\d.*|[-_.][a-z]{1,2})?"
+    r"\.(tar|parquet|tgz|tar\.(gz|bz2|xz|zst))",
+    re.IGNORECASE,
+)
 
 
 class Shards(NamedTuple):
@@ -41,7 +48,7 @@ def found(root: Path) -> dict[str, Shards]:
     """`train` and `val` -> their shards, of those that are there.
 
     Raises:
-        DataError: several formats or sets in one folder, or a shard that is missing.
+        DataError: several formats or sets in one folder, or a shard that is missing or misnamed.
     """
     if not root.is_dir():
         return {}
@@ -59,12 +66,36 @@ def found(root: Path) -> dict[str, Shards]:
     if len(kinds) > 1 or len(sets) > 1 or (ilsvrc and every):
         mixed = sorted([*(kinds if len(kinds) > 1 else sets).values(), *ilsvrc.values()])
         raise DataError(f"{root}: holds {' and '.join(mixed[:3])}, of several formats or sets; keep one")
+    if every and (odd := _misnamed(there)):
+        raise DataError(f"{root}: {odd[0]} is not read beside {next(iter(every))}; {NAMES}, or move it away")
     if ilsvrc:
         return {part: Shards("tar", [root / name], part) for part, name in ilsvrc.items()}
     return {
         part: Shards(next(iter(kinds)), _numbered(root, matches), names[part])
         for part, matches in chosen.items()
     }
+
+
+def _misnamed(names: list[str]) -> list[str]:
+    return [name for name in names if ALMOST.fullmatch(name) and not SHARD.fullmatch(name)]
+
+
+def nearby(root: Path) -> str:
+    """A hint, where a folder holds no shards: those with another name, or a folder below that has some."""
+    names = sorted(os.listdir(root)) if root.is_dir() else []
+    if odd := _misnamed(names):
+        return f"; {odd[0]} is not read: {NAMES}"
+    for folder in (root / name for name in names if not files.is_litter(name)):
+        inside = sorted(os.listdir(folder)) if folder.is_dir() and os.access(folder, os.R_OK) else []
+        if shard := next((name for name in inside if SHARD.fullmatch(name)), ""):
+            return f"; use --data_dir {folder}, which contains {shard}"
+    return ""
+
+
+def in_part(folder: Path) -> str:
+    """A hint, where a part's folder holds shards in place of classes."""
+    held = sorted(name for name in os.listdir(folder) if name.endswith(tuple(f".{form}" for form in FORMATS)))
+    return f"; it contains {held[0]}: put shards into {folder.parent}, and {NAMES}" if held else ""
 
 
 def _numbered(root: Path, matches: dict[str, re.Match[str]]) -> list[Path]:

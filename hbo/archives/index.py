@@ -1,6 +1,6 @@
 """What an archive holds and where: looked through once, behind a bar, and kept with the caches.
 
-ROOT/archives/NAME.npz; NAME is a hash of the shards' names, sizes and times, so that a changed shard is
+ROOT/archives/NAME.npz; NAME is a hash of the shards' names, sizes, times and ends, so that a changed shard is
 looked through anew.
 """
 
@@ -17,10 +17,11 @@ import numpy as np
 from tqdm import tqdm
 
 from hbo import files
-from hbo.errors import DataError
+from hbo.errors import DataError, UserError
 from hbo.names import same_name
 
 FORMAT = 2  # of the index; 2: links are refused, and hidden folders left out
+PROBE = 32 << 10  # bytes of a shard's start and end: a tar's end has up to 10 KiB of zeros
 WHERE = np.dtype([("shard", "<i4"), ("at", "<i8"), ("row", "<i4"), ("size", "<i8"), ("label", "<i4")])
 
 
@@ -114,7 +115,7 @@ def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
         DataError: a shard that cannot be read, an image without a class, or one that occurs twice.
     """
     stamps = [_stamp(path) for path in shards]
-    what = repr((FORMAT, name, [(p.name, s) for p, s in zip(shards, stamps, strict=True)]))
+    what = repr((FORMAT, name, [(p.name, s, _ends(p)) for p, s in zip(shards, stamps, strict=True)]))
     path = files.cache_root() / "archives" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
         _write(path, form, shards, sum(size for size, _ in stamps))
@@ -127,7 +128,31 @@ def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
 
 
 def _write(path: Path, form: Format, shards: Sequence[Path], total: int) -> None:
-    """Look through the shards, and write down what they hold, whole or not at all."""
+    """Look through the shards, and write down what they hold, whole or not at all.
+
+    Raises:
+        UserError: it may not be written there.
+    """
+    part = path.with_name(f"{path.stem}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()  # before the looking, which takes long
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: an index of {shards[0].parent} cannot be written there ({error.strerror}); set"
+            " XDG_CACHE_HOME to a folder that you may write into"
+        ) from None
+    try:
+        content = _content(form, shards, total)
+        with open(part, "wb") as file:
+            np.savez(file, **content)  # pyright: ignore[reportArgumentType]
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _content(form: Format, shards: Sequence[Path], total: int) -> dict[str, np.ndarray]:
+    """What the shards hold, as arrays: `where`, `labels` and `names`."""
     labels: dict[str, int] = {}
     names: list[str] = []
     where: list[tuple[int, int, int, int, int]] = []
@@ -139,19 +164,13 @@ def _write(path: Path, form: Format, shards: Sequence[Path], total: int) -> None
         name: np.frombuffer(json.dumps(list(value)).encode(), np.uint8)
         for name, value in (("labels", labels), ("names", names))
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.stem}.part-{os.getpid()}")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, where=np.array(where, WHERE), **text)  # pyright: ignore[reportArgumentType]
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    return text | {"where": np.array(where, WHERE)}
 
 
 def _entries(form: Format, shards: Sequence[Path], total: int) -> Iterator[tuple[int, Entry]]:
     """All images of the shards, each checked."""
     seen: dict[tuple[str, str], int] = {}
+    written: dict[str, str] = {}
     said_by: dict[str, Path] = {}
     watched = sys.stderr.isatty()
     bar = tqdm(
@@ -166,6 +185,10 @@ def _entries(form: Format, shards: Sequence[Path], total: int) -> Iterator[tuple
             for entry in form.entries(shard):
                 if entry.label in ("", ".", "..") or "/" in entry.label:
                     raise DataError(f"{shard}: {entry.name}: {entry.label!r} is not a class name")
+                if written.setdefault(same_name(entry.label), entry.label) != entry.label:
+                    raise DataError(
+                        f"{shard}: class {entry.label}: written in two forms of Unicode; pack it in one"
+                    )
                 said_by.setdefault(entry.said_by, shard)
                 if len(said_by) > 1:
                     (a, in_a), (b, in_b) = said_by.items()
@@ -186,3 +209,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of a shard."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
+
+
+def _ends(path: Path) -> str:
+    """A hash of a shard's start and end: sizes of tars are multiples of 10 KiB, and unpacked or synchronised
+    files may have the same time.
+    """
+    with open(path, "rb") as file:
+        start = file.read(PROBE)
+        file.seek(max(0, os.path.getsize(path) - PROBE))
+        return hashlib.sha256(start + file.read(PROBE)).hexdigest()

@@ -26,11 +26,11 @@ def read(shard: Path, at: int, row: int, size: int) -> bytes:
     """Bytes by row group and row. A thread keeps the last row group: in the order of storage each is read
     once.
     """
-    what = (os.getpid(), os.fspath(shard))
+    what = (os.getpid(), os.fspath(shard), files.stamp(shard))
     if getattr(_last, "what", None) != what:
         _last.what, _last.group, _last.file = what, None, _opened(shard)
     if _last.group != at:
-        _last.group, _last.rows = at, _bytes(_last.file, at)
+        _last.group, _last.rows = at, _bytes(shard, _last.file, at)
     return _last.rows[row].as_py()
 
 
@@ -56,9 +56,9 @@ def entries(shard: Path) -> Iterator[Entry]:
         )
     names = _class_names(schema)
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=["image.path", "label"], use_threads=False)
+        table = _columns(shard, file, group, ["image.path", "label"])
         paths = [one and one["path"] for one in table["image"].to_pylist()]
-        found = zip(paths, table["label"].to_pylist(), _bytes(file, group), strict=True)
+        found = zip(paths, table["label"].to_pylist(), _bytes(shard, file, group), strict=True)
         for row, (path, label, content) in enumerate(found):
             where = f"{shard}: row {row} of row group {group}"
             if not content.is_valid:
@@ -94,9 +94,23 @@ def _opened(shard: Path) -> Any:
         raise DataError(f"{shard}: not a parquet file, or truncated; download it again ({error})") from None
 
 
-def _bytes(file: Any, group: int) -> list[Any]:
+def _columns(shard: Path, file: Any, group: int, names: list[str]) -> Any:
+    """Columns of a row group.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    import pyarrow as pa  # pyright: ignore[reportMissingImports]
+
+    try:
+        return file.read_row_group(group, columns=names, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shard}: row group {group} is damaged; download it again ({error})") from None
+
+
+def _bytes(shard: Path, file: Any, group: int) -> list[Any]:
     """The images of a row group, pyarrow's scalars."""
-    table = file.read_row_group(group, columns=["image.bytes"], use_threads=False)
+    table = _columns(shard, file, group, ["image.bytes"])
     return [one for chunk in table["image"].chunks for one in chunk.field("bytes")]
 
 

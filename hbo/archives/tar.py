@@ -19,6 +19,8 @@ from hbo.errors import DataError
 IMAGENET = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 BLOCK = 512  # bytes of a header
+MAGIC = 257  # where a header says "ustar"
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
 def read(shard: Path, at: int, row: int, size: int) -> bytes:
@@ -55,6 +57,8 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
         for member in _files(tar, shard):
             name = os.path.normpath(member.name)
             if name.lower().endswith(".cls"):
+                if _key(name) in labels:
+                    raise DataError(f"{shard}: {name}: occurs twice; keep one")
                 labels[_key(name)] = _text(tar, member, shard)
             elif files.is_image(name):
                 images.append((name, member.offset_data, member.size))
@@ -65,6 +69,8 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
             f"{shard}: {odd[0]}: not an image by its name, in a tar of CLASS/NAME.jpg; convert images to"
             f" {', '.join(sorted(files.IMAGES))}, and leave out other files"
         )
+    if labels:
+        _check_samples(shard, [name for name, *_ in images], labels, odd)
     for name, at, size in images:
         folder, base = os.path.split(name)
         if labels:
@@ -76,6 +82,24 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
             if not label:
                 raise DataError(f"{shard}: {name}: has no class; put it into CLASS/, or add {_key(name)}.cls")
             yield Entry(label, base, at, 0, size, f"the folder in {above or '.'}/")
+
+
+def _check_samples(shard: Path, images: list[str], labels: dict[str, str], odd: list[str]) -> None:
+    """Check that each KEY.cls has one image.
+
+    Raises:
+        DataError: several, of which one may be a mask; or none, as it has a format that is not read.
+    """
+    of_key: dict[str, str] = {}
+    for name in images:
+        if (other := of_key.setdefault(_key(name), name)) != name:
+            raise DataError(f"{shard}: {other} and {name}: two images of one sample; keep one")
+    if lacking := [key for key in labels if key not in of_key]:
+        there = next((name for name in odd if _key(name) == lacking[0]), "")
+        raise DataError(
+            f"{shard}: {lacking[0]}.cls: has no image{f', only {there}' * bool(there)}; convert images to"
+            f" {', '.join(sorted(files.IMAGES))}"
+        )
 
 
 def _by_tar(shard: Path) -> Iterator[Entry]:
@@ -135,12 +159,19 @@ def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> It
     """A tar to read to its end; without an end it is truncated."""
     short = f"{shard}: {what}truncated, or not a tar; copy it again"
     try:
-        with open(shard, "rb") as file, tarfile.open(fileobj=content or file, mode="r:") as tar:
-            yield tar
+        with open(shard, "rb") as file:
             place = content or file
-            place.seek(tar.offset)
+            if place.read(6).startswith(COMPRESSED):
+                raise DataError(f"{shard}: {what}is compressed; unpack it to a plain .tar")
+            place.seek(0)
+            with tarfile.open(fileobj=place, mode="r:") as tar:
+                yield tar
+                place.seek(tar.offset)
             if place.read(BLOCK) != bytes(BLOCK):  # Python takes broken headers for the end
                 raise DataError(short)
+            while block := place.read(BLOCK):
+                if block[MAGIC : MAGIC + 5] == b"ustar":
+                    raise DataError(f"{shard}: {what}goes on after its end; join tars with tar --concatenate")
     except tarfile.TarError as error:
         raise DataError(f"{short} ({error})") from None
 
@@ -153,7 +184,7 @@ def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]
         where: what it is, for people.
 
     Raises:
-        DataError: a link: it holds no bytes, so that an image would be missing.
+        DataError: a link: it holds no bytes, so that an image would be missing; or a file in pieces.
     """
     for member in tar:
         inner = os.path.normpath(member.name).split("/")
@@ -164,6 +195,8 @@ def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]
                 f"{where}: {member.name}: a link to {member.linkname}; pack the files themselves, with"
                 " tar --dereference --hard-dereference"
             )
+        if member.issparse():
+            raise DataError(f"{where}: {member.name}: stored without its zeros; pack it without tar --sparse")
         if member.isreg():
             yield member
 

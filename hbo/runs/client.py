@@ -10,11 +10,12 @@ from hbo.errors import UserError, flat
 
 
 def mode(run: Run) -> str:
-    """online, offline or disabled. auto is the client's own mode (WANDB_MODE, `wandb offline`); online only
-    where it has a key.
-    """
-    if run.wandb != "auto":
-        return run.wandb
+    """online, offline or disabled."""
+    return usual_mode() if run.wandb == "auto" else run.wandb
+
+
+def usual_mode() -> str:
+    """What auto is: the client's own mode (WANDB_MODE, `wandb offline`); online only where it has a key."""
     asked = os.environ.get("WANDB_MODE")
     wanted = asked or settings().mode
     wanted = {"dryrun": "offline", "run": "online"}.get(wanted, wanted)

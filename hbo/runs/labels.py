@@ -49,12 +49,14 @@ def tags(run: Run) -> list[str]:
 
 
 def notes(run: Run) -> str | None:
-    """The question of the run's study, where its sweep file left one with the rows."""
+    """The question of the run's study, where its sweep file left one with the rows; else that of the W&B
+    sweep.
+    """
     try:
-        asked: dict[str, Any] = json.loads((_study(run) / "question.json").read_text())
-        return "; ".join(f"{name}: {_plain(value)}" for name, value in asked.items())
-    except (OSError, ValueError, AttributeError):
-        return None
+        asked = dict(json.loads((_study(run) / "question.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        asked = swept.question()
+    return "; ".join(f"{name}: {_plain(value)}" for name, value in asked.items()) or None
 
 
 def _study(run: Run) -> Path:

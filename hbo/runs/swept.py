@@ -24,18 +24,30 @@ def parameters() -> dict[str, dict[str, Any]] | None:
     return _parameters(sweep) if sweep else None
 
 
-@cache
+def question() -> dict[str, Any]:
+    """`primary` of the sweep's file, as the server has it; empty where there is none."""
+    sweep = os.environ.get("WANDB_SWEEP_ID")
+    asked = _config(sweep).get("primary") if sweep else None
+    return asked if isinstance(asked, dict) else {}
+
+
 def _parameters(sweep: str) -> dict[str, dict[str, Any]] | None:
+    given = _config(sweep).get("parameters")
+    return given and {name: dict(p) for name, p in given.items() if name in Run.__dataclass_fields__}
+
+
+@cache
+def _config(sweep: str) -> dict[str, Any]:
+    """The sweep's file as the server has it; empty without an answer."""
     try:
         import wandb
 
         place = (os.environ[name] for name in ("WANDB_ENTITY", "WANDB_PROJECT"))
-        given = wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config["parameters"]
-        return {name: dict(p) for name, p in given.items() if name in Run.__dataclass_fields__}
+        return dict(wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config)
     except Exception as error:  # whatever the client raises; it is no reason to end a run
         said = flat(f"W&B: {type(error).__name__}: {error}")
         print(f"{said}; what sweep {sweep} varies is not known, nor checked", file=sys.stderr)
-        return None
+        return {}
 
 
 def check(run: Run) -> None:
@@ -46,18 +58,26 @@ def check(run: Run) -> None:
         UserError: names the field and two values that are one run.
     """
     swept = parameters() or {}
-    for name in ALIKE:
+    for name in [*ALIKE, "variant"]:
         p = swept.get(name, {})
         for value in [*p.get("values", ()), *(p[end] for end in ("min", "max") if end in p)]:
-            if (other := _with(run, name, value)) is not None:
-                raise same_run(name, getattr(run, name), getattr(other, name))
+            given = _of_variant(value) if name == "variant" else {name: value}
+            if (other := _with(run, given)) is not None:
+                field = next(f for f in ALIKE if getattr(run, f) != getattr(other, f))
+                raise same_run(field, getattr(run, field), getattr(other, field))
 
 
-def _with(run: Run, name: str, value: Any) -> Run | None:
-    """The run with another value of a field, if that is the same run."""
+def _of_variant(text: Any) -> dict[str, str]:
+    """The fields that `threads=2 k=1` names."""
+    return {name: value for name, _, value in (word.partition("=") for word in str(text).split())}
+
+
+def _with(run: Run, given: dict[str, Any]) -> Run | None:
+    """The run with other values of fields, if that is the same run."""
     try:
-        other = replace(run, **{name: checked(name, value)})
-        return other if getattr(other, name) != getattr(run, name) and other.key() == run.key() else None
+        other = replace(run, **{name: checked(name, value) for name, value in given.items()})
+        differs = any(getattr(other, name) != getattr(run, name) for name in ALIKE)
+        return other if differs and other.key() == run.key() else None
     except UserError:  # not a run
         return None
 

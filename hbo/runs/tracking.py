@@ -18,12 +18,16 @@ from typing import Any
 from hbo.config import Run
 from hbo.errors import DataError, UserError, first_line, flat
 from hbo.runs import cluster, labels, rows, signals
-from hbo.runs.client import by_agent, client, mode, settings
+from hbo.runs.client import by_agent, client, mode, settings, usual_mode
 
 KILLED = 255  # exit code of a W&B run that was stopped: as the client gives it to a script that it interrupts
 KEPT = ("row.json", "metrics.csv")  # files of a run that W&B keeps
 FINISH = 120.0  # seconds for the server to take what is left at a run's end
 GRACE = 10.0  # of those, in which a signal does not end the waiting: a scheduler's come in twos
+NOT_ONLINE = (
+    "wandb={}: an agent of a W&B sweep started this run, and waits for it there; take --wandb online, or"
+    " hbo.sweep run, which needs no server"
+)
 PATIENCE = 10  # seconds for the server to say whether a run was stopped
 
 
@@ -41,13 +45,20 @@ def refuse(error: UserError) -> None:
 
     Raises:
         SystemExit: 0, once W&B knows.
+        UserError: W&B cannot know: it is offline, or does not answer.
     """
     if not by_agent() or error.status != 2 or isinstance(error, DataError):
         return
     if cluster.rank() == 0:
-        experiment = client().init(settings=_limited(), job_type="invalid", notes=str(error))
-        experiment.summary.update({"state": "invalid", "error": str(error)})
-        _end(experiment, 0)
+        if (usual := usual_mode()) != "online":
+            raise UserError(f"{error}; {NOT_ONLINE.format(usual)}") from None
+        try:
+            experiment = client().init(settings=_limited(), job_type="invalid", notes=str(error))
+            experiment.summary.update({"state": "invalid", "error": str(error)})
+            _end(experiment, 0)
+        except Exception as lost:  # whatever the client raises
+            said = flat(f"{type(lost).__name__}: {lost}")
+            raise UserError(f"{error}; W&B does not know of it ({said}); start the agent again") from None
     print(f"invalid: {flat(str(error))}; W&B has the reason, and the sweep goes on", file=sys.stderr)
     raise SystemExit(0)
 
@@ -93,10 +104,7 @@ class Mirror:
         self.best = f"val/{rows.main_metric(vars(run))}"  # W&B has its best beside its last
         self.id, self.anew = self._known()
         if by_agent() and self.mode != "online":
-            raise UserError(
-                f"wandb={self.mode}: an agent of a W&B sweep started this run, and waits for it there;"
-                " take --wandb online, or hbo.sweep run, which needs no server"
-            )
+            raise UserError(NOT_ONLINE.format(self.mode))
         if self.mode == "disabled":
             return
         try:

@@ -20,7 +20,7 @@ from hbo import files
 from hbo.errors import UserError, one_line
 from hbo.runs import summary
 from hbo.sweep.study import read
-from hbo.values import load, number
+from hbo.values import load, number, whole
 from hbo.words import Parser
 
 
@@ -114,7 +114,8 @@ def _add_run(sub: Any) -> None:
     )
     sub.add_argument(
         "--max_failures", type=failures, metavar="N",
-        help="Start no more after N failed runs in a row; below 1, after that share of all. Default 5.",
+        help="Start no more after N failed runs in a row; below 1, after more than that share of all."
+        " Default 5.",
     )  # fmt: skip
     sub.add_argument(
         "--max_parallel", type=positive, metavar="N",
@@ -154,9 +155,9 @@ def _add_design(verbs: Any) -> None:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return number
+    if (found := whole(text)) is None or found < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+    return found
 
 
 def failures(text: str) -> float:
@@ -232,6 +233,7 @@ def opened(args: Any):
 
 def plan(args: Any) -> int:
     """`plan FILE`."""
+    from hbo.runs import cluster
     from hbo.sweep import detect, freezing, timing
     from hbo.sweep import plan as p
     from hbo.sweep.loading import bottleneck
@@ -257,7 +259,10 @@ def plan(args: Any) -> int:
         print(p.as_json(runs, beside))
     else:
         slow = bottleneck(runs)
-        devices = (args.workers or len(places(runs, None, args.runs_per_device))) // args.runs_per_device
+        each, at_once = args.runs_per_device, args.workers
+        if each > 1 and not cluster.visible_gpus():  # a plan for GPUs of another machine
+            at_once = at_once or each
+        devices = (at_once or len(places(runs, None, each))) // each
         totals = p.totals(runs, max(1, devices), source) + f"\n{slow}" * bool(slow)
         if study.texts:
             said.append(
@@ -293,19 +298,11 @@ def show(args: Any) -> int:
         for state in dict.fromkeys(entry.state for entry in runs)
     }
     print(f"\n{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
-    for folder, n in _others(runs).items():
+    for folder, n in queued.others(runs).items():
         print(
             f"{folder} has {n} runs that are not of this list; repeat the --set that they were started with"
         )
     return 0
-
-
-def _others(runs: list[Any]) -> dict[Any, int]:
-    """Folder of a study that lacks a run -> its number of runs outside the list, if it has any."""
-    own = {entry.key for entry in runs}
-    folders = dict.fromkeys(entry.home.parent for entry in runs if entry.state == "missing")
-    others = {one: sum(path.parent.name not in own for path in one.glob("*/row.json")) for one in folders}
-    return {folder: n for folder, n in others.items() if n}
 
 
 def run(args: Any) -> int:

@@ -58,8 +58,8 @@ def run(
         runs: all of it.
         workers: runs at once; None: as many as there are places.
         retries: times that a run is started again that ended without saying why (killed, out of memory).
-        max_failures: no more runs are started after so many failed ones in a row; below 1, after such a
-            share of all runs.
+        max_failures: no more runs are started after so many failed ones in a row; below 1, after more
+            than such a share of all runs.
         on_a_device: runs that share a GPU, or the GPUs of a run of several.
 
     Raises:

@@ -63,6 +63,20 @@ def mark(runs: list[Entry], submitting: bool = False) -> None:
                 )
 
 
+def others(runs: list[Entry]) -> dict[Path, int]:
+    """Folder of a study that lacks a run -> its number of runs outside the list, if it has any: begun, or
+    submitted before the file was changed.
+    """
+    own = {entry.key for entry in runs}
+    folders = {entry.home.parent for entry in runs if entry.state in ("missing", "queued")}
+    found = {}
+    for folder in sorted(folders):
+        keys = {path.parent.name for name in ("row.json", NOTE) for path in folder.glob(f"*/{name}")}
+        if more := len(keys - own):
+            found[folder] = more
+    return found
+
+
 def longest_array() -> int:
     """Tasks that an array of this cluster may have.
 
@@ -81,9 +95,12 @@ def _squeue(arrays: list[str]) -> tuple[dict[str, str], str]:
     done = subprocess.run(
         ["squeue", "-h", "-r", "-o", "%i %T", "-j", ",".join(arrays)], capture_output=True, text=True
     )
-    if done.returncode and GONE not in done.stderr:
+    if (done.returncode or "error" in done.stderr) and GONE not in done.stderr:  # some exit with 0
         return {}, flat(done.stderr) or f"exit status {done.returncode}"
-    return dict(line.split() for line in done.stdout.splitlines()), ""
+    found = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    if odd := [words for words in found if len(words) != 2]:
+        return {}, f"{' '.join(odd[0])!r} is not a job and its state"
+    return dict(found), ""
 
 
 def _sacct(jobs: list[str]) -> dict[str, str]:

@@ -150,7 +150,8 @@ def unsorted(root: Path) -> str:
     if loose := _images(root, files.MANY):
         return f"{loose} image{'s' * (loose > 1)} but no class folders; {into}"
     if not any(any(map(files.is_image, names)) for _, names in files.folders_below(root)):
-        return f"contains no images ({', '.join(sorted(files.IMAGES))}); {into}"
+        shards = archives.nearby(root)
+        return f"contains no images ({', '.join(sorted(files.IMAGES))}){shards or f'; {into}'}"
     return ""
 
 
@@ -194,7 +195,7 @@ def scan_folder(folder: Path, root: Path) -> dict[str, list[File]]:
         if found.setdefault(same_name(entry.name), inside) is not inside:
             raise DataError(f"{entry}: two folders with this name, in two forms of Unicode; merge them")
     if not found:
-        raise DataError(f"{folder}: contains no class folders")
+        raise DataError(f"{folder}: contains no class folders{archives.in_part(folder)}")
     return dict(sorted(found.items()))
 
 
