@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -243,3 +246,31 @@ def test_flags_of_the_export_do_not_change_what_a_file_says_of_its_training(run)
 def test_torch_hub_builds_from_a_checkout():
     net = torch.hub.load(str(ROOT), "hbonet", source="local", k=2, width=0.1, num_classes=5)
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_pretrained_says_where_weights_come_from():
+    with pytest.raises(
+        export.UserError, match="pretrained: the project has no weights of its own; weights=FILE"
+    ):
+        torch.hub.load(str(ROOT), "hbonet", source="local", pretrained=True)
+
+
+@pytest.mark.parametrize("task", ["detect", "reid"])
+def test_other_tasks_are_refused_in_words(task, tmp_path):
+    trained: Any = SimpleNamespace(path=tmp_path / "last.ckpt", run=SimpleNamespace(task=task))
+    for suffix in (".onnx", ".safetensors"):
+        with pytest.raises(export.UserError, match=f"trained to {task}; only classifiers can be exported"):
+            export.target(trained, None, "", suffix)
+
+
+def test_torch_hub_names_every_package_that_it_would_miss():
+    """Of the project's own dependencies, those that importing hubconf loads."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = {re.match(r"[\w-]+", needed)[0].replace("-", "_") for needed in project["dependencies"]}
+    packages |= {"PIL", "yaml", "sklearn"}
+    code = "import hubconf, json, sys; print(json.dumps([[*sys.modules], hubconf.dependencies]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, named_there = json.loads(done.stdout)
+    assert packages & set(loaded) <= set(named_there)
+    assert "safetensors" in named_there  # for weights=FILE
