@@ -17,6 +17,11 @@ dependencies = [
     "einops",
     "jaxtyping",
     "jsonargparse",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "tqdm",
+    "yaml",
 ]
 hbonet = _functools.partial(_hub.network, "hbonet")
 hbonet.__doc__ = "HBONet, any switch of its block; see `hbo.build`."

@@ -9,12 +9,14 @@ checked in that runtime.
     python -m hbo.export runs/default/KEY --to android-bench    # what a phone needs to time it
 
 The file's input is `image`, float32 (batch, 3, R, R), normalised as the task does: (pixel / 255 - mean) /
-std, an RGB pixel from 0 to 255. Its output is `logits`. FILE.json holds what a user needs (classes, resize,
-crop, mean, standard deviation, key, metrics, licence), the difference from the module and, with --int8, the
-loss of accuracy. The file itself holds the same facts if its format can.
+std, an RGB pixel from 0 to 255. Its output is `logits`. Where a format has other names, a batch of one or
+another type, FILE.json says so. It holds what a user needs (classes, resize, crop, mean, standard deviation,
+key, metrics, licence), the difference from the module and, with --int8, the loss of accuracy. The file itself
+holds the same facts if its format can.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,7 +129,7 @@ def export(
     task = restored(trained)
     data, why = images(trained, needed=int8, asked="data_dir" in given or "data" in given)
     net = task.net if plain else deploy(task.net, runtime.target)
-    about = describe.facts(trained)
+    about = describe.facts(trained) | {"input": runtime.takes(trained.run.resolution, int8)}
     model = runtime.convert(net, trained.run.resolution, describe.as_text(about))
     session = runtime.open(model.files, trained.run.threads)
     about |= {
@@ -145,7 +147,10 @@ def export(
     about |= {"versions": runtime.versions()}
     write(out, model.files, about)
     if int8 and not plain and _as_reported(trained):
-        deployed.add(trained.path.parent, {f"{deployed.TOP1}{runtime.name}": about["int8"]["top1"]})
+        try:
+            deployed.add(trained.path.parent, {f"{deployed.TOP1}{runtime.name}": about["int8"]["top1"]})
+        except OSError as error:  # somebody else's run
+            print(f"warning: int8's top-1 is in the JSON alone, not beside the row: {error}", file=sys.stderr)
     return out, about | ({"why_no_images": why} if why else {})
 
 
@@ -155,8 +160,9 @@ def target(
     """The file to write, and `beside` it others of its stem.
 
     Raises:
-        UserError: the checkpoint is no classifier's, the file ends in another suffix, there is no such
-            folder, or one of the others is there without the file, so that it is another's.
+        UserError: the checkpoint is no classifier's, the file ends in another suffix or is a folder, there
+            is no such folder or nobody may write to it, or one of the others is there without the file, so
+            that it is another's.
     """
     path = trained.path
     if trained.run.task != "classify":
@@ -166,6 +172,10 @@ def target(
         raise UserError(f"file={out}: must end in {ending}")
     if not out.parent.is_dir():
         raise UserError(f"file={out}: no such folder as {out.parent}")
+    if out.is_dir():
+        raise UserError(f"file={out}: is a folder; name the file in it")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"file={out}: {out.parent} may not be written to; --file names another place")
     for other in (out.with_suffix(suffix) for suffix in beside):
         if other.exists() and not out.exists():
             raise UserError(
@@ -261,7 +271,9 @@ def _phone(
             " make .venv-litert/installed, then .venv-litert/bin/python in place of python"
         )
     folder = files.expanded(file) if file else files.located(path).with_name("android-bench")
-    target(checkpoint.trained(path, given), None, "", there[0].suffix)  # refused before anything is written
+    within = folder if folder.is_dir() else folder.parent
+    # Refused before anything is written.
+    target(checkpoint.trained(path, given), str(within / f"net{there[0].suffix}"), "", there[0].suffix)
     folder.mkdir(exist_ok=True)
     made: dict[str, str] = {}
     about: dict[str, Any] = {}

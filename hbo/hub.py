@@ -24,6 +24,10 @@ def network(net: str, weights: str | Path | None = None, **fields: Any) -> Any:
     Raises:
         UserError: an unknown field, no such file, or one of another network.
     """
+    if "pretrained" in fields:  # as torchvision's hub has it
+        raise UserError(
+            "pretrained: the project has no weights of its own; weights=FILE loads a run's or a release's"
+        )
     if weights is None:
         return api.build(net, **fields)
     if fields:

@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,16 @@ from hbo.exporting import check
 from hbo.runs import checkpoint
 
 pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
+
+
+def example(name: str, int8: bool = False) -> str:
+    """Python of docs/deploy.md: a photograph, then a runtime."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    (photograph,), (runtime,) = (
+        [block for block in blocks if block.startswith(f"# {word}\n")] for word in ("photograph", name)
+    )
+    assert len(runtime.splitlines()) <= 20
+    return photograph + (runtime.replace('"last.', '"last-int8.') if int8 else runtime)
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +97,16 @@ def test_the_file_of_every_runtime_is_checked_and_the_example_in_the_docs_runs(
     assert written["licence"] == {"code": "MIT", "images": "CC BY 4.0"}
     for file in folder.glob(f"{path.name.split('.')[0]}.*"):
         if file.suffix != ".ckpt":
-            assert str(folder.parent).encode() not in file.read_bytes(), (
-                f"{file.name} names a path of this machine"
-            )
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
-    photograph, example = (
-        [block for block in blocks if block.startswith(f"# {word}\n")] for word in ("photograph", name)
-    )
+            for path_here in (folder.parent, ROOT, Path(torch.__file__).parents[1]):
+                assert str(path_here).encode() not in file.read_bytes(), (
+                    f"{file.name} names a path of this machine"
+                )
     drawn = np.random.RandomState(0).randint(0, 256, (3, 4, 3), dtype=np.uint8)
     Image.fromarray(drawn).resize((90, 60), Image.Resampling.BICUBIC).save(folder / "photograph.png")
     monkeypatch.chdir(folder)
     capsys.readouterr()
     space: dict[str, Any] = {}
-    exec(photograph[0] + example[0], space)
+    exec(example(name), space)
     net = hbo.load(folder)
     image = net.preprocess(folder / "photograph.png")[None]
     prepared = torch.from_numpy(space["prepared"]("photograph.png", written))
@@ -105,6 +115,68 @@ def test_the_file_of_every_runtime_is_checked_and_the_example_in_the_docs_runs(
     with torch.no_grad():
         assert capsys.readouterr().out.strip() == net.classes[int(net(prepared).argmax())]
     monkeypatch.chdir(os.path.dirname(ROOT))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_example_runs_with_an_int8_file_too_and_says_what_it_takes(
+    run, name, tmp_path, monkeypatch, capsys
+):
+    runtime = named(name)
+    if not runtime.installed() or not runtime.int8:
+        pytest.skip(f"{runtime.title} is not installed, or has no int8")
+    file = tmp_path / f"last-int8{runtime.suffix}"
+    export.export(run[1], {"threads": 1}, int8=True, calibration=8, file=str(file), to=name)
+    written = json.loads(file.with_name(file.name + ".json").read_text())
+    side = 32
+    assert (
+        written["input"]
+        == {
+            "openvino": {"name": "image", "shape": ["batch", 3, side, side], "type": "float32"},
+            "litert": {"name": "serving_default_args_0", "shape": [1, 3, side, side], "type": "int8"},
+            "executorch": {"name": None, "shape": [1, 3, side, side], "type": "float32"},
+        }[name]
+    )
+    if name == "litert":
+        from ai_edge_litert.interpreter import Interpreter  # pyright: ignore
+
+        (given,) = Interpreter(str(file)).get_input_details()
+        assert (given["name"], given["dtype"]) == (written["input"]["name"], np.int8)
+    drawn = np.random.RandomState(0).randint(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(drawn).save(tmp_path / "photograph.png")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec(example(name, int8=True), {})
+    assert capsys.readouterr().out.strip() in written["classes"]
+    monkeypatch.chdir(os.path.dirname(ROOT))
+
+
+@pytest.mark.parametrize("data", [None, "digits"])
+def test_logits_that_do_not_depend_on_the_image_are_refused_with_and_without_real_images(run, data, tmp_path):
+    """A network of two updates may be all bias: a file of anything that is constant would pass."""
+    pytest.importorskip("onnxruntime")
+    content = torch.load(run[1] / "last.ckpt", weights_only=True)
+    for name, value in content["state_dict"].items():
+        if name.endswith("classifier.weight"):
+            value.zero_()
+    if data is None:
+        content["hyper_parameters"] |= {"data": "imagefolder", "data_dir": str(tmp_path / "gone")}
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(
+        export.UserError, match=r"the checkpoint's logits vary by \S+ of the largest between 32"
+    ):
+        export.export(tmp_path, {"threads": 1})
+    assert not [*tmp_path.glob("*.onnx*")]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, monkeypatch):
+    (tmp_path / "net.onnx").mkdir()
+    trained = checkpoint.trained(run[1], {"threads": 1})
+    with pytest.raises(export.UserError, match=r"net\.onnx: is a folder"):
+        export.target(trained, str(tmp_path / "net.onnx"), "", ".onnx")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # as for anybody but root
+    with pytest.raises(export.UserError, match="may not be written to; --file names another place"):
+        export.target(trained, str(tmp_path / "other.onnx"), "", ".onnx")
 
 
 def test_safetensors_and_its_card_come_back_through_the_hub(run):
@@ -174,3 +246,31 @@ def test_flags_of_the_export_do_not_change_what_a_file_says_of_its_training(run)
 def test_torch_hub_builds_from_a_checkout():
     net = torch.hub.load(str(ROOT), "hbonet", source="local", k=2, width=0.1, num_classes=5)
     assert net(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_pretrained_says_where_weights_come_from():
+    with pytest.raises(
+        export.UserError, match="pretrained: the project has no weights of its own; weights=FILE"
+    ):
+        torch.hub.load(str(ROOT), "hbonet", source="local", pretrained=True)
+
+
+@pytest.mark.parametrize("task", ["detect", "reid"])
+def test_other_tasks_are_refused_in_words(task, tmp_path):
+    trained: Any = SimpleNamespace(path=tmp_path / "last.ckpt", run=SimpleNamespace(task=task))
+    for suffix in (".onnx", ".safetensors"):
+        with pytest.raises(export.UserError, match=f"trained to {task}; only classifiers can be exported"):
+            export.target(trained, None, "", suffix)
+
+
+def test_torch_hub_names_every_package_that_it_would_miss():
+    """Of the project's own dependencies, those that importing hubconf loads."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = {re.match(r"[\w-]+", needed)[0].replace("-", "_") for needed in project["dependencies"]}
+    packages |= {"PIL", "yaml", "sklearn"}
+    code = "import hubconf, json, sys; print(json.dumps([[*sys.modules], hubconf.dependencies]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, named_there = json.loads(done.stdout)
+    assert packages & set(loaded) <= set(named_there)
+    assert "safetensors" in named_there  # for weights=FILE

@@ -13,12 +13,13 @@ from hbo.text import aligned
 
 # Written by the script of --to android-bench.
 BEGIN = re.compile(r"^# hbo: file=(\S+) runtime=(\S+) threads=(\d+)")
-LITERT = re.compile(r"Inference timings in us: .*?Inference \(avg\): ([\d.e+]+)")
-EXECUTORCH = re.compile(r"(?:executed|Model executed) successfully(?: (\d+) time\(s\))? in ([\d.]+) ms")
+NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+LITERT = re.compile(rf"Inference timings in us: .*?Inference \(avg\): {NUMBER}")
+EXECUTORCH = re.compile(rf"executed successfully(?: ([1-9]\d*) time\(s\))? in {NUMBER} ms")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log: file, runtime, threads, latency_ms.
+    """Rows of a log: file, runtime, threads, latency_ms; None where a program began and printed no timing.
 
     Raises:
         UserError: no such file, or one without a measurement.
@@ -32,11 +33,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     for line in text.splitlines():
         if begun := BEGIN.match(line):
             about = {"file": begun[1], "runtime": begun[2], "threads": int(begun[3])}
-        elif timed := LITERT.search(line):
-            rows.append({**_known(about, "litert"), "latency_ms": float(timed[1]) / 1000})
+            rows.append({**about, "latency_ms": None})
+            continue
+        if timed := LITERT.search(line):
+            row = {**_known(about, "litert"), "latency_ms": float(timed[1]) / 1000}
         elif timed := EXECUTORCH.search(line):
-            rows.append({**_known(about, "executorch"), "latency_ms": float(timed[2]) / int(timed[1] or 1)})
-    if not rows:
+            row = {**_known(about, "executorch"), "latency_ms": float(timed[2]) / int(timed[1] or 1)}
+        else:
+            continue
+        if rows and rows[-1]["latency_ms"] is None:
+            rows.pop()  # of the program that has just printed
+        rows.append(row)
+    if all(row["latency_ms"] is None for row in rows):
         raise UserError(f"from={path}: holds no timing of benchmark_model or executor_runner")
     return rows
 
@@ -49,6 +57,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text."""
     lines = [("file", "runtime", "threads", "ms")]
     lines += [
-        (row["file"], row["runtime"], str(row["threads"] or ""), f"{row['latency_ms']:.2f}") for row in rows
+        (
+            row["file"],
+            row["runtime"],
+            str(row["threads"] or ""),
+            "failed" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
+        )
+        for row in rows
     ]
     return "\n".join(aligned(lines, right=(2, 3)))

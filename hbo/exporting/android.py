@@ -11,6 +11,7 @@ from hbo.deploy.runtimes import Runtime
 
 THREADS = (1, 2, 4)
 THERE = "/data/local/tmp/hbo"
+LOGGED = "adb logcat -d -s ExecuTorch >> phone.log 2>&1"
 PROGRAMS = {"litert": "benchmark_model", "executorch": "executor_runner"}
 
 
@@ -40,8 +41,14 @@ def script(files: dict[str, str]) -> str:
             f"#   {PROGRAMS[runtime]}, of {runtime}'s releases or built from its sources"
             for runtime in sorted(set(files.values()))
         ],
+        *(
+            ["# executor_runner prints times only if built with EXECUTORCH_ENABLE_LOGGING=ON."]
+            if "executorch" in files.values()
+            else []
+        ),
         "# Let the phone cool down, turn the screen on; then: python -m hbo.bench infer --from phone.log",
         "set -eu",
+        'cd "$(dirname "$0")"',
         f"adb shell mkdir -p {THERE}",
     ]
     for runtime in sorted(set(files.values())):
@@ -53,7 +60,9 @@ def script(files: dict[str, str]) -> str:
     for threads in THREADS:
         for file, runtime in files.items():
             lines.append(f'echo "# hbo: file={file} runtime={runtime} threads={threads}" >> phone.log')
-            lines.append(f'adb shell "cd {THERE} && {commands(runtime, file, threads)}" >> phone.log 2>&1')
+            run = f'adb shell "cd {THERE} && {commands(runtime, file, threads)}" >> phone.log 2>&1 || true'
+            # On Android ExecuTorch prints into the phone's own log.
+            lines += ["adb logcat -c", run, LOGGED] if runtime == "executorch" else [run]
     return "\n".join(lines) + "\n"
 
 

@@ -41,6 +41,7 @@ def distances(session: Session, task: Any, data: Any) -> dict[str, float]:
 
     Of the real images also how far the part is that varies between them, over the largest such part: a file
     that gave the same logits for every image would pass for a network whose logits hardly depend on it.
+    Without real images the same of `patterns`.
 
     Raises:
         UserError: the module's logits are not finite, or do not depend on the image.
@@ -48,11 +49,16 @@ def distances(session: Session, task: Any, data: Any) -> dict[str, float]:
     side = task.run.resolution
     some = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8)
     off = {"random, batch of 3": difference(session, task, some)}
-    if data is not None:
-        n = min(REAL, len(data.val))
-        real = torch.stack([data.val[0, i][0] for i in range(n)])
-        off[f"real, {n} images"], off["real, what varies"] = differences(session, task, real)
+    kind, n = ("patterns", REAL) if data is None else ("real", min(REAL, len(data.val)))
+    seen = patterns(n, side) if data is None else torch.stack([data.val[0, i][0] for i in range(n)])
+    off[f"{kind}, {n} images"], off[f"{kind}, what varies"] = differences(session, task, seen)
     return off
+
+
+def patterns(n: int, side: int) -> Any:
+    """Smooth random images, uint8 (n, 3, side, side): noise is so alike that logits for it are, too."""
+    coarse = 255 * torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").to(torch.uint8)
 
 
 def difference(session: Session, task: Any, images: Any) -> float:

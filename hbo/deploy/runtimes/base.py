@@ -65,6 +65,8 @@ class Runtime(ABC):
     int8 = ""  # how int8 is made; empty: it is left out
     no_int8 = ""  # and why
     any_batch = False  # a file takes any number of images at once
+    input_name: str | None = INPUT  # in the file; None: its inputs have no names
+    int8_type = "float32"  # of an int8 file's input
 
     @property
     def extra(self) -> str:
@@ -95,6 +97,14 @@ class Runtime(ABC):
     def installed(self) -> bool:
         """Whether it can be used here, without loading it."""
         return all(importlib.util.find_spec(module.split(".")[0]) is not None for module in self.modules)
+
+    def takes(self, resolution: int, int8: bool = False) -> dict[str, Any]:
+        """Name, shape and type of a file's input."""
+        return {
+            "name": self.input_name,
+            "shape": ["batch" if self.any_batch else 1, 3, resolution, resolution],
+            "type": self.int8_type if int8 else "float32",
+        }
 
     def versions(self) -> dict[str, str]:
         """Of what makes and runs the files."""

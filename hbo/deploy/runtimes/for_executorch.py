@@ -38,6 +38,7 @@ class ExecuTorch(Runtime):
 
     name, title, target = "executorch", "ExecuTorch (XNNPACK)", "executorch"
     suffix = ".pte"
+    input_name = None
     packages = ("executorch", "torchao")
     modules = ("executorch.exir",)
     int8 = "PT2E with XNNPACK's quantizer: symmetric weights with a scale for each output channel"

@@ -15,10 +15,12 @@ FACTS = "hbo"  # a metadata entry, JSON
 
 
 class LiteRT(Runtime):
-    """One image at a time; the input stays (1, 3, R, R)."""
+    """One image at a time; the input stays (1, 3, R, R). An int8 file's input and output are int8, too."""
 
     name, title, target = "litert", "LiteRT", "litert"
     suffix = ".tflite"
+    input_name = "serving_default_args_0"
+    int8_type = "int8"
     packages = ("litert-torch", "ai-edge-litert", "torchao")
     modules = ("ai_edge_litert", "litert_torch")
     int8 = "PT2E: symmetric weights with a scale for each output channel"

@@ -20,6 +20,7 @@ class Ncnn(Runtime):
     name, title, target = "ncnn", "ncnn", "ncnn"
     suffix = ".ncnn.param"
     beside = (".bin",)
+    input_name = "in0"
     packages = ("ncnn", "pnnx")
     modules = ("ncnn", "pnnx")
     no_int8 = "its package holds the runtime without the quantiser (ncnn2table, ncnn2int8)"

@@ -83,6 +83,8 @@ def to_onnx(net: nn.Module, resolution: int) -> Any:
     )
     assert program is not None
     model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *(n for f in model.functions for n in f.node)):
+        del part.metadata_props[:]  # where in whose folders Python called it
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, quiet
+from hbo.deploy.runtimes.base import INPUT, OUTPUT, Facts, Files, Model, Runtime, Session, Traced, quiet
 
 
 class OpenVINO(Runtime):
@@ -55,22 +55,55 @@ class OpenVINO(Runtime):
         return {key: value.astype(str) for key, value in model.get_rt_info(["hbo"]).astype(dict).items()}
 
     def open(self, files: Files, threads: int) -> Session:
-        import openvino  # pyright: ignore[reportMissingImports]
-
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = openvino.Core().compile_model(_read(files), "CPU", settings)
-        request = compiled.create_infer_request()
+        request = _request(files, threads)
         return lambda images: request.infer([np.asarray(images, dtype=np.float32)], share_inputs=True)[
             0
         ].copy()
 
+    def traced(self, files: Files) -> Traced:
+        request = _request(files, 1, profiled=True)
+        times: dict[str, tuple[str, list[float]]] = {}
+        shapes = {
+            node.get_friendly_name(): tuple(node.input(1).get_shape())
+            for node in _read(files).get_ops()
+            if node.get_type_name() in CONVOLUTIONS
+        }
+
+        def run(image: np.ndarray) -> None:
+            request.infer([image])
+            for one in request.profiling_info:
+                if one.status == one.Status.EXECUTED:
+                    kind = _kind(one, shapes.get(one.node_name))
+                    spent = one.real_time.total_seconds() * 1e6
+                    times.setdefault(one.node_name, (kind, []))[1].append(spent)
+
+        return Traced(run, lambda: list(times.values()))
+
 
 RUNTIME = OpenVINO()
+CONVOLUTIONS = ("Convolution", "GroupConvolution")
+
+
+def _request(files: Files, threads: int, profiled: bool = False) -> Any:
+    """The compiled network, ready to be run."""
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # on a processor with bfloat16 the default is that
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": profiled,
+    }
+    return openvino.Core().compile_model(_read(files), "CPU", settings).create_infer_request()
+
+
+def _kind(executed: Any, kernel: tuple[int, ...] | None) -> str:
+    """What an operator is called; a convolution's kind has its kernel."""
+    if kernel is None:
+        return str(executed.node_type)
+    depthwise = " depthwise" if executed.node_type == "GroupConvolution" and kernel[-1] > 1 else ""
+    return f"Conv {'x'.join(map(str, kernel[-2:]))}{depthwise}"
 
 
 def _model(net: nn.Module, resolution: int) -> Any:
