@@ -18,6 +18,8 @@ rivals:
     ram, bytes  the last without normalising: what a loader's process does for a device, which normalises by
                 itself
 
+Where photographs are cut at random, the decoders of JPEG that are installed are compared, too.
+
 `uncached`, `tar` and `parquet` are also read cold, in turns of their own: before each, the system is told to
 forget what it keeps of the files.
 """
@@ -40,7 +42,7 @@ from torch.utils.data import Dataset
 
 from hbo import config, files, flags
 from hbo.archives import parquet
-from hbo.bench import packing, turns
+from hbo.bench import decoding, packing, turns
 from hbo.data import cache, jpeg
 from hbo.data.sampling import TrainBatches, loader
 from hbo.tasks import SETS
@@ -78,6 +80,10 @@ def main(argv: list[str]) -> None:
     if found["images_per_second_cold"]:
         print("\ncold, each turn from files that the system was told to forget; ratios to uncached\n")
         print(turns.table("images/s", found["images_per_second_cold"], "uncached"))
+    if decoded := found.get("decoding"):
+        pixels = {name: "as PIL's" * same for name, same in decoded["as_pil"].items()}
+        print("\ndecoding the photographs of the cache as JPEG, in processor time; ratios to PIL\n")
+        print(turns.table("images/s", decoded["images_per_second"], "PIL", beside={"pixels": pixels}))
     if "drafted" in found:
         print(f"\ndraft: a smaller image is decoded for {100 * found['drafted']:.0f} % of the crops")
     if found["cached_side"]:
@@ -141,6 +147,7 @@ def data(run: config.Run) -> dict[str, Any]:
         changes = changed(plain, sets["disk"])
         if "jpeg" in sets:
             changes["difference_jpeg"] = changed(plain, sets["jpeg"])["difference"]
+            changes["decoding"] = decoding.measured(sets["jpeg"].pixels, TURNS)
         if drafts:
             changes |= {
                 "drafted": drafts["draft"].drafted(),
