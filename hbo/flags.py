@@ -13,7 +13,7 @@ from hbo import files
 from hbo.config import Run, checked, resolve, to_yaml
 from hbo.errors import UserError, one_line
 from hbo.values import field_types, load, several, shown
-from hbo.words import choice, unknown_flag
+from hbo.words import choice, unknown
 
 
 def make_parser(prog: str, about: str):
@@ -127,8 +127,8 @@ def read_config(source: str) -> dict[str, Any]:
 
 def _plain(message: str, parser: Any) -> str:
     """Jsonargparse's message in one plain line."""
-    if found := re.match(r"unrecognized arguments: (\S+)", message):
-        return unknown_flag(found[1], list(parser._option_string_actions))
+    if found := re.match(r"(?s)unrecognized arguments: (.*)", message):
+        return unknown(found[1].split(), list(parser._option_string_actions))
     if said := choice(message):
         return said
     if found := re.match(r"the following arguments are required: (.*)", message):

@@ -123,12 +123,12 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def unknown_flag(arg: str, known: list[str]) -> str:
-    """The message for a flag that a command does not have."""
-    if not arg.startswith("-"):
-        return f"{arg}: one argument too many; flags start with --"
-    flag = arg.split("=")[0]
-    return f"{flag}: no such flag{other_name(flag, known)}"
+def unknown(words: list[str], known: list[str]) -> str:
+    """The message for words that a command does not know: its wrong flags, else the first word."""
+    flags = [word.split("=")[0] for word in words if re.match(r"--?[a-zA-Z_]", word)]
+    if not flags:
+        return f"{words[0]}: one argument too many; flags start with --"
+    return "; ".join(f"{flag}: no such flag{other_name(flag, known)}" for flag in dict.fromkeys(flags))
 
 
 def choice(message: str) -> str | None:
@@ -145,7 +145,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
-            message = unknown_flag(message.split(": ", 1)[1].split()[0], list(self._option_string_actions))
+            message = unknown(message.split(": ", 1)[1].split(), list(self._option_string_actions))
         elif said := choice(message):
             message = said
         elif found := re.match(r"argument ([^:]+): (.*)", message):  # argparse's message about a value

@@ -56,6 +56,7 @@ def said(main, argv, capsys) -> str:
     (["--net", "resnet18"], "it is torchvision:resnet18 here"),
     (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
     (["--no_residual"], "use --residual false"), (["--no-flip"], "use --flip none"),
+    (["--data-dir", ".", "--resolutoin", "64"], "; --resolutoin: no such flag; did you mean --resolution?"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
 ])  # fmt: skip
 def test_common_typing_errors_get_an_answer(argv, word, capsys):
