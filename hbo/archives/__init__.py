@@ -1,12 +1,12 @@
-"""Images in archives, read as they are: which shards a folder has, and what they hold.
+"""Images in archives, read without unpacking: a folder's shards, and their contents.
 
 DIR/train-*.tar, DIR/val-*.tar                 WebDataset's: `hbo.archives.tar`
 DIR/train-*.parquet, DIR/validation-*.parquet  Hugging Face's: `hbo.archives.parquet`
 DIR/ILSVRC2012_img_train.tar and _val.tar      torchvision's, with ILSVRC2012_devkit_t12.tar.gz
 
-val may be called valid, validation or test, too. A set in an archive is the folder train/CLASS/NAME that it
-would unpack to: same names, same order, same fingerprint. A further format is a module with `entries` and
-`read` (`hbo.archives.index.Format`), and a line in FORMATS.
+val may also be called valid, validation or test. A set in an archive counts as the folder train/CLASS/NAME
+that it would unpack to: same names, same order, same fingerprint. A new format is a module with `entries`
+and `read` (`hbo.archives.index.Format`), and a line in FORMATS.
 """
 
 import os
@@ -21,13 +21,13 @@ from hbo.packed import File, Packed
 
 FORMATS: dict[str, index.Format] = {"tar": tar, "parquet": parquet}
 IMAGENET = tar.IMAGENET.values()
-REPORTED = ("val", "valid", "validation", "test")  # the first that is there is reported
+REPORTED = ("val", "valid", "validation", "test")  # the first that exists is the validation part
 SHARD = re.compile(
     r"(?P<set>.*[-_])?(?P<part>train|val|valid|validation|test)-(?P<number>\d+)(?:-of-(?P<of>\d+)(?:-\w+)?)?"
     rf"\.(?P<format>{'|'.join(FORMATS)})"
 )
 NAMES = "call shards train-000000.tar, val-000000.tar (or .parquet), uncompressed"
-# Named almost so, and not read.
+# Named almost like shards, and not read.
 ALMOST = re.compile(
     r"(.*[-_])?(train|val|valid|validation|test)([-_.]?\d.*|[-_.][a-z]{1,2})?"
     r"\.(tar|parquet|tgz|tar\.(gz|bz2|xz|zst))",
@@ -36,16 +36,16 @@ ALMOST = re.compile(
 
 
 class Shards(NamedTuple):
-    """The shards of a part, in their order."""
+    """The shards of a part, in order."""
 
     format: str
     paths: list[Path]
     name: str
-    """The part as it is called there."""
+    """The part's name in the folder."""
 
 
 def found(root: Path) -> dict[str, Shards]:
-    """`train` and `val` -> their shards, of those that are there.
+    """`train` and `val` -> their shards, for the parts that exist.
 
     Raises:
         DataError: several formats or sets in one folder, or a shard that is missing or misnamed.
@@ -81,7 +81,7 @@ def _misnamed(names: list[str]) -> list[str]:
 
 
 def nearby(root: Path) -> str:
-    """A hint, where a folder holds no shards: those with another name, or a folder below that has some."""
+    """A hint for a folder without shards: misnamed ones, or a subfolder that has some."""
     names = sorted(os.listdir(root)) if root.is_dir() else []
     if odd := _misnamed(names):
         return f"; {odd[0]} is not read: {NAMES}"
@@ -93,7 +93,7 @@ def nearby(root: Path) -> str:
 
 
 def in_part(folder: Path) -> str:
-    """A hint, where a part's folder holds shards in place of classes."""
+    """A hint for a part's folder that contains shards instead of classes."""
     held = sorted(name for name in os.listdir(folder) if name.endswith(tuple(f".{form}" for form in FORMATS)))
     return f"; it contains {held[0]}: put shards into {folder.parent}, and {NAMES}" if held else ""
 
@@ -129,13 +129,13 @@ def _numbered(root: Path, matches: dict[str, re.Match[str]]) -> list[Path]:
 
 
 def opened(shards: Shards) -> index.Indexed:
-    """What they hold; see `index.opened`."""
+    """Their contents; see `index.opened`."""
     what = ("archive", *map(str, shards.paths))
     return files.looked_up(what, lambda: index.opened(FORMATS[shards.format], shards.format, shards.paths))
 
 
 def members(root: Path, part: str) -> dict[str, list[File]]:
-    """Class -> its images, both sorted by name, as the folder's.
+    """Class -> its images, both sorted by name, as in a folder.
 
     Args:
         root: the folder of the shards.
@@ -163,7 +163,7 @@ def members(root: Path, part: str) -> dict[str, list[File]]:
 
 
 def said_parts(root: Path) -> str:
-    """Which of several parts is reported, for people; nothing where one is there."""
+    """A note on which of several parts is used for validation; empty if there is one."""
     names = {m["part"] for e in os.scandir(root) if (m := SHARD.fullmatch(e.name))} - {"train"}
     used, *others = [name for name in REPORTED if name in names] or [""]
     return (

@@ -1,7 +1,8 @@
-"""What an archive holds and where: looked through once, behind a bar, and kept with the caches.
+"""Indexes of archives: what they contain, and where. Built once, with a progress bar, and kept with the
+caches.
 
-ROOT/archives/NAME.npz; NAME is a hash of the shards' names, sizes, times and ends, so that a changed shard is
-looked through anew.
+ROOT/archives/NAME.npz; NAME is a hash of the shards' names, sizes, times, first and last bytes, so that a
+changed shard is indexed again.
 """
 
 import hashlib
@@ -33,18 +34,18 @@ class Entry(NamedTuple):
     at: int
     """Where it starts, or the row group that holds it."""
     row: int
-    """Which of a row group's."""
+    """Its position in the row group."""
     size: int
     """Bytes."""
     said_by: str
-    """What names its class, for people; the same in a whole part."""
+    """What names its class, for messages; the same throughout a part."""
 
 
 class Format(Protocol):
     """How shards are read: a module."""
 
     def entries(self, shard: Path) -> Iterator[Entry]:
-        """The images of a shard, in the order in which they lie."""
+        """The images of a shard, in storage order."""
         ...
 
     def read(self, shard: Path, at: int, row: int, size: int) -> bytes:
@@ -56,9 +57,9 @@ class Indexed:
     """The images of some shards; see `hbo.packed.Archive`.
 
     Args:
-        read: the format's, a module's function, which a spawned worker finds again.
+        read: the format's function, at module level, so that a spawned worker can import it.
         shards: their paths.
-        stamps: size and time of each when it was looked through.
+        stamps: size and time of each when it was indexed.
         where: of each image, `WHERE`.
         labels: names of the classes, by `where["label"]`.
         names: file names.
@@ -94,7 +95,7 @@ class Indexed:
         """The image's bytes.
 
         Raises:
-            DataError: its shard has changed since it was looked through.
+            DataError: its shard has changed since it was indexed.
         """
         shard, at, row, size, _ = self.where[place].item()
         path = self.shards[shard]
@@ -109,7 +110,7 @@ class Indexed:
 
 
 def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
-    """The archive of some shards, looked through first where that was not done yet.
+    """The archive of some shards, indexed first if necessary.
 
     Raises:
         DataError: a shard that cannot be read, an image without a class, or one that occurs twice.
@@ -128,15 +129,15 @@ def opened(form: Format, name: str, shards: Sequence[Path]) -> Indexed:
 
 
 def _write(path: Path, form: Format, shards: Sequence[Path], total: int) -> None:
-    """Look through the shards, and write down what they hold, whole or not at all.
+    """Index the shards, and write the index atomically.
 
     Raises:
-        UserError: it may not be written there.
+        UserError: the index cannot be written there.
     """
     part = path.with_name(f"{path.stem}.part-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()  # before the looking, which takes long
+        part.touch()  # before indexing, which takes long
     except OSError as error:
         raise UserError(
             f"{path.parent}: an index of {shards[0].parent} cannot be written there ({error.strerror}); set"
@@ -152,7 +153,7 @@ def _write(path: Path, form: Format, shards: Sequence[Path], total: int) -> None
 
 
 def _content(form: Format, shards: Sequence[Path], total: int) -> dict[str, np.ndarray]:
-    """What the shards hold, as arrays: `where`, `labels` and `names`."""
+    """The shards' contents, as arrays: `where`, `labels` and `names`."""
     labels: dict[str, int] = {}
     names: list[str] = []
     where: list[tuple[int, int, int, int, int]] = []

@@ -1,7 +1,7 @@
 """Parquet as Hugging Face publishes sets: columns `image` (a struct of `bytes` and `path`) and `label`.
 
-An image is a row of a row group, and a row group is read as a whole: by index in random order that costs as
-many times more as it has rows, and a cache is the way out.
+An image is a row of a row group, and a row group is read as a whole: in random order each image costs a whole
+row group, so train with a cache.
 """
 
 import json
@@ -16,16 +16,14 @@ from hbo import files
 from hbo.archives.index import Entry
 from hbo.errors import DataError, UserError
 
-# ImageNet's there: n01440764_10026_n01440764.JPEG, of class "tench, Tinca tinca". The folder has
+# ImageNet's names there: n01440764_10026_n01440764.JPEG, of class "tench, Tinca tinca". The folder has
 # n01440764/n01440764_10026.JPEG, and ILSVRC2012_val_00000293_n01440764.JPEG in val likewise.
 WORDNET = re.compile(r"(.+)_(n\d{8})(\.JPEG)")
 _last = threading.local()  # a thread's open file, and the row group that it read last
 
 
 def read(shard: Path, at: int, row: int, size: int) -> bytes:
-    """Bytes by row group and row. A thread keeps the last row group: in the order of storage each is read
-    once.
-    """
+    """Bytes by row group and row. A thread keeps the last row group: in storage order each is read once."""
     what = (os.getpid(), os.fspath(shard), files.stamp(shard))
     if getattr(_last, "what", None) != what:
         _last.what, _last.group, _last.file = what, None, _opened(shard)
@@ -82,7 +80,7 @@ def entries(shard: Path) -> Iterator[Entry]:
 
 
 def _opened(shard: Path) -> Any:
-    """Pyarrow's file; of one's own in each thread and process."""
+    """Pyarrow's file, one per thread and process."""
     try:
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
         from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
@@ -115,7 +113,7 @@ def _bytes(shard: Path, file: Any, group: int) -> list[Any]:
 
 
 def _class_names(schema: Any) -> list[str]:
-    """Names of the classes, as Hugging Face keeps them; none where they are numbers alone, or text."""
+    """The class names that Hugging Face stores; none if labels are plain numbers, or text."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return list(features["label"]["names"])

@@ -1,7 +1,7 @@
 """Tar: WebDataset's KEY.jpg and KEY.cls, or CLASS/NAME.jpg; and torchvision's two archives of ImageNet.
 
-ILSVRC2012_img_train.tar holds a tar a class, ILSVRC2012_img_val.tar photographs alone, whose classes
-ILSVRC2012_devkit_t12.tar.gz has. Nothing is unpacked: an image's bytes are read where they lie.
+ILSVRC2012_img_train.tar contains one tar per class, ILSVRC2012_img_val.tar only photographs, whose classes
+are in ILSVRC2012_devkit_t12.tar.gz. Nothing is unpacked: an image's bytes are read in place.
 """
 
 import io
@@ -24,8 +24,8 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bz
 
 
 def read(shard: Path, at: int, row: int, size: int) -> bytes:
-    """Bytes by their offset. `os.pread` moves no common position, and no file stays open: forked and spawned
-    workers and threads do not meet, and a set may have more shards than a process may have files.
+    """Bytes by offset. `os.pread` moves no shared position, and no file stays open: workers and threads do
+    not interfere, and a set may have more shards than a process may open files.
     """
     file = os.open(shard, os.O_RDONLY)
     try:
@@ -49,7 +49,7 @@ def entries(shard: Path) -> Iterator[Entry]:
 
 
 def _webdataset(shard: Path) -> Iterator[Entry]:
-    """KEY.jpg and KEY.cls where there is a .cls, else CLASS/NAME.jpg."""
+    """KEY.jpg and KEY.cls if there is a .cls, else CLASS/NAME.jpg."""
     images: list[tuple[str, int, int]] = []
     labels: dict[str, str] = {}
     odd: list[str] = []
@@ -64,7 +64,7 @@ def _webdataset(shard: Path) -> Iterator[Entry]:
                 images.append((name, member.offset_data, member.size))
             else:
                 odd.append(name)
-    if not labels and odd:  # WebDataset's samples may have more than is read here
+    if not labels and odd:  # WebDataset's samples may have further files
         raise DataError(
             f"{shard}: {odd[0]}: not an image by its name, in a tar of CLASS/NAME.jpg; convert images to"
             f" {', '.join(sorted(files.IMAGES))}, and leave out other files"
@@ -88,7 +88,7 @@ def _check_samples(shard: Path, images: list[str], labels: dict[str, str], odd: 
     """Check that each KEY.cls has one image.
 
     Raises:
-        DataError: several, of which one may be a mask; or none, as it has a format that is not read.
+        DataError: several images, of which one may be a mask; or none, as its format is not supported.
     """
     of_key: dict[str, str] = {}
     for name in images:
@@ -103,7 +103,7 @@ def _check_samples(shard: Path, images: list[str], labels: dict[str, str], odd: 
 
 
 def _by_tar(shard: Path) -> Iterator[Entry]:
-    """Of a tar of tars, CLASS.tar each."""
+    """The images of a tar of tars, one CLASS.tar per class."""
     with _opened(shard) as outer:
         for member in _files(outer, shard):
             label, suffix = os.path.splitext(os.path.basename(member.name))
@@ -113,12 +113,12 @@ def _by_tar(shard: Path) -> Iterator[Entry]:
                 for image in _files(inner, f"{shard}: {member.name}"):
                     name = os.path.basename(image.name)
                     yield Entry(
-                        label, name, member.offset_data + image.offset_data, 0, image.size, "a tar a class"
+                        label, name, member.offset_data + image.offset_data, 0, image.size, "a tar per class"
                     )
 
 
 def _reported(shard: Path) -> Iterator[Entry]:
-    """ILSVRC's photographs to report; sorted, they are those of the devkit's list."""
+    """ILSVRC's validation photographs; sorted by name, they match the devkit's list."""
     with _opened(shard) as tar:
         found = sorted((os.path.basename(m.name), m.offset_data, m.size) for m in _files(tar, shard))
     labels = _devkit(shard.with_name(DEVKIT))
@@ -131,7 +131,7 @@ def _reported(shard: Path) -> Iterator[Entry]:
 
 
 def _devkit(path: Path) -> list[str]:
-    """The class of each photograph to report, as WordNet's id."""
+    """The class of each validation photograph, as a WordNet id."""
     from scipy.io import loadmat
 
     if not path.is_file():
@@ -156,7 +156,7 @@ def _devkit(path: Path) -> list[str]:
 
 @contextmanager
 def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> Iterator[tarfile.TarFile]:
-    """A tar to read to its end; without an end it is truncated."""
+    """A tar to be read to its end; without an end it is truncated."""
     short = f"{shard}: {what}truncated, or not a tar; copy it again"
     try:
         with open(shard, "rb") as file:
@@ -167,7 +167,7 @@ def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> It
             with tarfile.open(fileobj=place, mode="r:") as tar:
                 yield tar
                 place.seek(tar.offset)
-            if place.read(BLOCK) != bytes(BLOCK):  # Python takes broken headers for the end
+            if place.read(BLOCK) != bytes(BLOCK):  # Python treats a broken header as the end
                 raise DataError(short)
             while block := place.read(BLOCK):
                 if block[MAGIC : MAGIC + 5] == b"ustar":
@@ -177,14 +177,14 @@ def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> It
 
 
 def _files(tar: tarfile.TarFile, where: str | Path) -> Iterator[tarfile.TarInfo]:
-    """Its files, without what desktops leave and hidden folders hold.
+    """Its files, without desktops' metadata and hidden folders.
 
     Args:
         tar: open.
-        where: what it is, for people.
+        where: its name in messages.
 
     Raises:
-        DataError: a link: it holds no bytes, so that an image would be missing; or a file in pieces.
+        DataError: a link: it has no bytes, so an image would be missing; or a sparse file.
     """
     for member in tar:
         inner = os.path.normpath(member.name).split("/")
@@ -217,6 +217,6 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> str:
 
 
 def _key(name: str) -> str:
-    """What WebDataset calls so: the path up to the first dot of its last part."""
+    """WebDataset's key: the path up to the first dot of its last part."""
     folder, base = os.path.split(name)
     return os.path.join(folder, base.split(".")[0])

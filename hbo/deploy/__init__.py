@@ -1,4 +1,4 @@
-"""What is exported: the same function in fewer, wider steps."""
+"""The exported network: the same function in fewer, wider steps."""
 
 from hbo.deploy.deployed import deploy
 

@@ -1,9 +1,9 @@
 """The harmonious bottleneck as deployed: convolutions, upsampling and one addition, on maps in parts and
 lanes (`hbo.deploy.lanes`).
 
-A channel that is merely drawn stays in the part and the lane where it is; where it shares a register with a
-computed one, it goes through the last depthwise convolution with a kernel that changes nothing. So nothing is
-sliced, and concatenated only inside a contraction, at a quarter of the pixels.
+A channel that is merely copied ("drawn") stays in its part and lane; if it shares a register with a computed
+one, it goes through the last depthwise convolution with an identity kernel. So nothing is sliced, and maps
+are concatenated only inside a contraction, at a quarter of the pixels.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class Bottleneck(nn.Module):
 
 
 def _check(block: HarmoniousBottleneck) -> None:
-    """Refuse a pooling or an upsampling that is another than `HarmoniousBottleneck` builds."""
+    """Refuse any pooling or upsampling that `HarmoniousBottleneck` does not build."""
     known = {"pool": nn.AvgPool2d if block.stride == 2 else nn.Identity, "enlarge": ENLARGE}
     for name, kinds in known.items():
         if not isinstance(module := getattr(block, name), kinds):
@@ -82,8 +82,8 @@ def _check(block: HarmoniousBottleneck) -> None:
 
 
 def _units(layers: list[nn.Module]) -> Iterator[tuple[nn.Module, nn.BatchNorm2d, nn.Module]]:
-    """The contraction units of these layers: what halves, its batch norm, and the
-    pointwise `conv_norm` after it.
+    """The contraction units of these layers: the halving layer, its batch norm, and the pointwise `conv_norm`
+    after it.
     """
     while layers:
         halve, norm, *layers = layers if len(layers) > 1 else [*layers, nn.Identity()]
@@ -117,8 +117,8 @@ class Unit(nn.Module):
             scale, shift = scale_shift(norm)
             bias = affine.bias + affine.weight[:, :, 0, 0] @ shift
             affine = Affine(affine.weight * scale.view(1, -1, 1, 1), bias)
-        # Small maps side by side are quicker than a convolution each: ONNX Runtime has no sum of two with a
-        # ReLU6 after it.
+        # Concatenating small maps is quicker than one convolution for each: ONNX Runtime has no sum of two
+        # with a ReLU6 after it.
         self.target = [fill(range(conv.out_channels))]
         self.pointwise = Dense(affine, [sum(own, ())], self.target[0], act=act)
 

@@ -69,7 +69,7 @@ def check_modules(model: nn.Module) -> None:
 
 
 def _unknown(module: nn.Module) -> str | None:
-    """What of a module is unknown, "" if its type is; None if nothing."""
+    """What is unknown about a module: "" for its type; None for nothing."""
     # A subclass may add other methods.
     kind = next((k for k in CHILDREN if type(module).forward is k.forward), type(module))
     if "forward" in vars(module):
@@ -92,7 +92,7 @@ def _unknown(module: nn.Module) -> str | None:
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    """Attributes of a leaf that deploy takes for granted."""
+    """Attributes of a leaf that deploy assumes."""
     if isinstance(module, nn.Conv2d):
         size, stride = module.kernel_size[0], module.stride[0]
         square = {"kernel_size": (size, size), "stride": (stride, stride), "padding": (size // 2, size // 2)}

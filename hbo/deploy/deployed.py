@@ -1,8 +1,8 @@
-"""deploy(model): the same function of its input with less to do at every image, for export.
+"""deploy(model): the same function with less work per image, for export.
 
-Batch norm is folded into convolutions, pooling is one too, as runtimes have quick ones, and maps are laid out
-for a vector register (`hbo.deploy.lanes`), so that what is left of a harmonious bottleneck besides its
-convolutions is upsampling and one addition (`hbo.deploy.bottleneck`).
+Batch norm is folded into convolutions, pooling becomes a convolution, which runtimes compute faster, and maps
+are laid out for vector registers (`hbo.deploy.lanes`). A harmonious bottleneck becomes convolutions,
+upsampling and one addition (`hbo.deploy.bottleneck`).
 """
 
 import copy
@@ -29,10 +29,10 @@ XNNPACK = ("executorch", "litert")  # which runs these, and knows no nearest or 
 
 def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
     """A network that gives the model's logits, without batch norm, slices and concatenations; the model is
-    left as it is.
+    not changed.
 
     Args:
-        model: a network of `hbo.nets.build`; of one from a zoo only batch norm is folded.
+        model: a network of `hbo.nets.build`; in one from a zoo, only batch norm is folded.
         target: the runtime that it is made for.
 
     Raises:
@@ -54,7 +54,7 @@ def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
 
 
 def resize_for_xnnpack(deployed: nn.Module, target: str) -> None:
-    """Put in the place of upsamplings what XNNPACK does not leave out."""
+    """Replace upsamplings by operators that XNNPACK supports."""
     for module in deployed.modules():
         if isinstance(module, Piece) and module.project is not None:
             module.enlarge = for_xnnpack(module.enlarge, len(module.target), target)
@@ -81,7 +81,7 @@ def _deploy(model: nn.Module) -> nn.Module:
 
 
 def _ours(block: nn.Module) -> nn.Module:
-    """Torchvision's inverted residual as ours; what is none stays."""
+    """Torchvision's inverted residual as ours; any other module unchanged."""
     inner = getattr(block, "conv", None)
     if inner is None:
         return block

@@ -2,7 +2,7 @@
 
 Each is a transposed convolution over `group` channels at a time whose weights are zero between different
 ones. A depthwise one (group 1) would do the same with fewer multiplications, but XNNPACK computes it channel
-by channel, and it takes many times as long. LiteRT has none in groups; its nearest is `Copies`.
+by channel, and it takes many times as long. LiteRT has no grouped ones; its nearest is `Copies`.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from hbo.deploy.lanes import LANES, edges, refuse
 
-FACTORS = (2, 4, 8)  # 2^k, of the largest k there is
+FACTORS = (2, 4, 8)  # 2^k for the largest k
 
 
 class Repeat(nn.Module):
-    """Nearest upsampling by f: (B, C, H, W) -> (B, C, f*H, f*W), equal to the bit."""
+    """Nearest upsampling by f: (B, C, H, W) -> (B, C, f*H, f*W), bit-identical."""
 
     def __init__(self, channels: int, factor: int, group: int) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class Repeat(nn.Module):
 
 
 class Copies(nn.Module):
-    """Nearest upsampling by f, a power of 2, as concatenations: (B, C, H, W) -> (B, C, f*H, f*W), equal to
-    the bit.
+    """Nearest upsampling by f, a power of 2, as concatenations: (B, C, H, W) -> (B, C, f*H, f*W),
+    bit-identical.
 
     LiteRT keeps maps in channels-last order, where a pixel's channels twice in a row are two pixels, so that
     nothing is copied but into the larger map. ExecuTorch would reorder the map around each reshape.
@@ -107,7 +107,7 @@ def _cubic(distance: Tensor, a: float = -0.75) -> Tensor:
 
 
 def for_xnnpack(enlarge: nn.Module, channels: int, target: str) -> nn.Module:
-    """The same upsampling of a map with so many channels, without a resize that XNNPACK leaves out.
+    """The same upsampling of a map with this many channels, without a resize, which XNNPACK leaves out.
 
     Args:
         enlarge: the upsampling.

@@ -1,10 +1,10 @@
 """Feature maps as parts with lanes, and convolutions between them: what `hbo.deploy` builds networks of.
 
-Runtimes compute channels in blocks of a vector register's size; a map of other sizes is filled up, and taken
-apart and put together again, around every slice and every concatenation. So here a map is a list of parts,
-each a tensor of (B, L, H, W) whose L is a multiple of `LANES`, and a layout says which channel each lane
-holds. Taking channels from a map, putting maps together and changing their order are then a matter of the
-weights of whatever reads them: nothing is copied.
+Runtimes compute channels in blocks of a vector register's size; a map of another size is padded, and is taken
+apart and put together again around every slice and concatenation. So here a map is a list of parts, each a
+tensor of (B, L, H, W) whose L is a multiple of `LANES`, and a layout says which channel each lane holds.
+Taking channels from a map, putting maps together and changing their order are then a matter of the weights of
+whatever reads them: nothing is copied.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from hbo.errors import UserError
 # Float32 numbers in a register of AVX-512, and the block of ONNX Runtime there and on ARM; two registers of
 # AVX2.
 LANES = 16
-ZERO, OTHER = -1, -2  # a lane that holds zeros; one that holds what nobody reads
+ZERO, OTHER = -1, -2  # a lane of zeros; a lane that nobody reads
 Lanes = tuple[int, ...]  # the channel in each lane, or one of the above
 Layout = list[Lanes]
 
@@ -131,7 +131,7 @@ class Dense(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution, batch norm, perhaps ReLU6: parts -> the parts wished for."""
+    """Convolution, batch norm, perhaps ReLU6: parts -> the requested parts."""
 
     def __init__(self, block: nn.Module, source: Layout, wish: Layout | None) -> None:
         super().__init__()

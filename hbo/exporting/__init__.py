@@ -1,3 +1,3 @@
-"""What `hbo.export` writes beside a runtime's own work: the check on real images, the facts, model cards, a
-phone's benchmark.
+"""What `hbo.export` adds to a runtime's own work: the check on real images, metadata, model cards, a phone's
+benchmark.
 """

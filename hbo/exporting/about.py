@@ -1,4 +1,4 @@
-"""What a file has to say of itself to be used: classes, input, preprocessing, key, metrics, licence; no path
+"""The metadata that a file needs to be used: classes, input, preprocessing, key, metrics, licence; no paths
 of this machine.
 """
 
@@ -13,7 +13,7 @@ from hbo.runs import rows
 from hbo.runs.checkpoint import Trained
 from hbo.tasks import COLUMNS, SETS
 
-# Fields that hold paths, and those of the machine, which change no weight.
+# Fields with paths, and those of the machine, which do not affect the weights.
 ELSEWHERE = {"data_dir", "cache_dir", "backbone_checkpoint", "distill", *(f.name for f in fields(Machine))}
 CODE = "MIT"
 
@@ -21,8 +21,8 @@ CODE = "MIT"
 def facts(trained: Trained) -> dict[str, Any]:
     """Name -> value, for JSON; the same for every runtime.
 
-    How it was trained, on what and how well comes from the checkpoint and its row, not from flags given to
-    the export; at another size of the input than the row's there are no metrics and no multiply-adds.
+    How it was trained, on what, and its metrics come from the checkpoint and its row, not from flags of the
+    export; at another input size than the row's there are no metrics or multiply-adds.
     """
     run, row = trained.run, _row(trained)
     saved = trained.content.get("hyper_parameters", {}) if trained.ours else {}
@@ -52,12 +52,12 @@ def facts(trained: Trained) -> dict[str, Any]:
 
 
 def _is_one(name: str, value: Any) -> bool:
-    """Whether it is the usual one device on one node: a number that says nothing of a file."""
+    """Whether it is the usual number of devices or nodes, one, which says nothing about a file."""
     return name in ("devices", "num_nodes") and value == 1
 
 
 def preprocess(run: config.Run) -> list[str]:
-    """From a photograph to the input, a step a line."""
+    """From a photograph to the input, one step per line."""
     side = run.eval_resize or run.resolution
     how = "bilinear on the tensor" if SETS[run.data].load is not None else "bilinear (PIL)"
     return [
@@ -69,7 +69,7 @@ def preprocess(run: config.Run) -> list[str]:
 
 
 def licence(data: str) -> dict[str, str]:
-    """Of the code, and of the images that the weights were trained on."""
+    """Licences of the code, and of the images that the weights were trained on."""
     return {"code": CODE, "images": SETS[data].licence or "not known here"}
 
 
@@ -79,5 +79,5 @@ def as_text(found: dict[str, Any]) -> dict[str, str]:
 
 
 def _row(trained: Trained) -> dict[str, Any]:
-    """The row beside a run's checkpoint; empty of a released one."""
+    """The row next to a run's checkpoint; empty for a released one."""
     return (rows.sound(trained.path.parent) or {}) if trained.ours else {}

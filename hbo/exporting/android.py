@@ -1,8 +1,8 @@
-"""`hbo.export --to android-bench`: a folder with what is pushed to a phone, and a script that times it there.
+"""`hbo.export --to android-bench`: a folder to push to a phone, and a script that times its files there.
 
 The script calls the runtimes' own programs, `benchmark_model` of LiteRT and `executor_runner` of ExecuTorch,
-which their releases offer for Android; `hbo.bench infer --from LOG` reads what they print. No phone was at
-hand: none of it was run on one.
+which their releases offer for Android; `hbo.bench infer --from LOG` reads what they print. Nothing here was
+run on a phone: none was at hand.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ def script(files: dict[str, str]) -> str:
 
 
 def made_here(runtimes: list[Runtime]) -> list[Runtime]:
-    """Those of them that a phone's programs can time."""
+    """The runtimes that a phone's programs can time."""
     return [runtime for runtime in runtimes if runtime.name in PROGRAMS]
 
 

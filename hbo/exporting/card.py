@@ -100,5 +100,5 @@ def _parameters(trained: Trained) -> list[Any]:
 
 
 def as_header(about: dict[str, Any]) -> dict[str, str]:
-    """Name -> JSON text: safetensors' header holds text alone."""
+    """Name -> JSON text: safetensors' header can only hold text."""
     return {name: json.dumps(value) for name, value in about.items()}

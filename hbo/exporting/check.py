@@ -14,13 +14,13 @@ from hbo.errors import UserError
 
 TOLERANCE = 1e-4  # of the largest logit
 VARYING = 1e-2  # of the largest part of a logit that varies between images
-LEAST = 1e-4  # of the largest logit: what varies less between images cannot be told from rounding
+LEAST = 1e-4  # of the largest logit: less variation between images is no more than rounding
 REAL = 32  # reported images on which the file is compared with the module
 WRITTEN = "nothing was written"
 
 
 def compared(session: Session, task: Any, data: Any) -> dict[str, float]:
-    """What `distances` finds of a file in single precision.
+    """`distances` of a file in single precision, within the limits.
 
     Raises:
         UserError: further than `TOLERANCE` or `VARYING`, not finite, or the module's logits do not depend on
@@ -29,19 +29,20 @@ def compared(session: Session, task: Any, data: Any) -> dict[str, float]:
     off = distances(session, task, data)
     for kind, error in off.items():
         allowed = VARYING if "varies" in kind else TOLERANCE
-        if not error <= allowed:  # which not-a-number is not
+        if not error <= allowed:  # NaN is not
             raise UserError(
-                f"export: its logits for {kind}, are {error:.1e} of the largest off the module's; {WRITTEN}"
+                f"export: logits for {kind}, differ by {error:.1e} of the largest from the module's; {WRITTEN}"
             )
     return off
 
 
 def distances(session: Session, task: Any, data: Any) -> dict[str, float]:
-    """Which images -> how far the file's logits for them are from the module's, over the largest.
+    """Kind of images -> the largest difference between the file's and the module's logits, relative to the
+    largest.
 
-    Of the real images also how far the part is that varies between them, over the largest such part: a file
-    that gave the same logits for every image would pass for a network whose logits hardly depend on it.
-    Without real images the same of `patterns`.
+    For the real images also that of the part that varies between them, relative to the largest such part:
+    else a file with the same logits for every image would pass if the network's hardly depend on the image.
+    Without real images, the same for `patterns`.
 
     Raises:
         UserError: the module's logits are not finite, or do not depend on the image.
@@ -56,7 +57,9 @@ def distances(session: Session, task: Any, data: Any) -> dict[str, float]:
 
 
 def patterns(n: int, side: int) -> Any:
-    """Smooth random images, uint8 (n, 3, side, side): noise is so alike that logits for it are, too."""
+    """Smooth random images, uint8 (n, 3, side, side): images of noise are so alike that their logits are,
+    too.
+    """
     coarse = 255 * torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear").to(torch.uint8)
 
@@ -65,18 +68,18 @@ def difference(session: Session, task: Any, images: Any) -> float:
     """The largest difference between the file's logits and the task's, over the task's largest.
 
     Raises:
-        UserError: the task's own are no numbers.
+        UserError: the task's own are not finite.
     """
     expected, found = _both(session, task, images)
     return float(abs(found - expected).max() / (abs(expected).max() or 1.0))
 
 
 def differences(session: Session, task: Any, images: Any) -> tuple[float, float]:
-    """The same, and of each logit's part that varies between the images, over its largest; 0 of a single
-    image.
+    """The same, and that of the part of each logit that varies between the images, over the largest such
+    part; 0 for a single image.
 
     Raises:
-        UserError: the task's own logits are no numbers, or hardly depend on the image.
+        UserError: the task's own logits are not finite, or hardly depend on the image.
     """
     expected, found = _both(session, task, images)
     largest = abs(expected).max() or 1.0
@@ -103,7 +106,7 @@ def _both(session: Session, task: Any, images: Any) -> tuple[Any, Any]:
 
 
 def normalised(task: Any, images: Any) -> Any:
-    """What the network takes, float32 (N, 3, R, R), of uint8 images."""
+    """Uint8 images as the network's input, float32 (N, 3, R, R)."""
     return ((images.to(task.mean.dtype) - task.mean) / task.std).numpy()
 
 
@@ -111,7 +114,7 @@ def evaluate(session: Session, task: Any, images: Any) -> dict[str, float]:
     """Metrics of a file on the run's reported images, as `hbo.evaluate` computes them.
 
     Raises:
-        UserError: its logits are no numbers.
+        UserError: its logits are not finite.
     """
     from hbo.metrics import Outcomes, classification
     from hbo.tasks.base import lost
@@ -123,5 +126,7 @@ def evaluate(session: Session, task: Any, images: Any) -> dict[str, float]:
     found = outcomes.compute()
     metrics = classification(found, task.num_classes)
     if why := lost(metrics, task.finite):
-        raise UserError(f"export: {why} on the reported images, the file's logits are no numbers; {WRITTEN}")
+        raise UserError(
+            f"export: {why} on the validation images, the file's logits are not finite; {WRITTEN}"
+        )
     return {"images": len(found["index"]), **metrics}

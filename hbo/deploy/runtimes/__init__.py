@@ -1,5 +1,5 @@
-"""The runtimes that mobile networks are deployed in, an adapter a file (`for_NAME.py`),
-each an extra of pyproject.toml.
+"""The runtimes that mobile networks are deployed in, one adapter per file (`for_NAME.py`), each an extra of
+pyproject.toml.
 """
 
 import importlib

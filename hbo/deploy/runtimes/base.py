@@ -1,6 +1,7 @@
-"""What every runtime's adapter offers: `hbo.export`, its check and `hbo.bench infer` know no runtime by name.
+"""The interface of a runtime's adapter: `hbo.export`, its check and `hbo.bench infer` know no runtime by
+name.
 
-A further runtime is a file `for_NAME.py` beside this one with a `RUNTIME`, and its name in
+A new runtime is a file `for_NAME.py` beside this one with a `RUNTIME`, and its name in
 `hbo.deploy.runtimes.RUNTIMES`.
 """
 
@@ -24,7 +25,7 @@ from hbo.errors import UserError
 
 Files = dict[str, bytes]  # suffix -> content; the first one is the file that people name
 Session = Callable[[Any], Any]  # images (N, 3, R, R), float32, normalised -> logits (N, classes), float32
-Facts = dict[str, str]  # name -> JSON
+Facts = dict[str, str]  # metadata: name -> JSON
 Event = tuple[str, list[float]]  # an operator's kind; its microseconds, an image after another
 INPUT, OUTPUT = "image", "logits"
 
@@ -58,7 +59,7 @@ class Runtime(ABC):
     title = ""
     suffix = ""  # of the file that people name
     beside: tuple[str, ...] = ()  # of those that it cannot be read without
-    packages: tuple[str, ...] = ()  # that convert and run, as the index calls them
+    packages: tuple[str, ...] = ()  # that convert and run, by their names on the index
     modules: tuple[str, ...] = ()  # that have to be importable for it
     tools: tuple[str, ...] = ()  # those that only `quantize` needs
     target = "onnx"  # how `hbo.deploy` rewrites the network for it
@@ -79,10 +80,11 @@ class Runtime(ABC):
         return f"pip install -e '.[{self.extra}]'"
 
     def require(self, int8: bool = False) -> None:
-        """Refuse, in words, where the runtime is not installed.
+        """Check that the runtime is installed.
 
         Raises:
-            UserError: naming the package and the extra; or int8 is asked of a runtime that has none here.
+            UserError: names the missing package and the extra; or int8 is asked for, and the runtime has none
+                here.
         """
         if int8 and not self.int8:
             raise UserError(f"int8: not made for {self.title}: {self.no_int8}")
@@ -107,7 +109,7 @@ class Runtime(ABC):
         }
 
     def versions(self) -> dict[str, str]:
-        """Of what makes and runs the files."""
+        """Versions of the packages that make and run the files."""
         found = {}
         for name in ("torch", *self.packages):
             with contextlib.suppress(PackageNotFoundError):
@@ -121,20 +123,20 @@ class Runtime(ABC):
         Args:
             net: as `hbo.deploy` rewrites it for `target`, or as it is.
             resolution: R.
-            facts: what the file is to say of itself, where the format has a place for it.
+            facts: metadata for the file, if its format can store it.
         """
 
     def quantize(
         self, net: nn.Module, resolution: int, images: np.ndarray, facts: Facts | None = None
     ) -> Model:
-        """The same with 8 bits a weight and an activation, their ranges those of `images` (N, 3, R, R),
+        """The same with 8-bit weights and activations, whose ranges come from `images` (N, 3, R, R),
         normalised.
         """
         raise NotImplementedError
 
     @abstractmethod
     def open(self, files: Files, threads: int) -> Session:
-        """The network of the files, in the runtime itself, on the CPU with so many threads."""
+        """The network of the files, in the runtime itself, on the CPU with this many threads."""
 
     def traced(self, files: Files) -> Traced:
         """The network of the files with the runtime's own clock at each operator.
@@ -145,12 +147,12 @@ class Runtime(ABC):
         raise UserError(f"to={self.name}: {self.title}'s operators are not traced here")
 
     def facts(self, files: Files) -> Facts:
-        """What files say of themselves; empty where the format has no place for it."""
+        """The files' metadata; empty if the format cannot store any."""
         return {}
 
 
 def one_by_one(run: Callable[[np.ndarray], np.ndarray]) -> Session:
-    """A session of one that takes a single image (1, 3, R, R)."""
+    """A session for any batch, from one for a single image (1, 3, R, R)."""
 
     def all_of_them(images: Any) -> np.ndarray:
         images = np.ascontiguousarray(images, dtype=np.float32)
@@ -161,7 +163,7 @@ def one_by_one(run: Callable[[np.ndarray], np.ndarray]) -> Session:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what converters print and warn of, Python's and C++'s: their own parts, and advice for their
+    """Silence what converters print and warn about, in Python and C++: their own parts, and advice for their
     developers.
     """
     before = logging.root.manager.disable

@@ -1,7 +1,7 @@
 """ExecuTorch with its XNNPACK delegate: `.pte`, for phones' and boards' processors.
 
-What the delegate does not take runs in ExecuTorch's portable kernels, a map copied out of the delegate and
-back for each piece.
+Operators that the delegate does not take run in ExecuTorch's portable kernels; for each piece a map is copied
+out of the delegate and back.
 """
 
 import copy
@@ -99,12 +99,12 @@ RUNTIME = ExecuTorch()
 
 
 def _standard(net: nn.Module) -> nn.Module:
-    """A copy whose weights lie as (O, I, H, W): of those of a network trained channels-last it takes none."""
+    """A copy with weights in (O, I, H, W) order: ExecuTorch takes none in channels-last order."""
     return copy.deepcopy(net).to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
 
 
 def _load(files: Files, threads: int | None = None, **how: Any) -> Any:
-    """The program, with the process's threads set to so many."""
+    """The program, with the process's threads set to this number."""
     with quiet():
         from executorch.extension.pybindings.portable_lib import (  # pyright: ignore
             _unsafe_reset_threadpool,

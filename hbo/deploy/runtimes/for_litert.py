@@ -1,4 +1,4 @@
-"""LiteRT, which was TensorFlow Lite: `.tflite`, for phones; its XNNPACK delegate runs it."""
+"""LiteRT, formerly TensorFlow Lite: `.tflite`, for phones; its XNNPACK delegate runs it."""
 
 import json
 import tempfile
@@ -27,7 +27,7 @@ class LiteRT(Runtime):
 
     @property
     def remedy(self) -> str:
-        """Its pins and W&B's exclude each other, so that it has an environment of its own."""
+        """Its pins conflict with W&B's, so it has its own environment."""
         return "make .venv-litert/installed, then .venv-litert/bin/python in place of python"
 
     def convert(self, net: nn.Module, resolution: int, facts: Facts | None = None) -> Model:

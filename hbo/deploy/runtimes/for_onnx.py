@@ -15,7 +15,7 @@ OPSET = 23
 
 
 class Onnx(Runtime):
-    """Any batch. Its threads rest between two images, so that they slow nobody else."""
+    """Any batch. Its threads sleep between images, so that they slow down nothing else."""
 
     name, title, target = "onnx", "ONNX Runtime", "onnx"
     suffix = ".onnx"
@@ -84,7 +84,7 @@ def to_onnx(net: nn.Module, resolution: int) -> Any:
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *(n for f in model.functions for n in f.node)):
-        del part.metadata_props[:]  # where in whose folders Python called it
+        del part.metadata_props[:]  # paths of the Python code that called it
     onnx.checker.check_model(model, full_check=True)
     return model
 
