@@ -208,7 +208,7 @@ def test_hugging_faces_imagenet_is_the_folder(tmp_path):
     assert resolve(data_dir=str(there)).identity() == resolve(data_dir=str(root)).identity()
     assert torch.equal(batches(opened(root).train), batches(opened(there).train))
     assert layout.look(there, (4, 4))[0] is None
-    assert f"{there}: validation-* is reported, test-* is not used" in opened(there).warnings
+    assert f"{there}: validation-* is used for validation, test-* is not used" in opened(there).warnings
 
 
 def test_imagenet_under_other_names_is_another_set(tmp_path):

@@ -111,7 +111,8 @@ def test_a_deployed_network_that_gives_other_logits_is_not_timed(monkeypatch, sh
     monkeypatch.setattr("hbo.deploy.deploy", wrong)
     monkeypatch.setattr(bench, "rivals", lambda run: ({}, {}))
     with pytest.raises(
-        UserError, match=r"deployed: its logits are .* off those of the plain export; nothing was timed"
+        UserError,
+        match=r"deployed: its logits differ from the plain export's by .* of the largest; nothing was timed",
     ):
         infer.infer(config.resolve(data="digits", width=0.1, threads=1))
 

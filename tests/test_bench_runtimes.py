@@ -63,7 +63,7 @@ def test_a_file_that_fails_is_a_line_with_the_reason_and_the_others_are_timed(mo
     made = worker.converted([Here()], do="make", run=run, rival=None, seed=0)  # type: ignore[list-item]
     said = [line for line in capsys.readouterr().err.splitlines() if "not timed" in line]
     assert len(said) == 2
-    assert said[0].startswith("onnx:deployed: its logits are ")
+    assert said[0].startswith("onnx:deployed: its logits differ by ")
     assert said[-1] == "onnx:int8: ZeroDivisionError: division by zero; not timed"
     assert held.open(threads=1) == ["onnx:plain"]
     found = {

@@ -167,7 +167,7 @@ def said_parts(root: Path) -> str:
     names = {m["part"] for e in os.scandir(root) if (m := SHARD.fullmatch(e.name))} - {"train"}
     used, *others = [name for name in REPORTED if name in names] or [""]
     return (
-        f"{root}: {used}-* is reported, {' and '.join(f'{o}-*' for o in others)} is not used"
+        f"{root}: {used}-* is used for validation, {' and '.join(f'{o}-*' for o in others)} is not used"
         if others
         else ""
     )

@@ -1,1 +1,1 @@
-"""python -m hbo.bench train|infer|data: what is fast, beside what, measured in turns in one run."""
+"""python -m hbo.bench train|infer|data: speed against baselines, measured in turns in one run."""

@@ -2,12 +2,12 @@
 measured in turns in one run.
 
 python -m hbo.bench train --data imagenet --batch 32 --k 2     # images/s of training
-python -m hbo.bench infer --k 2                                # milliseconds an image, deployed
+python -m hbo.bench infer --k 2                                # milliseconds per image, deployed
 python -m hbo.bench operators --to onnx --k 2                  # which operators an image's time goes to
 python -m hbo.bench data --data imagefolder --data_dir DIR     # images/s of loading, on one core
-python -m hbo.bench gpu --to gpu.json                          # what a GPU makes of training
+python -m hbo.bench gpu --to gpu.json                          # training on a GPU
 
-Each takes --json too, every turn in it, and --help.
+Each also takes --json, which includes every turn, and --help.
 """
 
 import importlib

@@ -1,27 +1,26 @@
-"""python -m hbo.bench data: loading beside the reference pipeline, on one core, in turns in one run.
+"""python -m hbo.bench data: loading against the reference pipeline, on one core, in turns in one run.
 
     python -m hbo.bench data --data imagefolder --data_dir DIR
     python -m hbo.bench data --json                                # elpv
 
-All make batches of the recipe's training part, to normalised floats, in this process on one thread; the first
-turn warms up and builds what a cache needs. What of a cache was not there before is deleted again. The
+All make batches of normalised floats from the recipe's training images, in this process on one thread; the
+first turn warms up and builds the caches. Caches that did not exist before are deleted afterwards. The
 rivals:
 
     reference   a file decoded by PIL and torchvision's first transforms, image by image: crop, flip,
                 ToTensor, Normalize; the baseline
     uncached    what `hbo.fit` loads without a cache; a set in memory is decoded beforehand
-    tar, parquet   the same images in two shards a part, without a cache: of a folder of train/ and val/ of at
-                most 4 GiB, which is packed for it; parquet where pyarrow is installed
-    draft       with --decode draft, of random-resized crops
+    tar, parquet   the same images in two shards per part, without a cache: a folder with train/ and val/ of at
+                most 4 GiB is packed for this; parquet if pyarrow is installed
+    draft       with --decode draft, for random-resized crops
     disk, ram   with --cache disk and --cache ram
-    jpeg        with --cache jpeg, where random-resized crops are cut from photographs
-    ram, bytes  the last without normalising: what a loader's process does for a device, which normalises by
-                itself
+    jpeg        with --cache jpeg, for random-resized crops of photographs
+    ram, bytes  ram without normalising, as in a loader's process: the device normalises
 
-Where photographs are cut at random, the decoders of JPEG that are installed are compared, too.
+For random-resized crops of photographs, the installed JPEG decoders are compared, too.
 
-`uncached`, `tar` and `parquet` are also read cold, in turns of their own: before each, the system is told to
-forget what it keeps of the files.
+`uncached`, `tar` and `parquet` are also read cold, in turns of their own: before each, the
+files are dropped from the page cache.
 """
 
 import importlib.util
@@ -49,7 +48,7 @@ from hbo.tasks import SETS
 from hbo.tasks.build import open_data
 from hbo.tasks.classify import layout
 
-TURNS, SECONDS = 7, 1.0  # turns measured, after one of warm-up; of loading in a turn, at least
+TURNS, SECONDS = 7, 1.0  # turns measured, after one of warm-up; least seconds of loading per turn
 PACKED = 4 << 30  # bytes of a folder that is packed for a comparison, at most
 COMPARED = 256  # crops that are compared with and without the cache
 
@@ -57,9 +56,9 @@ COMPARED = 256  # crops that are compared with and without the cache
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser(
-        "hbo.bench data", "Images/s of loading on one core beside the reference pipeline, in one run."
+        "hbo.bench data", "Images/s of loading on one core against the reference pipeline, in one run."
     )
-    parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, with every turn.")
     given = flags.given(parser, argv)
     as_json = given.pop("json", False)
     run = config.resolve(**given)
@@ -78,11 +77,11 @@ def main(argv: list[str]) -> None:
     )
     print(turns.table("images/s", found["images_per_second"], base))
     if found["images_per_second_cold"]:
-        print("\ncold, each turn from files that the system was told to forget; ratios to uncached\n")
+        print("\ncold: files leave the page cache before each turn; ratios to uncached\n")
         print(turns.table("images/s", found["images_per_second_cold"], "uncached"))
     if decoded := found.get("decoding"):
         pixels = {name: "as PIL's" * same for name, same in decoded["as_pil"].items()}
-        print("\ndecoding the photographs of the cache as JPEG, in processor time; ratios to PIL\n")
+        print("\ndecoding the JPEG cache's photographs, in CPU time; ratios to PIL\n")
         print(turns.table("images/s", decoded["images_per_second"], "PIL", beside={"pixels": pixels}))
     if "drafted" in found:
         print(f"\ndraft: a smaller image is decoded for {100 * found['drafted']:.0f} % of the crops")
@@ -106,9 +105,7 @@ def main(argv: list[str]) -> None:
 
 
 def data(run: config.Run) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, and what the cache changes of the
-    crops.
-    """
+    """Images/s of each rival, one per turn, their ratios to the first, and the cache's effect on crops."""
     from hbo.data.preprocess import MEAN, STD
 
     mean, std = (torch.tensor(numbers).view(3, 1, 1) * 255 for numbers in (MEAN, STD))
@@ -180,7 +177,7 @@ def data(run: config.Run) -> dict[str, Any]:
 
 
 def archives(run: config.Run, to: Path) -> dict[str, Path]:
-    """The run's folder packed anew, by format; none where it is no folder of parts, or a large one."""
+    """The run's folder packed as shards, by format; none if it is not split into parts, or is large."""
     one = SETS[run.data]
     if not one.photographs or run.data_dir is None or run.val_split:
         return {}
@@ -249,7 +246,7 @@ def endless(images: Any, run: config.Run, batches: Any, loader: Any) -> Iterator
 
 
 def rate(batches: Iterator[Any], mean: Any = None, std: Any = None) -> float:
-    """Images/s of some batches, bytes normalised if it is said how."""
+    """Images/s of some batches; bytes are normalised if `mean` and `std` are given."""
     count, start = 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < SECONDS or not count:
         batch = next(batches)
@@ -260,9 +257,7 @@ def rate(batches: Iterator[Any], mean: Any = None, std: Any = None) -> float:
 
 
 def changed(plain: Any, cached: Any) -> dict[str, Any]:
-    """What the cache changes of the crops: shares that are enlarged, and the difference of the same crops in
-    levels of 255: means of crops, and of the pixel that differs most.
-    """
+    """How the cache changes the crops: the shares that are enlarged, and `difference`."""
     shares = cached.upsampled()
     if not shares:
         return {}
@@ -270,7 +265,9 @@ def changed(plain: Any, cached: Any) -> dict[str, Any]:
 
 
 def difference(plain: Any, other: Any) -> dict[str, float]:
-    """Of the same crops, in levels of 255: means of crops, and the pixel that differs most."""
+    """How the same crops differ, in levels of 255: the crops' means, and the largest difference of a
+    pixel.
+    """
     items = [(0, i) for i in range(min(COMPARED, len(plain)))]
     found = [(plain[item][0].float() - other[item][0].float()).abs() for item in items]
     levels = [float(one.mean()) for one in found]
@@ -290,11 +287,11 @@ def files_of(images: Any) -> list[str]:
 
 
 def cold_rate(images: Any, paths: list[Path], run: config.Run, mean: Any, std: Any) -> float:
-    """As `rate`, of files that nobody has read lately."""
-    parquet.forget()  # of a file that is mapped the system forgets nothing
+    """As `rate`, after the files have left the page cache."""
+    parquet.forget()  # pages of a mapped file stay in the cache
     for path in paths:
         file = os.open(path, os.O_RDONLY)
-        os.fsync(file)  # nor what is not yet written
+        os.fsync(file)  # and so do pages that are not yet written
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(file)
     return rate(endless(images, run, TrainBatches, loader), mean, std)

@@ -1,4 +1,4 @@
-"""What decodes the photographs of `--cache jpeg`, beside PIL (`hbo.bench data`)."""
+"""Decoders of `--cache jpeg`, compared with PIL (`hbo.bench data`)."""
 
 import importlib.util
 import io
@@ -20,10 +20,10 @@ MOST = 64  # photographs
 
 
 def measured(photographs: Any, count: int) -> dict[str, Any]:
-    """Images/s of this core's time by decoder, a value a turn, and whether the pixels are PIL's.
+    """Images/s of CPU time by decoder, one per turn, and whether the pixels are PIL's.
 
     Args:
-        photographs: a cache as JPEG (`hbo.data.cache.Pixels`).
+        photographs: a JPEG cache (`hbo.data.cache.Pixels`).
         count: turns.
     """
     files = [photographs.stored(i) for i in range(min(MOST, len(photographs)))]
@@ -37,7 +37,7 @@ def measured(photographs: Any, count: int) -> dict[str, Any]:
 
 
 def rate(decode: Callable[[Tensor], Tensor], files: list[Tensor]) -> float:
-    """Images/s of this process's time."""
+    """Images/s of this process's CPU time."""
     start = time.process_time()
     for content in files:
         decode(content)
@@ -45,7 +45,7 @@ def rate(decode: Callable[[Tensor], Tensor], files: list[Tensor]) -> float:
 
 
 def decoders() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Those that are installed: JPEG's bytes -> (H, W, 3) uint8."""
+    """The installed decoders: JPEG's bytes -> (H, W, 3) uint8."""
     found = {"PIL": _pil, "torchvision": _torchvision, "simplejpeg": _simplejpeg}
     return {name: decode for name, decode in found.items() if name == "PIL" or importlib.util.find_spec(name)}
 

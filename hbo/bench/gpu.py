@@ -1,21 +1,21 @@
-"""python -m hbo.bench gpu: what a GPU makes of training, in one JSON file and within some minutes.
+"""python -m hbo.bench gpu: training on a GPU, in one JSON file and within minutes.
 
     python -m hbo.bench gpu --to gpu.json
     python -m hbo.bench gpu --accelerator cpu --widths 0.1 --batch 4 --resolution 64 --seconds 0.1   # a trial
 
 Random weights, random images. The parts:
 
-    train    images/s and peak of memory of HBONet (k = 1), torchvision's MobileNetV2 and, where
+    train    images/s and peak memory of HBONet (k = 1), torchvision's MobileNetV2 and, where
              $HBO_REFERENCE names a checkout of their release, the authors' definition: fp32, TF32 (what
              PyTorch takes for convolutions) and bf16, channels-last or not, compiled or not, the optimizer
              fused or not, images on the device or copied to it for each update
     places   images/s of 1, 2, 4 and 8 processes that share the device, each training the narrowest network
              at a batch and a resolution at which one process leaves most of a large GPU idle
-    latency  milliseconds a batch of 1 and of 64 images, as trained and after `hbo.deploy`
-    resume   `hbo.fit` on `digits`: twice the same, and once killed and resumed; the largest difference
+    latency  milliseconds per batch of 1 and of 64 images, as trained and after `hbo.deploy`
+    resume   `hbo.fit` on `digits`: two equal runs, and one killed and resumed; the largest difference
              between the weights (0: bit for bit)
 
-The file is written after every measurement. What the time does not suffice for is named in it.
+The file is written after every measurement. It names what there was no time for.
 """
 
 import itertools
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 class Plan(NamedTuple):
     """What the command line asks for.
 
-    `batch` images of `resolution` pixels an update; `places`: numbers of processes that share the
+    `batch` images of `resolution` pixels per update; `places`: numbers of processes that share the
     device; `only`: of `PARTS`; `seconds` of each of `REPEATS` measurements; `minutes` in all,
     after which nothing further begins.
     """
@@ -80,16 +80,22 @@ class Plan(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """The command line: where the file goes, and the sizes."""
-    parser = Parser(prog="python -m hbo.bench gpu", description="Measure training on a GPU, into one JSON.")
+    parser = Parser(prog="python -m hbo.bench gpu", description="Measure training on a GPU; write one JSON.")
     parser.add_argument("--to", default="gpu.json", help="File to write. [gpu.json]")
     parser.add_argument("--accelerator", choices=("gpu", "cpu"), default="gpu", help="Device. [gpu]")
     parser.add_argument("--widths", type=float, nargs="+", default=[0.25, 1.0], help="Widths. [0.25 1.0]")
-    parser.add_argument("--batch", type=int, default=256, help="Images an update. [256]")
+    parser.add_argument("--batch", type=int, default=256, help="Images per update. [256]")
     parser.add_argument("--resolution", type=int, default=224, help="Side of an image in pixels. [224]")
-    parser.add_argument("--seconds", type=float, default=1.5, help="Seconds a measurement. [1.5]")
-    parser.add_argument("--places", type=int, nargs="+", default=[1, 2, 4, 8], help="Processes. [1 2 4 8]")
+    parser.add_argument("--seconds", type=float, default=1.5, help="Seconds per measurement. [1.5]")
+    parser.add_argument(
+        "--places",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8],
+        help="Processes on the device. [1 2 4 8]",
+    )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="Parts. [all]")
-    parser.add_argument("--minutes", type=float, default=8, help="Begin nothing after so many. [8]")
+    parser.add_argument("--minutes", type=float, default=8, help="Begin no measurement after this many. [8]")
     asked = parser.parse_args(argv)
     if asked.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError(
@@ -112,7 +118,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(plan: Plan, to: Path) -> dict[str, Any]:
-    """All parts, in the order of their worth; written to the file as they come."""
+    """All parts, the most important first; the file is written after each measurement."""
     end = time.monotonic() + 60 * plan.minutes
     found: dict[str, Any] = turns.where() | plan._asdict() | {"device": device_facts(plan.device)}
     found |= {"train": [], "places": [], "latency": [], "resume": {}, "left_out": {}}
@@ -224,12 +230,12 @@ def network(net: str, width: float, classes: int = 1000) -> nn.Module:
 
 
 def on_device(net: Any, device: str, order: torch.memory_format) -> Any:
-    """The network there, its weights in that order."""
+    """The network on the device, its weights in the given memory order."""
     return net.to(device, memory_format=order)
 
 
 def trained(setting: Setting, plan: Plan) -> dict[str, Any]:
-    """Images/s of updates, a value a repeat; the peak of memory in bytes; seconds of the first update."""
+    """Images/s of updates, one per repeat; the peak memory in bytes; seconds of the first update."""
     cuda = plan.device == "cuda"
     torch.manual_seed(0)
     order = torch.channels_last if setting.channels_last else torch.contiguous_format
@@ -278,7 +284,7 @@ def timed(call: Callable[[], None], seconds: float, cuda: bool) -> tuple[float, 
 
 
 def latency(net: str, width: float, batch: int, plan: Plan) -> dict[str, Any]:
-    """Milliseconds a batch in evaluation, as trained and deployed, in TF32 and bf16, channels-last."""
+    """Milliseconds per batch in evaluation, as trained and deployed, in TF32 and bf16, channels-last."""
     torch.manual_seed(0)
     plain = network(net, width).eval()
     image = torch.rand(batch, 3, plan.resolution, plan.resolution, device=plan.device)

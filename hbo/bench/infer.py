@@ -1,4 +1,4 @@
-"""python -m hbo.bench infer: milliseconds an image beside baselines, in turns in one run.
+"""python -m hbo.bench infer: milliseconds per image against baselines, in turns in one run.
 
     python -m hbo.bench infer --data imagenet --width 0.25 --divisor 8 --k 2
     HBO_REFERENCE=DIR python -m hbo.bench infer --data imagenet --json
@@ -7,7 +7,7 @@
     python -m hbo.bench infer --from LOG                         # what a phone's benchmark printed, as rows
     python -m hbo.bench infer --studies contraction mobilenetv2  # rows of ablations/ -> ablations/latency.csv
 
-One image at a time, on one thread and on two, fresh weights. What stands beside what:
+One image at a time, on one thread and on two, with fresh weights. The rivals:
 
     plain        the network as it was trained, through torch.onnx in ONNX Runtime, which folds batch norm
                  itself; the baseline
@@ -17,12 +17,12 @@ One image at a time, on one thread and on two, fresh weights. What stands beside
     mobilenetv2  at the same multiply-adds: _plain as torchvision has it, _deployed through `hbo.deploy` too
     reference    the authors' own definition, exported as it is, where $HBO_REFERENCE names a checkout of
                  their release
-    RUNTIME:...  plain, deployed and int8 where there is one, of both networks, in each other runtime that is
+    RUNTIME:...  plain, deployed and, if there is one, int8, of both networks, in each other runtime that is
     installed here or in `.venv-RUNTIME`
                  (`make runtimes`), in a process of its own that takes its turns with the others
 
-How far from the machine's limit: multiply-adds over the rate of a large matrix product in ONNX Runtime, taken
-in the same turns.
+The machine's limit: multiply-adds over the rate of a large matrix product in ONNX Runtime, measured in the
+same turns.
 """
 
 import json
@@ -53,8 +53,8 @@ SIZE = 1024  # of the square matrices whose product is the machine's limit
 
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`; or `--studies`."""
-    parser = flags.make_parser("hbo.bench infer", "Milliseconds an image beside baselines, in one run.")
-    parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
+    parser = flags.make_parser("hbo.bench infer", "Milliseconds per image against baselines, in one run.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, with every turn.")
     parser.add_argument(
         "--csv",
         help="Write a line for each runtime, network, precision and number of threads, turns included;"
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
         "--source", help="With --studies: folder of runs, CSV, folder of CSVs, or wandb:... [ablations]"
     )
     parser.add_argument(
-        "--trained", nargs="+", help="Measure these runs in every runtime instead, their top-1 too."
+        "--trained", nargs="+", help="Measure these runs in every runtime instead, with their top-1."
     )
     parser.add_argument("--to", help="With --studies: folder in which latency.csv is written. [ablations]")
     given = flags.given(parser, argv)
@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
         print(f"\n{threads} thread{'s' * (int(threads) > 1)}; ratios to plain's time, turn by turn\n")
         print(turns.table("ms", part["ms"], "plain", 2, {"speedup": faster}))
         print(
-            f"\nlimit {part['limit_ms']:.2f} ms, by {part['gemm_gmacs']:.0f} G multiply-adds/s of a {SIZE} x"
+            f"\nlimit {part['limit_ms']:.2f} ms, by {part['gemm_gmacs']:.0f} G multiply-adds/s in a {SIZE} x"
             f" {SIZE} product;"
             f" deployed takes {part['times_limit']:.1f} times that"
         )
@@ -158,8 +158,8 @@ def _write(csv: str, lines: list[dict[str, Any]]) -> None:
 
 
 def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str]]:
-    """Name -> (network in evaluation mode, how it is described), and name -> reason of those that there
-    cannot be.
+    """Name -> (network in evaluation mode, its description), and name -> reason for those that cannot be
+    built.
     """
     beside, left_out = train.rivals(run)
     found = {"own": (build.network(run, 1000).eval(), config.describe_net(run))}
@@ -173,7 +173,7 @@ def networks(run: config.Run) -> tuple[dict[str, tuple[Any, str]], dict[str, str
 
 
 def infer(run: config.Run) -> dict[str, Any]:
-    """Milliseconds an image of each rival, a value a turn, on each number of threads, and how far from the
+    """Milliseconds per image of each rival, one per turn, on each number of threads, and how far from the
     limit.
     """
     import onnxruntime
@@ -222,7 +222,7 @@ def infer(run: config.Run) -> dict[str, Any]:
 def _in_turns(
     workers: list[Worker], files: dict[str, bytes], net: Any, image: Any, macs: int
 ) -> dict[str, Any]:
-    """Threads -> milliseconds of all rivals, a value a turn, and how far from the limit."""
+    """Threads -> milliseconds of all rivals, one per turn, and how far from the limit."""
     parts = {}
     for threads in THREADS:
         sessions = {name: onnx.open_session(file, threads) for name, file in files.items()}

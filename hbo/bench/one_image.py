@@ -1,6 +1,4 @@
-"""One image at a time in ONNX Runtime: how often it is timed, and that what is timed gives the same
-logits.
-"""
+"""One image at a time in ONNX Runtime: the timing, and the check of a deployed network's logits."""
 
 import time
 from typing import Any
@@ -14,13 +12,13 @@ THREADS = (1, 2)
 
 
 def check_same(plain: Any, deployed: Any, image: Any, name: str) -> None:
-    """Refuse to time a deployed network whose logits of `image` are not those of its plain export.
+    """Refuse to time a deployed network whose logits for `image` differ from its plain export's.
 
     Args:
         plain: ONNX model in memory.
         deployed: another.
         image: (1, 3, R, R).
-        name: how the error calls the deployed one.
+        name: of the deployed one, for the error.
 
     Raises:
         UserError: the logits differ by more than `hbo.check.TOLERANCE` of the largest.
@@ -32,13 +30,13 @@ def check_same(plain: Any, deployed: Any, image: Any, name: str) -> None:
     off = float(abs(found - expected).max() / abs(expected).max())
     if not off <= check.TOLERANCE:
         raise UserError(
-            f"{name}: its logits are {off:.1e} of the largest off those of the plain export; nothing was"
+            f"{name}: its logits differ from the plain export's by {off:.1e} of the largest; nothing was"
             " timed"
         )
 
 
 def milliseconds(session: Any, image: Any, images: int = IMAGES) -> float:
-    """An image of a session with one input, the mean of some in a row."""
+    """Milliseconds per image in a session with one input, the mean over some in a row."""
     name = session.get_inputs()[0].name
     start = time.perf_counter()
     for _ in range(images):

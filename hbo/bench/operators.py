@@ -1,10 +1,10 @@
-"""python -m hbo.bench operators: which operators of a runtime an image's time goes to, beside MobileNetV2.
+"""python -m hbo.bench operators: which operators of a runtime an image's time goes to, next to MobileNetV2's.
 
     python -m hbo.bench operators --to onnx --data imagenet --width 0.25 --divisor 8 --k 1
 
 The network and MobileNetV2 at the same multiply-adds, both through `hbo.deploy` into the runtime, on one
-thread, an image each in turn. The runtime's own tracer times every operator (ExecuTorch's: those inside the
-delegate); an operator's time is its least over the turns, as whatever else the machine does only adds to it.
+thread, one image each in turn. The runtime's own tracer times every operator (ExecuTorch's: those inside the
+delegate); an operator's time is its least over the turns, as other work on the machine only adds to it.
 """
 
 import json
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
     """All operators of one kind in a network."""
 
     operators: int
-    least: float  # microseconds an image: the sum of each operator's least
+    least: float  # microseconds per image: the sum of each operator's least
     median: float
 
 
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         return
     print("\n".join(f"{name}: {net}" for name, net in found["nets"].items()))
     print(f"{found['machine']}, {found['versions']}; one thread, {IMAGES} images each in turn")
-    print(f"microseconds an image in {named(to).title} (number of operators)\n")
+    print(f"microseconds per image in {named(to).title} (number of operators)\n")
     print(table({name: _kinds(kinds) for name, kinds in found["kinds"].items()}))
 
 
@@ -83,7 +83,7 @@ def measure(run: config.Run, to: str = DEFAULT) -> dict[str, Any]:
 
 
 def timed(runtime: Runtime, files: dict[str, Files], resolution: int) -> dict[str, dict[str, Kind]]:
-    """Network -> kind of operator -> its time; an image each in turn."""
+    """Network -> kind of operator -> its time; one image each in turn."""
     opened = {name: runtime.traced(of) for name, of in files.items()}
     image = torch.randn(1, 3, resolution, resolution).numpy()
     for _ in range(IMAGES + 1):
@@ -102,7 +102,7 @@ def by_kind(events: Iterable[Event]) -> dict[str, Kind]:
 
 
 def table(found: dict[str, dict[str, Kind]]) -> str:
-    """A kind a line, the costliest of the first network first: least microseconds, and how many operators."""
+    """One kind per line, the first network's costliest first: least microseconds, and how many operators."""
     columns = [kinds | {"all": _together(kinds)} for kinds in found.values()]
     kinds = list(dict.fromkeys(kind for column in columns for kind in column))
     kinds.sort(key=lambda kind: (kind == "all", -columns[0].get(kind, Kind(0, 0.0, 0.0)).least))

@@ -1,6 +1,4 @@
-"""A folder of images as others keep it: WebDataset's tars, and Hugging Face's parquet; for benchmarks and
-tests.
-"""
+"""Packs a folder of images as WebDataset's tars or Hugging Face's parquet, for benchmarks and tests."""
 
 import io
 import json
@@ -17,9 +15,7 @@ def of_folder(folder: Path) -> list[Sample]:
 
 
 def write_tar(path: Path, samples: Iterable[Sample], cls: bool) -> Path:
-    """CLASS/NAME.jpg; or with `cls` WebDataset's NAME.jpg and NAME.cls, of which names must then be
-    unique.
-    """
+    """CLASS/NAME.jpg; or, with `cls`, WebDataset's NAME.jpg and NAME.cls, whose names must be unique."""
     with tarfile.open(path, "w") as tar:
         for label, name, content in samples:
             if cls:
@@ -54,9 +50,7 @@ def write_parquet(path: Path, samples: Iterable[Sample], group: int = 100) -> Pa
 
 
 def pack(parts: Mapping[str, Path], to: Path, form: str, shards: int = 2, cls: bool = False) -> Path:
-    """The folders of train and val as shards, of which each has every n-th image: in another order than
-    theirs.
-    """
+    """The folders of train and val as n shards, each with every n-th image, so in another order."""
     to.mkdir(parents=True)
     for part, folder in parts.items():
         samples = of_folder(folder)

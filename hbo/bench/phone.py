@@ -19,7 +19,7 @@ EXECUTORCH = re.compile(rf"executed successfully(?: ([1-9]\d*) time\(s\))? in {N
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a log: file, runtime, threads, latency_ms; None where a program began and printed no timing.
+    """Rows of a log: file, runtime, threads, latency_ms; None if a program began but printed no timing.
 
     Raises:
         UserError: no such file, or one without a measurement.

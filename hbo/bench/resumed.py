@@ -1,4 +1,4 @@
-"""How far a run that was killed and resumed is from one that was not, on this device (`hbo.bench gpu`)."""
+"""How far a killed and resumed run is from an uninterrupted one, on this device (`hbo.bench gpu`)."""
 
 import signal
 import subprocess
@@ -21,7 +21,7 @@ RUN = (
 
 def resumed(accelerator: str) -> dict[str, Any]:
     """Largest differences between the weights of two equal runs, and between a run and one that got SIGKILL
-    after its first checkpoint and was resumed; 0 where they agree bit for bit.
+    after its first checkpoint and was resumed; 0 if they agree bit for bit.
     """
     with tempfile.TemporaryDirectory() as folder:
         once, again, killed = (Path(folder) / name for name in ("once", "again", "killed"))
@@ -37,7 +37,7 @@ def resumed(accelerator: str) -> dict[str, Any]:
         _run(accelerator, killed).wait()
         weights = [_weights(out) for out in (once, again, killed)]
     if not all(weights):
-        return {"failed": "a run of hbo.fit did not end well; run it by itself"}
+        return {"failed": "a run of hbo.fit failed; run it by itself"}
     first, second, third = weights
     return {
         "run_again": _apart(first, second),

@@ -45,8 +45,8 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def times(ms: list[float] | None, base: list[float] | None) -> dict[str, Any]:
-    """Milliseconds an image over the turns, and how much quicker than the baseline, turn by turn; None of a
-    file that failed.
+    """Milliseconds per image over the turns, and how many times as fast as the baseline, turn by turn; None
+    for a file that failed.
     """
     if ms is None:
         return dict.fromkeys(("latency_ms", "least_ms", "greatest_ms", "speedup", "turns"))
@@ -60,7 +60,7 @@ def times(ms: list[float] | None, base: list[float] | None) -> dict[str, Any]:
 
 
 def of_file(facts: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
-    """What is known of a converted file: pieces in the delegate, worst difference, top-1, size, versions; or
+    """Facts about a converted file: pieces in the delegate, worst difference, top-1, size, versions; or
     why it was not timed.
     """
     pieces = facts.get("pieces") or {}
@@ -96,7 +96,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
     """Lines of a CSV as a Markdown table, a line for each runtime, network and precision.
 
     Milliseconds and speedups (over the same network's plain export in ONNX Runtime) are medians of the turns,
-    on one and on two threads. Each network of the call has its own lines, also of one description.
+    on one and on two threads. Each network of the call has its own lines, even if descriptions are equal.
     """
     names = short([line["network"] for line in found])
     threads = sorted({line["threads"] for line in found})

@@ -20,11 +20,11 @@ class Place(NamedTuple):
 
 
 def places(place: Place, count: int) -> dict[str, Any]:
-    """Images/s of `count` processes together, a value for each of three spans of `place.seconds` in which all
+    """Images/s of `count` processes together, one for each of three spans of `place.seconds` in which all
     of them train.
 
     Raises:
-        UserError: a process ended, as one does that finds no memory.
+        UserError: a process ended, for instance out of memory.
     """
     context = turns.processes(place.device == "cuda")
     pipes, started = [], []
@@ -45,7 +45,7 @@ def places(place: Place, count: int) -> dict[str, Any]:
             rates.append(sum(pipe.recv() for pipe in pipes))
         return {"processes": count, "images_per_second": rates} | place._asdict()
     except EOFError:
-        raise UserError("a process ended; what it printed stands above") from None
+        raise UserError("a process ended; see its output above") from None
     finally:
         for process in started:
             process.terminate()
@@ -53,7 +53,7 @@ def places(place: Place, count: int) -> dict[str, Any]:
 
 
 def _train(pipe: Any, place: Place) -> None:
-    """A process: trains from the time that it is told on, and answers with its images/s."""
+    """A process: trains from the given time on, and answers with its images/s."""
     from hbo import config
     from hbo.tasks.classify.module import Classify
 

@@ -1,4 +1,4 @@
-"""`hbo.bench infer --studies`: what an image takes in each network of some studies, as latency.csv."""
+"""`hbo.bench infer --studies`: the time per image in each network of some studies, as latency.csv."""
 
 import statistics
 import time

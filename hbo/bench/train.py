@@ -1,4 +1,4 @@
-"""python -m hbo.bench train: training throughput and memory beside baselines, in turns in one run.
+"""python -m hbo.bench train: training throughput and memory against baselines, in turns in one run.
 
     python -m hbo.bench train --data imagenet --batch 32 --k 2
     HBO_REFERENCE=DIR python -m hbo.bench train --data imagenet --batch 32 --compile --json
@@ -9,9 +9,8 @@ first turn is a warm-up. Compare ratios to the baseline rather than single figur
 CPU's fast paths is measured by the CPU time of the processes, which other work on the machine
 disturbs less: use --threads 1. The candidates:
 
-    nchw            the same network as written for no machine: NCHW order, uncompiled; the baseline without a
-                    reference
-    channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees
+    nchw            the same network without any tuning: NCHW order, uncompiled; the baseline without a
+    reference channels_last   what `hbo.fit` trains, and how: it keeps the memory that it frees
                     (`hbo.kernels.allocator`)
     plain           the same, freed memory kept, with PyTorch's own modules: no quick path of
                     `hbo.kernels.norm` and `hbo.kernels.depthwise`
@@ -47,7 +46,7 @@ from hbo.kernels.norm import BatchNorm
 from hbo.nets.size import total, width_for
 from hbo.text import aligned
 
-TURNS, STEPS = 7, 3  # turns that are measured if not told otherwise, after one of warm-up; updates a turn
+TURNS, STEPS = 7, 3  # measured turns by default, after one of warm-up; updates per turn
 
 
 QUICK: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {  # a quick path: our module, PyTorch's own
@@ -71,15 +70,17 @@ class Contender(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, and `--json`."""
-    parser = flags.make_parser("hbo.bench train", "Images/s of training beside baselines, in one run.")
-    parser.add_argument("--json", action="store_true", help="Print JSON, every turn in it.")
+    parser = flags.make_parser("hbo.bench train", "Images/s of training against baselines, in one run.")
+    parser.add_argument("--json", action="store_true", help="Print JSON, with every turn.")
     parser.add_argument(
         "--turns",
         type=int,
         default=TURNS,
-        help=f"Turns of {STEPS} updates that are measured (default {TURNS}).",
+        help=f"Measured turns of {STEPS} updates each (default {TURNS}).",
     )
-    parser.add_argument("--only", nargs="+", help="Measure only these, if memory does not suffice for all.")
+    parser.add_argument(
+        "--only", nargs="+", help="Measure only these, for instance if memory does not suffice for all."
+    )
     given = flags.given(parser, argv)
     as_json, count, only = given.pop("json", False), given.pop("turns", TURNS), given.pop("only", None)
     if count < 1:
@@ -119,7 +120,7 @@ def main(argv: list[str]) -> None:
 
 
 def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Name -> rival, the baseline first; and name -> reason of those that there cannot be.
+    """Name -> rival, the baseline first; and name -> reason for those that cannot be built.
 
     Raises:
         UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that
@@ -223,7 +224,7 @@ def reference(run: config.Run, folder: Path) -> Any:
 
 
 def use_pytorchs_own(net: nn.Module, paths: Sequence[str]) -> None:
-    """Make modules with a quick path, those of `paths` in `QUICK`, into PyTorch's, in place."""
+    """Replace modules with a quick path, those of `paths` in `QUICK`, by PyTorch's, in place."""
     for module in net.modules():
         for ours, theirs in (QUICK[name] for name in paths):
             if type(module) is ours:
@@ -231,11 +232,10 @@ def use_pytorchs_own(net: nn.Module, paths: Sequence[str]) -> None:
 
 
 def train(run: config.Run, count: int = TURNS, only: list[str] | None = None) -> dict[str, Any]:
-    """Images/s of each rival, a value a turn, their ratios to the first, seconds of each one's first update,
-    its peak of memory.
+    """Images/s of each rival, one per turn, their ratios to the first, seconds of each one's first update,
+    its peak memory.
 
-    Also CPU seconds an update, a value a turn, and from them `worth`: of each
-    quick path and of `all` of them.
+    Also CPU seconds per update, one per turn, and from them `worth`: of each quick path and of `all` of them.
     """
     beside, left_out = rivals(run)
     if unknown := set(only or ()) - beside.keys():
@@ -305,8 +305,8 @@ def _on_gpu(run: config.Run) -> bool:
 
 
 def _serve(pipe: Any, rival: Contender) -> None:
-    """A rival's process: as many updates as it is asked for, answered by their seconds and CPU seconds; at
-    the end its peak of memory.
+    """A rival's process: trains as many updates as asked and answers with their seconds and CPU seconds; at
+    the end, with its peak memory.
     """
     import resource
 

@@ -28,8 +28,8 @@ def measure(folders: list[Path]) -> list[dict[str, Any]]:
         folders: of finished runs to classify.
 
     Raises:
-        UserError: no such run, one that does not classify, or no file could be made. A file that fails alone
-            is a line without times that says why.
+        UserError: no such run, one that does not classify, or no file could be made. A file that fails is a
+            line without times that says why.
     """
     for_onnx.RUNTIME.require()
     nets = [_network(folder) for folder in folders]
@@ -51,7 +51,7 @@ def measure(folders: list[Path]) -> list[dict[str, Any]]:
 
 
 def _network(folder: Path) -> dict[str, Any]:
-    """What a line says of a run: its key, study, network and costs."""
+    """What a line says about a run: its key, study, network and costs."""
     trained = checkpoint.trained(folder, {"threads": 1})
     trained.warn()
     row = (rows.sound(trained.path.parent) or {}) if trained.ours else {}

@@ -1,6 +1,6 @@
 """Rivals measured in turns, so that a machine that slows down slows all of them, and their table.
 
-A figure on its own says little: its ratio to the baseline's of the same turn does.
+A figure on its own says little; compare its ratio to the baseline's of the same turn.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from hbo.text import aligned
 
 def processes(on_gpu: bool) -> Any:
     """How the processes of a bench start: forks of one that has imported the packages once; on a GPU each
-    from nothing, as CUDA survives no fork.
+    starts afresh, as CUDA does not survive a fork.
     """
     if on_gpu:
         return torch.multiprocessing.get_context("spawn")
@@ -27,8 +27,8 @@ def processes(on_gpu: bool) -> Any:
 
 
 def take_turns(rivals: dict[str, Callable[[], float]], turns: int) -> dict[str, list[float]]:
-    """What each rival's call returns (a rate or a time), a value a turn; a first turn
-    warms up and does not count.
+    """What each rival's call returns (a rate or a time), one per turn; a first turn warms up and does not
+    count.
     """
     found: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in tqdm(range(turns + 1), desc="turns", leave=False):
@@ -61,8 +61,8 @@ def table(
     digits: int = 1,
     beside: dict[str, dict[str, str]] | None = None,
 ) -> str:
-    """A rival a line: median and range of what was measured and of its ratio to the baseline, and the columns
-    of `beside`.
+    """One rival per line: median and range of what was measured and of its ratio to the baseline, and the
+    columns of `beside`.
     """
     columns = beside or {}
     lines = [("", unit, "range", "ratio", "range", *columns)]

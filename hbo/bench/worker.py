@@ -1,6 +1,6 @@
-"""A process that converts networks for the runtimes of its environment and times them when it is told to.
+"""A process that converts networks for the runtimes of its environment and times them on request.
 
-Runtimes' pins differ, so that they live in environments of their own (`make runtimes`). `hbo.bench infer`
+Runtimes' pins conflict, so they have environments of their own (`make runtimes`). `hbo.bench infer`
 starts one such process in each and asks them in turns. A line of JSON in, a line of JSON out.
 """
 
@@ -70,7 +70,7 @@ class Worker:
         return f"its process ended with {how}" + (f" ({flat(lines[-1])})" if lines else "")
 
     def milliseconds(self, name: str, images: int) -> float:
-        """An image, the mean of some in a row."""
+        """Milliseconds per image, the mean over some in a row."""
         return self.ask(do="time", name=name, images=images)
 
     def stop(self) -> None:
@@ -161,8 +161,8 @@ class Timed:
         return answer
 
     def take(self, checkpoints: list[str]) -> dict[str, Any]:
-        """Convert trained networks, the place of each in the list in its name; of each file also its top-1 on
-        the reported images.
+        """Convert trained networks, named by their place in the list; for each file also its top-1 on the
+        validation images.
         """
         import torch
 
@@ -196,7 +196,7 @@ class Timed:
         return found | {"difference": float(off)}
 
     def _evaluated(self, *of: Any) -> dict[str, Any]:
-        """A file's facts, with its difference and its top-1 on the reported images."""
+        """A file's facts, with its difference and its top-1 on the validation images."""
         from hbo.exporting import check
 
         *file, task, data = of
@@ -216,7 +216,7 @@ class Timed:
             found = {"failed": f"{type(error).__name__}: {flat(str(error))}"}
         else:
             if not name.endswith("int8") and not found["difference"] <= check.TOLERANCE:
-                found["failed"] = f"its logits are {found['difference']:.1e} of the largest off"
+                found["failed"] = f"its logits differ by {found['difference']:.1e} of the largest"
         if "failed" in found:
             self.models.pop(name, None)
         return found
@@ -237,7 +237,7 @@ class Timed:
         }
 
     def open(self, threads: int) -> list[str]:
-        """Open all with so many threads."""
+        """Open all with this many threads."""
         self.sessions = {
             name: self.runtimes[name.split(":")[0]].open(model.files, threads)
             for name, model in self.models.items()
@@ -245,7 +245,7 @@ class Timed:
         return list(self.sessions)
 
     def time(self, name: str, images: int) -> float:
-        """Milliseconds an image."""
+        """Milliseconds per image."""
         session, image = self.sessions[name], self.images[name]
         start = time.perf_counter()
         for _ in range(images):

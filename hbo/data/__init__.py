@@ -17,11 +17,11 @@ class Data:
     classes: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    """What whoever opens it is told, a line each."""
+    """Warnings for whoever opens it, one per line."""
 
     @property
     def majority(self) -> float:
-        """Share of the reported part's largest class: the accuracy of always saying that."""
+        """Share of the largest class among the validation images: the accuracy of always predicting it."""
         return max(Counter(self.val.labels).values()) / len(self.val)
 
     def class_weights(self) -> list[float]:

@@ -1,4 +1,4 @@
-"""Oddities of a folder of images that are no errors: columns for the row, and warnings."""
+"""Oddities of a folder of images that are not errors: columns for the row, and warnings."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -24,8 +24,8 @@ def paths_of(get: Get) -> list[str]:
 
 
 def names_of(images: Any, root: str | None) -> list[str] | None:
-    """The files of a part's images, as written from the set's folder; their last names where they lie
-    elsewhere; None of tensors.
+    """The files of a part's images, relative to the set's folder; bare names if they lie elsewhere; None for
+    tensors.
 
     Args:
         images: the part, of any task.
@@ -48,14 +48,14 @@ def left_out(root: Path, used: set[str], why: str) -> Audit:
     Args:
         root: the set's.
         used: folders whose own images are read.
-        why: what an image must lie in, for people.
+        why: where images must lie, for the message.
     """
     found = files.images_by_folder(root, used)
     return said_left_out(root, {f"{folder}/": number for folder, number in found.items()}, why)
 
 
 def said_left_out(root: Path, found: dict[str, int], why: str) -> Audit:
-    """The same, of folders or files that are found already, each with its number of images."""
+    """The same for folders or files that are already found, each with its number of images."""
     number = sum(found.values())
     named = [f"{where}: {n}" for where, n in list(found.items())[:NAMED]]
     more = f" and {len(found) - 3} more places" if len(found) > 3 else ""
@@ -64,7 +64,7 @@ def said_left_out(root: Path, found: dict[str, int], why: str) -> Audit:
 
 
 def classes_without(labels: list[int], names: list[str], single: Collection[str] = ()) -> Audit:
-    """Classes of which no image is reported; `single`: those that `val_split` cannot split, with 1 image."""
+    """Classes without validation images; `single`: those with 1 image, which `val_split` cannot split."""
     there = set(labels)
     lacking = [name for i, name in enumerate(names) if i not in there]
     alone = [name for name in lacking if name in single]
@@ -78,8 +78,8 @@ def classes_without(labels: list[int], names: list[str], single: Collection[str]
 
 
 def exif(found: Mapping[str, Header] | None) -> Audit:
-    """Photographs that EXIF turns, and those whose EXIF cannot be read; counts, or None where headers were
-    not looked at.
+    """Numbers of photographs that EXIF rotates, and of those with unreadable EXIF; None if headers were not
+    read.
 
     Args:
         found: path -> header.
@@ -97,9 +97,7 @@ def exif(found: Mapping[str, Header] | None) -> Audit:
 
 
 def in_both(train: list[str], val: list[str]) -> Audit:
-    """Photographs that are trained on and reported, byte for byte; a count, or None
-    where it would take too long.
-    """
+    """Number of images that are in both parts, byte for byte; None if counting would take too long."""
     both = files.in_both(train, val)
     told = []
     if both:

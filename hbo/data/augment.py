@@ -1,7 +1,7 @@
 """Training's crops, flips and jitter in two steps: what is drawn, and what is then done to a uint8 tensor.
 
 The draws are torchvision's own, in torchvision's order, so they are those of the plain path. Kept apart, they
-can be made for a photograph and done to a smaller copy of it, or on another device.
+can be drawn for a photograph and applied to a smaller copy of it, or on another device.
 """
 
 import math
@@ -29,12 +29,12 @@ class Augment:
         self.parts = parts
 
     def draw(self, size: Size) -> list[Any]:
-        """What torchvision would draw for an image of this size, one entry a part;
+        """What torchvision would draw for an image of this size, one entry per part;
         from torch's CPU randomness.
         """
         image = torch.empty((), dtype=torch.uint8).expand(1, *size)
         draws = [
-            bool(torch.rand(1) < part.p)  # as they toss it
+            bool(torch.rand(1) < part.p)  # as torchvision draws it
             if isinstance(part, v2.RandomHorizontalFlip | v2.RandomVerticalFlip)
             else part.make_params([image])
             for part in self.parts
@@ -51,8 +51,8 @@ class Augment:
         return self.parts[0] if self.parts and isinstance(self.parts[0], v2.RandomResizedCrop) else None
 
     def shrink(self, draws: list[Any]) -> int:
-        """8, 4, 2 or 1: by how much an image may be smaller if its random-resized crop is not to be enlarged
-        (1 if it is enlarged anyway).
+        """8, 4, 2 or 1: by how much an image may be reduced without enlarging its random-resized crop (1 if
+        it is enlarged anyway).
         """
         assert self.resized is not None
         side = self.resized.size[0]  # pyright: ignore[reportIndexIssue]
@@ -60,7 +60,7 @@ class Augment:
         return next(by for by in (8, 4, 2, 1) if by == 1 or shortest >= by * side)
 
     def of_copy(self, image: Image.Image, draws: list[Any], size: Size) -> Image.Image:
-        """The augmented image (R, R), made of a copy that is smaller by a whole number.
+        """The augmented image (R, R), made from a copy that is smaller by a whole factor.
 
         The crop is the same part of the photograph, to fractions of a pixel. With a copy of the same size
         the bits are those of torchvision's transforms.
@@ -142,9 +142,7 @@ def scaled(box: dict[str, int], of: Size, to: Size) -> tuple[int, int, int, int]
 
 
 class Raw(NamedTuple):
-    """A batch that is yet to be augmented, on its way to the device: the images' bytes in a row, and what is
-    to be done.
-    """
+    """A batch on its way to the device, which augments it: the images' bytes, joined, and their draws."""
 
     pixels: Tensor
     """uint8, (H, W, C) of each image, one after the other."""

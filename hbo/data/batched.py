@@ -1,9 +1,8 @@
-"""A batch of crops resized, flipped and jittered at once: `hbo.data.augment.unpack`, which goes image by
-image, within a level of 255.
+"""Resizes, flips and jitters a whole batch of crops: `hbo.data.augment.unpack`, which goes image by image,
+within one level of 255.
 
-A resize is two products with matrices, rows and columns, whatever the image's size, and a flip is their
-order: a GPU makes the batch in a few calls where it had some ten an image. On a CPU image by image is
-quicker.
+A resize is two matrix products, for rows and columns, whatever the image's size, and a flip reverses their
+order: a GPU makes the batch in a few calls instead of some ten per image. On a CPU, image by image is faster.
 """
 
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ def _resized(raw: Raw, side: int, flips: list[Tensor]) -> Tensor:
 
 
 def _groups(shapes: list[tuple[int, int, int]]) -> Iterator[list[int]]:
-    """Images of like sizes, as many together as `LARGEST` allows."""
+    """Images of similar sizes, as many together as `LARGEST` allows."""
     group: list[int] = []
     height = width = 0
     for i in sorted(range(len(shapes)), key=lambda i: shapes[i][0] * shapes[i][1]):
@@ -81,8 +80,8 @@ def _groups(shapes: list[tuple[int, int, int]]) -> Iterator[list[int]]:
 
 
 def _weights(sizes: list[int], side: int, flip: Tensor) -> Tensor:
-    """(B, side, N): what each of `side` pixels takes of at most N in a row; none behind the size of the
-    image.
+    """(B, side, N): the weights of at most N source pixels in each of `side` pixels; 0 beyond the image's
+    size.
 
     A triangle as wide as a pixel of the larger grid, as in `interpolate(mode="bilinear", antialias=True)`.
     """

@@ -1,13 +1,13 @@
 """Images in one file that all workers and runs of a machine map into memory: decoded (`--cache ram|disk`), or
 as JPEG (`--cache jpeg`).
 
-What is kept is what each look at an image starts with: the fixed part of the transform, done as without the
-cache, and so the same pixels; for random-resized crops of photographs, the photograph with its short side at
+It keeps what each access to an image starts with: the result of the transform's fixed part, with the same
+pixels as without the cache; for random-resized crops of photographs, the photograph with its short side at
 most `Run.cached_side`.
 
 ROOT/NAME/pixels: a header (JSON, 4096 bytes), the images (H, W, C) uint8 or JPEG one after the other, in the
 order in which they were stored, the index. NAME is a hash of the images' names and lengths and of the
-transform: moved or asked for by another run, they are found again.
+transform: moved images and other runs find the same cache.
 """
 
 import contextlib
@@ -58,14 +58,14 @@ class Content:
     """What a cache is made from.
 
     Args:
-        name: the set's, for people.
-        identity: the images' names and lengths and the transform: the same, the same file.
-        version: of the images, such as the times of their files: the same, they are unchanged.
-        digest: a hash of every byte of them; may take a while. With another version it decides whether the
+        name: the set's, for messages.
+        identity: the images' names and lengths and the transform; equal identities share a file.
+        version: of the images, such as the times of their files; if it is equal, they are unchanged.
+        digest: a hash of every byte of them; may take a while. If the version differs, it decides whether the
             file is stale.
         images: how many.
         order: the images in the order in which they are stored.
-        size: bytes of the pixels to come, and whether that is a count (else an estimate); may take a while.
+        size: bytes that the pixels will take, and whether that is exact; may take a while.
         make: index -> (image (H, W, C) uint8, the size that random draws are made for).
         format: FORMAT, or JPEG.
     """
@@ -98,7 +98,7 @@ class Pixels:
 
     @property
     def is_jpeg(self) -> bool:
-        """Whether the images are kept as JPEG, and decoded at each look."""
+        """Whether the images are kept as JPEG, and decoded at each access."""
         return self.index.dtype == INDEXES[JPEG]
 
     def __getitem__(self, i: int) -> tuple[Tensor, Size]:
@@ -123,7 +123,7 @@ class Pixels:
         return self._flat
 
     def sizes(self, at_most: int = 2000) -> list[tuple[Size, Size]]:
-        """(size that draws are made for, stored size) of the images, of many an even choice."""
+        """(size that draws are made for, stored size) of the images; of many, evenly spaced ones."""
         chosen = self.index[:: max(1, len(self) // at_most)]
         return [((int(e["seen_h"]), int(e["seen_w"])), (int(e["height"]), int(e["width"]))) for e in chosen]
 
@@ -144,7 +144,7 @@ def root(run: Run) -> Path:
 
 
 def opened(run: Run, content: Content) -> Pixels:
-    """The cache of these images, built first where there is none; of processes that ask together, one builds.
+    """The cache of these images, built first if there is none; of processes that ask together, one builds it.
 
     Raises:
         DataError: it is stale or damaged, an image is broken, or there is no room.
@@ -228,12 +228,12 @@ def _same(path: Path, head: dict[str, Any], content: Content) -> bool:
 
 
 def build(run: Run, folder: Path, content: Content) -> None:
-    """Write the cache, whole or not at all; who calls holds the lock of its folder.
+    """Write the cache, whole or not at all; the caller holds the lock of its folder.
 
     Raises:
         DataError: an image is broken, or there is no room.
     """
-    for left in folder.glob("pixels.part-*"):  # by one who was killed
+    for left in folder.glob("pixels.part-*"):  # by a killed process
         left.unlink()
     size, exact = content.size()
     size += HEADER + content.images * INDEXES[content.format].itemsize
@@ -299,7 +299,7 @@ def _made(content: Content, i: int) -> tuple[tuple[int, ...], Size, Any]:
 
 
 def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
-    """The results in order, a few at most made ahead: what is done must not pile up before the disk."""
+    """The results in order, at most a few computed ahead, so that they do not pile up in memory."""
     rest = iter(indices)
     ahead = [pool.submit(make, i) for i in islice(rest, 4 * cluster.cores())]
     try:
@@ -312,7 +312,7 @@ def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], Any], indices: Ite
 
 
 def _free(run: Run, folder: Path) -> int:
-    """Bytes that may be taken there."""
+    """Free bytes there."""
     free = shutil.disk_usage(folder).free
     if run.cache == "ram":
         try:
@@ -337,5 +337,5 @@ def _digest(*parts: object) -> str:
 
 
 def gb(size: float) -> str:
-    """Bytes for people."""
+    """Bytes as text."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

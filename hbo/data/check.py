@@ -1,11 +1,11 @@
 """python -m hbo.data.check DIR: decode every image below a folder, and list those that cannot be read, and
-what else training refuses in a folder of classes: files that are no images, empty classes.
+what else training refuses in a folder of classes: files that are not images, empty classes.
 
     python -m hbo.data.check DIR
-    python -m hbo.data.check DIR --data imagefolder     # those of train/ and val/ alone
+    python -m hbo.data.check DIR --data imagefolder     # only those of train/ and val/
 
-Exit status 2 where there is one. A run reads headers before it trains, and the rest of an image when it comes
-to it; `--skip_bad N` decodes all of them first, and passes over at most N.
+Exit status 2 if there is one. A run reads only headers before it trains, and the rest of an image when it
+needs it; `--skip_bad N` decodes all images first, and skips at most N.
 """
 
 import os
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="python -m hbo.data.check", description="Decode every image below a folder.")
     parser.add_argument("folder", help="What --data_dir names, or any other folder.")
     parser.add_argument(
-        "--data", choices=list(SETS), help="The data set: look at the folders that it reads alone."
+        "--data", choices=list(SETS), help="The data set: check only the folders that it reads."
     )
     with one_line():
         args = parser.parse_args(argv)
@@ -81,7 +81,7 @@ def images_of(folder: str, data: str | None) -> list[str]:
 
 
 def strangers(folder: str, data: str | None) -> list[str]:
-    """What training refuses in a folder of classes, a line each: files whose names are not an image's, and
+    """What training refuses in a folder of classes, one per line: files whose names are not an image's, and
     empty classes; nothing of other sets, of a CSV or of archives.
     """
     root = files.expanded(folder)
@@ -102,7 +102,7 @@ def strangers(folder: str, data: str | None) -> list[str]:
 
 
 def unreadable(paths: list[str]) -> dict[str, str]:
-    """Those that cannot be decoded -> why, in words that name them; all are tried, behind a bar."""
+    """Images that cannot be decoded -> the reason, with their name; all are tried, with a progress bar."""
     order = [paths[i] for i in packed.as_stored(paths)]
     parts = [order[i : i + 64] for i in range(0, len(order), 64)]
     found: dict[str, str] = {}

@@ -21,10 +21,10 @@ from hbo.data.sources import Get, Source
 from hbo.tasks.classify.spec import QUALITY
 
 AT_ONCE = 64  # images of a set in memory that are resized by one call
-ENCODED = 64  # images that are encoded to say how large a cache of JPEG will be
-# Images whose sizes are read to say how large their cache will be; of a larger set, an even choice.
+ENCODED = 64  # images that are encoded to estimate the size of a JPEG cache
+# Images whose sizes are read to estimate the size of their cache; of a larger set, evenly spaced ones.
 PROBED = 100_000
-DRAFTED = 1_000  # images that are looked at to say for how many a smaller one is decoded
+DRAFTED = 1_000  # images that are sampled to estimate how many are decoded smaller
 
 
 class Images(Dataset):
@@ -32,7 +32,7 @@ class Images(Dataset):
     a list of those.
 
     Args:
-        source: the images as they come.
+        source: the images, untransformed.
         fixed: the part of the transform that is the same each time an image is seen.
         random: the part that follows, to (C, R, R).
         run: for the seed, the cache, and where to augment.
@@ -50,10 +50,10 @@ class Images(Dataset):
         self.fixed, self.transform = fixed, v2.Compose([fixed, *random])
         self.drafts = run.decode == "draft" and self.augment.resized is not None
         self.pixels: cache.Pixels | None = None
-        # Of evaluation's images nothing is left out.
+        # Evaluation's images lose no detail.
         self.side = run.cached_side if self.augment.resized else None
         if run.cache != "none":
-            # What is reported is exact.
+            # Validation images are exact.
             kept = cache.JPEG if run.cache == "jpeg" and self.side else cache.FORMAT
             self.pixels = cache.opened(
                 run, cacheable(run.data, source.get, len(self.labels), fixed, self.side, kept)
@@ -93,7 +93,7 @@ class Images(Dataset):
         return images, torch.tensor([self.labels[i] for i in indices]), torch.tensor(indices)
 
     def raw(self, epoch: int, index: int) -> tuple[Tensor, list[Any]]:
-        """An image as far as it is made here, and what is drawn for it, where the device does the rest."""
+        """An image as far as it is made here and, if the device does the rest, its draws."""
         if self.pixels is not None:
             image, size = self.pixels[index]
         else:
@@ -122,8 +122,8 @@ class Images(Dataset):
         return self.upsampled() | ({"jpeg_decoder": jpeg.said_decoder()} if kept else {})
 
     def drafted(self) -> float:
-        """For the row: the share of crops for which a smaller image is decoded, by an even choice of images,
-        a crop each.
+        """For the row: the share of crops for which a smaller image is decoded, from evenly spaced images,
+        one crop each.
         """
         files: Any = self.source
         chosen = range(0, len(self), math.ceil(len(self) / DRAFTED))
@@ -160,7 +160,7 @@ def stack(images: list[Tensor]) -> Tensor:
 def cacheable(
     data: str, get: Get, images: int, fixed: v2.Transform, side: int | None, kept: int = cache.FORMAT
 ) -> cache.Content:
-    """What the cache is to hold: the images after their fixed part, and with the short side at most `side`,
+    """The contents of a cache: the images after their fixed part, and with the short side at most `side`,
     if given; decoded, or as JPEG.
     """
 

@@ -1,7 +1,7 @@
-"""Photographs kept as JPEG (`--cache jpeg`): a tenth of their pixels, decoded at each look.
+"""Photographs kept as JPEG (`--cache jpeg`): a tenth of the pixels' size, decoded at each access.
 
-Where simplejpeg is installed (`pip install -e '.[jpeg]'`) it decodes, into the same pixels as PIL, in less
-time. The row says which of them it was (`jpeg_decoder`).
+If simplejpeg is installed (`pip install -e '.[jpeg]'`), it decodes to the same pixels as PIL, in less time.
+The row names the decoder (`jpeg_decoder`).
 """
 
 import importlib.util
@@ -20,9 +20,7 @@ DECODER = "simplejpeg" if importlib.util.find_spec("simplejpeg") else "PIL"
 
 
 def said_decoder(decoder: str | None = None) -> str:
-    """What decodes (None: of a cache), with its version: the same pixels only as far as their libjpeg is the
-    same.
-    """
+    """The decoder (None: of a cache) with its version: pixels are the same only if the libjpeg is."""
     name = decoder or DECODER
     return f"{name} {version('pillow' if name == 'PIL' else name)}"
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 
 def prefetched(loader: DataLoader, device: torch.device) -> "DataLoader | Prefetch":
-    """The loader itself, but on a CUDA device, where its batches are copied ahead."""
+    """The loader itself; on a CUDA device, one that copies its batches ahead."""
     return Prefetch(loader, device) if device.type == "cuda" else loader
 
 

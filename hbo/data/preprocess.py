@@ -38,11 +38,13 @@ class Preprocess:
 
         Raises:
             DataError: the file cannot be read as an image.
-            UserError: an image in memory with more than 8 bits a channel.
+            UserError: an image in memory with more than 8 bits per channel.
         """
         if isinstance(image, Image.Image):
             if image.mode not in headers.MODES:
-                raise UserError(f"image: has mode {image.mode}; convert its pixels to 8 bits a channel first")
+                raise UserError(
+                    f"image: has mode {image.mode}; convert its pixels to 8 bits per channel first"
+                )
             pil = upright(image)
         else:
             pil = read_image(Path(image))

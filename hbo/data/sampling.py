@@ -1,7 +1,7 @@
 """Order and randomness as functions of (seed, epoch, image) alone.
 
 So two networks with one seed see the same images, whatever the number of workers or processes,
-and a run taken up in the middle of an epoch goes on with the very next batch: nothing has to be
+and a run resumed in the middle of an epoch continues with the very next batch: nothing has to be
 saved but the number of updates done.
 """
 
@@ -35,8 +35,8 @@ def seeded(*parts: object) -> Iterator[None]:
 
 
 def split(strata: Sequence[object], share: float, salt: str = "") -> tuple[list[int], list[int]]:
-    """Indices in two parts, the second with `share` of each stratum; fixed for ever, in
-    no need of a library's shuffle.
+    """Indices in two parts, the second with `share` of each stratum; fixed for ever, independent of any
+    library's shuffle.
     """
     rest: list[int] = []
     held: list[int] = []
@@ -74,7 +74,7 @@ class TrainBatches:
         batch: images of a global batch.
         seed: of the run.
         rank, world: this process, of how many.
-        limit: at most so many batches an epoch.
+        limit: at most this many batches per epoch.
         progress: updates done so far in the run; a new epoch, or a resumed one, starts from there.
     """
 
@@ -111,8 +111,8 @@ class TrainBatches:
 
 
 class IdentityBatches(TrainBatches):
-    """The same, with P x K sampling: K images of each of P = batch / K identities in a
-    batch, as many batches an epoch.
+    """The same, with P x K sampling: K images of each of P = batch / K identities in a batch, as many batches
+    per epoch.
 
     Identities come in random order, each once before any comes again (those left over that fill no batch wait
     for the next order), and so do an identity's images; one with fewer than K has some of them twice.

@@ -17,7 +17,7 @@ from hbo import files, headers, packed
 
 
 class Get(Protocol):
-    """Images as they come, by index: PIL, or uint8 tensors (C, H, W), C 1 or 3."""
+    """Untransformed images by index: PIL, or uint8 tensors (C, H, W), C 1 or 3."""
 
     def __call__(self, i: int) -> "Image.Image | Tensor": ...
 
@@ -30,11 +30,11 @@ class Get(Protocol):
         ...
 
     def stored(self) -> Sequence[int]:
-        """The images in the order in which they lie where they come from."""
+        """The images in storage order."""
         ...
 
     def digest(self) -> str:
-        """A hash of every byte, where `content` has looked at lengths and times alone; reads all files."""
+        """A hash of every byte, if `content` has looked only at lengths and times; reads all files."""
         ...
 
 
@@ -107,7 +107,7 @@ class Files:
 
     def content(self) -> tuple[str, str]:
         identity, version = hashlib.sha256(), hashlib.sha256()
-        # Of a set that is small enough, bytes: an archive unpacks with times of its own.
+        # Bytes, if the set is small enough: unpacked archives have new file times.
         held, _ = files.contents(self.paths)
         with ThreadPoolExecutor(4) as pool:
             stats = pool.map(lambda path: (packed.size_of(path), packed.version_of(path)), self.paths)
@@ -162,13 +162,13 @@ class Stack:
 
 
 def read_image(path: str | Path, mode: str = "RGB", shrink: int = 1) -> Image.Image:
-    """An image, turned as its EXIF says it is looked at, in PIL's mode; transparency is dropped.
+    """An image, rotated by its EXIF, in PIL's mode; transparency is dropped.
 
     Args:
         path: its file.
         mode: PIL's.
-        shrink: 1, 2, 4 or 8: decode a JPEG at 1/`shrink` of its size. One that EXIF turns must have sides
-            that are multiples of it, so that no part of a pixel comes first.
+        shrink: 1, 2, 4 or 8: decode a JPEG at 1/`shrink` of its size. If EXIF rotates it, its sides must be
+            multiples of that, so that no partial pixel comes first.
 
     Raises:
         DataError: cannot be read as an image, or not as the one that it is; names the path.
@@ -192,8 +192,8 @@ def can_draft(image: ImageFile, shrink: int) -> bool:
 
 
 def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
-    """An image turned as its EXIF says it is looked at, in PIL's mode, and without that EXIF."""
-    image.load()  # of a TIFF nothing is left to be done then: PIL turns it
+    """An image rotated by its EXIF, in PIL's mode, and without that EXIF."""
+    image.load()  # PIL has already rotated a TIFF
     turn = headers.TURNS.get(headers.orientation(image) or 1)
     found = (image if turn is None else image.transpose(turn)).convert(mode)
     found.info = {}  # it would be turned again by whoever is given it

@@ -31,7 +31,7 @@ def compared(session: Session, task: Any, data: Any) -> dict[str, float]:
         allowed = VARYING if "varies" in kind else TOLERANCE
         if not error <= allowed:  # NaN is not
             raise UserError(
-                f"export: logits for {kind}, differ by {error:.1e} of the largest from the module's; {WRITTEN}"
+                f"export: logits for {kind}, are {error:.1e} of the largest from the module's; {WRITTEN}"
             )
     return off
 
