@@ -52,7 +52,7 @@ def flat(message: str) -> str:
 
 
 def leave(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """For `sys.excepthook`: Ctrl-C while a command is importing is a word, not a traceback."""
+    """For `sys.excepthook`: Ctrl-C while a command is importing prints a word, not a traceback."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

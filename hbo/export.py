@@ -34,7 +34,7 @@ from hbo.exporting import android, card, check
 from hbo.runs import checkpoint, deployed, identity, rows
 
 OTHERS = ("safetensors", "android-bench")
-CALIBRATION = 128  # training images by which int8 finds its ranges
+CALIBRATION = 128  # training images from which int8 takes its ranges
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--calibration",
         type=int,
-        help=f"Training images by which --int8 finds its ranges. [{CALIBRATION}]",
+        help=f"Training images from which --int8 takes its ranges. [{CALIBRATION}]",
     )
     with one_line():
         given = flags.given(parser, argv)
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 def said(about: Mapping[str, Any]) -> list[str]:
     """What is known of a written file, for people."""
     lines = [
-        f"{of + kind:<26} off PyTorch's logits by at most {error:.1e} of the largest"
+        f"{of + kind:<26} differs from PyTorch's logits by at most {error:.1e} of the largest"
         for of, found in (("", about["difference"]), ("float, ", about.get("float_difference", {})))
         for kind, error in found.items()
     ]
@@ -96,15 +96,15 @@ def export(
     file: str | None = None,
     to: str = "onnx",
 ) -> tuple[Path, dict[str, Any]]:
-    """Write a runtime's file and its JSON; nothing of them where the file does not give the module's logits
-    in that runtime.
+    """Write a runtime's file and its JSON; neither is kept if the file does not give the module's logits in
+    that runtime.
 
     Args:
         checkpoint_path: a run's folder, its last.ckpt, or a .pth of the release, as `hbo.evaluate` takes it.
         given: fields of `Run` that differ from the checkpoint's.
-        plain: leave `hbo.deploy` out.
+        plain: skip `hbo.deploy`.
         int8: quantise.
-        calibration: training images by which int8 finds its ranges; None: `CALIBRATION`.
+        calibration: training images from which int8 takes its ranges; None: `CALIBRATION`.
         file: what to write; None: beside the checkpoint.
         to: a runtime of `hbo.deploy.runtimes`, or one of `OTHERS`.
 
@@ -150,7 +150,7 @@ def export(
         try:
             deployed.add(trained.path.parent, {f"{deployed.TOP1}{runtime.name}": about["int8"]["top1"]})
         except OSError as error:  # somebody else's run
-            print(f"warning: int8's top-1 is in the JSON alone, not beside the row: {error}", file=sys.stderr)
+            print(f"warning: int8's top-1 is only in the JSON, not next to the row: {error}", file=sys.stderr)
     return out, about | ({"why_no_images": why} if why else {})
 
 
@@ -160,9 +160,9 @@ def target(
     """The file to write, and `beside` it others of its stem.
 
     Raises:
-        UserError: the checkpoint is no classifier's, the file ends in another suffix or is a folder, there
-            is no such folder or nobody may write to it, or one of the others is there without the file, so
-            that it is another's.
+        UserError: the checkpoint is no classifier's, the file ends in another suffix or is a folder, the
+            folder does not exist or is not writable, or one of the others exists without the file, so it
+            belongs to another file.
     """
     path = trained.path
     if trained.run.task != "classify":
@@ -171,15 +171,15 @@ def target(
     if not out.name.endswith(ending):
         raise UserError(f"file={out}: must end in {ending}")
     if not out.parent.is_dir():
-        raise UserError(f"file={out}: no such folder as {out.parent}")
+        raise UserError(f"file={out}: there is no folder {out.parent}")
     if out.is_dir():
         raise UserError(f"file={out}: is a folder; name the file in it")
     if not os.access(out.parent, os.W_OK):
-        raise UserError(f"file={out}: {out.parent} may not be written to; --file names another place")
+        raise UserError(f"file={out}: {out.parent} is not writable; name another place with --file")
     for other in (out.with_suffix(suffix) for suffix in beside):
         if other.exists() and not out.exists():
             raise UserError(
-                f"file={out}: {other.name} would be written too, and is another file's; take another name"
+                f"file={out}: {other.name} would be overwritten, and is another file's; take another name"
             )
     return out
 
@@ -196,9 +196,7 @@ def restored(trained: checkpoint.Trained) -> Any:
 def _int8(
     runtime: Runtime, net: Any, session: Any, task: Any, data: Any, calibration: int, facts: dict[str, str]
 ) -> tuple[Any, dict[str, Any]]:
-    """The quantised model, and what it costs in accuracy beside the one in single
-    precision, whose session is given.
-    """
+    """The quantised model, and what it costs in accuracy against single precision, whose session is given."""
     run = task.run
     seen = check.normalised(task, seen_in_training(data.train, calibration, run))
     model = runtime.quantize(net, run.resolution, seen, facts)
@@ -231,7 +229,7 @@ def _as_reported(trained: checkpoint.Trained) -> bool:
 def _other(
     to: str, path: Path, given: dict[str, Any], file: str | None, calibration: int, refused: dict[str, bool]
 ) -> tuple[Path, dict[str, Any]]:
-    """A format that is no runtime's.
+    """A format that is not a runtime's.
 
     Raises:
         UserError: a flag that it would ignore.
@@ -318,7 +316,7 @@ def images(trained: Any, needed: bool, asked: bool) -> tuple[Any, str]:
     except DataError as error:
         if needed:
             raise DataError(
-                f"{error}; int8 finds its ranges on training images, and --data_dir says where they lie now"
+                f"{error}; int8 takes its ranges from training images; say with --data_dir where they are now"
             ) from None
         if asked and run.data_dir is not None:
             raise

@@ -146,10 +146,9 @@ class Machine:
     project: str = "hbo"
     """W&B project."""
     log_every: int = 0
-    """Updates between points of loss, learning rate and images/s that W&B gets besides each epoch's; 0:
-    none."""
+    """Updates between W&B's points of loss, learning rate and images/s, besides each epoch's; 0: none."""
     wandb_media: bool = False
-    """Send W&B a picture at the end: a classifier's surest mistakes, detections, or ranked lists."""
+    """Send W&B a picture at the end: a classifier's most confident mistakes, detections, or ranked lists."""
     checkpoint_every: float = 120.0
     """Seconds between checkpoints within an epoch; there is also one at the end of each epoch."""
     force: bool = False

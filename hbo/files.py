@@ -202,7 +202,7 @@ def expanded(path: str | Path, name: str = "") -> Path:
 
 
 def cache_root() -> Path:
-    """Where caches lie that no flag puts elsewhere, and what archives hold."""
+    """The folder of caches that no flag moves, and of the archives' indexes."""
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "hbo"
 
 

@@ -1,7 +1,7 @@
 """A file within an archive, under the path that it would have if the archive were unpacked.
 
-It is a `str`, so that whoever handles paths handles it too; who needs its size, bytes or time asks here, of
-it and of a plain file alike.
+It is a `str`, so code for paths handles it too; the functions here give size, bytes and time of it or of a
+plain file.
 """
 
 import io
@@ -29,7 +29,7 @@ class Archive(Protocol):
         ...
 
     def size(self, place: int) -> int:
-        """How many they are."""
+        """The number of these bytes."""
         ...
 
     def version(self, place: int) -> int:

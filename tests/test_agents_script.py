@@ -108,4 +108,4 @@ def test_before_the_time_limit_every_agent_is_told_and_the_task_is_requeued(tmp_
 def test_a_number_of_agents_that_is_none_is_an_error(tmp_path, number):
     script = task(tmp_path, "", "s", number)
     assert (script.wait(60), told(tmp_path)) == (2, [])
-    assert f"R={number}: must be a whole number from 1" in (tmp_path / "said").read_text()
+    assert f"R={number}: must be a whole number of at least 1" in (tmp_path / "said").read_text()

@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(run, tmp_path,
     with pytest.raises(export.UserError, match=r"net\.onnx: is a folder"):
         export.target(trained, str(tmp_path / "net.onnx"), "", ".onnx")
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # as for anybody but root
-    with pytest.raises(export.UserError, match="may not be written to; --file names another place"):
+    with pytest.raises(export.UserError, match="is not writable; name another place with --file"):
         export.target(trained, str(tmp_path / "other.onnx"), "", ".onnx")
 
 
@@ -203,7 +203,7 @@ def test_no_file_of_another_is_overwritten(run, tmp_path):
     _, folder = run
     trained = checkpoint.trained(folder, {"threads": 1})
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(export.UserError, match=r"README\.md would be written too, and is another file's"):
+    with pytest.raises(export.UserError, match=r"README\.md would be overwritten, and is another file's"):
         export.export(folder, {"threads": 1}, to="safetensors", file=str(tmp_path / "README.safetensors"))
     assert (tmp_path / "README.md").read_text() == "mine"
     vino, ncnn = named("openvino"), named("ncnn")
@@ -217,7 +217,7 @@ def test_no_file_of_another_is_overwritten(run, tmp_path):
     ]
     assert names == ["net.bin", "net.ncnn.bin"]
     (tmp_path / "net.bin").write_text("weights")
-    with pytest.raises(export.UserError, match=r"net\.bin would be written too"):
+    with pytest.raises(export.UserError, match=r"net\.bin would be overwritten"):
         export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)
     (tmp_path / "net.xml").write_text("graph")  # the file's own, from an earlier export: overwritten
     export.target(trained, str(tmp_path / "net.xml"), "", vino.suffix, vino.beside)

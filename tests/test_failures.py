@@ -84,7 +84,7 @@ def test_a_run_stopped_before_its_first_checkpoint_is_not_called_saved(tmp_path,
     rows.write(runs[0].home, {"state": "interrupted"})
     (runs[0].home / "last.ckpt").touch()
     for busy, said in (
-        (runs[:1], "every run is saved, and the same call goes on"),
+        (runs[:1], "every run is saved, and the same call resumes"),
         (runs, "1 of 2 runs had no checkpoint yet and starts over with the same call; the others are saved"),
         (runs[1:], "1 of 1 run had no checkpoint yet and starts over with the same call"),
     ):

@@ -265,7 +265,7 @@ def test_looks_without_a_plan_are_an_error(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["plan", str(FILE), *flags])
     assert stop.value.code == 2
-    assert "are of --freeze" in capsys.readouterr().err
+    assert "need --freeze" in capsys.readouterr().err
 
 
 def test_a_page_before_the_end_says_that_it_is_not_complete():

@@ -149,7 +149,7 @@ def test_export_takes_the_names_from_the_checkpoint_and_needs_no_images(trained,
     metadata = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
     assert metadata["classes"] == about["classes"] == NAMES
     if named("openvino").installed():
-        with pytest.raises(DataError, match="int8 finds its ranges on training images"):
+        with pytest.raises(DataError, match="int8 takes its ranges from training images"):
             export.export(tmp_path, {"threads": 1}, int8=True, to="openvino")
     with pytest.raises(DataError, match="elsewhere: no such folder"):
         export.export(tmp_path, {"threads": 1, "data_dir": str(tmp_path / "elsewhere")})

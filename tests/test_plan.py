@@ -27,7 +27,7 @@ def test_status_names_runs_of_other_settings(write, tmp_path, capsys):
         run.home.mkdir(parents=True)
         rows.write(run.home, {"state": "failed"})
     for sets, words in (
-        ([], ["tiny has 4 runs that are not of this list; repeat the --set"]),
+        ([], ["tiny has 4 runs that are not in this list; repeat the --set"]),
         (["--set", "epochs=1"], []),
     ):
         with pytest.raises(SystemExit):

@@ -133,7 +133,7 @@ def test_two_runners_share_the_rows_and_ctrl_c_saves_them(whole, tmp_path):
     os.killpg(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=300)
     assert first.returncode == 128 + signal.SIGINT, err
-    assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call goes on"
+    assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call resumes"
     assert "Traceback" not in err
     out, err = second.communicate(timeout=900)
     assert second.returncode == 0, out + err

@@ -106,7 +106,7 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     ask("status", file)
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
-    assert "what SLURM has of 2 jobs is not known" in said.err
+    assert "the state of 2 jobs is unknown" in said.err
     # Nor is it asked in vain if it exits with 0, or prints something else.
     for line in (
         "echo 'slurm_load_jobs error: Socket timed out' >&2",
@@ -134,7 +134,7 @@ def test_jobs_of_a_file_that_was_changed_since_are_counted(cluster, tmp_path, ca
     ask("status", file)
     said = capsys.readouterr().out
     assert "2 runs: 2 queued" in said
-    assert f"{tmp_path / 'runs' / 'two'} has 2 runs that are not of this list" in said
+    assert f"{tmp_path / 'runs' / 'two'} has 2 runs that are not in this list" in said
 
 
 def test_two_simultaneous_calls_submit_once(cluster, tmp_path, capsys):

@@ -182,7 +182,7 @@ def test_a_terminated_launcher_ends_its_workers_after_a_checkpoint(launched, tmp
     saved(tmp_path)
     assert launched.returncode == 128 + numbers[-1] or launched.returncode == 128 + numbers[0], err
     assert "Traceback" not in err
-    assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call goes on"
+    assert err.strip().splitlines()[-1] == "stopped; every run is saved, and the same call resumes"
 
 
 def test_a_killed_launcher_ends_its_workers_after_a_checkpoint(launched, tmp_path):

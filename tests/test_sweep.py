@@ -120,7 +120,7 @@ def test_a_wrong_file_is_one_line_that_names_it_and_the_key(write, content, word
     (["--set", "k"], "FIELD=VALUE"),
     (["--set", "k=[1"], "no YAML"),
     (["--devices_per_run", "2", "--set", "devices=1"], "give one of them"),
-    (["--count", "2"], "--count 2: is of method: random"),
+    (["--count", "2"], "--count 2: needs method: random"),
     (["--random_seed", "0"], "--random_seed 0: is of method: random"),
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_line(write, argv, word, capsys):
@@ -280,7 +280,7 @@ def test_what_no_key_holds_is_not_swept_over(write, name, values, capsys):
         main(["plan", str(write(TINY)), "--set", f"{name}={json.dumps(values)}"])
     assert stop.value.code == 2
     said = capsys.readouterr().err
-    assert f"parameters.{name}: {values[0]} and {values[1]} are one run" in said
+    assert f"parameters.{name}: {values[0]} and {values[1]} are the same run" in said
     assert f"--set {name}={values[1]} --set out=" in said
 
 
@@ -334,4 +334,4 @@ def test_a_plan_names_what_wandb_would_take_for_text(write, tmp_path, monkeypatc
     with pytest.raises(SystemExit) as stop:
         main(["plan", str(path), "--set", f"out={tmp_path}", "--workers", "1"])
     assert stop.value.code == 0
-    assert "W&B takes residual: true, lr: 1e-3 for text; write 0.01 or 1.0e-2" in capsys.readouterr().out
+    assert "W&B reads residual: true, lr: 1e-3 as text; write 0.01 or 1.0e-2" in capsys.readouterr().out

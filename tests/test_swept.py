@@ -25,14 +25,14 @@ def sweep(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "parameter", "said"),
     [
-        ("threads", {"values": [1, 2]}, "threads: 2 and 1 are one run, as no key holds threads"),
-        ("workers", {"values": [None, "3"]}, "workers: None and 3 are one run"),
-        ("accelerator", {"values": ["auto", "cpu"]}, "accelerator: auto and cpu are one run"),
-        ("out", {"values": ["runs", "x"]}, "out: runs and x are one run"),
-        ("study", {"values": ["default", "x"]}, "study: default and x are one run"),
-        ("cache", {"values": ["none", "ram"]}, "cache: none and ram are one run"),  # no pixel changes
-        ("log_every", {"min": 0, "max": 9}, "log_every: 0 and 9 are one run"),
-        ("variant", {"values": ["k=1 threads=1", "k=1 threads=2"]}, "threads: 2 and 1 are one run"),
+        ("threads", {"values": [1, 2]}, "threads: 2 and 1 are the same run, as threads is in no key"),
+        ("workers", {"values": [None, "3"]}, "workers: None and 3 are the same run"),
+        ("accelerator", {"values": ["auto", "cpu"]}, "accelerator: auto and cpu are the same run"),
+        ("out", {"values": ["runs", "x"]}, "out: runs and x are the same run"),
+        ("study", {"values": ["default", "x"]}, "study: default and x are the same run"),
+        ("cache", {"values": ["none", "ram"]}, "cache: none and ram are the same run"),  # no pixel changes
+        ("log_every", {"min": 0, "max": 9}, "log_every: 0 and 9 are the same run"),
+        ("variant", {"values": ["k=1 threads=1", "k=1 threads=2"]}, "threads: 2 and 1 are the same run"),
     ],
 )
 def test_a_row_of_a_sweep_over_what_no_key_holds_is_invalid(sweep, monkeypatch, name, parameter, said):
@@ -61,7 +61,7 @@ def test_without_an_answer_that_is_said(monkeypatch, capsys):
     monkeypatch.setenv("WANDB_SWEEP_ID", "of no server")
     monkeypatch.delenv("WANDB_ENTITY", raising=False)
     swept.check(RUN)
-    assert "what sweep of no server varies is not known, nor checked" in capsys.readouterr().err
+    assert "what sweep of no server varies is unknown, and was not checked" in capsys.readouterr().err
 
 
 def test_a_number_that_reaches_the_run_as_text_is_the_number():

@@ -154,9 +154,7 @@ def test_a_run_without_a_number_stops_the_look(file):
         (runs[0].home / "row.json").unlink()
         return 0
 
-    with pytest.raises(
-        UserError, match=r"has no top1 \(missing\), so that the look with 4 seeds cannot be taken"
-    ):
+    with pytest.raises(UserError, match=r"has no top1 \(missing\), so the look with 4 seeds is not possible"):
         until.run(opened(file, [4, 8]), lost)
 
 

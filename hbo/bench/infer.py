@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     if "csv" in own and files.expanded(own["csv"]).suffix != ".csv":
         raise UserError(f"csv={own['csv']}: must end in .csv; the table goes to the same name with .md")
     if "csv" in own and not files.expanded(own["csv"]).parent.is_dir():
-        raise UserError(f"csv={own['csv']}: no such folder as {files.expanded(own['csv']).parent}")
+        raise UserError(f"csv={own['csv']}: there is no folder {files.expanded(own['csv']).parent}")
     if "studies" not in own and {"source", "to"} & own.keys():
         raise UserError("source, to: are for --studies STUDY")
     if "from" in own:

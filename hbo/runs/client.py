@@ -15,7 +15,7 @@ def mode(run: Run) -> str:
 
 
 def usual_mode() -> str:
-    """What auto is: the client's own mode (WANDB_MODE, `wandb offline`); online only where it has a key."""
+    """What `auto` means: the client's own mode (WANDB_MODE, `wandb offline`); online only if it has a key."""
     asked = os.environ.get("WANDB_MODE")
     wanted = asked or settings().mode
     wanted = {"dryrun": "offline", "run": "online"}.get(wanted, wanted)
@@ -27,7 +27,7 @@ def has_key() -> bool:
     --host`), netrc.
     """
     known = settings()
-    from wandb.sdk.lib import wbauth  # `wandb.login(prompt=False)` would do, but for a client that is offline
+    from wandb.sdk.lib import wbauth  # `wandb.login(prompt=False)` would do, except for an offline client
 
     try:
         return bool(known.api_key or known.identity_token_file or wbauth.read_netrc_auth(host=known.base_url))

@@ -15,7 +15,7 @@ SHARED = "HBO_RUNS_PER_DEVICE"  # how many runs a launcher has put on a run's de
 
 
 def sharing() -> int:
-    """How many runs share this one's device, as its launcher says; 1 where none does."""
+    """How many runs share this one's device, as its launcher says; 1 without a launcher."""
     said = os.environ.get(SHARED, "")
     return max(1, int(said)) if said.isdigit() else 1
 

@@ -15,7 +15,7 @@ NOTE = "snapshot.json"  # beside a study's copy of the package: the commit that 
 
 
 def files_of(package: Path) -> list[Path]:
-    """Every file of a package but caches and hidden ones, by name."""
+    """Every file of a package except caches and hidden ones, by name."""
     found = []
     for folder, inner, names in os.walk(package):
         inner[:] = [name for name in inner if name != "__pycache__" and not name.startswith(".")]
@@ -27,7 +27,7 @@ def files_of(package: Path) -> list[Path]:
 
 @cache
 def digest() -> str:
-    """Ten digits of the names and bytes of the package's files, as they are when it is first asked for."""
+    """Ten digits of a hash of the package's files, names and bytes, taken at the first call."""
     known = hashlib.sha256()
     for path in files_of(PACKAGE):
         content = path.read_bytes()
@@ -36,7 +36,7 @@ def digest() -> str:
 
 
 def command(module: str) -> list[str]:
-    """How this code starts a module of itself: by the copy's own start.py where it is a study's copy."""
+    """How this code starts one of its modules: by the copy's own start.py if it is a study's copy."""
     start = PACKAGE.parent / START
     copied = start.exists() and (PACKAGE.parent / NOTE).exists()
     return [sys.executable, str(start), module] if copied else [sys.executable, "-m", module]
@@ -48,17 +48,17 @@ def fit(fields: dict[str, Any]) -> list[str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with a plus where it has been changed since; of a study's copy, that of the
-    code that was copied.
+    """The commit of this code, with a plus if it has been changed since; for a study's copy, that of the code
+    that was copied.
 
-    None outside a checkout, and where the repository around it does not have this file, such as another
+    None outside a checkout, and if the repository around it does not have this file, such as another
     project's with hbo in its environment.
     """
     try:
         return json.loads((PACKAGE.parent / NOTE).read_text())["git"]
     except (OSError, ValueError, LookupError, TypeError):  # no copy
         pass
-    # A hook's name its own.
+    # A git hook's variables name its own repository.
     outer = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     run = lambda *args: subprocess.run(
         ["git", "-C", str(PACKAGE), *args], capture_output=True, text=True, check=True, env=outer

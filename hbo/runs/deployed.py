@@ -1,7 +1,7 @@
-"""What was measured of a finished run's deployed files: OUT/STUDY/KEY/deployed.json, beside the row, which
-stays as its training left it. Whatever reads the row gets these columns with it.
+"""Measurements of a finished run's deployed files: OUT/STUDY/KEY/deployed.json, next to the row, which does
+not change. Every reader of the row gets these columns with it.
 
-    int8_top1_RUNTIME         of the int8 file on the reported images, a fraction
+    int8_top1_RUNTIME         of the int8 file on the validation images, a fraction
     latency_ms_RUNTIME        of the float file, one image, one thread, the median over turns
     latency_ms_RUNTIME_int8   of the int8 file
     latency_measured          when and where: times of one measurement can be compared with each other alone
@@ -47,6 +47,6 @@ def add(folder: Path, found: Mapping[str, float | str]) -> None:
 
 
 def runtimes(columns: Mapping[str, object] | list[str], start: str) -> list[str]:
-    """The runtimes that columns of this beginning name, in their order."""
+    """The runtimes that columns with this prefix name, in order."""
     names = [name.removeprefix(start).removesuffix(INT8) for name in columns if name.startswith(start)]
     return list(dict.fromkeys(names))

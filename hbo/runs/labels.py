@@ -1,4 +1,4 @@
-"""How a run is called in W&B: its name, tags, kind of job and notes."""
+"""A run's labels in W&B: name, tags, kind of job and notes."""
 
 import json
 import os
@@ -10,17 +10,17 @@ from hbo import files
 from hbo.config import Run, resolve
 from hbo.runs import swept
 
-VARIES = "HBO_VARIES"  # the fields that a study varies, with commas between them, as its launcher says
+VARIES = "HBO_VARIES"  # set by the launcher: the fields that a study varies, separated by commas
 LONGEST = 80  # characters of a name's middle part
 
 
 def label(run: Run, names: list[str] | None = None) -> str:
-    """What tells the run from others, for people to read: `k2-seed1`.
+    """What distinguishes the run from others: `k2-seed1`.
 
     Args:
         run: all fields.
-        names: the fields that its study varies; None where nobody says: those that are not at the default
-            of its data set, those that make the network first.
+        names: the fields that its study varies; None if unknown: those that differ from its data set's
+            defaults, the network's first.
     """
     usual = asdict(resolve(data=run.data))
     if names is None:
@@ -32,8 +32,8 @@ def label(run: Run, names: list[str] | None = None) -> str:
 
 
 def varying() -> list[str] | None:
-    """The fields that the study of this process varies, as its launcher or the W&B sweep says; None where
-    nobody does.
+    """The fields that the study of this process varies, as its launcher or the W&B sweep says; None if
+    neither does.
     """
     if VARIES in os.environ:
         return [name for name in os.environ[VARIES].split(",") if name]
@@ -49,9 +49,7 @@ def tags(run: Run) -> list[str]:
 
 
 def notes(run: Run) -> str | None:
-    """The question of the run's study, where its sweep file left one with the rows; else that of the W&B
-    sweep.
-    """
+    """The question of the run's study, if its sweep file left one with the rows, else the W&B sweep's."""
     try:
         asked = dict(json.loads((_study(run) / "question.json").read_text()))
     except (OSError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""A run that another study has finished, or trains now: its row is reused, and a key is trained once."""
+"""A run that another study has finished or is training: its row is reused, so a key is trained once."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def finished(run: Run) -> Path | None:
 
 
 def held(run: Run) -> Path | None:
-    """Where another study has the run's key under way: a living process holds its lock there."""
+    """Where another study is training the run's key: a living process holds its lock there."""
     own = rows.folder(run)
     for other in sorted({path.parent for path in files.expanded(run.out).glob(f"*/{own.name}/lock.*")}):
         if other.parent.name != run.study and (locks.read(other) or {}).get("alive"):

@@ -1,4 +1,4 @@
-"""The picture that W&B gets at a run's end, by the command of `hbo.analysis` that draws it for everybody."""
+"""The picture that W&B gets at a run's end, drawn by the task's command of `hbo.analysis`."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ SECONDS = 600  # for the drawing
 
 
 def send(mirror: Mirror, run: Run, folder: Path, step: int) -> None:
-    """Draw what a finished run got wrong, or found, and send it; the run is done whatever comes of it.
+    """Draw what a finished run got wrong, or found, and send it; a failure does not affect the run.
 
     Args:
         mirror: the W&B run.

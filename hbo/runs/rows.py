@@ -146,7 +146,7 @@ def set_aside(where: Path) -> Path:
 
 
 def bring_back(aside: Path, where: Path) -> None:
-    """Undo `set_aside`: the run that was to replace this one could not begin."""
+    """Undo `set_aside`: the run that should replace this one could not begin."""
     # The row last, when all is there.
     for path in sorted(aside.iterdir(), key=lambda p: p.name == "row.json"):
         if (where / path.name).is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 from hbo.config import Run, checked
 from hbo.errors import UserError, flat
 
-# Of the fields that no key holds, those that say in other words what it does hold.
+# Fields that are in no key, but restate what is in it.
 OTHER_WORDS = frozenset(
     ["data_dir", "backbone_checkpoint", "weights", "distill", "match_macs", "variant", "recipe"]
 )
@@ -17,8 +17,8 @@ ALIKE = sorted(Run.NOT_IN_KEY - OTHER_WORDS)  # runs that differ in these alone 
 
 
 def parameters() -> dict[str, dict[str, Any]] | None:
-    """Field -> its values as the sweep of this process's agent has them; None without one, or without an
-    answer, which is said.
+    """Field -> its values in the sweep of this process's agent; None without an agent, or without an answer,
+    which is reported.
     """
     sweep = os.environ.get("WANDB_SWEEP_ID")
     return _parameters(sweep) if sweep else None
@@ -46,13 +46,13 @@ def _config(sweep: str) -> dict[str, Any]:
         return dict(wandb.Api(timeout=10).sweep("/".join([*place, sweep])).config)
     except Exception as error:  # whatever the client raises; it is no reason to end a run
         said = flat(f"W&B: {type(error).__name__}: {error}")
-        print(f"{said}; what sweep {sweep} varies is not known, nor checked", file=sys.stderr)
+        print(f"{said}; what sweep {sweep} varies is unknown, and was not checked", file=sys.stderr)
         return {}
 
 
 def check(run: Run) -> None:
-    """Refuse to sweep over what no key holds: of such rows W&B would show one's result under the others'
-    settings.
+    """Refuse to sweep over a field that is in no key: W&B would show one row's result under the settings of
+    others.
 
     Raises:
         UserError: names the field and two values that are one run.
@@ -85,6 +85,6 @@ def _with(run: Run, given: dict[str, Any]) -> Run | None:
 def same_run(name: str, a: Any, b: Any) -> UserError:
     """Why two values of a field cannot be compared in one study."""
     return UserError(
-        f"{name}: {a} and {b} are one run, as no key holds {name}, and one of them would be left out; take"
-        " one value, and to compare speeds a folder (out) of its own for each"
+        f"{name}: {a} and {b} are the same run, as {name} is in no key, and one would be left out; take"
+        " one value, or to compare speeds give each a folder (out) of its own"
     )

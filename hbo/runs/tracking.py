@@ -23,7 +23,7 @@ from hbo.runs.client import by_agent, client, mode, settings, usual_mode
 KILLED = 255  # exit code of a W&B run that was stopped: as the client gives it to a script that it interrupts
 KEPT = ("row.json", "metrics.csv")  # files of a run that W&B keeps
 FINISH = 120.0  # seconds for the server to take what is left at a run's end
-GRACE = 10.0  # of those, in which a signal does not end the waiting: a scheduler's come in twos
+GRACE = 10.0  # of those, in which a signal does not end the wait: schedulers send two
 NOT_ONLINE = (
     "wandb={}: an agent of a W&B sweep started this run, and waits for it there; take --wandb online, or"
     " hbo.sweep run, which needs no server"
@@ -35,13 +35,13 @@ _said: set[str] = set()  # addresses of runs that were printed
 
 
 def refuse(error: UserError) -> None:
-    """End a row of a W&B sweep that no run can be: W&B is told that it is finished and invalid, and why,
-    and the agent takes the next row. Outside of a sweep nothing is done.
+    """End an invalid row of a W&B sweep: W&B is told that it is finished and invalid, and why, and the agent
+    takes the next row. Outside a sweep this does nothing.
 
-    A folder that is not there, or a server, is no fault of the row: that stays an error.
+    A missing folder or server is not the row's fault, and stays an error.
 
     Args:
-        error: why there is no such run.
+        error: why the row is invalid.
 
     Raises:
         SystemExit: 0, once W&B knows.
@@ -64,13 +64,13 @@ def refuse(error: UserError) -> None:
 
 
 def _limited(**more: Any) -> Any:
-    """The client's settings, with an end to its waiting for the server where the user has set none."""
+    """The client's settings, with a limit on its wait for the server if the user has set none."""
     limit = settings().finish_timeout or FINISH
     return client().Settings(finish_timeout=limit, finish_timeout_raises=True, **more)
 
 
 def _end(experiment: Any, exit_code: int) -> None:
-    """Finish a W&B run; a signal that comes while that takes long ends the waiting.
+    """Finish a W&B run; a signal during a long wait ends it.
 
     Raises:
         TimeoutError: not all was sent.
@@ -82,13 +82,13 @@ def _end(experiment: Any, exit_code: int) -> None:
 class Mirror:
     """A W&B run that follows a row, from one process.
 
-    Its id is the key, or what a sweep's agent says; its config the flat fields, once. A run that is trained
-    anew under a key that W&B has already (`--force`, or a folder that was removed) is KEY-2, KEY-3: a curve
-    belongs to one training. So is one that goes on after it was stopped in W&B, which would stop it again.
-    Under an agent, whose run keeps its id, it is the run's second attempt: its points have `attempt`, and
-    lie over W&B's own step, which goes on where `epoch` and `step` begin again. W&B's own process may be
-    gone (a signal to all processes of a job ends it): then another takes the same W&B run up. Whatever W&B
-    does, the row is not touched by it.
+    Its id is the key, or the one that a sweep's agent chose; its config the flat fields, once. A run that is
+    trained again under a key that W&B already has (`--force`, or a removed folder) is KEY-2, KEY-3: a curve
+    belongs to one training. So is a run that resumes after it was stopped in W&B, which would stop it again.
+    Under an agent the id stays, and the new training is the run's second attempt: its points have `attempt`,
+    over W&B's own step, which continues where `epoch` and `step` start again. If W&B's own process is gone (a
+    signal to all processes of a job ends it), another one continues the same W&B run. Nothing that W&B does
+    changes the row.
 
     Raises:
         UserError: a server was asked for by name and does not answer; with `auto` the run goes on offline and
@@ -126,8 +126,8 @@ class Mirror:
             self._init()
 
     def _init(self) -> None:
-        """Open the W&B run; a new training passes by those that have another's curve, or where the agent
-        chose the run, is its next attempt.
+        """Open the W&B run; a new training skips those that have another's curve or, if an agent chose the
+        run, is its next attempt.
         """
         self._open()
         while self.anew and not by_agent() and self.experiment.summary.get("step") is not None:
@@ -201,7 +201,7 @@ class Mirror:
         for point in new:
             self._send({name: value for name, value in point.items() if not _missing(value)})
         known = [point[self.best] for point in curve if not _missing(point.get(self.best, math.nan))]
-        if new and known:  # the client's own maximum begins anew where a run goes on
+        if new and known:  # the client's own maximum starts again in a resumed run
             self.experiment.summary[self.best] = {"last": known[-1], "max": max(known)}
 
     def _send(self, numbers: dict[str, Any]) -> None:
@@ -218,13 +218,13 @@ class Mirror:
         self._tell(lambda: self._send(shown()))
 
     def _files(self) -> None:
-        """The row and the curve, as they lie in the folder: what the run's page and `results wandb:` take."""
+        """Upload the row and the curve as files, for the run's page and `results wandb:`."""
         for name in KEPT:
             if (self.folder / name).exists():
                 self.experiment.save(str(self.folder / name), base_path=str(self.folder), policy="end")
 
     def finish(self, row: dict[str, Any], exit_code: int = 0) -> None:
-        """The row, but for the fields that stand in the config; then W&B's run is over."""
+        """Send the row, except for the fields in the config, and finish the W&B run."""
         asked = {f.name for f in fields(Run)}
         summary = {name: value for name, value in row.items() if name not in asked}
         self._tell(
@@ -237,8 +237,8 @@ class Mirror:
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether W&B's client has heard that the run is to stop; in seconds, or half a minute, after
-        somebody said so.
+        """Whether W&B's client has heard that the run should stop; seconds to half a minute after the
+        request.
         """
         return self.stopped_id == self.id
 
@@ -246,9 +246,9 @@ class Mirror:
         """Whether a run that a signal ended was stopped in W&B: by Stop on its page,
         `run.stop()`, or hyperband.
 
-        An agent sends SIGTERM to a run that was stopped, and hands on the SIGTERM of a scheduler: only the
-        server knows which of the two it was. Where it does not say, the run was preempted, and goes on:
-        nothing is lost by that.
+        An agent sends SIGTERM to a run that was stopped, and passes on a scheduler's SIGTERM: only the server
+        knows which of the two it was. If it does not say, the run counts as preempted, and resumes: nothing
+        is lost.
 
         Args:
             number: of the signal.
@@ -264,7 +264,7 @@ class Mirror:
             one = self.experiment
             return bool(LaunchApi(timeout=PATIENCE).check_stop_requested(one.project, one.entity, one.id))
         except Exception as error:
-            print(f"W&B: {type(error).__name__}: {error}; taken for a preemption", file=sys.stderr)
+            print(f"W&B: {type(error).__name__}: {error}; treated as a preemption", file=sys.stderr)
             return False
 
     def stopped(self, stop: BaseException, curve: list[dict[str, Any]]) -> None:
@@ -305,7 +305,7 @@ class Mirror:
                 tell()
             except Exception as error:
                 print(
-                    f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is whole",
+                    f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is complete",
                     file=sys.stderr,
                 )
                 self.experiment = None

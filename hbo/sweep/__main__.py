@@ -1,9 +1,8 @@
 """python -m hbo.sweep plan|run|status|design FILE: many runs from one W&B sweep file, without a server.
 
 python -m hbo.sweep plan sweeps/contraction.yaml                    # keys, costs, states, hours
-python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that find a point of percent
-python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # what is judged, written down before the
-                                                                    runs
+python -m hbo.sweep plan sweeps/contraction.yaml --detect 1.0       # the seeds that detect 1 point
+python -m hbo.sweep plan sweeps/contraction.yaml --freeze           # records the question before the runs
 python -m hbo.sweep design fraction sweeps/factorial.yaml           # 54 runs of its 162
 python -m hbo.sweep run sweeps/contraction.yaml --set data=cifar10 --set data_dir=DIR
 python -m hbo.sweep run sweeps/table2.yaml --slurm partition=gpu,gpus=1,time=24:00:00
@@ -25,7 +24,7 @@ from hbo.words import Parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line. Exit status: 0, 1 where a run failed, 2 for a wrong file or flag, 128 + n at signal
+    """The command line. Exit status: 0, 1 if a run failed, 2 for a wrong file or flag, 128 + n after signal
     n.
     """
     args = parser().parse_args(argv)
@@ -39,9 +38,9 @@ def parser() -> Parser:
     whole = Parser(prog="python -m hbo.sweep", description="A W&B sweep file without a server.")
     verbs = whole.add_subparsers(dest="verb", required=True)
     about = {
-        "plan": "Say every run before anything starts: key, costs, state, hours.",
-        "run": "Start what is missing or unfinished, here or on SLURM; a second call goes on.",
-        "status": "Say what is there.",
+        "plan": "Print every run before anything starts: key, costs, state, hours.",
+        "run": "Train missing and unfinished runs, here or on SLURM; a second call resumes.",
+        "status": "Print each run's state and result.",
     }
     for verb, text in about.items():
         sub = verbs.add_parser(verb, help=text, description=text)
@@ -50,19 +49,17 @@ def parser() -> Parser:
             "--set", action="append", default=[], metavar="FIELD=VALUE", dest="sets",
             help="Replace a parameter of the file in all runs; FIELD=[A,B] sweeps over it. May be repeated.",
         )  # fmt: skip
-        sub.add_argument(
-            "--count", type=positive, help="Runs of a random sweep; left out: the file's run_cap."
-        )
+        sub.add_argument("--count", type=positive, help="Runs of a random sweep. [the file's run_cap]")
         sub.add_argument("--random_seed", type=int, help="Seed of a random sweep. [0]")
         if verb != "status":
             sub.add_argument(
                 "--workers",
                 type=positive,
-                help="Runs at once. Left out: a GPU group each, else the cores by the threads of a run.",
+                help="Runs at a time. [one per GPU group, else cores / threads per run]",
             )
             sub.add_argument(
                 "--runs_per_device", type=positive, default=1, metavar="N",
-                help="Runs that share a GPU; with --slurm, a job and its GPU. Default 1.",
+                help="Runs that share a GPU (with --slurm, a job and its GPU). [1]",
             )  # fmt: skip
         sub.add_argument("--devices_per_run", type=positive, help="The same as --set devices=M.")
         sub.add_argument(
@@ -80,22 +77,22 @@ def _add_plan(sub: Any) -> None:
     sub.add_argument(
         "--json",
         action="store_true",
-        help="Print JSON alone: an object a run; with --detect or --freeze {runs, detect, frozen}.",
+        help="Print only JSON: an object per run; with --detect or --freeze {runs, detect, frozen}.",
     )
     sub.add_argument(
         "--detect", type=points, metavar="POINTS",
-        help="Print the seeds needed to find a difference of POINTS percentage points with 80 %% power, and"
-        " what the file's own seeds find.",
+        help="Print the seeds needed to detect a difference of POINTS percentage points with 80 %% power, and"
+        " what the file's own seeds detect.",
     )  # fmt: skip
     sub.add_argument(
         "--sd", type=points, metavar="POINTS",
-        help="With --detect or --freeze: the deviation of a run."
-        " [of finished rows of the same data and protocol]",
+        help="With --detect or --freeze: the standard deviation of a run."
+        " [from finished rows of the same data and protocol]",
     )  # fmt: skip
     sub.add_argument(
         "--freeze", action="store_true",
         help="Write what is judged, the seeds and the looks into OUT/STUDY/frozen.json; the study's page says"
-        " whether the plan was kept.",
+        " whether the plan was followed.",
     )  # fmt: skip
     _add_looks(sub, "--freeze")
 
@@ -110,16 +107,16 @@ def _add_run(sub: Any) -> None:
     sub.add_argument(
         "--retries",
         type=natural,
-        help="Times that a run that crashed is started again. Default 1.",
+        help="Restarts of a run that crashed. [1]",
     )
     sub.add_argument(
         "--max_failures", type=failures, metavar="N",
-        help="Start no more after N failed runs in a row; below 1, after more than that share of all."
+        help="Start no more runs after N failed ones in a row; below 1, after more than that share of all."
         " Default 5.",
     )  # fmt: skip
     sub.add_argument(
         "--max_parallel", type=positive, metavar="N",
-        help="With --slurm: jobs at a time, of all arrays together. [as many as SLURM starts]",
+        help="With --slurm: jobs that run at a time, in all arrays. [as many as SLURM starts]",
     )  # fmt: skip
     sub.add_argument(
         "--slurm", metavar="KEY=VALUE,...",
@@ -142,11 +139,11 @@ def _add_design(verbs: Any) -> None:
     sub = verbs.add_parser("design", help=text, description=text)
     sub.add_argument(
         "kind", choices=("one_at_a_time", "leave_one_out", "fraction"),
-        help="Each other value alone; each field of the last values back at its first one; or a regular"
+        help="Each other value alone; each field of the last values reset to its first; or a regular"
         " fraction of all, which separates main effects.",
     )  # fmt: skip
     sub.add_argument("base", help="The sweep file that varies the fields, such as sweeps/factorial.yaml.")
-    sub.add_argument("--to", metavar="FILE", help="The file that is written. [BASE_KIND.yaml beside BASE]")
+    sub.add_argument("--to", metavar="FILE", help="File to write. [BASE_KIND.yaml beside BASE]")
     sub.add_argument(
         "--from", dest="start", metavar="'FIELD=VALUE ...'",
         help="Where one_at_a_time and leave_one_out start. [the first values; the last values]",
@@ -154,14 +151,14 @@ def _add_design(verbs: Any) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
+    """A whole number of at least 1."""
     if (found := whole(text)) is None or found < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least 1")
     return found
 
 
 def failures(text: str) -> float:
-    """A whole number from 1, or a share between 0 and 1."""
+    """A whole number of at least 1, or a share between 0 and 1."""
     found = number(text)
     if found is None or not (0 < found < 1 or (found >= 1 and found.is_integer())):
         raise argparse.ArgumentTypeError(
@@ -171,10 +168,10 @@ def failures(text: str) -> float:
 
 
 def points(text: str) -> float:
-    """Points of percent, above 0 and below 100."""
+    """Percentage points, above 0 and below 100."""
     found = number(text)
     if found is None or not 0 < found < 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be points of percent, above 0 and below 100")
+        raise argparse.ArgumentTypeError(f"{text}: must be percentage points, above 0 and below 100")
     return found
 
 
@@ -184,12 +181,12 @@ def numbers(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text}: must be whole numbers with commas between them, such as 6,10,16,24"
+            f"{text}: must be whole numbers separated by commas, such as 6,10,16,24"
         ) from None
 
 
 def natural(text: str) -> int:
-    """A whole number from 0."""
+    """A whole number of at least 0."""
     if (number := int(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text}: must not be negative")
     return number
@@ -223,7 +220,7 @@ def opened(args: Any):
             raise UserError(f"--{flag} {value}: --set {name}={sets[name]} says otherwise; give one of them")
     study = read(args.file, sets, args.count, args.random_seed or 0)
     if args.random_seed is not None and study.method == "grid":
-        raise UserError(f"--random_seed {args.random_seed}: is of method: random; {study.path} is a grid")
+        raise UserError(f"--random_seed {args.random_seed}: needs method: random; {study.path} is a grid")
     runs = entries(study)
     check(study, runs, sets)
     if args.verb != "status" and (said := repeats(study, runs)):
@@ -240,9 +237,9 @@ def plan(args: Any) -> int:
     from hbo.sweep.pool import places
 
     if args.sd and not (args.detect or args.freeze):
-        raise UserError(f"--sd {args.sd:g}: is of --detect; add it, such as --detect 1.0")
+        raise UserError(f"--sd {args.sd:g}: needs --detect; add it, such as --detect 1.0")
     if (args.looks or args.max_seeds) and not args.freeze:
-        raise UserError("--looks, --max_seeds: are of --freeze; add it, or leave them out")
+        raise UserError("--looks, --max_seeds: need --freeze; add it, or leave them out")
     study, runs = opened(args)
     p.price(runs)
     source = timing.estimate(runs, args.runs_per_device)
@@ -266,7 +263,7 @@ def plan(args: Any) -> int:
         totals = p.totals(runs, max(1, devices), source) + f"\n{slow}" * bool(slow)
         if study.texts:
             said.append(
-                f"for `wandb sweep`: W&B takes {', '.join(study.texts)} for text; write 0.01 or 1.0e-2,"
+                f"for `wandb sweep`: W&B reads {', '.join(study.texts)} as text; write 0.01 or 1.0e-2,"
                 " and true or false without quotes"
             )
         print("\n\n".join([p.table(runs), totals, *said]))
@@ -300,7 +297,7 @@ def show(args: Any) -> int:
     print(f"\n{len(runs)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     for folder, n in queued.others(runs).items():
         print(
-            f"{folder} has {n} runs that are not of this list; repeat the --set that they were started with"
+            f"{folder} has {n} runs that are not in this list; repeat the --set that they were started with"
         )
     return 0
 
@@ -310,20 +307,20 @@ def run(args: Any) -> int:
     from hbo.sweep import asked, freezing, pool, slurm
 
     if (args.looks or args.max_seeds) and not args.until:
-        raise UserError("--looks, --max_seeds: are of --until decided; add it, or leave them out")
+        raise UserError("--looks, --max_seeds: need --until decided; add it, or leave them out")
     by_slurm = args.slurm is not None  # an empty text too: a shell variable that is not set
     if args.max_parallel and not by_slurm:
-        raise UserError(f"--max_parallel {args.max_parallel}: is of --slurm; here take --workers")
+        raise UserError(f"--max_parallel {args.max_parallel}: needs --slurm; on this machine use --workers")
     for flag in ("retries", "max_failures", "workers"):
         if by_slurm and getattr(args, flag) is not None:
             raise UserError(
-                f"--{flag} {getattr(args, flag):g}: is of runs on this machine; SLURM starts its jobs by"
+                f"--{flag} {getattr(args, flag):g}: is for runs on this machine; SLURM starts its jobs by"
                 " itself: leave it out"
             )
     study, runs = opened(args)
     if args.until and any(entry.run and entry.run.force for entry in runs):
         raise UserError(
-            "--until decided: counts the rows that are there, and force runs them again; leave one out"
+            "--until decided: counts the finished rows, and force trains them again; leave one out"
         )
     freezing.leave_question(study, runs)
 

@@ -17,7 +17,7 @@ class Board:
 
     Args:
         name: of the study.
-        runs: looked at anew at each update.
+        runs: read again at each update.
         workers: runs at once, for the time left.
     """
 

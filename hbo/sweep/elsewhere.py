@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Elsewhere:
-    """Where any study has the keys of a plan that are not done, as `look` found it last.
+    """Where any study has the keys of a plan that are not done, as of the last `look`.
 
     A look lists each study's folder once, and reads a row of another study only where it has changed: the
     folders may lie on another machine's disk, and hold tens of thousands of rows.

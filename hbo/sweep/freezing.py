@@ -34,7 +34,7 @@ def freeze(
         looks: numbers of seeds at which verdicts may be read; left out: all of them.
         max_seeds: of each arm; left out: the last look, else the file's own. Seeds beyond the file's go on
             from its largest.
-        expected: the deviation that is expected and what the seeds are to find, where it was asked.
+        expected: the expected deviation and what the seeds should detect, if asked for.
 
     Returns:
         the plan; where the same was frozen before, that one, its file untouched.

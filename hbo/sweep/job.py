@@ -1,5 +1,5 @@
-"""What a SLURM job of a study does: it trains its row, or several rows that share its device, each in a
-process of its own.
+"""A SLURM job of a study: it trains its row, or several rows that share its device, each in a process of its
+own.
 """
 
 import os
@@ -13,7 +13,7 @@ from hbo.runs.lock import BEAT, BUSY, STALE
 
 
 class Fit:
-    """Runs as submitit's job: `hbo.fit` in a process of its own each, in each task.
+    """Runs as a job for submitit: `hbo.fit` in a process of its own for each, in each task.
 
     Args:
         runs: the fields of each; those of several run at once.
@@ -24,13 +24,13 @@ class Fit:
         self.processes: list[subprocess.Popen] = []
 
     def __call__(self) -> str:
-        """Train; "done" (or stopped in W&B), or "busy" where another process does.
+        """Train; "done" (or stopped in W&B), or "busy" if another process does.
 
         The lock of a process that SLURM killed on another node counts for a minute: a requeued job waits for
         it.
 
         Raises:
-            RuntimeError: a run failed; its last line stands above in the job's log.
+            RuntimeError: a run failed; its last line is above in the job's log.
         """
         end = time.monotonic() + STALE + 2 * BEAT if os.environ.get("SLURM_RESTART_COUNT") else 0.0
         codes = self._train(self.runs)

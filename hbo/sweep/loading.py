@@ -26,7 +26,7 @@ SECONDS = 1.5  # of loading, after the workers have started
 def bottleneck(runs: list[plan.Entry]) -> str:
     """A line if the run that depends most on its loader loads more slowly than it trains, else empty.
 
-    It is the one that writes least, of those that read photographs; sets in memory are not loaded.
+    It is the one with the fewest activations, of those that read photographs; sets in memory are not loaded.
     """
     reading = [
         entry

@@ -13,7 +13,7 @@ from hbo.values import field_types, number, several, shown, whole
 from hbo.words import did_you_mean
 
 MOST = 100_000  # runs that are listed
-SHAPES = (  # what makes which distribution, where none is named
+SHAPES = (  # keys -> the distribution that they mean if none is named
     ({"value"}, "constant"),
     ({"values", "probabilities"}, "categorical_w_probabilities"),
     ({"values"}, "categorical"),
@@ -38,9 +38,9 @@ LARGEST_EXPONENT = 700  # of e, in double precision
 
 
 def distribution(name: str, parameter: Any) -> dict[str, Any]:
-    """A parameter with its distribution named, its values in the field's type and its numbers made numbers.
+    """A parameter with its distribution named, its values in the field's type and its numbers as numbers.
 
-    Text that is a number is one: YAML takes 1e-3, without a point, for text.
+    Text that is a number becomes one: YAML reads 1e-3, without a point, as text.
 
     Raises:
         UserError: it says neither what its values are nor what they are drawn from.
@@ -98,7 +98,7 @@ def _number(name: str, key: str, value: Any) -> int | float:
 
 
 def _kind(name: str, parameter: dict[str, Any]) -> str:
-    """The distribution; what it needs is there, and nothing besides."""
+    """The distribution, checked to have what it needs and nothing else."""
     kind = parameter.get("distribution")
     if kind is None:
         kind = next((kind for keys, kind in SHAPES if keys <= parameter.keys()), None)
@@ -171,8 +171,8 @@ def _check_shares(name: str, parameter: dict[str, Any]) -> None:
 
 
 def grid(parameters: dict[str, dict[str, Any]], cap: int | None = None) -> list[dict[str, Any]]:
-    """The first `cap` combinations, or all: by name, the last name varying fastest, a
-    value that stands twice taken once.
+    """The first `cap` combinations, or all: by name, the last name varying fastest, a value that is listed
+    twice taken once.
 
     Raises:
         UserError: a parameter that has no list of values; more than `MOST` runs.
@@ -186,7 +186,7 @@ def grid(parameters: dict[str, dict[str, Any]], cap: int | None = None) -> list[
 
 
 def _axis(name: str, p: dict[str, Any], limit: int) -> list[Any]:
-    """A parameter's values, at most `limit` of them: so many combinations take no more."""
+    """A parameter's values, at most `limit` of them: that many combinations need no more."""
     kind = p["distribution"]
     if kind == "constant":
         return [p["value"]]
@@ -205,7 +205,7 @@ def _axis(name: str, p: dict[str, Any], limit: int) -> list[Any]:
 
 
 def twice(parameters: dict[str, dict[str, Any]], cap: int | None, rows: int) -> tuple[int, str]:
-    """How many rows a grid leaves out because a value stands twice in its list, and one such value.
+    """How many rows a grid leaves out because a value is listed twice, and one such value.
 
     Args:
         parameters: as `grid` takes them.

@@ -46,7 +46,7 @@ class Entry:
     macs: int | None = None
     params: int | None = None
     written: int | None = None
-    """Numbers that the network writes for an image: what its time goes by."""
+    """Activations that the network writes per image, by which its time is scaled."""
     seconds: float | None = None
     """That it will take, or took."""
     wall: float | None = None
@@ -57,9 +57,9 @@ class Entry:
     stamp: Any = None
     """Of the file that `row` was read from."""
     again: str = ""
-    """When the training began whose row does not count any more (`run_again`)."""
+    """When the training began whose row no longer counts (`run_again`)."""
     together: int = 1
-    """Runs on a device at once, of which `seconds` are."""
+    """Runs on a device at once when `seconds` were measured."""
 
     @property
     def home(self) -> Path:
@@ -109,7 +109,9 @@ def _entries(study: Sweep) -> list[Entry]:
 
 
 def repeats(study: Sweep, runs: list[Entry]) -> str:
-    """A line on the rows that `entries` and `grid` leave out, which are another row's runs, or nothing."""
+    """A line on the rows that `entries` and `grid` leave out because they repeat another row's run; or
+    nothing.
+    """
     kept = {id(entry.fields) for entry in runs}
     gone = [row for row in study.rows if id(row) not in kept]
     listed, value = study.twice
@@ -124,7 +126,8 @@ def repeats(study: Sweep, runs: list[Entry]) -> str:
 
 
 def _check_one_run(study: Sweep, first: Run, second: Run) -> None:
-    """Refuse to sweep over what no key holds: of such rows one would be trained, and the others left out.
+    """Refuse to sweep over a field that is in no key: one of its rows would be trained, and the others left
+    out.
 
     Raises:
         UserError: names the field, and how two of its values are compared.
@@ -139,7 +142,7 @@ def _check_one_run(study: Sweep, first: Run, second: Run) -> None:
 
 
 def refresh(entry: Entry, elsewhere: Elsewhere | None = None) -> None:
-    """Look at the run's folder again, and at those of other studies; a row that is as it was is not read."""
+    """Look at the run's folder again, and at those of other studies; an unchanged row is not read again."""
     if entry.run is None or entry.where is None or entry.key is None:
         return
     where = entry.home
@@ -190,15 +193,15 @@ def reuse(entry: Entry) -> None:
 
 
 def run_again(entry: Entry) -> None:
-    """Do as `force` says: a row that is done does not count, the training that comes next does."""
+    """Apply `force`: a finished row does not count, the next training does."""
     if entry.run is not None and entry.run.force and entry.state == "done" and not entry.again:
         entry.again, entry.state = str(entry.row.get("started", "done")), "missing"
         entry.where, entry.stamp, entry.measured = entry.home, None, False
 
 
 def price(plan: list[Entry]) -> None:
-    """Multiply-adds and parameters of each run, each distinct block counted once; a run that no network fits
-    is invalid.
+    """Multiply-adds and parameters of each run, each distinct block counted once; a run without a valid
+    network is invalid.
     """
     for entry in plan:
         run = entry.run
@@ -292,7 +295,7 @@ def _in_study(entry: Entry) -> str:
 
 
 def say_stopped(plan: list[Entry]) -> None:
-    """Name the runs that were stopped in W&B, which `run` leaves alone, and how each goes on."""
+    """Name the runs that were stopped in W&B, which `run` leaves alone, and how to resume each."""
     for entry in plan:
         if entry.state == "stopped":
             print(summary.stopped(entry.row, entry.home))

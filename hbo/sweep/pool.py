@@ -1,7 +1,7 @@
 """The runs of a study on this machine: each a process of its own, on a group of GPUs or a share of the cores.
 
-Who else works on the same study, from here or from another machine, shares it: a run's lock
-(hbo/runs/lock.py) lets one process train it, and the others take the next.
+Other launchers of the same study, here or on another machine, share it: a run's lock (hbo/runs/lock.py) lets
+one process train it, and the others take the next.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def run(
     max_failures: float,
     on_a_device: int = 1,
 ) -> int:
-    """Run what is not done, and wait for what others run; the exit status.
+    """Train what is not done, and wait for what others train; the exit status.
 
     However this ends (a signal, an error, a kill), the processes that it started save themselves and end with
     it.
@@ -57,13 +57,13 @@ def run(
         study: for its name.
         runs: all of it.
         workers: runs at once; None: as many as there are places.
-        retries: times that a run is started again that ended without saying why (killed, out of memory).
-        max_failures: no more runs are started after so many failed ones in a row; below 1, after more
-            than such a share of all runs.
+        retries: restarts of a run that ended without saying why (killed, out of memory).
+        max_failures: no more runs are started after this many failed ones in a row; below 1, after more than
+            this share of all runs.
         on_a_device: runs that share a GPU, or the GPUs of a run of several.
 
     Raises:
-        UserError: fewer GPUs than a run wants.
+        UserError: fewer GPUs than a run needs.
     """
     pool = Workers(runs, places(runs, workers, on_a_device), retries, max_failures)
     for entry in runs:
@@ -87,7 +87,7 @@ def run(
     failed = sum(entry.state == "invalid" or pool.failed_here(entry) for entry in runs)
     if pool.halted:
         print(
-            f"stopped after {failed} failed runs (--max_failures {max_failures:g}); the same call goes on",
+            f"stopped after {failed} failed runs (--max_failures {max_failures:g}); the same call continues",
             file=sys.stderr,
         )
     return 1 if failed else 0
@@ -117,7 +117,7 @@ class Workers:
         return sum(map(self.failed_here, self.runs)) > self.max_failures * len(self.runs)
 
     def goes_on(self) -> bool:
-        """Take note of what has ended and start what may be; False where nothing is left to wait for, or at a
+        """Take note of what has ended and start what may be; False if nothing is left to wait for, or at a
         signal.
         """
         for worker in [w for w in self.busy if w.process.poll() is not None]:
@@ -151,12 +151,12 @@ class Workers:
 
 
 def places(runs: list[Entry], workers: int | None, on_a_device: int = 1) -> list[dict[str, str]]:
-    """The environment of each run at a time: its GPUs, or its threads.
+    """The environment of each place for a run: its GPUs, or its threads.
 
     Args:
         runs: all of a study.
         workers: runs at once; None: as many as there are places.
-        on_a_device: places a GPU, or a group of the GPUs that a run takes.
+        on_a_device: places per GPU, or per group of the GPUs that a run takes.
 
     Raises:
         UserError: more devices than there are, or several places on a device and no GPU.
@@ -183,11 +183,11 @@ def places(runs: list[Entry], workers: int | None, on_a_device: int = 1) -> list
 
 
 def start(entry: Entry, place: dict[str, str], names: Sequence[str] = ()) -> Worker:
-    """Start a run; what it says goes to log.txt in its folder.
+    """Start a run; its output goes to log.txt in its folder.
 
     Args:
         entry: the run.
-        place: what its environment has of the machine.
+        place: its share of the machine, as environment variables.
         names: the fields that its study varies.
     """
     assert entry.run is not None
@@ -225,7 +225,7 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
         entry.wall = time.monotonic() - worker.began
     if entry.state in ("done", "stopped") or code == BUSY:
         return
-    says_why = code == 2 or entry.state == "failed"  # it would say the same again
+    says_why = code == 2 or entry.state == "failed"  # it would end the same way again
     if not says_why and tries[entry.key or ""] < retries:
         tries[entry.key or ""] += 1
         entry.state = "unfinished"
@@ -237,7 +237,7 @@ def ended(worker: Worker, tries: dict[str, int], retries: int) -> None:
 
 
 def last_line(log: Path) -> str:
-    """What a process said last."""
+    """The last line of a process's output."""
     lines = [
         line.strip()
         for line in log.read_text(errors="replace").replace("\r", "\n").splitlines()
@@ -267,11 +267,9 @@ def stop(busy: list[Worker], board: Board) -> None:
         for worker in busy:
             plan.refresh(worker.entry)
         board.update()
-    lost = (
-        f"stopped; {len(killed)} runs were killed, and go on from their last checkpoints with the same call"
-    )
+    lost = f"stopped; {len(killed)} runs were killed; the same call resumes them from their last checkpoints"
     fresh = [w for w in busy if w.entry.state in UNFINISHED and not (w.entry.home / "last.ckpt").is_file()]
-    saved = "every run is saved, and the same call goes on"
+    saved = "every run is saved, and the same call resumes"
     if fresh:
         start_over = f"start{'s' * (len(fresh) == 1)} over with the same call"
         others = "; the others are saved" * (len(fresh) < len(busy))

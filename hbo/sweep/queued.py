@@ -1,5 +1,5 @@
-"""What SLURM says of a study's jobs: which it still has, how those ended that left no row, and how long an
-array may be.
+"""What SLURM says of a study's jobs: which are still queued or running, how those without a row ended, and
+how long an array may be.
 """
 
 import json
@@ -19,8 +19,8 @@ GONE = "Invalid job id specified"  # squeue fails so where it has forgotten the 
 
 
 def mark(runs: list[Entry], submitting: bool = False) -> None:
-    """Mark the runs whose jobs SLURM still has (queued, or running before their first word), and those whose
-    jobs ended before the first row (failed, with the reason).
+    """Mark the runs whose jobs SLURM still has (queued, or running but not yet started), and those whose jobs
+    ended before the first row (failed, with the reason).
 
     Args:
         runs: with the states that their folders say.
@@ -43,7 +43,7 @@ def mark(runs: list[Entry], submitting: bool = False) -> None:
             f"squeue: {error}; nothing is submitted, as what is queued would be submitted twice; try again"
         )
     if error:
-        print(f"warning: squeue: {error}; what SLURM has of {len(jobs)} jobs is not known", file=sys.stderr)
+        print(f"warning: squeue: {error}; the state of {len(jobs)} jobs is unknown", file=sys.stderr)
     ended = [
         job for job, them in jobs.items() if job not in states and any(e.state == "missing" for e, _ in them)
     ]
@@ -91,7 +91,7 @@ def longest_array() -> int:
 
 
 def _squeue(arrays: list[str]) -> tuple[dict[str, str], str]:
-    """Job -> its state, of those that SLURM still has; and why it could not be asked, else nothing."""
+    """Job -> its state, of those that SLURM still has; and why it did not answer, else nothing."""
     done = subprocess.run(
         ["squeue", "-h", "-r", "-o", "%i %T", "-j", ",".join(arrays)], capture_output=True, text=True
     )
@@ -131,11 +131,11 @@ def _ending(job: str, how: str, log: Path) -> str:
 
 
 def _note(path: Path) -> dict[str, Any]:
-    """What a run was submitted as; nothing, and a warning, where the file does not say."""
+    """The job that a run was submitted as; nothing, and a warning, if the file does not say."""
     try:
         note = json.loads(path.read_text())
         if not isinstance(note["job"], str):
-            raise TypeError("its job is no text")
+            raise TypeError("its job is not text")
         return note
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         rows.pass_over(f"{path}: names no job ({first_line(error)}); skipped")

@@ -26,7 +26,7 @@ from hbo.words import did_you_mean
 
 KEYS = ("partition", "time", "gpus", "cpus", "mem", "account", "qos", "constraint", "parallel", "notice")
 NOTICE = 120  # seconds before the time limit at which a run is told to save
-# submitit's own process too must outlive a signal that comes before it listens: else SLURM takes the job for
+# submitit's own process must also survive a signal that comes before it listens: else SLURM marks the job as
 # failed.
 PYTHON = f'sh -c \'trap "" USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 TIMEOUTS = 1000  # requeues of a run at its time limit: it resumes each time, so there is no reason to stop
@@ -54,7 +54,7 @@ def submit(
             f"--max_parallel {at_once}: --slurm parallel={asked['parallel']} says otherwise; give one of them"
         )
     if "time" not in asked:  # submitit would ask for 5 minutes
-        raise UserError("--slurm: names no time limit; add time=HOURS:MINUTES:SECONDS")
+        raise UserError("--slurm: has no time limit; add time=HOURS:MINUTES:SECONDS")
     notice = asked.get("notice", NOTICE)
     if 60 * asked["time"] <= notice:
         raise UserError(
@@ -93,8 +93,8 @@ def submit(
 def _submit_all(
     name: str, folder: Path, todo: list[Entry], asked: dict[str, Any], on_a_device: int, varies: list[str]
 ) -> None:
-    """Arrays for each number of devices, each as long as the cluster takes; of several that have a throttle
-    together, each waits for the one before.
+    """Arrays for each number of devices, each as long as the cluster allows; if several share a throttle,
+    each waits for the one before.
     """
     groups: dict[tuple[int, int, int], list[Entry]] = {}
     for entry in todo:
@@ -152,10 +152,10 @@ def _submit_array(folder: Path, code: Path, jobs: list[list[Entry]], given: dict
 
 
 def parse(text: str) -> dict[str, Any]:
-    """`partition=gpu,gpus=2,time=24:00:00` as what it means; `time` in minutes.
+    """`partition=gpu,gpus=2,time=24:00:00`, parsed; `time` in minutes.
 
     Raises:
-        UserError: an unknown key, or a value that is none.
+        UserError: an unknown key, or an invalid value.
     """
     found: dict[str, Any] = {}
     for part in text.split(","):
@@ -169,7 +169,7 @@ def parse(text: str) -> dict[str, Any]:
             raise UserError(f"--slurm {part}: {key} is set twice; give one of them")
         if key in ("gpus", "cpus", "parallel", "notice"):
             if not value.isdigit() or int(value) < 1:
-                raise UserError(f"--slurm {part}: must be a whole number from 1")
+                raise UserError(f"--slurm {part}: must be a whole number of at least 1")
             found[key] = int(value)
         else:
             found[key] = minutes(value) if key == "time" else value
@@ -200,7 +200,7 @@ def minutes(text: str) -> int:
 
 
 def parameters(asked: dict[str, Any], name: str, devices: int, nodes: int, threads: int) -> dict[str, Any]:
-    """What is asked in submitit's words."""
+    """The request as submitit's parameters."""
     named = {"partition": "slurm_partition", "time": "timeout_min"}
     named |= {name: f"slurm_{name}" for name in ("account", "qos", "constraint", "mem")}
     named |= {"parallel": "slurm_array_parallelism"}

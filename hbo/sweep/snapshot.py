@@ -28,7 +28,7 @@ runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 
 def take(study: Path) -> Path:
-    """The folder of the copy, which is made where the study has none of this code yet.
+    """The folder of the copy, which is made if the study has none of this code yet.
 
     Args:
         study: the study's folder.

@@ -25,9 +25,7 @@ KEYS = (
     "run_cap",
     "parameters",
 )
-NOTES = (
-    "x-"  # how a key starts that is for readers alone: W&B passes over what it does not know, and so do we
-)
+NOTES = "x-"  # prefix of keys for readers alone: W&B ignores keys that it does not know, and so do we
 COMMAND = ("-m", "hbo.fit", "--config", "${args_json_file}")  # how each of our files ends
 
 
@@ -39,14 +37,14 @@ class Sweep:
     method: str
     rows: list[dict[str, Any]]
     primary: Question = field(default_factory=Question)
-    """What the study judges; W&B passes over the key."""
+    """What the study judges; W&B ignores the key."""
     drawn: frozenset[str] = frozenset()
     """Parameters whose values are drawn from a distribution, not listed."""
     texts: tuple[str, ...] = ()
-    """Numbers and truth values of the file that W&B takes for text, such as `lr: 1e-2`: PyYAML wants a point
+    """Numbers and truth values in the file that W&B reads as text, such as `lr: 1e-2`: PyYAML wants a point
     in a number with an exponent."""
     twice: tuple[int, str] = (0, "")
-    """Rows that a grid leaves out because a value stands twice in its list, and one such value."""
+    """Rows that a grid leaves out because a value is listed twice, and one such value."""
 
     @property
     def name(self) -> str:
@@ -87,9 +85,8 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     command = content.get("command", list(COMMAND))
     if not isinstance(command, list) or tuple(map(str, command[-len(COMMAND) :])) != COMMAND:
         raise UserError(
-            f"command: must end with {' '.join(COMMAND)}, a word a line, so that a run is the same with W&B"
-            " and without; flags"
-            " belong into parameters"
+            f"command: must end with {' '.join(COMMAND)}, one word per line, so that a run is the same"
+            " with W&B and without; flags belong in parameters"
         )
     method = content.get("method")
     if method == "bayes":
@@ -115,7 +112,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     cap = whole(cap)
     if method == "grid" and count is not None:
         raise UserError(
-            f"--count {count}: is of method: random; for the first {count} runs of a grid write"
+            f"--count {count}: needs method: random; for the first {count} runs of a grid write"
             f" run_cap: {count} into the file"
         )
     if method == "grid":
@@ -137,7 +134,7 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
 
 
 def _texts(name: str, given: dict[str, Any], read: dict[str, Any]) -> list[str]:
-    """What of a parameter stands in the file as text, and is read as something else."""
+    """The parts of a parameter that are text in the file, and are read as something else."""
     pairs = [(given[name][key], value) for key, value in read[name].items() if key in given[name]]
     pairs += zip(given[name].get("values", ()), read[name].get("values", ()), strict=True)
     return [f"{name}: {a}" for a, b in pairs if isinstance(a, str) and not isinstance(b, str)]
@@ -150,7 +147,7 @@ def _without_folder(row: dict[str, Any]) -> bool:
 
 
 def read_content(path: Path) -> dict[Any, Any]:
-    """The file's keys as they stand.
+    """The file's keys, unchanged.
 
     Raises:
         UserError: no such file, bad YAML, or no mapping.
@@ -176,11 +173,11 @@ def read_content(path: Path) -> dict[Any, Any]:
 
 
 def resolved(study: Sweep) -> list[Run | UserError]:
-    """Each row as a run, or why it is none.
+    """Each row as a run, or why it is not one.
 
     Raises:
         UserError: a value that the file lists with which no row is valid, or no valid row at all; names the
-            file and the key. A number that was drawn is its row's fault alone.
+            file and the key. A drawn number invalidates only its own row.
     """
     found: list[Run | UserError] = []
     for row in study.rows:

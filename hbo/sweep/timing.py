@@ -23,10 +23,10 @@ from hbo.tasks import build
 START = 10.0  # seconds from a process's start to its first update: 8 to 10 on two cores of an AMD EPYC
 EVALUATION = 1 / 3  # of the time that training on an image takes: no backward pass
 SHARED = "measured with as many runs on a device"
-ALONE = "no row was measured with {} runs on a device, so these are of one after another"
+ALONE = "no row was measured with {} runs on a device, so these are for one run after another"
 CALIBRATION = 2.0  # seconds of updates of a network, the first included
 NETWORKS, BUDGET = 12, 15.0  # networks to time, and seconds for all, at most; other networks are scaled
-SCALED = ", scaled by the numbers that a network writes"
+SCALED = ", scaled by the networks' activations"
 
 
 def estimate(plan: list[Entry], together: int = 1) -> str:
@@ -34,7 +34,7 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
 
     Rows of this machine count: of the same run with another seed, else of the same network and size of input,
     else of any network of that size. Without them, some updates of each network are timed, for at most BUDGET
-    seconds. Other networks are scaled by the numbers that they write.
+    seconds. Other networks are scaled by their activations.
 
     Args:
         plan: all runs.
@@ -82,7 +82,7 @@ def estimate(plan: list[Entry], together: int = 1) -> str:
                 own = _built(entry)
                 nearest = min(timed, key=lambda one: _distance(one, own))
                 speed = timed[nearest] / nearest[1]
-                sources.add("a calibration of some seconds" + SCALED * (nearest != own))
+                sources.add("a calibration of a few seconds" + SCALED * (nearest != own))
             train, val, _ = images(run)
             seconds = run.all_epochs * (train + EVALUATION * val) * speed * written / run.world
         left = 1 - entry.step / entry.of if entry.of else 1.0
@@ -112,7 +112,7 @@ def _other_threads(known: Collection[tuple[Any, ...]], wanted: tuple[Any, ...]) 
 
 
 def _built(entry: Entry) -> tuple[Any, ...]:
-    """What a network's time goes by: its name, the numbers that it writes, and how it is trained."""
+    """What a network's time depends on: its name, its activations, and how it is trained."""
     assert entry.run is not None
     return (entry.run.net, entry.written or 0, _pace(vars(entry.run)))
 
@@ -132,7 +132,9 @@ def _timed(todo: list[Entry]) -> dict[tuple[Any, ...], float]:
 
 
 def _distance(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[bool, bool, float]:
-    """How well the time of one network says that of the other: trained alike, of the same name, of a size."""
+    """How well the time of one network predicts another's: trained alike, of the same name, of similar
+    size.
+    """
     return (one[2] != other[2], one[0] != other[0], abs(math.log((one[1] or 1) / (other[1] or 1))))
 
 
@@ -150,10 +152,8 @@ def _measured(plan: list[Entry]) -> list[tuple[Identity, dict[str, Any]]]:
 
 
 def _pace(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a network's images a second go by, besides the network: rows that share it can be scaled to each
-    other.
-    """
-    machine = ("threads", "accelerator", "devices", "num_nodes")  # results do not go by these
+    """What images/s depend on besides the network: rows that share it can be scaled to each other."""
+    machine = ("threads", "accelerator", "devices", "num_nodes")  # they do not affect results
     fields = (*machine, "precision", "channels_last", "compile", "resolution", "batch")
     return (row.get("runs_per_device") or 1, *(row.get(name, getattr(Run, name)) for name in fields))
 

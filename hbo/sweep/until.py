@@ -1,8 +1,8 @@
 """Seeds until the study's question is decided: `hbo.sweep run FILE --until decided`.
 
-Group sequential: the runs are looked at with so many seeds an arm, and at no other time; alpha is spent over
-the looks (`hbo.analysis.looks`). After a look only the arms of open comparisons get more seeds. Everything
-follows from the rows that are there, so that who stops and goes on comes to the same verdicts.
+Group sequential: the runs are judged at set numbers of seeds per arm, and at no other time; alpha is spent
+over the looks (`hbo.analysis.looks`). After a look only the arms of open comparisons get more seeds.
+Everything follows from the rows, so an interrupted study reaches the same verdicts.
 """
 
 import math
@@ -137,9 +137,8 @@ def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: boo
             plan.refresh(entry, elsewhere)
         if lost := [entry for entry in wanted if not _has_number(entry, growing.metric)]:
             raise UserError(
-                f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so that the"
-                f" look with {n} seeds cannot be"
-                " taken; mend or remove it, and go on with the same call"
+                f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so the"
+                f" look with {n} seeds is not possible; mend or remove it, and repeat the call"
             )
         print(seen(growing, look))
     print(conclusion(growing))
