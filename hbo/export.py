@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def said(about: Mapping[str, Any]) -> list[str]:
-    """What is known of a written file, for people."""
+    """Facts about a written file, as text."""
     lines = [
         f"{of + kind:<26} differs from PyTorch's logits by at most {error:.1e} of the largest"
         for of, found in (("", about["difference"]), ("float, ", about.get("float_difference", {})))
@@ -160,7 +160,7 @@ def target(
     """The file to write, and `beside` it others of its stem.
 
     Raises:
-        UserError: the checkpoint is no classifier's, the file ends in another suffix or is a folder, the
+        UserError: the checkpoint is not a classifier's, the file ends in another suffix or is a folder, the
             folder does not exist or is not writable, or one of the others exists without the file, so it
             belongs to another file.
     """
@@ -179,7 +179,7 @@ def target(
     for other in (out.with_suffix(suffix) for suffix in beside):
         if other.exists() and not out.exists():
             raise UserError(
-                f"file={out}: {other.name} would be overwritten, and is another file's; take another name"
+                f"file={out}: {other.name} would be overwritten, and is another file's; use another name"
             )
     return out
 

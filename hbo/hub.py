@@ -39,7 +39,7 @@ def network(net: str, weights: str | Path | None = None, **fields: Any) -> Any:
         trained = predict.opened(path, {})
         if trained.run.task != "classify":
             raise UserError(
-                f"weights={weights}: trained to {trained.run.task}; take a classifier's, or hbo.load"
+                f"weights={weights}: trained to {trained.run.task}; use a classifier's, or hbo.load"
             )
         named, loaded = trained.run.net, None
     if named != net:

@@ -16,7 +16,7 @@ def check_names(found: list[str], known: list[str], where: str, whole: bool) -> 
     Args:
         found: names of the set's classes, in any order.
         known: names of the checkpoint's classes.
-        where: the set, for people.
+        where: the set, for messages.
         whole: whether `found` comes from the whole set, which must have all of them; a part may lack some.
 
     Raises:

@@ -18,11 +18,11 @@ fi
 n=${2:-$((${#gpus[@]} ? ${#gpus[@]} * each : each))}
 share=$((${#gpus[@]} * each / n))
 if ((each > 1 && !${#gpus[@]})); then
-    echo "$0: --runs_per_device $each: there is no GPU here; take $sweep $each" >&2
+    echo "$0: --runs_per_device $each: there is no GPU here; use $sweep $each" >&2
     exit 2
 fi
 if ((${#gpus[@]} && !share)); then
-    echo "$0: $n agents for ${#gpus[@]} GPUs; take ${#gpus[@]} or fewer, or --runs_per_device $(((n + ${#gpus[@]} - 1) / ${#gpus[@]}))" >&2
+    echo "$0: $n agents for ${#gpus[@]} GPUs; use ${#gpus[@]} or fewer, or --runs_per_device $(((n + ${#gpus[@]} - 1) / ${#gpus[@]}))" >&2
     exit 2
 fi
 if ((each > 1)); then

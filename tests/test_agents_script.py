@@ -46,8 +46,8 @@ def test_each_agent_has_its_place(tmp_path, gpus, words, agents):
 @pytest.mark.parametrize(
     ("gpus", "words", "said"),
     [
-        ("0 1", ["s", "3"], "3 agents for 2 GPUs; take 2 or fewer, or --runs_per_device 2"),
-        ("", ["--runs_per_device", "2", "s"], "there is no GPU here; take s 2"),
+        ("0 1", ["s", "3"], "3 agents for 2 GPUs; use 2 or fewer, or --runs_per_device 2"),
+        ("", ["--runs_per_device", "2", "s"], "there is no GPU here; use s 2"),
         ("0 1", ["s", "0"], "N=0: must be whole numbers from 1"),
         ("0 1", ["--runs_per_device", "two", "s"], "--runs_per_device two, N=: must be whole numbers from 1"),
     ],

@@ -124,7 +124,7 @@ def test_too_little_space_is_an_error_with_both_sizes_before_writing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, former[1]))
     try:
         with pytest.raises(
-            DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; take another --cache_dir"
+            DataError, match=r"needs [\d.]+ GB in .*, where [\d.]+ GB are free; use another --cache_dir"
         ) as error:
             photographs(root, tmp_path, resolution=side, crop="none")
     finally:
@@ -145,5 +145,5 @@ def test_a_broken_image_is_named_and_no_cache_is_left(folder, tmp_path):
 
 def test_without_a_file_system_in_memory_cache_ram_is_an_error(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "MEMORY", tmp_path / "none")
-    with pytest.raises(UserError, match="take --cache disk"):
+    with pytest.raises(UserError, match="use --cache disk"):
         photographs(folder, tmp_path, "ram")

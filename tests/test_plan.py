@@ -254,10 +254,10 @@ def test_several_runs_share_a_gpu_where_that_is_asked_for(write, monkeypatch, tm
     assert [place["CUDA_VISIBLE_DEVICES"] for place in found] == ["0", "3", "0", "3"]
     assert {place["HBO_RUNS_PER_DEVICE"] for place in found} == {"2"}
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places(runs, 3, 2)] == ["0", "3", "0"]
-    with pytest.raises(UserError, match="this machine has 2 GPUs; take --runs_per_device 3"):
+    with pytest.raises(UserError, match="this machine has 2 GPUs; use --runs_per_device 3"):
         places(runs, 5, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(UserError, match="take --workers N"):
+    with pytest.raises(UserError, match="use --workers N"):
         places(runs, None, 2)
 
 

@@ -184,7 +184,7 @@ def test_options_that_slurm_does_not_take_are_errors(cluster, tmp_path, capsys):
         ask("run", file, "--slurm", limit, expect=2)
         assert "must exceed the notice of" in capsys.readouterr().err
     ask("run", file, "--max_parallel", "2", expect=2)
-    assert "here take --workers" in capsys.readouterr().err
+    assert "on this machine use --workers" in capsys.readouterr().err
     assert study(tmp_path / "runs") == {}
 
 

@@ -86,5 +86,5 @@ def test_settings_that_the_client_cannot_read_are_an_error_in_one_line(here):
     assert err.splitlines()[-1].startswith(
         "error: W&B's settings (WANDB_... or a settings file): ValidationError: "
     )
-    assert err.endswith("mend them, or take --wandb disabled\n")
+    assert err.endswith("fix them, or use --wandb disabled\n")
     assert "Traceback" not in err

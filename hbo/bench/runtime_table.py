@@ -76,7 +76,7 @@ def of_file(facts: dict[str, Any], versions: dict[str, str]) -> dict[str, Any]:
 
 
 def text(found: list[dict[str, Any]]) -> str:
-    """Lines as a table for people."""
+    """Lines as a table in text."""
     head = ("runtime", "network", "form", "threads", "ms", "speedup", "pieces", "difference", "top-1", "MB")
     shown: list[tuple[str, ...]] = [head]
     for line in found:

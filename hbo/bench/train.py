@@ -123,12 +123,12 @@ def rivals(run: config.Run) -> tuple[dict[str, Contender], dict[str, str]]:
     """Name -> rival, the baseline first; and name -> reason for those that cannot be built.
 
     Raises:
-        UserError: the run is no classifier's; $HBO_REFERENCE names no checkout of the release, or one that
+        UserError: the run is not a classifier's; $HBO_REFERENCE names no checkout of the release, or one that
             has no such network.
     """
     if run.task != "classify":
         raise UserError(
-            f"task={run.task}: only classifiers are measured; take --data imagenet, or leave --task and"
+            f"task={run.task}: only classifiers are measured; use --data imagenet, or leave --task and"
             " --data out"
         )
     own = replace(run, compile=False, channels_last=True)

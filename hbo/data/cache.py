@@ -136,7 +136,7 @@ def root(run: Run) -> Path:
     """
     if run.cache == "ram":
         if not MEMORY.is_dir():
-            raise UserError(f"cache=ram: needs {MEMORY}, which this system lacks; take --cache disk")
+            raise UserError(f"cache=ram: needs {MEMORY}, which this system lacks; use --cache disk")
         return MEMORY / f"hbo-{os.getuid()}"
     if run.cache_dir:
         return files.expanded(run.cache_dir)
@@ -249,7 +249,7 @@ def build(run: Run, folder: Path, content: Content) -> None:
         small = "a smaller --resolution" if run.cached_side is None else "a smaller --cache_size"
         where = "--cache disk" if run.cache == "ram" else "another --cache_dir"
         raise DataError(
-            f"cache={run.cache}: needs {gb(size)} in {folder.parent}, where {gb(free)} are free; take"
+            f"cache={run.cache}: needs {gb(size)} in {folder.parent}, where {gb(free)} are free; use"
             f" {where}, {small} or --cache none"
         )
     part = folder / f"pixels.part-{os.getpid()}"

@@ -142,7 +142,7 @@ def passed_over(run: Run, parts: Mapping[str, list[str]]) -> tuple[set[str], dic
     if len(bad) > run.skip_bad:
         raise DataError(
             f"skip_bad={run.skip_bad}: {len(bad)} images cannot be read, such as {next(iter(bad.values()))};"
-            f" python -m hbo.data.check {run.data_dir} lists them, mend them or take --skip_bad {len(bad)}"
+            f" python -m hbo.data.check {run.data_dir} lists them; fix them, or use --skip_bad {len(bad)}"
         )
     facts = {f"skipped_{name}": sum(path in bad for path in part) for name, part in parts.items()}
     return set(bad), facts | {"skipped": list(bad.values())}, [f"skipped: {why}" for why in bad.values()]

@@ -93,7 +93,7 @@ class Images(Dataset):
         return images, torch.tensor([self.labels[i] for i in indices]), torch.tensor(indices)
 
     def raw(self, epoch: int, index: int) -> tuple[Tensor, list[Any]]:
-        """An image as far as it is made here and, if the device does the rest, its draws."""
+        """An image as far as the loader makes it and, if the device does the rest, its draws."""
         if self.pixels is not None:
             image, size = self.pixels[index]
         else:

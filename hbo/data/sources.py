@@ -196,7 +196,7 @@ def upright(image: Image.Image, mode: str = "RGB") -> Image.Image:
     image.load()  # PIL has already rotated a TIFF
     turn = headers.TURNS.get(headers.orientation(image) or 1)
     found = (image if turn is None else image.transpose(turn)).convert(mode)
-    found.info = {}  # it would be turned again by whoever is given it
+    found.info = {}  # else the next reader would rotate it again
     return found
 
 

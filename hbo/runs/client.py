@@ -46,7 +46,7 @@ def settings() -> Any:
     except Exception as error:
         said = flat(f"{type(error).__name__}: {error}")
         raise UserError(
-            f"W&B's settings (WANDB_... or a settings file): {said}; mend them, or take --wandb disabled"
+            f"W&B's settings (WANDB_... or a settings file): {said}; fix them, or use --wandb disabled"
         ) from None
 
 

@@ -85,6 +85,6 @@ def _with(run: Run, given: dict[str, Any]) -> Run | None:
 def same_run(name: str, a: Any, b: Any) -> UserError:
     """Why two values of a field cannot be compared in one study."""
     return UserError(
-        f"{name}: {a} and {b} are the same run, as {name} is in no key, and one would be left out; take"
+        f"{name}: {a} and {b} are the same run, as {name} is in no key, and one would be left out; use"
         " one value, or to compare speeds give each a folder (out) of its own"
     )

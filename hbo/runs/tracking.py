@@ -25,7 +25,7 @@ KEPT = ("row.json", "metrics.csv")  # files of a run that W&B keeps
 FINISH = 120.0  # seconds for the server to take what is left at a run's end
 GRACE = 10.0  # of those, in which a signal does not end the wait: schedulers send two
 NOT_ONLINE = (
-    "wandb={}: an agent of a W&B sweep started this run, and waits for it there; take --wandb online, or"
+    "wandb={}: an agent of a W&B sweep started this run, and waits for it there; use --wandb online, or"
     " hbo.sweep run, which needs no server"
 )
 PATIENCE = 10  # seconds for the server to say whether a run was stopped
@@ -208,7 +208,7 @@ class Mirror:
         self.experiment.log(numbers | ({"attempt": self.attempt} if self.attempt > 1 else {}))
 
     def point(self, step: int, **numbers: float | None) -> None:
-        """Send numbers of an update, under `update/`; they are no part of the learning curve."""
+        """Send numbers of an update, under `update/`; they are not part of the learning curve."""
         found = {f"update/{name}": value for name, value in numbers.items() if value is not None}
         self._tell(lambda: self._send({"step": step, **found}))
 

@@ -211,7 +211,7 @@ def opened(args: Any):
         try:
             read_as = load(value)
         except UserError as error:
-            raise UserError(f"--set {text}: {value!r} is no YAML value ({error})") from None
+            raise UserError(f"--set {text}: {value!r} is not a YAML value ({error})") from None
         # A list is swept over; a plain word is read by the type of its field, as a flag is.
         sets[name] = read_as if isinstance(read_as, (list, dict, str, NoneType)) else value.strip()
     for flag, name in (("devices_per_run", "devices"), ("threads", "threads")):

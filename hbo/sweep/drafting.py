@@ -42,7 +42,7 @@ def write(kind: str, path: str, to: str | None = None, start: str | None = None)
             (leave_one_out).
 
     Raises:
-        UserError: the base has nothing to design, a combination is no run, the new file is there already.
+        UserError: the base has nothing to design, a combination is not a run, the new file already exists.
     """
     base = _base(path)
     target = Path(to) if to else base.study.path.with_name(f"{base.study.name}_{kind}.yaml")

@@ -237,7 +237,7 @@ def draw(parameters: dict[str, dict[str, Any]], count: int, seed: int) -> list[d
                 row[name] = quantile(p, uniform(0.0, 1.0))
             except (OverflowError, ValueError, ZeroDivisionError):
                 raise UserError(
-                    f"parameters.{name}: {p['distribution']} draws a number out of range; take other bounds"
+                    f"parameters.{name}: {p['distribution']} draws a number out of range; use other bounds"
                 ) from None
         rows.append(row)
     return rows

@@ -179,7 +179,7 @@ def refresh(entry: Entry, elsewhere: Elsewhere | None = None) -> None:
 
 
 def reuse(entry: Entry) -> None:
-    """Take a row that another study finished over into this one."""
+    """Take over into this study a row that another one finished."""
     if entry.state != "done" or entry.run is None or entry.where is None or entry.where == entry.home:
         return
     if entry.run.force:  # it is run again here

@@ -168,12 +168,12 @@ def places(runs: list[Entry], workers: int | None, on_a_device: int = 1) -> list
     gpus = [] if all(run.accelerator == "cpu" for run in wanted) else cluster.visible_gpus()
     if not gpus:
         if on_a_device > 1:
-            raise UserError(f"--runs_per_device {on_a_device}: these runs have no GPU here; take --workers N")
+            raise UserError(f"--runs_per_device {on_a_device}: these runs have no GPU here; use --workers N")
         count = workers or max(1, cluster.cores() // (threads * devices))
         return [{"OMP_NUM_THREADS": str(threads)} for _ in range(count)]
     groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
     if len(groups) * on_a_device < (workers or 1):
-        more = f"; take --runs_per_device {math.ceil((workers or 1) / len(groups))}" if groups else ""
+        more = f"; use --runs_per_device {math.ceil((workers or 1) / len(groups))}" if groups else ""
         raise UserError(
             f"{workers or 1} runs of {devices} devices at once: this machine has {len(gpus)} GPUs{more}"
         )

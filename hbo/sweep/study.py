@@ -120,9 +120,9 @@ def _read(path: Path, overrides: dict[str, Any], count: int | None, seed: int) -
     else:
         count = count or cap
         if count is None:
-            raise UserError("method=random: has no end; take --count N, or write run_cap: N")
+            raise UserError("method=random: has no end; use --count N, or write run_cap: N")
         if count > MOST:
-            raise UserError(f"{count} runs: more than {MOST}; take a smaller --count or run_cap")
+            raise UserError(f"{count} runs: more than {MOST}; use a smaller --count or run_cap")
         rows = draw(parameters, count, seed)
     if "data" in overrides and "data_dir" not in overrides:  # the file's folder is of the file's set
         rows = [row | ({"data_dir": None} if _without_folder(row) else {}) for row in rows]

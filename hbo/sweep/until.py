@@ -78,7 +78,7 @@ class Sequential:
 
 
 def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int | None) -> Sequential:
-    """The study with all the seeds that it may need; its plan is frozen, where it was not before.
+    """The study with all the seeds that it may need; its plan is frozen if it was not before.
 
     Args:
         study: a grid whose `primary` says what is judged.
@@ -91,7 +91,7 @@ def opened(study: Sweep, runs: list[Entry], looks: list[int] | None, most: int |
     """
     if study.method != "grid":
         raise UserError(
-            f"{study.path}: method={study.method}: only a grid has arms of several seeds; take method: grid"
+            f"{study.path}: method={study.method}: only a grid has arms of several seeds; use method: grid"
         )
     path = freezing.path_of(runs)
     before = frozen.read(path.parent.parent, path.parent.name)
@@ -138,7 +138,7 @@ def run(growing: Sequential, train: Callable[[list[Entry]], int], submitted: boo
         if lost := [entry for entry in wanted if not _has_number(entry, growing.metric)]:
             raise UserError(
                 f"{growing.study.path}: {lost[0].key} has no {growing.metric} ({lost[0].state}), so the"
-                f" look with {n} seeds is not possible; mend or remove it, and repeat the call"
+                f" look with {n} seeds is not possible; fix or remove it, and repeat the call"
             )
         print(seen(growing, look))
     print(conclusion(growing))

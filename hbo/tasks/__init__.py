@@ -1,4 +1,4 @@
-"""The tasks: a folder each, declared in its spec.py and merged here; imports nothing heavy.
+"""The tasks: one folder each, declared in its spec.py and merged here; imports nothing heavy.
 
 A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in
 `hbo.tasks.build`.

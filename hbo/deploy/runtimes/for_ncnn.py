@@ -51,7 +51,7 @@ class Ncnn(Runtime):
             if line.startswith(("pnnx.", "aten::"))
         }:
             raise UserError(
-                f"ncnn: no {', '.join(sorted(unknown))}; take another --upsample, or another runtime"
+                f"ncnn: no {', '.join(sorted(unknown))}; use another --upsample, or another runtime"
             )
         return Model(files)
 

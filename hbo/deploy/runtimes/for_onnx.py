@@ -22,9 +22,9 @@ class Onnx(Runtime):
     packages = ("onnx", "onnxruntime", "onnxscript")
     modules = ("onnx", "onnxruntime", "onnxscript")
     no_int8 = (
-        "its depthwise convolutions and Resize take longer in 8 bits than in single precision, and so does"
+        "its depthwise convolutions and Resize are slower in 8 bits than in single precision, and so is"
         " the network"
-        " whichever of them stay (ablations/bench); take --to openvino, litert or executorch"
+        " with some of them left in float (ablations/bench); use --to openvino, litert or executorch"
     )
     any_batch = True
 

@@ -44,7 +44,7 @@ def kind(root: Path) -> Kind:
     (first, *_), *_ = (one.paths for one in shards.values())
     if how == "parts" and not any(part_folder(root, part).is_dir() for part in PARTS):
         return "archive"
-    if first.name in archives.IMAGENET:  # torchvision leaves them beside the folders that it makes of them
+    if first.name in archives.IMAGENET:  # torchvision leaves them beside the folders that it extracts
         return how
     if how == "csv":
         other = f"{listed.found(root)[0].name}, which --data_dir may name"
@@ -54,7 +54,7 @@ def kind(root: Path) -> Kind:
 
 
 def _unpacked(root: Path) -> Literal["parts", "classes", "csv"]:
-    """How images lie there that are in no archive."""
+    """The layout of images that are not in an archive."""
     train, reported = (part_folder(root, part) for part in PARTS)
     if train.is_dir() and reported.is_dir() and any(_folders(train)):
         return "parts"
@@ -207,7 +207,7 @@ def _check_links(paths: Iterable[Path]) -> None:
     """
     if broken := sorted(path for path in paths if path.is_symlink() and not path.exists()):
         raise DataError(
-            f"{broken[0]}: a link to {os.readlink(broken[0])}, which does not exist; mend or remove it"
+            f"{broken[0]}: a link to {os.readlink(broken[0])}, which does not exist; fix or remove it"
         )
 
 
@@ -331,7 +331,7 @@ def look(root: Path | None, published: Counts | None = None) -> Look:
 
 
 def _as_published(found: Parts, published: Counts) -> bool:
-    """Whether an archive holds a set of ImageNet's under its names: other names are another order."""
+    """Whether an archive contains ImageNet under its own names: other names give another order."""
     counts = tuple(sum(map(len, found[part].values())) for part in PARTS)
     return counts == published and all(
         ORIGINAL.fullmatch(f"{label}/{file.name}")

@@ -69,7 +69,7 @@ def check(run: Any) -> None:
 
 
 def meant(root: Path) -> str:
-    """The data set of a folder: voc for its devkit or a part of it, and where there is no folder yet."""
+    """The data set of a folder: voc for its devkit or a part of it, and if there is no folder yet."""
     if not root.is_dir() or any((root / name).exists() for name in ("VOCdevkit", *DEVKIT)):
         return "voc"
     return "vocfolder" if all((root / name).is_dir() for name in LAYOUT) else "detectfolder"
@@ -82,7 +82,7 @@ def recipe(own: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def advice(run: Any) -> str:
-    """Says that `recipe` made the warm-up shorter."""
+    """A note if `recipe` made the warm-up shorter."""
     if run.epochs > VOC["warmup"] or run.warmup != _fifth(run.epochs):
         return ""
     return (

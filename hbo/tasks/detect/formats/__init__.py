@@ -52,8 +52,8 @@ def opened(root: Path, only: str | None = None) -> Folder:
 
 
 def seen(root: Path) -> str:
-    """Whose annotations a folder has, a key of READERS, for a message; empty if none's. XML is looked for in
-    the folder and directly below it alone, as the folder may be a whole disk.
+    """The format of a folder's annotations, a key of READERS, for a message; empty if none. XML is looked
+    for only in the folder and directly below it, as the folder may be a whole disk.
     """
     for name, read in READERS.items():
         try:
