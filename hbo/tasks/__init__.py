@@ -1,7 +1,6 @@
 """The tasks: one folder each, declared in its spec.py and merged here; imports nothing heavy.
 
-A new task is a folder, a line in `TASKS`, its fields among the bases of `hbo.config.Run`, and a line in
-`hbo.tasks.build`.
+A new task is a folder, a line in `TASKS`, and its fields among the bases of `hbo.config.Run`.
 """
 
 import os
