@@ -68,7 +68,7 @@ def write_atomically(path: Path, content: str | bytes, lasting: bool = False) ->
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes whenever a file is replaced or written into; None where there is none."""
+    """What changes whenever a file is replaced or written into; None if there is none."""
     try:
         found = path.stat()
     except OSError:

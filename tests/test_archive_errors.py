@@ -260,7 +260,7 @@ def test_compressed_and_joined_tars_are_named(tmp_path):
     path.write_bytes(gzip.compress(whole))
     assert "train-0.tar: is compressed; unpack it" in refused(root)
     path.write_bytes(whole + (members(tmp_path / "other") / "val-0.tar").read_bytes())
-    assert "train-0.tar: goes on after its end" in refused(root)
+    assert "train-0.tar: has data after its end" in refused(root)
 
 
 def test_an_index_is_never_that_of_another_set(tmp_path):

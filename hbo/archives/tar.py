@@ -171,7 +171,9 @@ def _opened(shard: Path, content: IO[bytes] | None = None, what: str = "") -> It
                 raise DataError(short)
             while block := place.read(BLOCK):
                 if block[MAGIC : MAGIC + 5] == b"ustar":
-                    raise DataError(f"{shard}: {what}goes on after its end; join tars with tar --concatenate")
+                    raise DataError(
+                        f"{shard}: {what}has data after its end; join tars with tar --concatenate"
+                    )
     except tarfile.TarError as error:
         raise DataError(f"{short} ({error})") from None
 

@@ -178,7 +178,7 @@ def data(run: config.Run) -> dict[str, Any]:
 
 
 def archives(run: config.Run, to: Path) -> dict[str, Path]:
-    """The run's folder packed as shards, by format; none if it is not split into parts, or is large."""
+    """The run's folder packed into shards, by format; none if it has no parts, or is too large."""
     one = SETS[run.data]
     if not one.photographs or run.data_dir is None or run.val_split:
         return {}

@@ -159,7 +159,7 @@ def opened(run: Run, content: Content) -> Pixels:
         except lock.Busy:
             if not told and (holder := lock.read(folder)):
                 print(
-                    f"cache: process {holder['pid']} on {holder['host']} builds {folder}; waiting",
+                    f"cache: process {holder['pid']} on {holder['host']} is building {folder}; waiting",
                     file=sys.stderr,
                 )
                 told = True

@@ -56,8 +56,8 @@ def of_row(row: Mapping[str, Any]) -> Identity:
 
 
 def arm_of(row: Mapping[str, Any]) -> Identity:
-    """The identity of a row's arm: where its own seed chose one of a study's classifiers to start from, these
-    classifiers stand in the place of that one's file (`Run.backbone_arm`).
+    """The identity of a row's arm: if its own seed chose one of a study's classifiers to start from, it names
+    these classifiers instead of that one's file (`Run.backbone_arm`).
     """
     own = row.get("backbone_arm")
     return of_row(row) | ({"backbone": own} if isinstance(own, str) else {})

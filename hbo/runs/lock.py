@@ -180,7 +180,7 @@ _offsets: dict[int, tuple[float, float]] = {}  # a device -> when it was asked, 
 
 
 def _now(folder: Path) -> float:
-    """The file system's time: of a file made for it once a minute, and reckoned on from there."""
+    """The file system's time: of a file made for it once a minute, and extrapolated from there."""
     device, now = folder.stat().st_dev, time.monotonic()
     if device not in _offsets or now - _offsets[device][0] > PROBED:
         _offsets[device] = now, _probe(folder) - now

@@ -25,7 +25,7 @@ def parameters() -> dict[str, dict[str, Any]] | None:
 
 
 def question() -> dict[str, Any]:
-    """`primary` of the sweep's file, as the server has it; empty where there is none."""
+    """`primary` of the sweep's file, as the server has it; empty if there is none."""
     sweep = os.environ.get("WANDB_SWEEP_ID")
     asked = _config(sweep).get("primary") if sweep else None
     return asked if isinstance(asked, dict) else {}

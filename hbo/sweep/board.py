@@ -93,7 +93,7 @@ class Board:
         return " ".join(f"{name}={entry.fields.get(name)}" for name in self.names)
 
     def state(self, entry: Entry) -> str:
-        """The state, with the result where there is one."""
+        """The state, with the result if there is one."""
         if entry.state == "done":
             return f"{describe(entry)}, {summary.headline(entry.row)}, {clock(entry.seconds)}"
         return describe(entry)

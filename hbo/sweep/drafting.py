@@ -16,7 +16,7 @@ from hbo.sweep.study import Sweep, read, read_content
 from hbo.words import did_you_mean
 
 WIDTH = 124  # of a comment's lines, without its mark
-MARGIN = 1.0  # points, where the base names none
+MARGIN = 1.0  # points, if the base names none
 KINDS = ("one_at_a_time", "leave_one_out", "fraction")
 
 

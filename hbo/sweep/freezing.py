@@ -32,7 +32,7 @@ def freeze(
         study: the file.
         runs: all of it, with their states; those that have finished already are counted in the plan.
         looks: numbers of seeds at which verdicts may be read; left out: all of them.
-        max_seeds: of each arm; left out: the last look, else the file's own. Seeds beyond the file's go on
+        max_seeds: of each arm; left out: the last look, else the file's own. Seeds beyond the file's continue
             from its largest.
         expected: the expected deviation and what the seeds should detect, if asked for.
 

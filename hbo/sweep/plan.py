@@ -151,7 +151,7 @@ def refresh(entry: Entry, elsewhere: Elsewhere | None = None) -> None:
         if (stamp := files.stamp(where / "row.json")) != entry.stamp or stamp is None:
             entry.row = rows.read(where) or {}
             entry.stamp = stamp
-    except UserError as error:  # the others go on
+    except UserError as error:  # the others continue
         rows.pass_over(error)
         entry.state, entry.error = "invalid", str(error)
         return
@@ -186,7 +186,7 @@ def reuse(entry: Entry) -> None:
         return
     try:
         other_studies.reuse(entry.run, entry.where)
-    except lock.Busy:  # someone else does it
+    except lock.Busy:  # another process is doing it
         pass
     except UserError as error:
         entry.state, entry.error = "invalid", str(error)

@@ -256,7 +256,7 @@ def stop(busy: list[Worker], board: Board) -> None:
         with contextlib.suppress(OSError, ValueError):
             if signals.presses == 2 and not told:
                 told = True
-                print(f"{len(busy)} runs save themselves; Ctrl-C once more kills them", file=sys.stderr)
+                print(f"{len(busy)} runs are saving themselves; Ctrl-C once more kills them", file=sys.stderr)
             board.update()
         time.sleep(LOOK)
     killed = [worker for worker in busy if worker.process.poll() is None]

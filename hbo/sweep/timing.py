@@ -30,7 +30,7 @@ SCALED = ", scaled by the networks' activations"
 
 
 def estimate(plan: list[Entry], together: int = 1) -> str:
-    """Seconds of each run that is not done, and in words where they come from; each folder is looked at once.
+    """Seconds of each run that is not done, and their source in words; each folder is looked at once.
 
     Rows of this machine count: of the same run with another seed, else of the same network and size of input,
     else of any network of that size. Without them, some updates of each network are timed, for at most BUDGET
