@@ -158,6 +158,22 @@ def test_an_int8_file_is_smaller_finite_and_depends_on_the_image(runtime, short)
     assert abs(found - found.mean(0)).max() > 0.1 * abs(expected - expected.mean(0)).max()
 
 
+def test_openvinos_int8_weights_overflow_on_no_processor(short):
+    """Without VNNI two products of 8 bits are added in 16: 2 * 255 * 64 fits, 2 * 255 * 127 does not."""
+    openvino = pytest.importorskip("openvino")
+    net = network(Block(k=1))
+    model = named("openvino").quantize(deploy(net, "openvino"), SIDE, logits(net)[0])
+    stored = openvino.Tensor(np.frombuffer(model.files[".bin"], dtype=np.uint8))
+    nodes = openvino.Core().read_model(model.files[".xml"], stored).get_ops()
+    constants = [node for node in nodes if node.get_type_name() == "Constant"]
+    weights = [node.data for node in constants if node.get_element_type().get_type_name() == "i8"]
+    several = [
+        one for one in weights if one.ndim == 4
+    ]  # a depthwise one has 5 dimensions, and adds otherwise
+    assert len(several) > 5
+    assert max(abs(one.astype(int)).max() for one in several) <= 64
+
+
 @pytest.mark.parametrize("target", ["executorch", "litert"])
 @pytest.mark.parametrize("upsample", MODES)
 @pytest.mark.parametrize("k", [1, 2, 3])
