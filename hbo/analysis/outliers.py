@@ -42,8 +42,9 @@ def one_class(row: dict[str, Any]) -> str:
     """Says that a classifier gave one class to all images; empty if it did not. An older row does not count
     the classes: there a balanced accuracy of 1 / classes with the largest class's top-1 is as good as that.
     """
-    if pd.notna(row.get("predicted_classes")):
-        return "predicts one class for every image" if row["predicted_classes"] == 1 else ""
+    classes: Any = row.get("predicted_classes")
+    if pd.notna(classes):
+        return "predicts one class for every image" if classes == 1 else ""
     balanced, names = row.get("balanced_accuracy"), row.get("class_names")
     largest, top1 = row.get("majority"), row.get("top1")
     if pd.isna([balanced, top1]).any() or not balanced:  # pyright: ignore

@@ -56,8 +56,8 @@ def _pil(content: Tensor) -> Tensor:
 
 
 def _torchvision(content: Tensor) -> Tensor:
-    rgb = torchvision.io.ImageReadMode.RGB
-    return torchvision.io.decode_jpeg(content, rgb).permute(1, 2, 0)
+    image: Any = torchvision.io.decode_jpeg(content, torchvision.io.ImageReadMode.RGB)
+    return image.permute(1, 2, 0)
 
 
 def _simplejpeg(content: Tensor) -> Tensor:
