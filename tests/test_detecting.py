@@ -178,7 +178,7 @@ def test_more_than_a_thousand_seeds(tmp_path):
 
 @pytest.mark.parametrize(("argv", "word"), [
     (["--detect", "0"], "--detect: 0: must be percentage points, above 0 and below 100"),
-    (["--detect", "one"], "--detect: one: must be points"),
+    (["--detect", "one"], "--detect: one: must be percentage points"),
     (["--sd", "1.5"], "--sd 1.5: needs --detect"),
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_line(argv, word, capsys):

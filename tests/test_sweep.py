@@ -118,10 +118,10 @@ def test_a_wrong_file_is_one_line_that_names_it_and_the_key(write, content, word
 @pytest.mark.parametrize(("argv", "word"), [
     (["--set", "kk=1"], "did you mean k?"),
     (["--set", "k"], "FIELD=VALUE"),
-    (["--set", "k=[1"], "no YAML"),
+    (["--set", "k=[1"], "not a YAML value"),
     (["--devices_per_run", "2", "--set", "devices=1"], "give one of them"),
     (["--count", "2"], "--count 2: needs method: random"),
-    (["--random_seed", "0"], "--random_seed 0: is of method: random"),
+    (["--random_seed", "0"], "--random_seed 0: needs method: random"),
 ])  # fmt: skip
 def test_a_wrong_flag_is_one_line(write, argv, word, capsys):
     with pytest.raises(SystemExit) as stop:
