@@ -193,6 +193,7 @@ def test_an_invalid_row_that_wandb_cannot_know_is_an_error(monkeypatch, tmp_path
 def test_a_signal_ends_the_wait_after_its_first_seconds():
     """Schedulers send two signals at once: the second one has no effect."""
     with signals.hurried(60):
+        assert callable(signal.getsignal(signal.SIGTERM))  # else this would end the whole suite's process
         signal.raise_signal(signal.SIGTERM)
     with pytest.raises(TimeoutError, match="SIGTERM ended the waiting"), signals.hurried(-1):
         signal.raise_signal(signal.SIGTERM)
