@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hbo.config import resolve, to_yaml
-from hbo.runs import near, rows
+from hbo.runs import lock, near, rows
 
 
 def left(out: Path, state: str = "interrupted", **given) -> Path:
@@ -44,6 +44,14 @@ def test_the_unfinished_run_is_named_with_what_differs(tmp_path):
 def test_others_are_not(tmp_path, state, theirs, ours):
     left(tmp_path, state, **theirs)
     assert said(tmp_path, **ours) is None
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_one_that_is_being_trained_is_not_and_one_that_was_killed_is(tmp_path, alive):
+    """SIGKILL leaves the state and the lock of a training."""
+    folder = left(tmp_path, "unfinished", epochs=8)
+    (folder / "lock.0").write_text(json.dumps(lock.me() | ({} if alive else {"began": "another"})))
+    assert (said(tmp_path) is None) == alive
 
 
 def test_a_file_that_is_no_row_is_passed_over(tmp_path):

@@ -10,9 +10,8 @@ rivals:
     reference   a file decoded by PIL and torchvision's first transforms, image by image: crop, flip,
                 ToTensor, Normalize; the baseline
     uncached    what `hbo.fit` loads without a cache; a set in memory is decoded beforehand
-    tar, parquet   the same images in two shards per part, without a cache: a folder with train/ and val/, of
-    at
-                most 4 GiB, is packed for this; parquet if pyarrow is installed
+    tar, parquet   the same images in two shards per part, without a cache: a folder with train/ and val/ of
+                at most 4 GiB is packed for this; parquet if pyarrow is installed
     draft       with --decode draft, for random-resized crops
     disk, ram   with --cache disk and --cache ram
     jpeg        with --cache jpeg, for random-resized crops of photographs

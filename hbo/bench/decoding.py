@@ -46,8 +46,12 @@ def rate(decode: Callable[[Tensor], Tensor], files: list[Tensor]) -> float:
 
 def decoders() -> dict[str, Callable[[Tensor], Tensor]]:
     """The installed decoders: JPEG's bytes -> (H, W, 3) uint8."""
-    found = {"PIL": _pil, "torchvision": _torchvision, "simplejpeg": _simplejpeg}
-    return {name: decode for name, decode in found.items() if name == "PIL" or importlib.util.find_spec(name)}
+    found = {"PIL": _pil}
+    if hasattr(torchvision.io, "decode_jpeg"):  # deprecated since 0.29
+        found["torchvision"] = _torchvision
+    if importlib.util.find_spec("simplejpeg"):
+        found["simplejpeg"] = _simplejpeg
+    return found
 
 
 def _pil(content: Tensor) -> Tensor:

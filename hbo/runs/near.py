@@ -26,7 +26,9 @@ def unfinished(run: Run, folder: Path) -> str | None:
             row = rows.read(other)
         except UserError:
             continue
-        if not row or row["state"] not in ("interrupted", "unfinished") or lock.read(other):
+        if not row or row["state"] not in ("interrupted", "unfinished"):
+            continue
+        if (lock.read(other) or {}).get("alive"):  # it is being trained
             continue
         here, there = json.loads(json.dumps(run.identity(), default=str)), identity.of_row(row)
         names = identity.varying([here, there])
