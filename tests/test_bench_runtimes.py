@@ -76,6 +76,7 @@ def test_a_file_that_fails_is_a_line_with_the_reason_and_the_others_are_timed(mo
         "resolution": 8,
         "macs": 1,
         "machine": "a machine",
+        "instructions": "AVX2",
         "git": None,
     }
     lines = runtime_table.lines(found)

@@ -273,3 +273,13 @@ def test_a_dot_shows_its_run(chromium: Page, pages, width):
     # One Tab stop for all runs.
     assert chromium.run("document.querySelectorAll('.dot[tabindex=\"0\"]').length") == 1
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_the_page_says_how_many_runs_had_which_instructions(tmp_path):
+    """Sums of floats are in another order with others; rows of before November 28, 2026 do not say."""
+    rows = study.read("pairing").done.head(9)
+    rows = rows.assign(instructions=[None] * 4 + ["AVX512"] * 3 + ["AVX2"] * 2)
+    rows.to_csv(tmp_path / "pairing.csv", index=False)
+    shown = dict(study.read("pairing", source=tmp_path).provenance().frame.iloc[:, :2].to_numpy().tolist())
+    assert shown["instructions"] == "not recorded (4), AVX512 (3), AVX2 (2)"
+    assert "instructions" not in IT.provenance().frame.iloc[:, 0].tolist()

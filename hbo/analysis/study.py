@@ -30,7 +30,7 @@ from hbo.words import Parser
 __all__ = ["Study", "labels", "read", "right", "settings"]
 # Columns about its runs, if its source has them.
 READ = ("macs", "params", "seconds", "depths", "train_images", "val_images", "val_images_seen", "versions",
-        "git", "machine", "device", "resumed_at", "started")  # fmt: skip
+        "git", "machine", "instructions", "device", "resumed_at", "started")  # fmt: skip
 
 
 def read(

@@ -202,6 +202,7 @@ def effects(study: Study) -> Table | None:
 def provenance(study: Study) -> Table:
     """Protocol and machine, one line per study."""
     lines = []
+    recorded = study.done["instructions"].notna().any()  # not by rows of before November 28, 2026
     for name, group in study.done.groupby("study", sort=False):
         several = lambda column, group=group: ", ".join(dict.fromkeys(map(numbers.plain, group[column])))
         versions = {n: v for line in group["versions"] if isinstance(line, dict) for n, v in line.items()}
@@ -213,6 +214,7 @@ def provenance(study: Study) -> Table:
                 "runs": ", ".join(f"{n} {state}" for state, n in states),
                 "commit": several("git"),
                 "machine": several("machine"),
+                **({"instructions": counted_each(group["instructions"])} if recorded else {}),
                 "device": several("device"),
                 "threads": several("threads"),
                 "torch": versions.get("torch", ABSENT),
@@ -228,6 +230,12 @@ def provenance(study: Study) -> Table:
     return Table(
         "How it was run", pd.DataFrame(lines).T.reset_index().set_axis(["", *[""] * len(lines)], axis=1)
     )
+
+
+def counted_each(values: pd.Series) -> str:
+    """Each value and how many rows have it, as the last bits of a sum depend on the instructions."""
+    counts = values.astype(object).where(values.notna(), "not recorded").value_counts(sort=False)
+    return ", ".join(f"{value} ({n})" for value, n in counts.items())
 
 
 def setting(study: Study) -> str:

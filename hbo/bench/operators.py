@@ -5,6 +5,7 @@
 The network and MobileNetV2 at the same multiply-adds, both through `hbo.deploy` into the runtime, on one
 thread, one image each in turn. The runtime's own tracer times every operator (ExecuTorch's: those inside the
 delegate); an operator's time is its least over the turns, as other work on the machine only adds to it.
+With `--int8` both also in 8 bits, in the same turns.
 """
 
 import json
@@ -24,6 +25,7 @@ from hbo.tasks import build
 from hbo.text import aligned
 
 IMAGES = 60
+CALIBRATION = 8
 TRACED = tuple(name for name in RUNTIMES if type(named(name)).traced is not Runtime.traced)
 DEFAULT = "executorch"
 
@@ -40,10 +42,12 @@ def main(argv: list[str]) -> None:
     """The command line: the flags of `hbo.fit`, `--to` and `--json`."""
     parser = flags.make_parser("hbo.bench operators", "Microseconds of a runtime's operators, in one run.")
     parser.add_argument("--to", choices=TRACED, default=DEFAULT, help="The runtime: %(choices)s.")
+    parser.add_argument("--int8", action="store_true", help="Also both networks in 8 bits.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = flags.given(parser, argv)
     as_json, to = given.pop("json", False), given.pop("to", DEFAULT)
-    found = measure(config.resolve(**given), to)
+    int8 = given.pop("int8", False)
+    found = measure(config.resolve(**given), to, int8)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -53,14 +57,20 @@ def main(argv: list[str]) -> None:
     print(table({name: _kinds(kinds) for name, kinds in found["kinds"].items()}))
 
 
-def measure(run: config.Run, to: str = DEFAULT) -> dict[str, Any]:
+def measure(run: config.Run, to: str = DEFAULT, int8: bool = False) -> dict[str, Any]:
     """Network -> kind of operator -> number, least and median microseconds; the machine and the versions.
 
+    Args:
+        run: the network.
+        to: the runtime.
+        int8: also "own int8" and "mobilenetv2 int8", calibrated with random images: for times alone.
+
     Raises:
-        UserError: the runtime is not installed or not traced; there is no MobileNetV2 of that size.
+        UserError: the runtime is not installed, not traced or has no int8; there is no MobileNetV2 of that
+            size.
     """
     runtime = named(to)
-    runtime.require()
+    runtime.require(int8=int8)
     beside, left_out = train.rivals(run)
     if "mobilenetv2" not in beside:
         raise UserError(
@@ -72,6 +82,9 @@ def measure(run: config.Run, to: str = DEFAULT) -> dict[str, Any]:
         torch.manual_seed(run.seed)
         net = deploy(build.network(fields, 1000).eval(), runtime.target)
         files[name] = runtime.convert(net, run.resolution).files
+        if int8:
+            images = torch.randn(CALIBRATION, 3, run.resolution, run.resolution).numpy()
+            files[f"{name} int8"] = runtime.quantize(net, run.resolution, images).files
     return turns.where() | {
         "versions": " ".join(f"{name}={n}" for name, n in runtime.versions().items()),
         "nets": {name: config.describe_net(fields) for name, fields in runs.items()},
@@ -93,9 +106,11 @@ def timed(runtime: Runtime, files: dict[str, Files], resolution: int) -> dict[st
 
 
 def by_kind(events: Iterable[Event]) -> dict[str, Kind]:
-    """Kind -> its operators together; the first image warms up."""
+    """Kind -> its operators together; the first image warms up, and what ran only then is left out."""
     found: dict[str, Kind] = {}
     for kind, (_, *times) in events:
+        if not times:
+            continue
         n, least, median = found.get(kind, Kind(0, 0.0, 0.0))
         found[kind] = Kind(n + 1, least + min(times), median + statistics.median(times))
     return found

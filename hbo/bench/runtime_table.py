@@ -38,6 +38,7 @@ def lines(found: dict[str, Any]) -> list[dict[str, Any]]:
                     "resolution": found["resolution"],
                     "macs": found["macs"],
                     "machine": found["machine"],
+                    "instructions": found["instructions"],
                     "git": found["git"],
                 }
             )
@@ -128,7 +129,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
         )
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
     whole = "; ".join(f"{name}: {full}" for full, name in names.items())
-    where = ", ".join(sorted({line["machine"] for line in found}))
+    where = ", ".join(sorted({f"{line['machine']}, {line['instructions']}" for line in found}))
     turns = next(len(line["turns"].split()) for line in found if line["turns"])
     failed = {
         f"\n{line['runtime']} {names[line['network']]} {line['form']}: {line['failed']}; not timed."

@@ -79,7 +79,7 @@ def _lines(
             {"runtime": runtime, "place": int(place), **about, "form": form, "threads": threads}
             | runtime_table.times(values, ms.get(f"onnx:{place}:plain"))
             | runtime_table.of_file(made[name], made[runtime])
-            | {"machine": where["machine"], "git": where["git"]}
+            | {name: where[name] for name in ("machine", "instructions", "git")}
         )
     return out
 

@@ -46,7 +46,19 @@ def ratios(found: dict[str, list[float]], base: str) -> dict[str, list[float]]:
 
 def where() -> dict[str, Any]:
     """The machine, the versions and the code, for the JSON file."""
-    return {"machine": rows.machine(), "torch": torch.__version__, "git": rows.git_commit()}
+    return {
+        "machine": rows.machine(),
+        "instructions": instructions(),
+        "torch": torch.__version__,
+        "git": rows.git_commit(),
+    }
+
+
+def instructions() -> str:
+    """The vector instructions that PyTorch uses, and whether the processor has those for 8 bits (VNNI)."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # of newer versions
+    vnni = has.get("avx512_vnni") or has.get("avx_vnni")
+    return torch.backends.cpu.get_cpu_capability() + " with VNNI" * bool(vnni)
 
 
 def spread(values: list[float], digits: int) -> tuple[str, str]:
