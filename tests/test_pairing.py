@@ -65,7 +65,7 @@ def test_the_rule_is_the_one_that_studies_follow():
 
 def test_errors():
     a, b = arms(0.5, 10)
-    with pytest.raises(UserError, match="10 common seeds: too few to draw studies of 24 from"):
+    with pytest.raises(UserError, match="10 common seeds: too few for studies of 24"):
         pairing.power(a, b, 0.01)
     with pytest.raises(UserError, match="3 common seeds"):
         pairing.correlation(a, {seed: b[seed] for seed in (1, 2, 3)})

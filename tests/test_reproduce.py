@@ -39,10 +39,10 @@ def test_a_row_trained_again_has_the_same_bits_and_an_edited_one_is_named(tmp_pa
     (found,) = json.loads(said)
     assert (found["same"], found["images_off"], found["first_epoch_off"]) == (False, 2, 1)
     assert found["first_off"] == {"val/loss": pytest.approx(-1e-7, rel=0.1)}
-    assert f"2 of {row['val_images']} images judged otherwise" in reproduce.line(found)
+    assert f"2 of {row['val_images']} images classified differently" in reproduce.line(found)
 
     _, error = call("hbo.analysis.reproduce", *again[:-1], tmp_path / "runs", expect=2)
-    assert f"out={tmp_path / 'runs'}: holds this very row" in error
+    assert f"out={tmp_path / 'runs'}: contains this very row" in error
     _, error = call("hbo.analysis.reproduce", *again, "--k", "2", expect=2)
     assert "k: comes from the row; leave it out" in error
     _, error = call("hbo.analysis.reproduce", *again, "--key", "ab", expect=2)

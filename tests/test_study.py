@@ -73,8 +73,8 @@ def test_equivalence_at_chance_is_not_success():
     assert it.warning() == ""
     it.rows["top1"], it.rows["class_weights"] = 0.6 + 0.002 * it.rows["seed"], "none"
     assert it.warning() == (
-        "warning: no arm's mean top-1 is above the largest class (68.8 %): they may have learned nothing, and then nothing here"
-        " speaks for or against a switch; train longer"
+        "warning: no arm's mean top-1 is above the largest class (68.8 %): the arms may have learned"
+        " nothing, and then no result here says anything about a switch; train longer"
     )
     assert it.verdict().startswith(f"{it.warning()}\n\n- k=2 against k=1: ")
     assert f'<p class="warning">{it.warning()[:40]}'.replace("'", "&#39;") in report.page(it)

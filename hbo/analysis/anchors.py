@@ -90,7 +90,7 @@ def objects(images: Any, resolution: int) -> tuple[Tensor, Tensor]:
         resolution: R.
 
     Raises:
-        UserError: there is none.
+        UserError: no boxes.
     """
     scaled = []
     for target, (width, height) in zip(images.targets, images.sizes, strict=True):
@@ -119,8 +119,8 @@ def by_class(covered: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def propose(shares: dict[float, Tensor], now: float) -> float:
-    """The scale that covers most on average over the classes; the current one unless another gains a point;
-    of equal ones the larger.
+    """The scale that covers most, on average over the classes: the current one unless another is a point
+    better; among equals the larger.
     """
     means = {scale: float(found.nanmean()) for scale, found in shares.items()}
     best = max(sorted(means, reverse=True), key=lambda scale: round(means[scale], 3))

@@ -85,7 +85,7 @@ def usual(every: Sequence[Identity]) -> int:
     published = [
         i for i, one in enumerate(every) if all(identity.value(one, n) == getattr(Run, n) for n in switches)
     ]
-    return min(published, key=lambda i: len(every[i]), default=0)  # names with values other than the default
+    return min(published, key=lambda i: len(every[i]), default=0)  # names list non-default values
 
 
 def _label(net: str, words: list[str]) -> str:

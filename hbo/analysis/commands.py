@@ -11,7 +11,7 @@ from hbo.runs import identity
 from hbo.tasks import SETS
 from hbo.tasks.classify.recipes import SAYS
 
-# Not in the key themselves, but their effect is.
+# Their effect is in the key, they are not.
 ALSO = (
     "devices",
     "num_nodes",

@@ -77,8 +77,7 @@ class Judged:
     undecided, or too few. difference, se, df, [low, high]: the estimate, its standard error and degrees of
     freedom, and the interval at the line's level. p, p_adjusted: of no difference, alone and over the lines
     of its family. within_low, within_high, p_within: the interval that must be inside the margin (90 % if
-    the level is 5 %), and the
-        larger p of two one-sided tests.
+    the level is 5 %), and the larger p of two one-sided tests.
     arms: (weight, sample standard deviation, runs) of each arm; of the per-seed contrasts if paired.
     each, margin: the levels and the margin used.
     looks, at_last: of a study with looks, its numbers of seeds, and the levels at the last of them.
@@ -125,7 +124,7 @@ class Judged:
     @property
     def needed(self) -> int | None:
         """Seeds per arm for 80 % power if the difference and the standard deviations stay as they are; None:
-        more than 1,000. Where there are looks, at the last one's level: an early look's asks for more.
+        more than 1,000. With looks, at the level of the last one: at an early look's more would be needed.
         """
         parts, d, each, margin = self._parts(), self.difference, self.at_last or self.each, self.margin
         if not parts or not self.se:
@@ -228,9 +227,9 @@ def drawn(samples: Samples, contrasts: Sequence[Contrast], draws: int | None = N
 
 def pairing(samples: Samples) -> Pairing:
     """The seeds' share of the variance, by an analysis of variance of arms and seeds;
-    pairing helps if it is certain.
+    pairing helps only if this share is significant.
 
-    With normal noise the choice depends on the runs' standard deviations and not on the arms' means, so that
+    With normal noise the choice depends on the runs' standard deviations and not on the arms' means, so
     it adds no relevant false positives (simulated in the tests).
     """
     shared = sorted(set.intersection(*map(set, samples.values()))) if samples else []

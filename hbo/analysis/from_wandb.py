@@ -28,8 +28,8 @@ STATES = {
     "preempted": "interrupted",
     "killed": "stopped",
 }
-FORM = 2  # of a cached file; before it, a row whose download had failed was kept as W&B cuts it short
-IN_A_POINT = ("attempt", "epoch", "step")  # of the curve's last point in a summary, and in no row
+FORM = 2  # of a cached file; form 1 kept W&B's shortened row if a download had failed
+IN_A_POINT = ("attempt", "epoch", "step")  # a summary's entries of the curve's last point, not of the row
 
 
 class Found(NamedTuple):
@@ -67,7 +67,7 @@ def read(path: str) -> list[Found]:
 
 @contextlib.contextmanager
 def _one_line(path: str) -> Iterator[None]:
-    """Turn what the client raises into one line: the network, the server, the key, a file cut short."""
+    """Turn the client's errors into one line: the network, the server, the key, a truncated file."""
     try:
         yield
     except Exception as error:
@@ -87,7 +87,7 @@ def _read(run: Any, cached: Path) -> Found:
     rest = {
         n: _plain(value) for n, value in summary.items() if n[0] != "_" and "/" not in n and n not in ASKED
     }
-    if rest.get("state") == "invalid":  # a row of a sweep that no run can be
+    if rest.get("state") == "invalid":  # a sweep's row that is not a valid run
         rest = {"key": run.id.partition("-")[0], "state": "invalid", "error": str(rest.get("error", ""))}
     elif "state" not in rest:
         rest = {
@@ -98,7 +98,7 @@ def _read(run: Any, cached: Path) -> Found:
     else:
         rest = {name: value for name, value in rest.items() if name not in (*IN_A_POINT, "error")}
         config, rest = _file(run) or (config, rest)
-    attempt = summary.get("attempt", 1)  # earlier ones have curves of their own there
+    attempt = summary.get("attempt", 1)  # earlier attempts have their own curves
     found = Found(config | rest, [_point(point) for point in run.scan_history() if _is_of(attempt, point)])
     cached.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(cached, json.dumps({"stamp": stamp, "row": found.row, "curve": found.curve}))
@@ -106,8 +106,8 @@ def _read(run: Any, cached: Path) -> Found:
 
 
 def _file(run: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The row as the run's folder has it, where W&B keeps the file: fields, and the rest. None of a run
-    from before rows were sent so; its summary has the row, but for what W&B cuts short there.
+    """The row from the run's file in W&B: fields, and the rest. None for an older run without the file: its
+    summary has the row, except what W&B shortens there.
     """
     listed = list(run.files(names=["row.json"]))
     if not listed:
@@ -121,7 +121,7 @@ def _file(run: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def _is_of(attempt: int, point: dict[str, Any]) -> bool:
-    """Whether a point of W&B's history is of the learning curve of this attempt."""
+    """Whether a point of W&B's history belongs to this attempt's learning curve."""
     return "epoch" in point and point.get("attempt", 1) == attempt
 
 

@@ -13,7 +13,7 @@ from hbo.analysis.contrasts import LEVEL
 from hbo.analysis.question import Question, as_dict, parse
 from hbo.errors import UserError, first_line
 
-NAME = "frozen"  # runs/STUDY/frozen.json; beside a committed NAME.csv it is NAME_frozen.json
+NAME = "frozen"  # runs/STUDY/frozen.json; next to a committed NAME.csv it is NAME_frozen.json
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Frozen:
 
 
 def path_of(source: str | Path, study: str) -> Path:
-    """The path of a study's plan: in a folder of runs, in a study's own folder, or beside a CSV."""
+    """The path of a study's plan: in a folder of runs, in a study's own folder, or next to a CSV."""
     path = files.expanded(source)
     if path.suffix == ".csv":
         return path.with_name(f"{study}_{NAME}.json")
@@ -91,7 +91,7 @@ def read(source: str | Path, study: str) -> Frozen | None:
 
 
 def copy(source: str | Path, study: str, csv: Path) -> Path | None:
-    """Copy a study's plan beside its CSV, if it has one; returns the copy.
+    """Copy a study's plan next to its CSV, if it has one; returns the copy.
 
     Raises:
         UserError: another plan is already there.

@@ -1,10 +1,10 @@
-"""The paper's claims on the data available to this project: each claim beside the study that tests it here.
+"""The paper's claims on the data available to this project: each claim next to the study that tests it.
 
     python -m hbo.analysis.holds                        # papers/hbonet/HOLDS.md, from the rows in ablations/
 
 `here` in papers/hbonet/claims.yaml says which study tests which claims, and why a claim was not tested.
-Verdicts, intervals, seeds and hours come from the rows; the paper's figure is the mean of the claims'
-published differences, of the same width as the study's where table 8 or 9 has it.
+Verdicts, intervals, seeds and hours come from the rows. The paper's figure is the mean of the claims'
+published differences, at the study's width if table 8 or 9 has it.
 """
 
 from pathlib import Path
@@ -76,8 +76,8 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
 
 
 def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:
-    """The study's primary lines, or those of a kind of family or with some words in their labels; and whether
-    they are primary.
+    """The study's primary lines, or those of one kind of family, or those whose labels contain some words;
+    and whether they are primary.
     """
     found = []
     for family, lines in it.judged():
@@ -92,7 +92,7 @@ def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:
 
 
 def _metric(column: str) -> str:
-    """Title of a published column's, or a row's, metric."""
+    """Title of the metric of a published column or of a row."""
     return stats.SHOWN.get(tables.COLUMN.get(column, column), column)
 
 

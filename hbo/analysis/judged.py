@@ -168,7 +168,7 @@ class Study:
         return sentences.sentence(sentences.shown(line, family.kind), self.metric, share)
 
     def warning(self) -> str:
-        """A line about the arms that may have learned nothing; empty without any."""
+        """A line about the arms that may have learned nothing; empty if there are none."""
         return chance.warning(self.done)
 
     def conclusion(self) -> str:
@@ -213,7 +213,7 @@ class Study:
         return bool(found) and min(found) >= sentences.FEW and not self.missing()
 
     def missing(self) -> int:
-        """Runs that are missing of a frozen plan that is judged at its end; 0 of another, or without one."""
+        """Missing runs of a frozen plan that is judged at its end; 0 for other plans and without one."""
         if self.plan is None or len(self.plan.looks) > 1:
             return 0
         return len(set(self.plan.keys) - set(map(str, self.done["key"])))

@@ -41,7 +41,7 @@ SPECIAL = {
     "≥": r"$\geq$",
     "\N{EN DASH}": "--", "—": "--", "…": r"\ldots{}",
 }  # fmt: skip
-Cells = list[list[str]]  # a line a list; the head is the first
+Cells = list[list[str]]  # a list per line, the header first
 
 
 def latex(table: "Table", label: str | None = None) -> str:

@@ -2,8 +2,7 @@
 
 python -m hbo.analysis.notebooks                                       # all, on the rows in ablations/
 python -m hbo.analysis.notebooks contraction --source wandb:ENTITY/PROJECT --to out
-python -m hbo.analysis.notebooks runs/contraction --to out             # the study's notebook, on the rows in
-                                                                       runs/
+python -m hbo.analysis.notebooks runs/contraction --to out             # on the rows in runs/
 """
 
 import logging
@@ -107,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--source", help="Folder of runs, CSV, folder of CSVs, or wandb:ENTITY/PROJECT; needs --to."
     )
-    parser.add_argument("--to", type=Path, help="Folder of the notebooks. [beside their scripts]")
+    parser.add_argument("--to", type=Path, help="Folder of the notebooks. [next to their scripts]")
     args = parser.parse_args(argv)
     with one_line():
         from tqdm import tqdm

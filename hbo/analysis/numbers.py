@@ -36,7 +36,7 @@ def points(fraction: float, sign: str = "+") -> str:
 
 
 def bounded(fraction: float) -> float:
-    """A difference of two shares as it is shown: within 100 points, which few runs' intervals exceed."""
+    """Clip a difference of two shares to 100 points for display; intervals of few runs may exceed that."""
     return max(min(fraction, 1.0), -1.0)  # in this order nan stays nan
 
 

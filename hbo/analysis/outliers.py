@@ -13,12 +13,12 @@ FAR = 5.0  # median absolute deviations from an arm's median
 def odd(done: Any, metric: str) -> dict[str, str]:
     """Key -> why a finished run is odd.
 
-    The deviations of a few seeds vary by chance, so their median is taken over the whole study: of each run
-    from its arm's median, without the runs that are the median. Of two runs both would be equally far: an arm
-    needs three.
+    The deviations of a few seeds vary by chance, so their median is taken over the whole study: over each
+    run's deviation from its arm's median, without the runs that are the median. Two runs are equally far from
+    their median, so an arm needs three.
 
     Args:
-        done: finished rows with `arm`, `seed`, `key`, the metric, and `predicted_classes` or, of older rows,
+        done: finished rows with `arm`, `seed`, `key`, the metric, and `predicted_classes` or, in older rows,
             `balanced_accuracy`, `top1` and `majority`, if present.
         metric: the judged column.
     """
@@ -39,8 +39,8 @@ def odd(done: Any, metric: str) -> dict[str, str]:
 
 
 def one_class(row: dict[str, Any]) -> str:
-    """Says that a classifier gave one class to all images; empty if it did not. An older row does not count
-    the classes: there a balanced accuracy of 1 / classes with the largest class's top-1 is as good as that.
+    """Says that a classifier predicted one class for all images; empty if it did not. Older rows do not count
+    the classes: for them the sign is a balanced accuracy of 1 / classes and the largest class's top-1.
     """
     classes: Any = row.get("predicted_classes")
     if pd.notna(classes):

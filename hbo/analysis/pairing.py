@@ -1,5 +1,5 @@
-"""What pairing by seed buys: how far two arms' results go together over their seeds, and the power of paired
-and unpaired tests, by drawing seeds from many runs.
+"""What pairing by seed gains: the correlation of two arms' results over their seeds, and the power of paired
+and unpaired tests, with seeds drawn from many runs.
 
 If the results of a seed are correlated, the variance of a difference is smaller than that of two separate
 runs, and a paired test finds it with fewer seeds. If they are not, it only loses degrees of freedom. Metrics
@@ -60,7 +60,8 @@ def power(
 ) -> pd.DataFrame:
     """The share of studies in which each test finds a difference, two-sided at 5 %.
 
-    A study is n seeds of the two arms, drawn with replacement: without, n of few would differ too little.
+    A study is n seeds of the two arms, drawn with replacement: otherwise studies drawn from few seeds would
+    differ too little.
     Both arms are first centred over all seeds, and the difference is then added to one of them.
 
     Args:
@@ -71,7 +72,7 @@ def power(
         draws: studies for each n, with fixed random numbers.
 
     Returns:
-        Columns `seeds`, `paired`, `unpaired`, and `chosen`: which of both `hbo.analysis.contrasts` takes.
+        Columns `seeds`, `paired`, `unpaired`, and `chosen`: the test that `hbo.analysis.contrasts` chooses.
 
     Raises:
         UserError: as `correlation`; or fewer seeds than the largest n.
@@ -80,7 +81,7 @@ def power(
 
     x, y = _common(a, b)
     if len(x) < max(seeds):
-        raise UserError(f"{len(x)} common seeds: too few to draw studies of {max(seeds)} from")
+        raise UserError(f"{len(x)} common seeds: too few for studies of {max(seeds)}")
     x, y = x - x.mean() + difference, y - y.mean()
     rng, lines = np.random.default_rng(0), []
     for n in seeds:

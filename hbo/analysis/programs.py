@@ -110,7 +110,7 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
         there = "; ".join(dict.fromkeys(line.label for _, line, _ in lines))
         raise UserError(f"gate={wanted!r}: {name!r} names {len(chosen)} lines, not one; there are: {there}")
     study, line, family = chosen[0]
-    if family.primary and study.missing():  # read early, a verdict would hold too often
+    if family.primary and study.missing():  # an early look would find too many verdicts
         return UNDECIDED, f"{study.sentence(family, line)} {study.provision()}"
     return _status(line, verdict), study.sentence(family, line)
 

@@ -20,8 +20,8 @@ def measured(rows: Any, runs: Sequence[Run], metric: str) -> dict[str, dict[int,
     A row belongs to a line with the same network and switches, and with the same resolution if the network
     has lines at several. A column is a protocol: its rows' identities differ from their lines' in the same
     way. The column "" has the paper's protocol; other titles name the data set and what distinguishes it from
-    the other columns. Excluded are rows with --holdout, which tuned a recipe, and data sets whose columns all
-    have one line, if another data set compares lines.
+    the other columns. Rows with --holdout, which tuned a recipe, are excluded; so are data sets whose columns
+    all have one line, if another data set compares lines.
 
     Args:
         rows: from `results.load`.

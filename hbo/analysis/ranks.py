@@ -1,7 +1,7 @@
-"""Ranked lists: queries beside the nearest gallery images, with correct and wrong ones marked.
+"""Ranked lists: queries next to the nearest gallery images, with correct and wrong ones marked.
 
-    python -m hbo.analysis.ranks runs/default/KEY --data_dir DIR --to ranks.png python -m hbo.analysis.ranks
-    runs/default/KEY --worst           # the queries with the lowest average precision
+    python -m hbo.analysis.ranks runs/default/KEY --data_dir DIR --to ranks.png
+    python -m hbo.analysis.ranks runs/default/KEY --worst    # the queries with the lowest average precision
 
 A run's folder has the lists (outcomes.npz). Each line of the picture shows a query, framed in
 black, and its first ranks: green frames for the query's identity, red ones for another or a distractor

@@ -1,7 +1,6 @@
 """One self-contained HTML page of a study: question, verdict, every run, tables, figures, and how it was run.
 
-python -m hbo.analysis.report contraction                       # contraction.html, from the rows in
-                                                                ablations/
+python -m hbo.analysis.report contraction                       # contraction.html, from ablations/
 python -m hbo.analysis.report runs/contraction runs/mobilenetv2 --to report.html
 
 The page loads no other files; `page/` has its template, style and script.
@@ -82,8 +81,8 @@ def _commands(study: Study) -> list[str]:
     """The sweep of each study that has a file."""
     files = [SWEEPS / f"{name}.yaml" for name in study.names]
     return [
-        f"`python -m hbo.sweep run sweeps/{file.name}` starts its runs; add a --set for what differs from the"
-        " file, such as data_dir. A dot above shows its own run's command."
+        f"`python -m hbo.sweep run sweeps/{file.name}` starts its runs; add --set for what differs from the"
+        " file, such as data_dir. Each dot above shows its run's command."
         for file in files
         if file.is_file()
     ]

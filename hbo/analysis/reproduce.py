@@ -1,12 +1,12 @@
-"""Train finished rows again, and say whether the bits are the same or how far off they are.
+"""Train finished rows again and compare the results bit for bit.
 
     python -m hbo.analysis.reproduce pairing              # ablations/pairing.csv, the first seed of each arm
     python -m hbo.analysis.reproduce pairing --seed 7 --arms 3
     python -m hbo.analysis.reproduce table6_cifar10 --key KEY --data_dir DIR
 
-`hbo.fit` trains each run into OUT/STUDY, with the row's number of threads; the same command resumes. Compared
-are the losses and metrics of every epoch, and which of the reported images were right. Flags of `hbo.fit`
-that are not in a run's key, such as --data_dir and --workers, are passed on.
+`hbo.fit` trains each run into OUT/STUDY, with the row's number of threads; the same command resumes. It
+compares the losses and metrics of every epoch, and which validation images were classified correctly. Flags
+of `hbo.fit` that are not in a run's key, such as --data_dir and --workers, are passed on.
 """
 
 import base64
@@ -29,8 +29,8 @@ from hbo.errors import UserError, one_line
 from hbo.runs import identity, rows
 from hbo.text import counted
 
-OUT = "reproduced"  # apart from runs/, whose own rows would be reused
-# If one of these differs, so may the last bits.
+OUT = "reproduced"  # not runs/, whose finished rows would be reused
+# If one of these differs, the last bits may differ.
 MAY_DIFFER = ("machine", "instructions", "device", "threads", "versions", "git")
 MEASURED = ("train/", "val/")  # a curve's columns of results; the others are times and rates
 
@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = flags.make_parser(
         "hbo.analysis.reproduce", "Train a study's finished rows again and compare every bit of the results."
     )
-    parser.add_argument("name", metavar="STUDY", help="The study.")
+    parser.add_argument("name", metavar="STUDY", help="Name of the study.")
     parser.add_argument(
         "--source", help="Rows: a folder of runs, a CSV file or a folder of them. [ablations]"
     )
-    parser.add_argument("--key", nargs="+", metavar="KEY", help="These rows. [one of each arm]")
-    parser.add_argument("--arms", type=int, metavar="N", help="Of the first N arms only. [all]")
+    parser.add_argument("--key", nargs="+", metavar="KEY", help="Keys of the rows. [one row per arm]")
+    parser.add_argument("--arms", type=int, metavar="N", help="Only the first N arms. [all]")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     with one_line(), files.one_look():
         given = flags.given(parser, sys.argv[1:] if argv is None else argv)
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         if wrong := [name for name in given if name not in Run.NOT_IN_KEY or name in ("study", "force")]:
             raise UserError(f"{', '.join(wrong)}: comes from the row; leave it out")
         if "key" in own and (seed is not None or "arms" in own):
-            raise UserError("--key: names the rows; leave --seed and --arms out")
+            raise UserError("--key: selects the rows; leave out --seed and --arms")
         if own.get("arms", 1) < 1:
             raise UserError(f"arms={own['arms']}: must be at least 1")
         source = own.get("source") or "ablations"
@@ -75,13 +75,13 @@ def main(argv: list[str] | None = None) -> None:
 def choose(
     every: list[dict[str, Any]], keys: list[str] | None, seed: int | None, most: int | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The rows to be trained again, each with its arm's name.
+    """The rows to train again, each with its arm's name.
 
     Args:
         every: rows of a study.
-        keys: of these rows; None: of each arm the row of this seed.
+        keys: of the rows; None: one row per arm, that of the seed.
         seed: None: each arm's first.
-        most: of the first arms only.
+        most: number of arms, the first ones; None: all.
 
     Raises:
         UserError: no finished row of that key or seed.
@@ -108,16 +108,16 @@ def again(row: dict[str, Any], curve: list[dict[str, Any]], given: dict[str, Any
     """Train a row's run and compare.
 
     Args:
-        row: finished, of any source.
+        row: a finished row from any source.
         curve: its learning curve, empty if there is none.
         given: fields that are not in the key, such as the folder of images.
 
     Returns:
-        same; metric, then and now; epochs compared, the first that differs and by how much; images judged
-        otherwise, of how many; machine, versions and code, then and now.
+        same; metric, then and now; epochs compared, the first that differs and by how much; images classified
+        differently, out of how many; machine, versions and code, then and now.
 
     Raises:
-        UserError: the run is not that of the row: other images or weights; or OUT holds the row itself.
+        UserError: the run is not the row's (other images or weights), or OUT contains the row itself.
     """
     run = run_of(row, given)
     if (own := config.key_of(run.identity())) != row["key"]:
@@ -125,7 +125,7 @@ def again(row: dict[str, Any], curve: list[dict[str, Any]], given: dict[str, Any
         raise UserError(f"{row['key']}: not the same run here (key {own}): {', '.join(differ)} differ")
     new = fit.fit(run)
     if new.get("started") == row.get("started"):
-        raise UserError(f"out={run.out}: holds this very row; name another folder, such as --out {OUT}")
+        raise UserError(f"out={run.out}: contains this very row; name another folder, such as --out {OUT}")
     return {"key": row["key"], "seed": int(row["seed"])} | compare(
         (row, curve), next(iter(sources.read(str(rows.folder(run)), ())))
     )
@@ -175,7 +175,7 @@ def _values(curve: list[dict[str, Any]]) -> dict[tuple[int, str], float]:
 
 
 def _judged_otherwise(old: Any, new: Any, images: Any) -> tuple[int | None, int | None]:
-    """How many images were right in one training alone, of how many; None where a task has no such bits."""
+    """Images that one training alone classified correctly, out of how many; None for other tasks."""
     if not isinstance(old, str) or not isinstance(new, str):
         return None, None
     bits = [np.frombuffer(base64.b64decode(one), np.uint8) for one in (old, new)]
@@ -183,7 +183,7 @@ def _judged_otherwise(old: Any, new: Any, images: Any) -> tuple[int | None, int 
 
 
 def line(one: dict[str, Any]) -> str:
-    """What came of a row, for people."""
+    """The result for a row, as a line of text."""
     who = f"{one['key']} {one['arm']}, seed {one['seed']}"
     of = [counted(one["epochs"], "epoch")] * bool(one["epochs"])
     of += [f"{one['images']} images"] * bool(one["images"])
@@ -192,15 +192,15 @@ def line(one: dict[str, Any]) -> str:
     said = [f"{one['metric']} {one['now']:.6g}, {one['then']:.6g} in the row"]
     if one["first_epoch_off"] is not None:
         off = ", ".join(f"{name} by {value:+.1e}" for name, value in one["first_off"].items())
-        said.append(f"off from epoch {one['first_epoch_off']} on ({off})")
+        said.append(f"differs from epoch {one['first_epoch_off']} on ({off})")
     if one["images_off"] is not None:
-        said.append(f"{one['images_off']} of {one['images']} images judged otherwise")
+        said.append(f"{one['images_off']} of {one['images']} images classified differently")
     other = [
         f"{name} {'not recorded' if then is None else then}, here {now}"
         for name, (then, now) in ((name, one[name]) for name in MAY_DIFFER)
         if str(then) != str(now)
     ]
-    said += other or ["machine, versions and code are the row's"]
+    said += other or ["same machine, versions and code"]
     return f"{who}: not the same: {'; '.join(said)}"
 
 

@@ -1,4 +1,4 @@
-"""Rows of a table back into a folder of runs, so that a study can go on where only its CSV is at hand.
+"""Write a table's rows back as runs, so that a study can continue from its CSV alone.
 
 python -m hbo.analysis.results contraction --restore runs      # ablations/contraction.csv -> runs/contraction
 """
@@ -18,7 +18,7 @@ from hbo.runs import rows
 def restore(source: str, study: str, out: Path) -> tuple[int, int]:
     """Write a study's finished rows as OUT/STUDY/KEY/row.json, with their curves, and its frozen plan.
 
-    A sweep and `hbo.fit` count such a run as done. It has no weights, and what needs them says so.
+    A sweep and `hbo.fit` count such a run as done. It has no weights, and commands that need them say so.
 
     Args:
         source: as for `results.load`.
@@ -26,11 +26,11 @@ def restore(source: str, study: str, out: Path) -> tuple[int, int]:
         out: a folder of runs.
 
     Returns:
-        How many rows were written, and how many were there already.
+        The numbers of rows that were written and that existed.
 
     Raises:
-        UserError: no finished rows of that study; the same run is there unfinished or with another result, or
-            the study with another plan. Nothing is written then.
+        UserError: no finished rows of that study; or the folder has one of the runs unfinished or with
+            another result, or another plan of the study. Then nothing is written.
     """
     found = [(row, curve) for row, curve in sources.read(source, (study,)) if row["state"] == "done"]
     if not found:
@@ -58,7 +58,7 @@ def _is_new(out: Path, study: str, row: dict[str, Any], source: str) -> bool:
     folder, metric = out / study / row["key"], rows.main_metric(row)
     there = rows.read(folder)
     if (folder / "last.ckpt").exists() and (there is None or there["state"] != "done"):
-        # The row would say that these weights are of a finished run.
+        # With the row these weights would look like a finished run's.
         raise UserError(f"{folder}: this run is unfinished here; finish it, or remove the folder")
     if there is not None and there["state"] == "done" and there.get(metric) != row[metric]:
         raise UserError(

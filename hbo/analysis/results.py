@@ -1,7 +1,6 @@
 """Rows as one table, from any source.
 
-python -m hbo.analysis.results contraction            # rows of runs/contraction -> ablations/contraction.csv,
-                                                      and their means
+python -m hbo.analysis.results contraction            # runs/contraction -> ablations/contraction.csv; means
 python -m hbo.analysis.results runs/default           # mean, standard deviation and n
 python -m hbo.analysis.results wandb:ENTITY/PROJECT --study contraction
 python -m hbo.analysis.results contraction --restore runs  # ablations/contraction.csv -> runs/contraction
@@ -223,7 +222,7 @@ def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
     table. Returns their number.
 
     Raises:
-        UserError: the file that is there holds something else.
+        UserError: the existing file is not a table of runs.
     """
     kept = 0
     for new, where in ((table, path), (points, path.with_name(f"{path.stem}{CURVES}.csv"))):
@@ -231,7 +230,7 @@ def save(table: pd.DataFrame, points: pd.DataFrame, path: Path) -> int:
             keys = set(new["key"]) if len(new) else set()
             there = read_csv(where)
             if any(line.get("key") is None for line in there):
-                raise UserError(f"{where}: has lines without a key, so they are no runs; move it away")
+                raise UserError(f"{where}: has lines without a key, which are not runs; move it away")
             before = [line for line in there if line["key"] not in keys]
             kept = max(kept, len({line["key"] for line in before}))
             lines = [*before, *new.astype(object).where(new.notna(), None).to_dict("records")]
@@ -270,10 +269,10 @@ def main(argv: list[str] | None = None) -> None:
         if args.restore:
             if not by_name or args.study or args.to or args.csv:
                 raise UserError(
-                    "--restore OUT: needs a study's name, and of the other flags only --runs SOURCE"
+                    "--restore OUT: needs a study's name; no other flag than --runs SOURCE is possible"
                 )
             new, there = restore(args.runs or "ablations", args.source, files.expanded(args.restore))
-            print(f"{args.restore}/{args.source}: {new} rows written, {there} were there")
+            print(f"{args.restore}/{args.source}: {new} rows written, {there} existed")
             return
         if by_name and args.study:
             raise UserError(
@@ -295,7 +294,7 @@ def main(argv: list[str] | None = None) -> None:
             print(
                 f"{path}: {states}" + f"; {kept} existing rows kept" * bool(kept) + f"; {plan}" * bool(plan),
                 end="\n\n",
-                file=sys.stderr if args.csv else None,  # what is printed is the CSV alone
+                file=sys.stderr if args.csv else None,  # standard output has only the CSV
             )
         print(
             to_csv(table).rstrip()

@@ -19,7 +19,7 @@ from hbo.errors import UserError, first_line
 from hbo.runs import deployed, rows
 
 ROWS = {"key", "state"}  # columns of every table of runs, which latencies and floors lack
-CURVES = "_curves"  # NAME_curves.csv is beside NAME.csv
+CURVES = "_curves"  # NAME_curves.csv is next to NAME.csv
 Read = Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]
 
 

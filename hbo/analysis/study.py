@@ -1,8 +1,10 @@
 """Read a study: its question, arms, results, differences and conclusion.
 
-    python -m hbo.analysis.study contraction mobilenetv2              # the same as Markdown
-    python -m hbo.analysis.study contraction --versus "k=2 against k=1" --margin 1 --gate "k=2 against k=1
-    higher" study = read("contraction", "mobilenetv2", source="ablations")
+    python -m hbo.analysis.study contraction mobilenetv2              # its page as Markdown
+    python -m hbo.analysis.study contraction --versus "k=2 against k=1" --margin 1
+    python -m hbo.analysis.study contraction --gate "k=2 against k=1 higher"          # exit status 0, 1 or 3
+
+    study = read("contraction", "mobilenetv2", source="ablations")
     study.table(); study.differences(); print(study.verdict())
 
 An arm is a set of runs that differ only in the seed. Notebooks and the report call this and contain no logic.
@@ -218,8 +220,8 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
 
 
 def _check_asked(found: list[Study], judged: bool) -> None:
-    """Check that the arms of a setting answer the question of the command line; else a typo would show as
-    nothing to compare. Without `--judge`, a pair alone may leave out the file's mean or trend.
+    """Check that the arms of a setting answer the question of the command line; otherwise a typo would
+    look like nothing to compare. Without `--judge`, a single pair may omit the file's mean or trend.
     """
     errors = []
     for study in found:

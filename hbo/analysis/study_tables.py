@@ -68,7 +68,7 @@ def arms(study: Study) -> Table:
 
 
 def _deployed(group: Any) -> dict[str, str]:
-    """What was measured of its runs' deployed files: int8's top-1, and milliseconds per image, by runtime."""
+    """Measurements of its runs' deployed files: int8's top-1, and milliseconds per image, by runtime."""
     line = {}
     for name in group:
         if name.startswith(deployed.TOP1):

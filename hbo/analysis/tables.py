@@ -1,7 +1,7 @@
 """The paper's tables 1 to 9: published, computed and measured side by side, as Markdown,
 LaTeX (booktabs) and DataFrame.
 
-python -m hbo.analysis.tables 6                    # beside the rows in ablations/
+python -m hbo.analysis.tables 6                    # next to the rows in ablations/
 python -m hbo.analysis.tables 2 3 --source runs --format latex --to DIR       # DIR/table2.tex, DIR/table3.tex
 """
 
@@ -31,7 +31,7 @@ COLUMN = {"voc07_map": "map"}  # the rows' name, if different
 
 
 def paper_table(number: int, rows: pd.DataFrame | None = None) -> Table:
-    """One of the paper's tables beside the networks' counted costs and the rows' metrics.
+    """One of the paper's tables next to the networks' counted costs and the rows' metrics.
 
     Args:
         number: 1 to 9.
