@@ -57,12 +57,18 @@ def main(argv: list[str] | None = None) -> None:
         given = flags.given(parser, argv)
         own = ("plain", "int8", "calibration", "file", "to")
         options = {name: given.pop(name) for name in own if name in given}
+        if (out := given.pop("out", Run.out)) != Run.out:
+            raise UserError(f"out={out}: is for runs; --file FILE names what hbo.export writes")
         if sys.stderr.isatty():  # the next line may be half a minute away
             print(f"{given['checkpoint']}: converting and checking", file=sys.stderr)
         path, about = export(Path(given.pop("checkpoint")), given, **options)
     print(f"{path}: {about['network']}, {about['bytes'] / 1e6:.2f} MB, {about['format']}")
     for line in said(about):
         print(f"  {line}")
+    if path.suffix == ".safetensors":
+        print(f"  {'model card':<26} {path.with_suffix('.md')}")
+    if not path.is_dir():
+        print(f"  {'classes, sizes, metrics':<26} {path}.json; docs/deploy.md says how to use the file")
 
 
 def said(about: Mapping[str, Any]) -> list[str]:

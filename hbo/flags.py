@@ -15,6 +15,10 @@ from hbo.errors import UserError, one_line
 from hbo.values import field_types, load, several, shown
 from hbo.words import choice, unknown
 
+DEFAULTS = (
+    "Defaults below are those of elpv; another data set, net or recipe has others: --print_config shows them."
+)
+
 
 def make_parser(prog: str, about: str):
     """A command's parser; `given` adds the flags of `Run`'s fields where they are shown."""
@@ -22,7 +26,11 @@ def make_parser(prog: str, about: str):
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(
-        prog=f"python -m {prog}", description=about, exit_on_error=False, print_config=None
+        prog=f"python -m {prog}",
+        description=f"{about} {DEFAULTS}",
+        exit_on_error=False,
+        print_config=None,
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--config",

@@ -104,9 +104,11 @@ def other_name(word: str, known: list[str]) -> str:
     on = plain.removeprefix("no_")
     if on in there and on in OFF:
         return f"; use {dashes and '--'}{on}{' ' if dashes else '='}{OFF[on]}"
-    spelt = {name: name for name in there} | {name: own for name, own in NAMES.items() if own in there}
-    if near := difflib.get_close_matches(plain[:100], sorted(spelt), n=1, cutoff=0.6):
-        return f"; did you mean {dashes and '--'}{spelt[near[0]]}?"
+    elsewhere = {name: own for name, own in NAMES.items() if own in there}
+    near = difflib.get_close_matches(plain[:100], sorted(there), n=1, cutoff=0.6)
+    near = near or difflib.get_close_matches(plain[:100], sorted(elsewhere), n=1, cutoff=0.8)
+    if near:
+        return f"; did you mean {dashes and '--'}{elsewhere.get(near[0], near[0])}?"
     flags = [name for name in known if name not in ("-h", "--help")] if dashes else []
     return f"; choose from {', '.join(flags)}" if 0 < len(flags) <= SHORT else ""
 

@@ -74,7 +74,8 @@ def test_every_value_changes_the_network(name, value):
         return not torch.equal(usual(x), switched(x))
 
     assert any(differs(base) for base in BASES), (
-        f"{name}={value} changes neither parameters nor output: does HarmoniousBottleneck use it?"
+        f"{name}={value} changes neither parameters nor output: does HarmoniousBottleneck use it? If the value"
+        " makes no sense, Block.__post_init__ must refuse it"
     )
 
 

@@ -99,6 +99,11 @@ def test_without_a_regular_fraction_the_factors_are_named(counts):
         design.fraction(levels(*counts))
 
 
+def test_of_two_factors_no_fraction_can_be_had_by_other_numbers_of_values():
+    with pytest.raises(UserError, match=r"use one_at_a_time, or take the whole grid$"):
+        design.fraction(levels(2, 2))
+
+
 def test_one_at_a_time(tmp_path):
     _sweep, runs, _ = written("one_at_a_time", tmp_path)
     first, *others = arms_of(runs)

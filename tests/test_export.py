@@ -17,7 +17,7 @@ from conftest import ROOT, call, only_row
 from PIL import Image
 
 import hbo
-from hbo import export, hub
+from hbo import evaluate, export, hub
 from hbo.analysis import results
 from hbo.deploy.runtimes import RUNTIMES, named
 from hbo.exporting import about as describe
@@ -54,6 +54,30 @@ def test_the_file_takes_any_batch(run, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     assert isinstance(session.get_inputs()[0].shape[0], str)
     call("hbo.export", tmp_path / "nowhere", expect=2)
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (evaluate, ["--lr", "3", "--epochs", "2"], "lr=3.0: only training uses this; remove it"),
+        (export, ["--force"], "force=True: only training uses this; remove it"),
+        (
+            export,
+            ["--out", "net.onnx"],
+            "out=net.onnx: is for runs; --file FILE names what hbo.export writes",
+        ),
+        (
+            evaluate,
+            ["--out", "a.json"],
+            "out: names the picture of --image, and nothing else is written; remove it",
+        ),
+    ],
+)
+def test_a_flag_that_a_trained_network_cannot_obey_is_an_error(run, main, argv, message, capsys):
+    """But the run's own values are accepted, as of `--config` its config.yaml."""
+    with pytest.raises(SystemExit, match="2"):
+        main.main([str(run[1]), *argv])
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 @pytest.mark.filterwarnings("ignore")

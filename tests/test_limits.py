@@ -4,6 +4,7 @@ import pytest
 
 from hbo.config import resolve
 from hbo.errors import UserError
+from hbo.runs import trainer
 
 
 @pytest.mark.parametrize(("given", "word"), [
@@ -40,3 +41,11 @@ from hbo.errors import UserError
 def test_a_value_out_of_range_or_against_another_is_an_error(given, word):
     with pytest.raises(UserError, match=word):
         resolve(**given).key()
+
+
+def test_a_busy_machine_is_told_of_one_thread(monkeypatch):
+    """On two cores with six busy processes two threads took many times one thread's time."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for load, threads, said in ((6.0, 2, True), (6.0, 1, False), (1.5, 2, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0, 0))
+        assert bool(trainer.slowed(threads)) is said

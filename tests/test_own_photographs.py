@@ -37,8 +37,8 @@ def run_on(path, **given):
     return resolve(**{**BRIEF, "data_dir": str(path)} | given)
 
 
-def opened(path, **given):
-    return open_data(run_on(path, **given))
+def opened(path, reported=False, **given):
+    return open_data(run_on(path, **given), reported=reported)
 
 
 def refused(path, **given):
@@ -113,6 +113,13 @@ def test_val_split_takes_a_share_of_each_class(alone, capsys):
     assert data.facts["also_in_val"] == data.facts["images_left_out"] == 0
     assert counts("imagefolder", str(alone)) == (30, 0, 2)
     assert images(run_on(alone, val_split=0.2)) == (24, 6, 2)
+
+
+def test_a_class_with_one_image_is_not_called_left_out_when_only_validation_is_read(tmp_path, capsys):
+    make_folder(tmp_path / "made", {"ants": 1, "bees": 20}, {})
+    data = opened((tmp_path / "made" / "train").rename(tmp_path / "one"), val_split=0.2, reported=True)
+    assert (len(data.val), data.facts["images_left_out"]) == (4, 0)
+    assert "not used" not in capsys.readouterr().err
 
 
 def test_val_split_does_not_depend_on_the_seed(alone):

@@ -111,6 +111,19 @@ def test_replaced_runs_are_not_rows(tmp_path):
     assert len(results.load(root)) == n - 1
 
 
+def test_wandbs_copy_of_a_row_is_not_a_second_row(tmp_path):
+    """Offline it links to row.json in a folder of its own, below the run's."""
+    root = make_runs(tmp_path, "mobilenetv2")
+    n = len(results.load(root))
+    for row in list(root.glob("*/*/row.json")):
+        copy = row.parent / "wandb" / "offline-run-1" / "files" / "row.json"
+        copy.parent.mkdir(parents=True)
+        copy.symlink_to(row)
+    _, err = call("hbo.analysis.results", root)
+    assert "warning" not in err
+    assert len(results.load(root)) == n
+
+
 def test_a_csv_keeps_the_rows_that_the_source_no_longer_has(tmp_path):
     """A study is saved while it runs, from machines that each have a part of it."""
     for k in (1, 3):

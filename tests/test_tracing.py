@@ -144,7 +144,9 @@ def test_every_value_of_a_switch_changes_the_trace(name):
         )
         for v in values
     }
-    assert len(pictures) == len(values) > 1
+    assert len(pictures) == len(values) > 1, (
+        f"{name} is not in the trace: does the label in hbo/analysis/tracing.py say it?"
+    )
 
 
 def test_mobilenetv2s_block_adds_only_if_the_shape_stays():

@@ -1,10 +1,11 @@
 """A flag that another flag switches off is an error: it would be a second key of the same training."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 import torch
 from conftest import ROOT
+from test_block import choices, make
 
 from hbo import nets
 from hbo.block import Block
@@ -82,3 +83,39 @@ def test_in_a_sweep_it_is_those_rows_fault_alone(tmp_path):
     assert {state for k, up, state in found if k == 2 or up == "nearest"} == {"missing"}
     with pytest.raises(UserError, match=r"parameters\.upsample=bilinear: is not used by k=0"):
         plan.entries(read(ROOT / "sweeps" / "upsample.yaml", {"k": 0, "seed": 0, "out": str(tmp_path)}))
+
+
+SWITCHES = [(f.name, value) for f in fields(Block) for value in choices(f)]
+OFTEN = {"k": 2, "scheme": "uniform"}  # where every switch has an effect
+
+
+def network(**given):
+    """A bottleneck of these switches; None if `hbo.fit` refuses them."""
+    try:
+        resolve(data="fake", **given)
+    except UserError:
+        return None
+    return [make(Block(**given), stride) for stride in (1, 2)]
+
+
+@pytest.mark.parametrize(("name", "value"), [one for one in SWITCHES if one[1] != getattr(Block(), one[0])])
+def test_a_switch_has_an_effect_at_every_value_of_the_others_or_is_an_error(name, value):
+    x = 20 * torch.randn(2, 6, 16, 16)
+    for other, at in SWITCHES:
+        usual = {**OFTEN, other: at} if other != name else OFTEN
+        if other == name or name in OFTEN:
+            continue
+        before, after = network(**usual), network(**usual, **{name: value})
+        if before is None or after is None:
+            continue
+        same = []
+        for one, two in zip(before, after, strict=True):
+            shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (one, two)]
+            if shapes[0] == shapes[1]:
+                two.load_state_dict(one.state_dict())
+                same.append(torch.equal(one(x), two(x)))
+            else:
+                same.append(False)
+        assert not all(same), (
+            f"{name}={value} changes nothing at {other}={at}: a line in hbo.limits.check_used?"
+        )

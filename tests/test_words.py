@@ -57,6 +57,8 @@ def said(main, argv, capsys) -> str:
     (["--config", '{"batch_size": 3}'], "batch_size: no such field; it is batch here"),
     (["--no_residual"], "use --residual false"), (["--no-flip"], "use --flip none"),
     (["--data-dir", ".", "--resolutoin", "64"], "; --resolutoin: no such flag; did you mean --resolution?"),
+    (["--epoch", "3"], "--epoch: no such flag; did you mean --epochs?"),
+    (["--net", "torchvison:resnet18"], "did you mean torchvision:resnet18?"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
 ])  # fmt: skip
 def test_common_typing_errors_get_an_answer(argv, word, capsys):

@@ -283,6 +283,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         print("\n".join(v.line() for v in verdicts))
         print(f"\nPaper, release and count disagree:\n\n{disagreements()}\n\n{totals(verdicts)}")
+        print("Each interval is of its comparison alone; hbo.analysis.study adjusts for all that it judges.")
 
 
 if __name__ == "__main__":

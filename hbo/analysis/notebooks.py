@@ -39,7 +39,9 @@ def named(word: str, source: str | None = None) -> tuple[Path, str | None]:
         return path, source
     found = next((script for script in scripts() if script.stem == path.name), None)
     if found is None:
-        raise UserError(f"{word}: no notebook; there are {', '.join(script.stem for script in scripts())}")
+        there = ", ".join(script.stem for script in scripts())
+        own = f"; for yours write ablations/{path.name}.py, as ablations/contraction.py" * path.is_dir()
+        raise UserError(f"{word}: no notebook; there are {there}{own}")
     return found, str(path.parent) if path.is_dir() and path.parent != Path() else source
 
 
@@ -116,10 +118,9 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(
                 "no notebooks here: they are in HBO's checkout, so install with `pip install -e .`"
             )
-        if (source := next((source for _, source in chosen if source), None)) and not args.to:
-            raise UserError(
-                f"--source {source}: needs --to, so that the committed notebooks are not overwritten"
-            )
+        if any(source for _, source in chosen) and not args.to:
+            asked = f"--source {args.source}" if args.source else " ".join(args.script)
+            raise UserError(f"{asked}: needs --to DIR, so that the committed notebooks are not overwritten")
         for script, source in (bar := tqdm(chosen, unit="notebook")):
             bar.set_postfix_str(script.stem)
             tqdm.write(str(run(script, source, args.to)))

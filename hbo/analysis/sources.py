@@ -76,7 +76,7 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
             else ""
         )
         raise UserError(f"{source}: no such folder, CSV file, or wandb:ENTITY/PROJECT{hint}")
-    found = [p.parent for p in sorted(path.rglob("row.json")) if not _set_aside(p.parent)]
+    found = [p.parent for p in sorted(path.rglob("row.json")) if not _is_no_run(p.parent)]
     if found:
         return _from_runs([p for p in found if not studies or p.parent.name in studies])
     paths = [
@@ -87,17 +87,23 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
     tables = [(p, lines) for p in paths if (lines := _lines(p, ROWS)) is not None]
     if not tables:
         own = [f"runs/{name}" for name in studies if Path("runs", name).is_dir()]
+        planned = [f"sweeps/{name}.yaml" for name in studies if Path("sweeps", f"{name}.yaml").is_file()]
+        planned = [] if own else planned
         raise UserError(
             f"{source}: contains no row.json and no CSV"
             + f" of {', '.join(studies)}" * bool(studies)
             + f"; did you mean {' '.join(own)}?" * bool(own)
+            + f"; not run yet: python -m hbo.sweep run {' '.join(planned)}" * bool(planned)
         )
     return (pair for table, lines in tables for pair in _from_csv(table, lines, studies))
 
 
-def _set_aside(folder: Path) -> bool:
-    """Whether a run was set aside (`rows.set_aside`): STUDY/replaced/KEY-TIME."""
-    return folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name) is not None
+def _is_no_run(folder: Path) -> bool:
+    """Whether a folder with a row was set aside (`rows.set_aside`: STUDY/replaced/KEY-TIME), or is W&B's of
+    what it sends (KEY/wandb/offline-run-TIME-KEY/files).
+    """
+    replaced = folder.parent.name == "replaced" and re.fullmatch(r".+-\d{8}T\d{6}", folder.name)
+    return bool(replaced) or (folder.name == "files" and folder.parent.parent.name == "wandb")
 
 
 def _lines(path: Path, columns: set[str]) -> list[dict[str, Any]] | None:

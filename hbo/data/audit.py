@@ -59,7 +59,8 @@ def said_left_out(root: Path, found: dict[str, int], why: str) -> Audit:
     number = sum(found.values())
     named = [f"{where}: {n}" for where, n in list(found.items())[:NAMED]]
     more = f" and {len(found) - 3} more places" if len(found) > 3 else ""
-    told = [f"{root}: {number} images are not used ({', '.join(named[:3])}{more}); {why}"] if number else []
+    images = "1 image is" if number == 1 else f"{number} images are"
+    told = [f"{root}: {images} not used ({', '.join(named[:3])}{more}); {why}"] if number else []
     return {"images_left_out": number, "left_out": named}, told
 
 

@@ -87,6 +87,9 @@ def _near(net: str) -> str:
     """A suggestion: the zoo's network of this name, else the nearest spelling."""
     from torchvision import models
 
+    zoo, colon, rest = net.partition(":")
+    if colon and (zoos := difflib.get_close_matches(zoo.lower(), ZOOS, n=1)):
+        return f"; did you mean {zoos[0]}:{rest or 'NAME'}?"
     name = net.lower().replace("-", "_")
     if name in models.list_models(module=models):
         return f"; it is torchvision:{name} here"

@@ -39,7 +39,9 @@ def file(net: str, download: bool = False, field: str = "weights") -> Path:
     try:
         return Path(fetch())
     except Exception as error:  # network, server, full disk: each zoo raises its own
-        raise UserError(f"{said}: {where.name} could not be downloaded ({first_line(error)})") from None
+        raise UserError(
+            f"{said}: {where.name} could not be downloaded ({first_line(error)}); put it into {where.parent}"
+        ) from None
 
 
 def _hub(url: str) -> Path:

@@ -183,6 +183,15 @@ def network(path: Path, given: Mapping[str, Any]) -> Trained:
     return trained(path, {"data_dir": None, **({} if ours else {"data": "imagenet"}), **given})
 
 
+# What a flag of `hbo.fit` may not say of a network that is trained already.
+TRAINING = (
+    "epochs", "lr", "optimizer", "momentum", "nesterov", "weight_decay", "no_decay_on_norm", "grad_clip",
+    "ema", "schedule", "milestones", "warmup", "warmup_from", "mixup", "cutmix", "auto_augment",
+    "random_erasing", "dropout", "drop_path", "distill", "seed", "force", "study", "eval_every",
+    "checkpoint_every",
+)  # fmt: skip
+
+
 def trained(path: Path, given: Mapping[str, Any]) -> Trained:
     """Open a checkpoint. The fields of the network are read from it.
 
@@ -227,6 +236,11 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         if "data" not in given:
             raise UserError(f"checkpoint {path}: needs a data set, such as --data imagenet --data_dir DIR")
         saved, num_classes = weights.variant_fields(variants[0]), variants[0].num_classes
+    unused = [n for n in TRAINING if n in given and given[n] != saved.get(n, getattr(Run, n))]
+    if unused:
+        raise UserError(
+            f"{', '.join(f'{name}={given[name]}' for name in unused)}: only training uses this; remove it"
+        )
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.check_same_fields(saved, asked, path, instead="remove these flags")
     return Trained(path, config.resolve_saved(**{**saved, **given}), num_classes, content, ours)

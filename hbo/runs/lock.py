@@ -52,7 +52,10 @@ class Lock:
         self.folder.mkdir(parents=True, exist_ok=True)
         holder = read(self.folder)
         if holder is not None and holder["alive"]:
-            raise Busy(f"{self.folder}: process {holder['pid']} on {holder['host']} is training this run")
+            raise Busy(
+                f"{self.folder}: process {holder['pid']} on {holder['host']} is training this run;"
+                " then the same command prints its result"
+            )
         path = self.folder / f"lock.{holder['number'] + 1 if holder else 0}"
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))

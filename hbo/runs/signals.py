@@ -97,6 +97,12 @@ def _set(handler: Any) -> dict[int, Any]:
     return {number: signal.signal(number, handler) for number in ALL if number not in unheeded}
 
 
+SAVING = (
+    b"\nCtrl-C: saving after this batch, and after the evaluation if it ends the epoch;"
+    b" again: stop without saving\n"
+)
+
+
 def _count(number: int, frame: Any) -> None:
     global noted, presses
     noted, presses = number, presses + (number == signal.SIGINT)
@@ -108,7 +114,7 @@ def _note(number: int, frame: Any) -> None:
     if hurried:
         raise KeyboardInterrupt("interrupted without saving; " + RESUMES)
     if number == signal.SIGINT and os.getpid() == listening:
-        os.write(2, b"\nCtrl-C: saving after this batch; again: stop without saving\n")
+        os.write(2, SAVING)
 
 
 def _leave(number: int, frame: Any) -> None:

@@ -1,6 +1,7 @@
 """Lightning's trainer for a run, and the settings of this process."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,14 @@ def prepare_process(run: Run) -> None:
     torch.set_num_threads(run.threads)
 
 
+def slowed(threads: int) -> str:
+    """A hint on a busy machine, where threads that share a core wait for each other; empty on an idle one."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if threads == 1 or load <= cores:
+        return ""
+    return f"the load is {load:.1f} on {cores} cores: with --threads 1 a run may be many times as fast"
+
+
 def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
     """Lightning's trainer without its logging, sampling and checkpoints; ours resume exactly."""
     on_cpu = run.accelerator == "cpu" or (run.accelerator == "auto" and not torch.accelerator.is_available())
@@ -36,6 +45,8 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             " than --precision 32-true",
             file=sys.stderr,
         )
+    if callbacks and on_cpu and sys.stderr.isatty() and (slow := slowed(run.threads)):
+        print(slow, file=sys.stderr)
     try:
         return pl.Trainer(
             max_epochs=run.all_epochs,

@@ -71,9 +71,10 @@ def fraction(factors: Factors) -> Design:
     made = {group[-1]: (p, group[:-1]) for p, group in groups.items() if len(group) > 2}
     if not made:
         each = ", ".join(f"{name} has {n}" for name, n in levels.items())
+        instead = "give them equally many values" if len(levels) > 2 else "take the whole grid"
         raise UserError(
             "no regular fraction keeps main effects unconfounded: that needs three factors with the same"
-            f" prime number of values; {each}; use one_at_a_time, or give them equally many values"
+            f" prime number of values; {each}; use one_at_a_time, or {instead}"
         )
     places = []
     for combination in product(*(range(n) for n in levels.values())):

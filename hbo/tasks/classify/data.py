@@ -189,6 +189,8 @@ def folder(run: Run, root: Path, reported: bool, known: list[str] | None) -> Dat
     data = parts(run, source.get("train"), source.get("val"), names, in_memory=False)
     data = replace(data, train=None) if reported else data
     used = {os.path.dirname(file) for part in paths.values() for file in part}
+    if layout.kind(root) == "classes":  # split here; a class with one image has none in the validation part
+        used |= {os.fspath(root / name) for name in there}
     odd = [
         (skipped, told),
         left_out(root, used, evaluated if reported else None),
