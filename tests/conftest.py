@@ -301,7 +301,7 @@ def _shortened() -> Iterator[None]:
 
 
 def _forget_costs() -> None:
-    """Of the networks that were counted so far in this process."""
+    """Forget the costs of the networks that this process has counted so far."""
     for module in (size, detect_network, reid_network):
         for known in vars(module).values():
             if hasattr(known, "cache_clear"):
@@ -317,14 +317,14 @@ def short() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def short_networks() -> Iterator[None]:
-    """The same for all tests of a module, and for what they share."""
+    """The same for all tests of a module and their shared fixtures."""
     with _shortened():
         yield
 
 
 @pytest.fixture
 def cache_memory(tmp_path, monkeypatch):
-    """Drop after each test what `--cache ram` keeps in memory."""
+    """Keep the memory of `--cache ram` in the test's own folder."""
     monkeypatch.setattr("hbo.data.cache.MEMORY", tmp_path)
 
 

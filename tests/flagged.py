@@ -1,4 +1,4 @@
-"""Flags from fields, so that a test's set-up reads as a run does."""
+"""Flags from fields, so that a test's set-up reads like a run."""
 
 
 def flags(**fields: object) -> list[str]:

@@ -79,7 +79,7 @@ def _as_python(words: list[str], env: dict[str, str], cwd: str) -> None:
 
 
 class Forked(subprocess.Popen):
-    """`python -m hbo.MODULE ...` as a fork, if that is safe; all else (a notebook's kernel) as it is usual."""
+    """`python -m hbo.MODULE ...` as a fork, if that is safe; everything else (a notebook's kernel) as usual."""
 
     def _execute_child(self, args, *rest):  # of the standard library; `rest` as in Python 3.10 to 3.14
         words = [os.fspath(word) for word in args] if isinstance(args, list) else []
@@ -107,8 +107,8 @@ class Forked(subprocess.Popen):
 
 
 def _can_fork() -> bool:
-    """Whether all threads are Python's own that only wait: a lock's heartbeat, tqdm's monitor. A fork would
-    miss those of C++ and of W&B.
+    """Whether all threads are Python's own and only wait (a lock's heartbeat, tqdm's monitor). A fork would lose
+    the threads of C++ and of W&B.
     """
     threads = [thread.name for thread in threading.enumerate()]
     native = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
@@ -116,7 +116,7 @@ def _can_fork() -> bool:
 
 
 def _forget() -> None:
-    """What a new program does not inherit: signal handlers, and the modules that it imports anew."""
+    """Drop what a new program does not inherit: signal handlers, and imported modules of hbo."""
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
@@ -183,7 +183,7 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float = 600) -> tuple[str, str]:
-        """Wait for its end; standard output and standard error.
+        """Wait for its end; returns standard output and standard error.
 
         Raises:
             TimeoutError: it is still running.

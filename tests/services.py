@@ -107,8 +107,8 @@ def wandb_command(*words: object, env: Environment) -> tuple[str, str]:
 
 
 def with_wandb(env: Environment) -> dict[str, str | None]:
-    """The environment for a command that talks to W&B: nothing of this process's own (the tests disable W&B, and
-    `hbo` makes its client silent).
+    """The environment for a command that talks to W&B, without this process's own W&B settings (the tests disable
+    W&B, and `hbo` makes its client silent).
     """
     own = [name for name in os.environ if name.startswith("WANDB_")]
     return {**dict.fromkeys(["WANDB_MODE", *own]), **env}
@@ -164,8 +164,8 @@ def family(pid: int) -> list[int]:
 
 
 def suspend(out: Path, many: int) -> dict[Path, int]:
-    """Suspend so many runs at their first checkpoints, so that none finishes before it is signalled; folder ->
-    process.
+    """Suspend this many runs at their first checkpoints, so that none finishes before it is signalled; returns
+    folder -> process.
     """
     found: dict[Path, int] = {}
 

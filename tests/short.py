@@ -1,8 +1,8 @@
 """Networks of three blocks, for tests of what surrounds a network: a run, its files, a converter.
 
 An update takes about a third of the whole network's time. `install` gives them to processes that the tests start, the
-fixture `short` (conftest.py) to a test's own process, too. What a network is, its costs, shapes and weights, is
-tested on the whole one.
+fixture `short` (conftest.py) to a test's own process, too. Tests of a network
+itself (its costs, shapes and weights) use the whole one.
 """
 
 import importlib.util

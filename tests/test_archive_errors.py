@@ -1,4 +1,4 @@
-"""What is wrong with an archive is said, by name, before a run starts."""
+"""An error names what is wrong with an archive, before a run starts."""
 
 import gzip
 import io
@@ -153,7 +153,7 @@ def found_of(root, names):
 
 
 def members(path, *more):
-    """A tar of these members beside a class's image each, and a val like it."""
+    """A training tar with an image in each of two classes and these members, and a val like it."""
     path.mkdir()
     image = io.BytesIO()
     Image.new("RGB", (40, 40)).save(image, "PNG")
@@ -181,7 +181,7 @@ def test_a_link_in_a_tar_is_not_skipped_in_silence(tmp_path, kind):
 
 @pytest.mark.parametrize("form", ["gnu", "posix"])
 def test_a_file_that_is_stored_in_pieces_is_named(tmp_path, form):
-    """Of what `tar --sparse` leaves out zeros, the bytes that lie there are not the file's."""
+    """`tar --sparse` leaves out zeros, so the bytes in the tar are not the file's."""
     with open(tmp_path / "0.ppm", "wb") as file:
         file.write(b"P6 600 600 255\n")
         file.truncate(1_080_015)
@@ -222,7 +222,7 @@ def test_a_label_of_parquet_is_a_number_or_a_name(tmp_path, label):
     ],
 )
 def test_a_sample_has_one_image_and_one_class(tmp_path, more, said):
-    """A mask is no second image of the class; a sample whose image cannot be read is not left out."""
+    """A mask is not a second image of the class; a sample whose image cannot be read is not left out."""
     for part in ("train", "val"):
         with tarfile.open(tmp_path / f"{part}-0.tar", "w") as tar:
             of = ("s0.png", b"x", "s0.cls", "\u00e9".encode(), *more)
@@ -254,7 +254,7 @@ def test_shards_in_a_folder_below_are_found_for_the_reader(tmp_path):
 
 
 def test_compressed_and_joined_tars_are_named(tmp_path):
-    """What `cat` appends lies behind the first tar's end."""
+    """`cat` appends the second tar after the first one's end."""
     root = members(tmp_path / "set")
     path, whole = root / "train-0.tar", (root / "train-0.tar").read_bytes()
     path.write_bytes(gzip.compress(whole))
@@ -281,7 +281,7 @@ def test_an_index_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
 
 def test_damaged_and_replaced_parquet(folder, tmp_path):
-    """Damage is named; what a thread has open is not what lies there any more."""
+    """Damage is named; a file that was replaced is opened anew."""
     pytest.importorskip("pyarrow")
     root, other = (pack(folder, tmp_path / name, "parquet", shards=1) for name in ("set", "other"))
     path = root / "train-00000-of-00001.parquet"

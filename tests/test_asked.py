@@ -47,7 +47,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """For files whose key depends on the contents of a folder or a checkpoint."""
+    """Fields for the sweep files whose keys depend on the contents of a folder or a checkpoint."""
     root = tmp_path_factory.mktemp("folders")
     voc = {"data_dir": str(make_voc(root / "voc", train=2, test=1))}
     weights = trained(root / "backbones_cifar10")
@@ -164,7 +164,7 @@ def test_an_arm_against_itself_is_an_error(write, versus):
 
 
 def test_a_study_that_is_done_says_where_its_verdict_is(write, tmp_path, capsys):
-    """And it is there; not before the last run is done, and not where there is nothing to compare."""
+    """The command works; it is not printed before the last run is done, nor if there is nothing to compare."""
     out = tmp_path / "my runs"
     path, sets = write({"versus": "k"}), {"out": str(out)}
     for n, run in enumerate(resolve(**row) for row in read(path, sets).rows):

@@ -15,7 +15,7 @@ from hbo.errors import UserError
 
 
 def add(root: Path, key: str, state: str = "done", **given) -> Path:
-    """A classifier's run: as many files as it takes to find one."""
+    """A classifier's run, with only the files that are needed to find it."""
     where = root / key
     where.mkdir(parents=True)
     (where / "row.json").write_text(json.dumps({**asdict(resolve(data="imagenet", **given)), "state": state}))

@@ -77,7 +77,7 @@ def test_every_rival_takes_every_turn(short):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_deployed_networks_take_every_turn_on_one_thread_and_on_two(monkeypatch, capsys, short):
-    """In one other runtime besides ONNX Runtime; the test below takes all of them."""
+    """In ONNX Runtime and one other runtime; the test below has all runtimes."""
     others = {python: names[-1:] for python, names in worker.environments().items()}
     monkeypatch.setattr(infer, "environments", lambda: others)
     monkeypatch.setattr(infer, "TURNS", 3)
@@ -259,7 +259,7 @@ def test_a_gpu_s_bench_in_miniature_measures_every_part(tmp_path, short):
     }
     assert list(found["left_out"]) == ["train: compiled"]
     assert all(name in said for name in names)
-    # By itself and without a bar's thread, so that its runs can be forks.
+    # Alone and without the progress bar's thread, so that its runs can be forks.
     resume = ("--only", "resume", "--to", to)
     call("hbo.bench", "gpu", "--accelerator", "cpu", *resume, env={"TQDM_DISABLE": "1"})
     found = json.loads(to.read_text())

@@ -55,7 +55,7 @@ def test_a_sound_set_is_reported(root, capsys):
 
 
 def test_what_training_refuses_is_listed_too(root, tmp_path, capsys):
-    """Files in class folders that are no images, and empty classes; but not the annotations of VOC."""
+    """Files in class folders that are not images, and empty classes; but not VOC's annotations."""
     for name in BROKEN:
         (root / name).unlink()
     (root / "train" / "a" / "notes.txt").write_text("x")

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 
 
 def example(name: str, int8: bool = False) -> str:
-    """Python of docs/deploy.md: a photograph, then a runtime."""
+    """An example of docs/deploy.md: its code for the photograph, then that for a runtime."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
     (photograph,), (runtime,) = (
         [block for block in blocks if block.startswith(f"# {word}\n")] for word in ("photograph", name)
@@ -177,7 +177,7 @@ def test_the_example_runs_with_an_int8_file_too_and_says_what_it_takes(
 
 @pytest.mark.parametrize("data", [None, "digits"])
 def test_logits_that_do_not_depend_on_the_image_are_refused_with_and_without_real_images(run, data, tmp_path):
-    """A network of two updates may be all bias: a file of anything that is constant would pass."""
+    """After two updates the logits may be only bias, and any constant file would pass."""
     pytest.importorskip("onnxruntime")
     content = torch.load(run[1] / "last.ckpt", weights_only=True)
     for name, value in content["state_dict"].items():

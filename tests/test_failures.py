@@ -1,5 +1,5 @@
 """When a launcher starts no more runs: after too many failures in a row, or too large a share of failures;
-not after a few among thousands. What it says when it stops, and of the time left.
+not after a few among thousands. What it says when it stops, and about the time left.
 """
 
 import subprocess

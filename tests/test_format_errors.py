@@ -1,4 +1,4 @@
-"""Folders of boxes that cannot be meant, or that lack something: errors and warnings that say what was found."""
+"""Ambiguous or incomplete folders of boxes: errors and warnings that say what was found."""
 
 import json
 import shutil
@@ -123,7 +123,7 @@ def test_vocfolder_names_the_set_that_reads_another_format(voc, tmp_path):
 
 @pytest.mark.parametrize("train", ["train.txt", "[images/train, images/train]"])
 def test_an_image_that_yolo_names_twice_is_refused(voc, tmp_path, train):
-    """As COCO's JSON and VOC's lists are: it would be seen twice an epoch."""
+    """So are COCO's JSON and VOC's lists: the image would be seen twice per epoch."""
     yolo_lists(voc, tmp_path)
     names = (tmp_path / "train.txt").read_text()
     (tmp_path / "train.txt").write_text(names + names.splitlines()[0] + "\n")

@@ -1,4 +1,4 @@
-"""Rows and curves as W&B has them: an error of its server is one, and not a row that is cut short."""
+"""Rows and curves from W&B: a server error is an error, not a truncated row."""
 
 import io
 import json
@@ -14,7 +14,7 @@ ROW = {"key": "abc", "state": "done", "k": 2, "depths": [1, 2]}
 
 
 class Api:
-    """The client's, with one run; `failing` raises in place of its files, as the client would."""
+    """Stands in for the client's Api, with one run; its files raise `failing`, as in the client."""
 
     def __init__(self, has: str | None, failing: Exception | None = None, **run: Any) -> None:
         self.settings = {"base_url": "http://here"}
@@ -45,8 +45,8 @@ class Api:
 
 @pytest.fixture
 def read(monkeypatch, tmp_path):
-    """Read one project with the client's answers; its cache lies in `tmp_path`."""
-    monkeypatch.setattr(from_wandb, "has_key", lambda: True)  # the client reads its settings once a process
+    """Read one project from the client's answers; the cache is in `tmp_path`."""
+    monkeypatch.setattr(from_wandb, "has_key", lambda: True)  # the client reads its settings once per process
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def reader(api: Api) -> from_wandb.Found:

@@ -1,4 +1,4 @@
-"""What a launcher asks of the file system: it reads each done row once, however often it looks; and two
+"""What a launcher reads from the file system: each done row once, however often it looks; and two
 studies with the same keys at the same time.
 """
 
@@ -38,11 +38,11 @@ sys.addaudithook(_note)
 
 @pytest.fixture
 def counted(monkeypatch):
-    """What this process opens, and of what it asks whether it is there, during the test."""
+    """The files that this process opens, and those whose existence it checks, during the test."""
     global counting
     for calls in opened.values():
         calls.clear()
-    for name in ("stat", "lstat", "access"):  # no event tells of these; pathlib and os.path call them here
+    for name in ("stat", "lstat", "access"):  # these raise no audit event; pathlib and os.path call them here
 
         def noted(path, *args, _call=getattr(os, name), **more):
             opened["asked"].append(str(path))
@@ -67,7 +67,7 @@ def drawn(out: Path, n: int, done: int) -> list[Entry]:
 
 
 def test_ten_thousand_finished_rows_are_read_once(tmp_path, counted, monkeypatch):
-    """Twenty later looks list the study's folders only: no file is opened, or asked for."""
+    """Twenty later looks list the study's folders only: no file is opened or checked."""
     runs = drawn(tmp_path, 10_001, 10_000)
     for calls in counted.values():
         calls.clear()

@@ -49,7 +49,7 @@ def test_simulated_paths_cross_at_the_spent_rate(shares, alpha):
 
 
 def test_before_the_first_look_the_runs_there_are_are_counted():
-    """No look reads them, but the page must not say that there are none."""
+    """No look reads these runs, but the page must not say that there are none."""
     samples = {"a": {0: 0.5, 1: 0.6, 2: 0.7}, "b": {0: 0.5}, "c": {0: 0.4, 1: 0.5}}
     each = Levels(0.05, 0.05)
     found = looks.judge_at_looks(
@@ -81,7 +81,7 @@ def test_the_seeds_that_would_decide_are_those_of_the_last_looks_level():
 
 
 def test_differences_beyond_a_hundred_points_are_not_excluded():
-    """No share can differ by more: of two seeds, an interval may say so."""
+    """Shares cannot differ by more, though an interval of two seeds may be wider."""
     line = lambda low, high: Judged("a against b", (2, 2), False, "undecided", low=low, high=high)
     assert sentences.excluded(line(-0.1, 0.2)) == "Differences above +20.0 and below -10.0 are excluded."
     assert sentences.excluded(line(-1.2, 0.2)) == "Differences above +20.0 are excluded."

@@ -174,7 +174,7 @@ def test_a_row_is_invalid_only_in_a_sweep_and_by_its_own_fault(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["offline", "disabled", "online"])
 def test_an_invalid_row_that_wandb_cannot_know_is_an_error(monkeypatch, tmp_path, mode):
-    """Offline, or with a server that does not answer: "finished" would be said to nobody."""
+    """Offline, or with a server that does not answer, nobody would learn that the run is invalid."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     monkeypatch.setenv("WANDB_MODE", mode)

@@ -1,4 +1,4 @@
-"""What pairing by seed buys, against theory: normal results of a known correlation."""
+"""What pairing by seed gains, against theory: normal results with a known correlation."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hbo.errors import UserError
 
 
 def arms(correlation: float, seeds: int = 2000) -> tuple[dict[int, float], dict[int, float]]:
-    """Two arms' results, of standard deviation 0.01."""
+    """Two arms' results, with standard deviation 0.01."""
     draws = np.random.default_rng(0).multivariate_normal(
         [0.8, 0.7], [[1, correlation], [correlation, 1]], seeds
     )
@@ -52,7 +52,7 @@ def test_without_a_difference_tests_find_one_in_five_percent():
 
 
 def test_the_rule_is_the_one_that_studies_follow():
-    """Its choice in many studies at once is that in each."""
+    """For many studies at once it chooses as for each one alone."""
     draws = np.random.default_rng(1).normal(size=(50, 2, 6)) + np.random.default_rng(2).normal(
         size=(50, 1, 6)
     )

@@ -34,7 +34,7 @@ def test_the_output_of_a_phone_s_programs_is_read(tmp_path):
 
 
 def test_a_program_that_failed_on_a_phone_is_a_row_without_a_time(tmp_path):
-    """And numbers that are none, as of a program that was killed while it printed, are no times."""
+    """So is one whose output is not a number, such as that of a program killed while it printed."""
     log = tmp_path / "phone.log"
     begin = "# hbo: file=net.{} runtime={} threads={}\n".format
     lines = [

@@ -21,7 +21,7 @@ from hbo.tasks.build import open_data
 
 
 def test_status_names_runs_of_other_settings(write, tmp_path, capsys):
-    """They were started with another `--set`: without it the list has none of them."""
+    """They were started with another `--set`; without it they are not in the list."""
     path, out = write(TINY), f"out={tmp_path / 'runs'}"
     for run in plan.entries(read(path, {"out": str(tmp_path / "runs"), "epochs": 1})):
         run.home.mkdir(parents=True)

@@ -107,7 +107,7 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 runs: 2 unknown"
     assert "the state of 2 jobs is unknown" in said.err
-    # Nor is it asked in vain if it exits with 0, or prints something else.
+    # The same if it exits with 0 after an error, or prints something else.
     for line in (
         "echo 'slurm_load_jobs error: Socket timed out' >&2",
         "echo 100_0 PENDING; echo down for repair",
@@ -123,7 +123,7 @@ def test_if_squeue_fails_nothing_is_submitted(cluster, tmp_path, capsys):
 
 
 def test_jobs_of_a_file_that_was_changed_since_are_counted(cluster, tmp_path, capsys):
-    """They are queued under rows that the file has no more, and nothing else would name them."""
+    """They are queued under rows that are no longer in the file; nothing else would name them."""
     fields = FIELDS | {"out": str(tmp_path / "runs"), "seed": [0, 1]}
     file = write(tmp_path / "two.yaml", **fields)
     ask("run", file, "--slurm", "time=10")

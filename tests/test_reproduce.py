@@ -1,4 +1,4 @@
-"""hbo.analysis.reproduce: a row trained again, equal to the bit or off by what is said."""
+"""hbo.analysis.reproduce: a row trained again is bit-identical, or the differences are named."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A table's rows written back as runs: nothing is lost, and a sweep goes on from them."""
+"""A table's rows written back as runs: nothing is lost, and a sweep continues from them."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_another_result_of_the_same_run_is_refused_before_anything_is_written(tm
 
 
 def test_an_unfinished_run_is_not_called_finished(tmp_path):
-    """Its checkpoint would be evaluated as that of the row."""
+    """Otherwise its checkpoint would be evaluated as the row's."""
     key = results.load(ABLATIONS, "contraction")["key"][0]
     checkpoint = tmp_path / "contraction" / key / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)

@@ -43,7 +43,7 @@ def test_none_is_an_empty_cell(tmp_path, value):
 def test_a_line_with_more_or_fewer_cells_than_the_head_is_an_error(tmp_path, line):
     """A copy that was cut off ends in such a line."""
     (tmp_path / "x.csv").write_text(f"a,b,c\n1,2,3\n\n{line}\n")
-    with pytest.raises(UserError, match=rf"line 4 has {line.count(',') + 1} cells, the head 3"):
+    with pytest.raises(UserError, match=rf"line 4 has {line.count(',') + 1} cells, the header 3"):
         results.read_csv(tmp_path / "x.csv")
 
 

@@ -336,7 +336,7 @@ def test_a_runtime_in_its_own_environment(name):
     if subprocess.run([python, "-c", "import beartype, pytest"], capture_output=True).returncode:
         pytest.skip(f".venv-{name} has no pytest: make .venv-{name}/installed")
     files = ("tests/test_runtimes.py", "tests/test_export.py")
-    # Plugins that a runtime's packages bring may not suit the pytest there.
+    # Plugins from a runtime's packages may not work with the pytest there.
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [python, "-m", "pytest", "-p", "no:cacheprovider", *files, "-k", name],

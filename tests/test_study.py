@@ -74,7 +74,7 @@ def test_equivalence_at_chance_is_not_success():
     it.rows["top1"], it.rows["class_weights"] = 0.6 + 0.002 * it.rows["seed"], "none"
     assert it.warning() == (
         "warning: no arm's mean top-1 is above the largest class (68.8 %): the arms may have learned"
-        " nothing, and then no result here says anything about a switch; train longer"
+        " nothing, so the results here may say nothing about a switch; train longer"
     )
     assert it.verdict().startswith(f"{it.warning()}\n\n- k=2 against k=1: ")
     assert f'<p class="warning">{it.warning()[:40]}'.replace("'", "&#39;") in report.page(it)
@@ -136,7 +136,7 @@ def test_arms_outside_the_question_are_shown():
 
 
 def test_the_first_folder_has_the_question(tmp_path):
-    """Whatever its place in the alphabet: the question of its runs, not that of the others."""
+    """Its runs' question is used, whatever the order of the names."""
     make_runs(tmp_path, "contraction", "mobilenetv2")
     (tmp_path / "mobilenetv2" / "question.json").write_text('{"versus": ["net=mobilenetv2"], "margin": 7}')
     places = [str(tmp_path / name) for name in ("mobilenetv2", "contraction")]

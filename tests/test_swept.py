@@ -36,7 +36,7 @@ def sweep(monkeypatch):
     ],
 )
 def test_a_row_of_a_sweep_over_what_no_key_holds_is_invalid(sweep, monkeypatch, name, parameter, said):
-    """Else W&B shows one run's result, and seconds, under the other's settings."""
+    """Otherwise W&B would show one run's result and seconds under the other's settings."""
     sweep(**{name: parameter})
     told: list[UserError] = []
     monkeypatch.setattr(tracking, "refuse", told.append)
@@ -47,7 +47,7 @@ def test_a_row_of_a_sweep_over_what_no_key_holds_is_invalid(sweep, monkeypatch, 
 
 
 def test_other_sweeps_pass(sweep):
-    """Two devices are another run; one value is no comparison; a path may say what the key holds."""
+    """Two devices make another run; a single value compares nothing; a path may change what is in the key."""
     sweep(
         devices={"values": [1, 2]}, threads={"value": 4}, workers={"values": [RUN.workers]},
         data_dir={"values": ["a", "b"]}, lr={"values": ["1e-2", 0.1]}, seed={"min": 0, "max": 9},
@@ -72,7 +72,7 @@ def test_a_number_that_reaches_the_run_as_text_is_the_number():
 
 
 def test_the_notes_have_the_question_of_the_sweep(monkeypatch, tmp_path):
-    """Of a file given to `wandb sweep` nobody left a question.json; one that is there is the study's own."""
+    """`wandb sweep` writes no question.json; one that exists is the study's own."""
     run = resolve(data="digits", out=str(tmp_path))
     assert labels.notes(run) is None
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")

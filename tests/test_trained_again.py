@@ -113,7 +113,7 @@ FIRST = {"epoch": 1, "step": 6, "seconds": 6.0, "val/top1": {"last": 0.5, "max":
 
 
 def test_a_second_training_in_an_agents_run_is_an_attempt_with_all_its_points(tmp_path, monkeypatch):
-    """The folder has no checkpoint, so nothing of the two epochs in W&B is this training's."""
+    """The folder has no checkpoint, so the two epochs in W&B belong to an earlier training."""
     run = Opened(**FIRST)
     it = mirror(monkeypatch, tmp_path, run)
     it.point(1, loss=2.0)
@@ -125,7 +125,7 @@ def test_a_second_training_in_an_agents_run_is_an_attempt_with_all_its_points(tm
         (2, 1, 6),
     ]
     assert run.summary["val/top1"] == {"last": 0.125, "max": 0.25}  # the first's 0.9 is not its best
-    assert ("define_metric", "*") in run.told  # over W&B's own step, as `step` begins again
+    assert ("define_metric", "*") in run.told  # over W&B's own step, as `step` starts again
     # Preempted in its first epoch, and handed out once more.
     (tmp_path / "last.ckpt").touch()
     run = Opened(attempt=2, step=1)

@@ -65,7 +65,7 @@ def test_what_has_an_effect_is_none(capsys):
 
 
 def test_what_a_recipe_sets_is_not_the_users():
-    """And a run's own config.yaml, which has all fields, is the run."""
+    """The same for a run's own config.yaml, which has all fields."""
     cropless = resolve(data="imagenette", crop="none")
     assert cropless.crop_area == 0.35 != Run.crop_area
     undecayed = resolve(data="digits", recipe="modern", weight_decay=0)
@@ -76,7 +76,7 @@ def test_what_a_recipe_sets_is_not_the_users():
 
 
 def test_in_a_sweep_it_is_those_rows_fault_alone(tmp_path):
-    """Unless no row has a use for the value."""
+    """Except if no row uses the value: then the file is wrong."""
     study = read(ROOT / "sweeps" / "upsample.yaml", {"k": [0, 2], "seed": 0, "out": str(tmp_path)})
     found = [(entry.fields["k"], entry.fields["upsample"], entry.state) for entry in plan.entries(study)]
     assert {state for k, up, state in found if k == 0 and up != "nearest"} == {"invalid"}

@@ -119,8 +119,8 @@ def by_class(covered: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def propose(shares: dict[float, Tensor], now: float) -> float:
-    """The scale that covers most, on average over the classes: the current one unless another is a point
-    better; among equals the larger.
+    """The scale that covers most, averaged over the classes. It is the current one unless another is a point
+    better; of equal ones it is the largest.
     """
     means = {scale: float(found.nanmean()) for scale, found in shares.items()}
     best = max(sorted(means, reverse=True), key=lambda scale: round(means[scale], 3))

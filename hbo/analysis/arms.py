@@ -68,8 +68,8 @@ def base(every: list[Identity]) -> str:
 
 
 def protocol(one: Identity) -> str:
-    """Equal for two runs with the same data and training, whatever their networks and seeds; initial weights
-    count as the network's.
+    """A name that two runs share if they have the same data and training; networks and seeds may differ.
+    Initial weights count as part of the network.
     """
     return identity.group(one, {*Run.BACKBONE, "seed", "backbone"}) + " pretrained" * ("backbone" in one)
 
@@ -142,7 +142,7 @@ def decided(name: str, by: Sequence[str], ones: Sequence[Identity]) -> bool:
 
 
 def _commonest(ones: list[Identity], names: Sequence[str]) -> dict[str, Any]:
-    """Each field's most common value; of several the field's default, else the first."""
+    """Each field's most common value; in a tie the field's default, else the first."""
     arms = list({identity.group(one): one for one in ones}.values())
     common = {}
     for name in names:

@@ -11,8 +11,8 @@ MEANS = ["top1", "majority", "balanced_accuracy", "num_classes"]
 
 
 def warning(done: Any) -> str:
-    """A line that names the arms whose mean is not above what one answer for every image gets; empty if there
-    are none, and for other tasks.
+    """A warning that names the arms whose mean is not above that of one answer for every image; empty if
+    there are none, and for other tasks.
 
     Args:
         done: a study's finished rows, with the column `arm`.
@@ -32,10 +32,10 @@ def warning(done: Any) -> str:
     )
     if whole:
         return (
-            f"warning: no arm's {measures}: the arms may have learned nothing, and then no result here says"
-            " anything about a switch; train longer"
+            f"warning: no arm's {measures}: the arms may have learned nothing, so the results here may say"
+            " nothing about a switch; train longer"
         )
     return (
-        f"warning: {', '.join(stuck)}: {measures}: these arms may have learned nothing, and then a difference"
-        " from them says nothing about a switch; train longer"
+        f"warning: {', '.join(stuck)}: {measures}: these arms may have learned nothing, so differences from"
+        " them may say nothing about a switch; train longer"
     )

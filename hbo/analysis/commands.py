@@ -11,7 +11,7 @@ from hbo.runs import identity
 from hbo.tasks import SETS
 from hbo.tasks.classify.recipes import SAYS
 
-# Their effect is in the key, they are not.
+# The key contains their effect, not the fields themselves.
 ALSO = (
     "devices",
     "num_nodes",

@@ -64,7 +64,7 @@ class Pairing:
     """Intraclass correlation of the arms over the seeds: (MS of seeds - residual MS) / (MS of seeds + (arms -
     1) residual MS); nan below 3 seeds."""
     p: float
-    """p of no such share (F test); nan without residual degrees of freedom."""
+    """p for a share of zero (F test); nan without residual degrees of freedom."""
     used: bool
 
 
@@ -80,7 +80,7 @@ class Judged:
     the level is 5 %), and the larger p of two one-sided tests.
     arms: (weight, sample standard deviation, runs) of each arm; of the per-seed contrasts if paired.
     each, margin: the levels and the margin used.
-    looks, at_last: of a study with looks, its numbers of seeds, and the levels at the last of them.
+    looks, at_last: for a study with looks, the numbers of seeds, and the levels at the last look.
     """
 
     label: str
@@ -168,8 +168,8 @@ def judge(
     """Judge a family of contrasts; the order of samples does not matter.
 
     Args:
-        samples: of all arms of the study, by seed; arms outside the contrasts also count for the seeds'
-            share.
+        samples: every arm of the study, arm -> seed -> metric; arms outside the contrasts also count for the
+            seeds' share.
         contrasts: of one family.
         margin: the largest difference that does not matter, as a fraction; None: no verdict of equivalence.
         each: a line's levels; None: `levels` for this number of lines.
@@ -242,7 +242,7 @@ def pairing(samples: Samples) -> Pairing:
 
 
 def of_seeds(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The intraclass correlation over the seeds and the p of none, as in `Pairing`, of results of shape
+    """The intraclass correlation over the seeds and its p, as in `Pairing`, for results of shape
     (..., arms, seeds); nan without residuals.
     """
     from scipy.stats import f

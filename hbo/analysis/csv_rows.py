@@ -45,7 +45,7 @@ def parsed(path: Path, cells: list[list[str]]) -> list[dict[str, Any]]:
     head, *lines = cells
     for number, line in enumerate(lines, 2):
         if line and len(line) != len(head):
-            raise UserError(f"{path}: line {number} has {len(line)} cells, the head {len(head)}")
+            raise UserError(f"{path}: line {number} has {len(line)} cells, the header {len(head)}")
     return [
         {name: _value(cell, name in WORDS) for name, cell in zip(head, line, strict=True)}
         for line in lines

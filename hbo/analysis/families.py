@@ -143,7 +143,7 @@ def _matched(
 
 
 def check_arms(question: Question, arms: Sequence[Arm]) -> None:
-    """Check that the arms of a sweep file answer the question; wrong words first.
+    """Check that the arms of a sweep file answer the question; the question's words are checked first.
 
     Raises:
         UserError: a side matches no arm, a field does not vary, its main effect is confounded with others; or

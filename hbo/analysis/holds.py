@@ -23,13 +23,13 @@ from hbo.files import write_atomically
 from hbo.words import Parser
 
 PAGE = published.PAPER / "HOLDS.md"
-INTRODUCTION = """# What of the paper holds here
+INTRODUCTION = """# Which claims of the paper hold here
 
-Each claim of the paper that can be tested without ImageNet, PASCAL VOC or Market-1501, beside the results
+Each claim of the paper that can be tested without ImageNet, PASCAL VOC or Market-1501, and the results
 of the runs in [ablations/](../../ablations). Differences are in percentage points of the named metric,
 with 95 % intervals: adjusted for all primary lines of the study or, if exploratory, for all lines of their
 family. A verdict holds for the data set and the recipe in its line.
-**None of them is a result on ImageNet**: the photographs are fewer and smaller, and the runs shorter.
+**None is a result on ImageNet**: the photographs are fewer and smaller, and the runs shorter.
 
 Written by `python -m hbo.analysis.holds`; the claims are data ([claims.yaml](claims.yaml)). Each study's
 page and log entry have the rest ([LOG.md](../../ablations/LOG.md)).
@@ -72,7 +72,7 @@ def holds(source: str | Path = study.ABLATIONS, all_claims: dict[str, Any] | Non
         lines += [
             asked | _here(it, line, f"{line.label}, " * (len(found) > 1), each, own) for line, own in found
         ]
-    return Table("What of the paper holds here", pd.DataFrame(lines))
+    return Table("Which claims of the paper hold here", pd.DataFrame(lines))
 
 
 def _lines(it: Study, wanted: str | None) -> list[tuple[Judged, bool]]:

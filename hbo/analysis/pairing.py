@@ -38,7 +38,7 @@ class Correlation:
 
 
 def correlation(a: Mapping[int, float], b: Mapping[int, float]) -> Correlation:
-    """Of two arms, seed -> metric.
+    """The correlation of two arms over their common seeds; each arm is seed -> metric.
 
     Raises:
         UserError: fewer than four common seeds, or an arm whose runs are all equal.

@@ -41,7 +41,7 @@ class Built:
 
 
 def build(source: str | Path, to: Path) -> Built:
-    """Write them all; a study whose rows cannot be combined is also excluded from the tables.
+    """Write all tables and figures; a study whose rows cannot be combined is left out of the tables.
 
     Raises:
         UserError: as `results.load`.

@@ -122,7 +122,7 @@ def check_seeds(arm: Any) -> Any:
     """The rows of an arm, one per seed.
 
     Raises:
-        UserError: two of them have the same seed; names their keys.
+        UserError: two rows have the same seed; the error names their keys.
     """
     twice = arm[arm["seed"].duplicated(keep=False)]
     if len(twice):
@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.restore:
             if not by_name or args.study or args.to or args.csv:
                 raise UserError(
-                    "--restore OUT: needs a study's name; no other flag than --runs SOURCE is possible"
+                    "--restore OUT: needs a study's name, and takes no other flag than --runs SOURCE"
                 )
             new, there = restore(args.runs or "ablations", args.source, files.expanded(args.restore))
             print(f"{args.restore}/{args.source}: {new} rows written, {there} existed")

@@ -32,10 +32,10 @@ def has_times(done: Any) -> bool:
 
 
 def quickest(runs: Any, int8: bool) -> Quickest | None:
-    """Of an arm's runs, in single precision or in 8 bits; None where nothing was measured.
+    """The quickest file of an arm's runs, in single precision or in 8 bits; None if nothing was measured.
 
-    The time is the median over the measured runs. The top-1 is that of all runs; in 8 bits, of the runs whose
-    file was evaluated.
+    The time is the median over the measured runs. Top-1 is that of all runs; in 8 bits, that of the
+    runs whose file was evaluated.
     """
     names = [
         name for name in runs if name.startswith(deployed.LATENCY) and name.endswith(deployed.INT8) == int8

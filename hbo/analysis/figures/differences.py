@@ -12,7 +12,7 @@ from hbo.analysis.numbers import bounded, points
 from hbo.errors import UserError
 
 COLUMNS = ("label", "difference", "low", "high", "verdict")
-DECIDED = ("higher", "lower", "equivalent")  # drawn full; other verdicts are drawn hollow
+DECIDED = ("higher", "lower", "equivalent")  # drawn filled; other verdicts are drawn hollow
 
 
 def forest(
@@ -26,7 +26,7 @@ def forest(
 
     Args:
         frame: columns label, difference, low, high (fractions, drawn within +-1; nan without an
-            interval) and verdict. Full
+            interval) and verdict. Filled
             markers are higher, lower or equivalent; hollow ones are undecided.
         metric_name: its title, such as top-1.
         margin: differences within it do not matter (a fraction): a shaded band.

@@ -72,7 +72,7 @@ def page(width: str = "text", font: str = "sans-serif") -> Iterator[None]:
 
 
 def font() -> str:
-    """The page's."""
+    """The page's font."""
     return _page.get().font
 
 
