@@ -33,7 +33,7 @@ CHEAP = (
 )  # fmt: skip
 LONG = ("hbo.analysis.tables 8", "hbo.analysis.tables 9", "--image FILE")  # tens of seconds; needs a detector
 STATUS = {"--gate": 3}  # for a question that the committed rows leave undecided
-OTHERS = ("pip", "make", "wandb", "sbatch", "docker", "apptainer", "sweeps/agents.sh")
+OTHERS = ("pip", "make", "wandb", "sbatch", "docker", "apptainer", "pytest", "sweeps/agents.sh")
 
 
 def text_of(page: Path) -> str:
@@ -117,7 +117,9 @@ def folder(here, monkeypatch):
         name = data[1] if data and (here / "sets" / data[1]).exists() else "imagefolder"
         Path("DIR").unlink(missing_ok=True)
         Path("DIR").symlink_to(here / "sets" / name / ("train" * ("--val_split" in line)))
-        return module_of(line.replace("STUDY", "default").replace("KEY", run.name))
+        return module_of(
+            line.replace("STUDY", "default").replace("KEY", run.name).replace("runs/NAME", "runs/contraction")
+        )
 
     return placed
 
@@ -207,7 +209,7 @@ def test_arguments_of_other_programs_exist(line):
         assert extras, line
         assert all(re.search(rf"(?m)^{name} = \[", (ROOT / "pyproject.toml").read_text()) for name in extras)
     for word in (program, *rest):
-        if word.startswith("sweeps/") or word.endswith(".def"):
+        if word.startswith(("sweeps/", "tests/")) or word.endswith(".def"):
             assert (ROOT / word).is_file()
 
 
