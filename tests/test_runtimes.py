@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import typing
 
 import numpy as np
@@ -196,6 +197,34 @@ def test_openvinos_file_takes_any_number_of_images_of_its_size_alone(short):
         assert abs(session(images[:1]) - together[:1]).max() <= 1e-4 * abs(together).max()
         with pytest.raises(RuntimeError):
             session(images[:, :, :-8])
+
+
+SIGNALLED = """
+import gc, signal
+import numpy as np
+from torch import nn
+from hbo.deploy.runtimes import named
+runtime, images = named("openvino"), np.random.rand(4, 3, 32, 32).astype("float32")
+net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+files = [runtime.convert(net, 32).files, runtime.quantize(net, 32, images).files]
+opened = [runtime.open(one, 1) for one in files * 2]
+for session in opened:
+    session(images), session(images[:1])
+del session
+while opened:
+    opened.pop(0)  # the first to come is the first to go
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_after_openvino_a_signal_still_reaches_python():
+    """Its core changes the stack that signals are handled on, and may leave one that is gone."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["handled"]), done.stderr
 
 
 @pytest.mark.parametrize("target", ["executorch", "litert"])

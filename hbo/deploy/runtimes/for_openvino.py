@@ -1,6 +1,7 @@
 """OpenVINO: `.xml` and `.bin`, for Intel's processors, and ARM's."""
 
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class OpenVINO(Runtime):
     def quantize(
         self, net: nn.Module, resolution: int, images: np.ndarray, facts: Facts | None = None
     ) -> Model:
+        _core()  # before NNCF's own
         with quiet():
             import nncf  # pyright: ignore[reportMissingImports]
             from nncf.quantization.range_estimator import (  # pyright: ignore[reportMissingImports]
@@ -97,12 +99,23 @@ RUNTIME = OpenVINO()
 CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
+@cache
+def _core() -> Any:
+    """One for the whole process: each gives this thread a signal stack of its own and, when it ends, puts the
+    one before it back, whether that still exists or not; then the next signal that Python handles, such as
+    Ctrl-C, ends the process with SIGSEGV.
+    """
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    core = openvino.Core()
+    core.get_versions("CPU")  # loads what sets the stack
+    return core
+
+
 def _request(files: Files, threads: int, batch: int = 1, profiled: bool = False) -> Any:
     """The network compiled for this batch. Compiled for any, each operator would work out its shapes again
     for each image, which takes as long as a fifth of the arithmetic.
     """
-    import openvino  # pyright: ignore[reportMissingImports]
-
     model = _read(files)
     shape = model.inputs[0].partial_shape
     shape[0] = batch
@@ -114,7 +127,7 @@ def _request(files: Files, threads: int, batch: int = 1, profiled: bool = False)
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": profiled,
     }
-    return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return _core().compile_model(model, "CPU", settings).create_infer_request()
 
 
 def _kind(executed: Any, kernel: tuple[int, ...] | None) -> str:
@@ -152,6 +165,4 @@ def _saved(model: Any, facts: Facts | None) -> Model:
 def _read(files: Files) -> Any:
     import openvino  # pyright: ignore[reportMissingImports]
 
-    return openvino.Core().read_model(
-        files[".xml"], openvino.Tensor(np.frombuffer(files[".bin"], dtype=np.uint8))
-    )
+    return _core().read_model(files[".xml"], openvino.Tensor(np.frombuffer(files[".bin"], dtype=np.uint8)))
