@@ -56,8 +56,10 @@ def main(argv: list[str] | None = None) -> None:
                 sep="\n",
             )
             return
-        if given.pop("out", Run.out) != Run.out:
-            raise UserError("out: names the picture of --image, and nothing else is written; remove it")
+        if (out := given.pop("out", Run.out)) != Run.out:
+            raise UserError(
+                f"out={out}: names the picture of --image; without one nothing is written; remove it"
+            )
         metrics, run, about = evaluate(Path(given.pop("checkpoint")), given)
     if as_json:
         # JSON has no NaN.

@@ -107,8 +107,8 @@ class Forked(subprocess.Popen):
 
 
 def _can_fork() -> bool:
-    """Whether all threads are Python's own and only wait (a lock's heartbeat, tqdm's monitor). A fork would lose
-    the threads of C++ and of W&B.
+    """Whether all threads are Python's own and only wait (a lock's heartbeat, tqdm's monitor). A fork would
+    lose the threads of C++ and of W&B.
     """
     threads = [thread.name for thread in threading.enumerate()]
     native = len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0

@@ -60,20 +60,21 @@ def test_every_value_runs_forward_and_backward(name, value, stride, size):
             assert parameter.grad is not None, f"{key} has no use"
 
 
+def differ(usual: HarmoniousBottleneck, switched: HarmoniousBottleneck, x: torch.Tensor) -> bool:
+    """Whether parameters or, with the same parameters, outputs differ."""
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (usual, switched)]
+    if shapes[0] != shapes[1]:
+        return True
+    switched.load_state_dict(usual.state_dict())
+    return not torch.equal(usual(x), switched(x))
+
+
 @pytest.mark.parametrize(("name", "value"), [case for case in CASES if case[1] != getattr(Block(), case[0])])
 def test_every_value_changes_the_network(name, value):
     """A switch that is parsed but ignored fails here: it must change the parameters or the output."""
     x = 20 * torch.randn(2, 6, 16, 16)  # beyond 6, where ReLU6 is not ReLU
 
-    def differs(base: Block) -> bool:
-        usual, switched = make(base), make(dataclasses.replace(base, **{name: value}))
-        shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (usual, switched)]
-        if shapes[0] != shapes[1]:
-            return True
-        switched.load_state_dict(usual.state_dict())
-        return not torch.equal(usual(x), switched(x))
-
-    assert any(differs(base) for base in BASES), (
+    assert any(differ(make(base), make(dataclasses.replace(base, **{name: value})), x) for base in BASES), (
         f"{name}={value} changes neither parameters nor output: does HarmoniousBottleneck use it? If the value"
         " makes no sense, Block.__post_init__ must refuse it"
     )

@@ -60,8 +60,8 @@ def test_the_scale_is_the_smallest_that_does_not_enlarge_the_crop(large):
 
 @pytest.mark.parametrize("given", [{}, {"flip": "both", "jitter": 0.3}], ids=str)
 def test_crops_are_those_of_whole_photographs(large, given):
-    """A photograph that is decoded whole has the same bits. A smaller copy, turned or not, gives nearly the same pixels, and
-    those of another crop are far from them.
+    """A photograph that is decoded whole has the same bits. A smaller copy, turned or not, gives nearly the
+    same pixels, and those of another crop are far from them.
     """
     drafts, whole = (opened(large, decode=decode, **given).train for decode in ("draft", "whole"))
     seen = set()

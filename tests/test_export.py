@@ -60,6 +60,7 @@ def test_the_file_takes_any_batch(run, tmp_path):
     ("main", "argv", "message"),
     [
         (evaluate, ["--lr", "3", "--epochs", "2"], "lr=3.0: only training uses this; remove it"),
+        (evaluate, ["--jitter", "0.3"], "jitter=0.3: only training uses this; remove it"),
         (export, ["--force"], "force=True: only training uses this; remove it"),
         (
             export,
@@ -69,7 +70,7 @@ def test_the_file_takes_any_batch(run, tmp_path):
         (
             evaluate,
             ["--out", "a.json"],
-            "out: names the picture of --image, and nothing else is written; remove it",
+            "out=a.json: names the picture of --image; without one nothing is written; remove it",
         ),
     ],
 )

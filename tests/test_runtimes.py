@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import typing
 
 import numpy as np
@@ -159,74 +158,6 @@ def test_an_int8_file_is_smaller_finite_and_depends_on_the_image(runtime, short)
     assert abs(found - found.mean(0)).max() > 0.1 * abs(expected - expected.mean(0)).max()
 
 
-def test_openvinos_int8_weights_overflow_on_no_processor(short):
-    """Without VNNI two products of 8 bits are added in 16: 2 * 255 * 64 fits, 2 * 255 * 127 does not."""
-    openvino = pytest.importorskip("openvino")
-    net = network(Block(k=1))
-    model = named("openvino").quantize(deploy(net, "openvino"), SIDE, logits(net)[0])
-    stored = openvino.Tensor(np.frombuffer(model.files[".bin"], dtype=np.uint8))
-    nodes = openvino.Core().read_model(model.files[".xml"], stored).get_ops()
-    constants = [node for node in nodes if node.get_type_name() == "Constant"]
-    weights = [node.data for node in constants if node.get_element_type().get_type_name() == "i8"]
-    several = [
-        one for one in weights if one.ndim == 4
-    ]  # a depthwise one has 5 dimensions, and adds otherwise
-    assert len(several) > 5
-    assert max(abs(one.astype(int)).max() for one in several) <= 64
-    enlarged = [node for node in nodes if node.get_type_name() == "Interpolate"]
-    assert enlarged
-    before = {node.input_value(0).get_node().get_type_name() for node in enlarged}
-    assert "FakeQuantize" not in before  # resizing 8 bits takes longer than resizing floats
-
-
-def test_openvinos_file_takes_any_number_of_images_of_its_size_alone(short):
-    """Its converter leaves height and width open, and then every operator works out its shapes each time."""
-    openvino = pytest.importorskip("openvino")
-    runtime, net = named("openvino"), network(Block(k=1))
-    images, expected = logits(net)
-    for model in (
-        runtime.convert(deploy(net, "openvino"), SIDE),
-        runtime.quantize(deploy(net, "openvino"), SIDE, images),
-    ):
-        stored = openvino.Tensor(np.frombuffer(model.files[".bin"], dtype=np.uint8))
-        takes = openvino.Core().read_model(model.files[".xml"], stored).inputs[0].partial_shape
-        assert str(takes) == f"[?,3,{SIDE},{SIDE}]"
-        session = runtime.open(model.files, 1)
-        together = session(images)
-        assert together.shape == expected.shape
-        assert abs(session(images[:1]) - together[:1]).max() <= 1e-4 * abs(together).max()
-        with pytest.raises(RuntimeError):
-            session(images[:, :, :-8])
-
-
-SIGNALLED = """
-import gc, signal
-import numpy as np
-from torch import nn
-from hbo.deploy.runtimes import named
-runtime, images = named("openvino"), np.random.rand(4, 3, 32, 32).astype("float32")
-net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
-files = [runtime.convert(net, 32).files, runtime.quantize(net, 32, images).files]
-opened = [runtime.open(one, 1) for one in files * 2]
-for session in opened:
-    session(images), session(images[:1])
-del session
-while opened:
-    opened.pop(0)  # the first to come is the first to go
-gc.collect()
-signal.signal(signal.SIGTERM, lambda *_: print("handled"))
-signal.raise_signal(signal.SIGTERM)
-"""
-
-
-def test_after_openvino_a_signal_still_reaches_python():
-    """Its core changes the stack that signals are handled on, and may leave one that is gone."""
-    pytest.importorskip("openvino")
-    pytest.importorskip("nncf")
-    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["handled"]), done.stderr
-
-
 @pytest.mark.parametrize("target", ["executorch", "litert"])
 @pytest.mark.parametrize("upsample", MODES)
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -364,7 +295,7 @@ def test_a_runtime_in_its_own_environment(name):
         pytest.skip(f"{name} is not installed: make .venv-{name}/installed")
     if subprocess.run([python, "-c", "import beartype, pytest"], capture_output=True).returncode:
         pytest.skip(f".venv-{name} has no pytest: make .venv-{name}/installed")
-    files = ("tests/test_runtimes.py", "tests/test_export.py")
+    files = ("tests/test_runtimes.py", "tests/test_openvino.py", "tests/test_export.py")
     # Plugins from a runtime's packages may not work with the pytest there.
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(

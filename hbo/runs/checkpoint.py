@@ -183,12 +183,13 @@ def network(path: Path, given: Mapping[str, Any]) -> Trained:
     return trained(path, {"data_dir": None, **({} if ours else {"data": "imagenet"}), **given})
 
 
-# What a flag of `hbo.fit` may not say of a network that is trained already.
+# Fields that only training uses: a flag that changes one is an error for a network that is trained.
 TRAINING = (
-    "epochs", "lr", "optimizer", "momentum", "nesterov", "weight_decay", "no_decay_on_norm", "grad_clip",
-    "ema", "schedule", "milestones", "warmup", "warmup_from", "mixup", "cutmix", "auto_augment",
-    "random_erasing", "dropout", "drop_path", "distill", "seed", "force", "study", "eval_every",
-    "checkpoint_every",
+    "backbone_checkpoint", "classifier_epochs", "freeze_bn", "backbone_lr_factor", "weights", "log_every",
+    "crop_area", "jitter", "augment", "distill_temperature", "distill_weight", "ssd_augment", "epochs",
+    "lr", "optimizer", "momentum", "nesterov", "weight_decay", "no_decay_on_norm", "grad_clip", "ema",
+    "schedule", "milestones", "warmup", "warmup_from", "mixup", "cutmix", "auto_augment", "random_erasing",
+    "dropout", "drop_path", "distill", "seed", "force", "study", "eval_every", "checkpoint_every",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class OpenVINO(Runtime):
             data = nncf.Dataset([image[None] for image in images])
             # The widest range seen: NNCF's own is the mean over images, which cuts off what lies beyond and
             # cost points of accuracy.
-            # Upsampling stays in single precision, where it takes a quarter of the time.
+            # Upsampling stays in single precision, where it takes about half the time.
             # Weights of 7 bits in all layers but depthwise ones: processors without VNNI add two products in
             # 16 bits, which overflow with 8 bits, and the file would give worse answers there.
             how = nncf.AdvancedQuantizationParameters(
