@@ -23,7 +23,7 @@ APART = [f for f in dataclasses.fields(Run) if f.name not in Run.NOT_IN_KEY | {"
 
 
 def test_the_key_of_every_committed_row_follows_from_its_fields():
-    assert len(COMMITTED) == 429
+    assert len(COMMITTED) >= 574  # rows are added, and none is taken away
     for row in COMMITTED:
         assert type(row["key"]) is str
         assert key_of(identity.of_row(row)) == row["key"]
