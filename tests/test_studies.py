@@ -81,7 +81,7 @@ def runs(name: str, **overrides) -> list[Run]:
 
 def test_the_studies_are_there():
     wanted = {"contraction", "contraction_cifar10", "contraction_uniform", "contraction_isomac", "mobilenetv2", "stages", "concat_ratio", "upsample",
-              "residual", "contract", "factorial", "table2", "table3", "table4", "table5", "table7",
+              "residual", "contract", "factorial", "stages_cifar10", "table2", "table3", "table4", "table5", "table7",
               "backbones_cifar10", "recipe",
               "table2_cifar10", "table6_cifar10", "parts_cifar10", "pairing", "few_photographs", *DETECTION, *REID}  # fmt: skip
     assert {path.stem for path in FILES} == wanted
