@@ -282,6 +282,14 @@ def test_a_gate_sets_the_exit_status(tmp_path):
     assert "must be a line and a verdict" in err
 
 
+def test_a_gate_takes_the_words_of_the_question():
+    """One question over four budgets, judged by the mean of their differences."""
+    out, _ = call(
+        "hbo.analysis.study", "table2_cifar10", "--gate", "net=hbonet against net=mobilenetv2 higher"
+    )
+    assert out.startswith("mean of 4 differences: +5.0 points")
+
+
 def test_json_has_every_number_of_the_page():
     out, _ = call("hbo.analysis.study", "contraction", "--json")
     (setting,) = json.loads(out)["settings"]

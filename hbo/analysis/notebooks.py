@@ -17,7 +17,8 @@ from hbo.analysis.study import ABLATIONS
 from hbo.errors import UserError, one_line
 from hbo.words import Parser
 
-QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=40"]}  # a kernel warns about its own local sockets
+# A kernel warns about its own sockets, and Ctrl-C is an error to it; the error of a cell comes as a result.
+QUIET: Any = {"extra_arguments": ["--IPKernelApp.log_level=50"]}
 
 
 def scripts() -> list[Path]:

@@ -3,12 +3,12 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
-from hbo.analysis import contrasts, outliers, question, results, stats
+from hbo.analysis import contrasts, families, outliers, question, results, stats
 from hbo.analysis.contrasts import Judged
 from hbo.analysis.study import Study
 from hbo.errors import UserError
@@ -91,7 +91,7 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
     Args:
         settings: from `study.settings`.
         wanted: a line and a verdict, such as `k=2 against k=1 higher`; an arm alone means its only primary
-            line.
+            line, and a comparison as the question has it the primary line that answers it.
 
     Raises:
         UserError: no such line or verdict, or several lines.
@@ -104,6 +104,7 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
         )
     lines = [(it, line, family) for it in settings for family, found in it.judged() for line in found]
     exact = [one for one in lines if one[1].label == name]
+    exact = exact or [one for one in lines if one[2].primary and one[1].label in _answers(one[0], name)]
     primary = [one for one in lines if one[2].primary and one[1].label.startswith(f"{name} against ")]
     chosen = exact or primary or [one for one in lines if one[1].label.startswith(f"{name} against ")]
     if len(chosen) != 1:
@@ -113,6 +114,14 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
     if family.primary and study.missing():  # an early look would find too many verdicts
         return UNDECIDED, f"{study.sentence(family, line)} {study.provision()}"
     return _status(line, verdict), study.sentence(family, line)
+
+
+def _answers(it: Study, comparison: str) -> set[str]:
+    """The lines that answer a comparison of the question, as it is written there."""
+    if comparison not in it.asked.versus:
+        return set()
+    found = families.of(replace(it.asked, versus=(comparison,)), it.compared(), it.baseline)
+    return {line.label for family in found if family.primary for line in family.contrasts}
 
 
 def _status(line: Judged, wanted: str) -> int:

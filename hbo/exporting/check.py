@@ -121,7 +121,7 @@ def evaluate(session: Session, task: Any, images: Any) -> dict[str, float]:
 
     run, outcomes = task.run, Outcomes(task.num_classes)
     batches = EvalBatches(len(images), run.batch, limit=run.limit_batches)
-    for batch, labels, index in tqdm(loader(images, batches, 0), unit="batch", leave=False):
+    for batch, labels, index in tqdm(loader(images, batches, 0), "evaluate", unit="batch", leave=False):
         outcomes.update(torch.from_numpy(session(normalised(task, batch))), labels, index)
     found = outcomes.compute()
     metrics = classification(found, task.num_classes)

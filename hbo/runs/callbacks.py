@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from tqdm import tqdm
 
 from hbo.files import write_atomically
 from hbo.runs import signals, tracking
@@ -76,7 +77,7 @@ class Checkpointing(Checkpoint):
         self.of = int(trainer.num_training_batches) * (trainer.max_epochs or 0)
         self.step = trainer.global_step
         if self.resumed_at and self.lock is not None:
-            print(f"resumes at update {self.step} of {self.of}", file=sys.stderr)
+            tqdm.write(f"resumes at update {self.step} of {self.of}", file=sys.stderr)  # a line of its own
         if self.mirror is not None:
             self.mirror.log(self.curve)  # points that an earlier part of the run could not send
 
