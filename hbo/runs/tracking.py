@@ -116,7 +116,8 @@ class Mirror:
                     if by_agent()
                     else "--wandb offline needs no server"
                 )
-                raise UserError(f"wandb={self.mode}: {type(error).__name__}: {error}; {instead}") from None
+                said = str(error).strip().rstrip(".")
+                raise UserError(f"wandb={self.mode}: {type(error).__name__}: {said}; {instead}") from None
             self.mode = "offline"
             print(
                 f"W&B: {type(error).__name__}, so this run is offline; `wandb sync` sends {folder / 'wandb'}"
