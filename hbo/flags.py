@@ -62,11 +62,10 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
     help and finds the words of an error. It knows the fields only then: adding them takes half a second.
 
     Raises:
-        UserError: a flag or key that does not exist, or a value of the wrong type, in one line.
+        UserError: flags or keys that do not exist, and values of the wrong type, in one line.
     """
-    import jsonargparse
-
     found: dict[str, Any] = {}
+    wrong: list[str] = []
     kinds, rest, todo = field_types(Run), [], list(argv)
     while todo:
         arg = todo.pop(0)
@@ -80,21 +79,41 @@ def given(parser: Any, argv: list[str]) -> dict[str, Any]:
         if not equals:
             there = bool(todo) and not todo[0].startswith("--")
             if not there and kinds.get(name) is not bool:
-                raise UserError(f"{flag}: needs a value")
+                wrong.append(f"{flag}: needs a value")
+                continue
             value = todo.pop(0) if there else "true"  # `--force` means `--force=true`
-        found |= read_config(value) if name == "config" else {name: _one(name, value, parser.prog)}
+        try:
+            found |= read_config(value) if name == "config" else {name: _one(name, value, parser.prog)}
+        except UserError as error:
+            wrong.append(str(error))
     try:
-        if any(word == "-h" or word.startswith("--h") for word in rest):
+        found = _own(parser, rest) | found
+    except UserError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise UserError("; also ".join(wrong))
+    return found
+
+
+def _own(parser: Any, words: list[str]) -> dict[str, Any]:
+    """The command's own flags and words.
+
+    Raises:
+        UserError: a flag that does not exist, or a wrong value.
+    """
+    import jsonargparse
+
+    try:
+        if any(word == "-h" or word.startswith("--h") for word in words):
             _add_fields(parser)
-        namespace = parser.parse_args(rest, defaults=False)
+        namespace = parser.parse_args(words, defaults=False)
     except jsonargparse.ArgumentError:
         _add_fields(parser)
         try:
-            namespace = parser.parse_args(rest, defaults=False)
+            namespace = parser.parse_args(words, defaults=False)
         except jsonargparse.ArgumentError as error:
             raise UserError(_plain(str(error), parser)) from None
-    own = {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config"}
-    return own | found
+    return {k: v for k, v in vars(namespace.clone(with_meta=False)).items() if k != "config"}
 
 
 def _one(name: str, value: str, prog: str) -> Any:

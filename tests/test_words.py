@@ -60,6 +60,8 @@ def said(main, argv, capsys) -> str:
     (["--epoch", "3"], "--epoch: no such flag; did you mean --epochs?"),
     (["--net", "torchvison:resnet18"], "did you mean torchvision:resnet18?"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
+    (["--k", "two", "--epoch", "3"], "k='two': must be a whole number; also --epoch: no such flag"),
+    (["--epoch", "3", "--seed", "--k", "two"], "--seed: needs a value; also k='two': must be a whole number; also --epoch"),
 ])  # fmt: skip
 def test_common_typing_errors_get_an_answer(argv, word, capsys):
     assert word in said(flags.parse, argv, capsys)
