@@ -126,7 +126,7 @@ class Training(Data):
 
 @dataclass(frozen=True)
 class Machine:
-    """Machine, folders and names; none of these can change a result."""
+    """Machine, folders and names: in no run's key. Another number of threads can change the last bits."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """Where to train."""

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hbo.tasks import TASKS, idle, task_of
+from hbo import nets
+from hbo.tasks import SETS, TASKS, idle, task_of
 from hbo.tasks.spec import require
 from hbo.text import counted
 
@@ -39,6 +40,8 @@ def check_used(run: "Run", given: Mapping[str, Any], recipe: Mapping[str, Any]) 
         UserError: names the field, and what switches it off.
     """
     still = run.crop == "none" and run.flip == "none" and not run.jitter and run.auto_augment == "none"
+    of_zoo = str(run.distill).partition(":")[0] in nets.ZOOS
+    fetched = SETS[run.data].inner or run.weights != "random" or of_zoo
     labels_unused = run.distill is not None and run.distill_weight == 1
     off = {
         "upsample": run.k == 0 and "k=0",
@@ -50,6 +53,7 @@ def check_used(run: "Run", given: Mapping[str, Any], recipe: Mapping[str, Any]) 
         "distill_temperature": run.distill_weight == 0 and "distill_weight=0",
         "label_smoothing": labels_unused and "distill_weight=1",
         "class_weights": labels_unused and "distill_weight=1",
+        "download": not fetched and f"data={run.data} with weights={run.weights}",
     }
     for name, by in off.items():
         changed = name in given and getattr(run, name) != recipe.get(name, getattr(type(run), name))

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hbo.errors import flat
 
@@ -17,7 +17,7 @@ NAMES = {
     "model_name": "net", "a": "net",
     "gpus": "devices", "gpu": "devices", "num_gpus": "devices", "ngpus": "devices", "n_gpus": "devices",
     "nproc_per_node": "devices",
-    "nodes": "num_nodes", "nnodes": "num_nodes", "device": "accelerator",
+    "nodes": "num_nodes", "nnodes": "num_nodes",
     "num_workers": "workers", "j": "workers", "num_epochs": "epochs", "max_epochs": "epochs",
     "n_epochs": "epochs",
     "dataset": "data", "data_set": "data", "data_path": "data_dir", "data_root": "data_dir",
@@ -42,6 +42,9 @@ NAMES = {
     "format": "to", "runtime": "to", "target": "to",
 }  # fmt: skip
 INSTEAD = {
+    "device": "use --accelerator cpu or gpu, and --devices for their number",
+    "cpu": "use --accelerator cpu",
+    "cuda": "use --accelerator gpu",
     "resume": "the same command resumes an unfinished run",
     "resume_from_checkpoint": "the same command resumes an unfinished run",
     "ckpt_path": "the same command resumes an unfinished run",
@@ -143,11 +146,23 @@ def choice(message: str) -> str | None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, with errors in one line and exit status 2, as in all commands here."""
+    """argparse's parser, with errors in one line and exit status 2, as in all commands here. Flags cannot be
+    abbreviated.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
+    def _flags(self) -> list[str]:
+        """The command's flags, and those of its subcommands."""
+        below = [action.choices for action in self._actions if isinstance(action.choices, dict)]
+        subs = [sub for choices in below for sub in choices.values() if isinstance(sub, Parser)]
+        found = [*self._option_string_actions, *(flag for sub in subs for flag in sub._flags())]
+        return list(dict.fromkeys(found))
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: "):
-            message = unknown(message.split(": ", 1)[1].split(), list(self._option_string_actions))
+            message = unknown(message.split(": ", 1)[1].split(), self._flags())
         elif said := choice(message):
             message = said
         elif found := re.match(r"argument ([^:]+): (.*)", message):  # argparse's message about a value

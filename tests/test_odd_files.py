@@ -2,16 +2,18 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, make_runs, make_voc
 
 from hbo.analysis import results, study
 from hbo.analysis.report import page
 from hbo.config import resolve
 from hbo.errors import UserError
-from hbo.runs import lock, rows
+from hbo.runs import checkpoint, identity, lock, rows
 from hbo.sweep import plan, queued, timing
 from hbo.sweep.__main__ import main as sweep
 from hbo.sweep.study import read
@@ -78,6 +80,43 @@ def test_an_edited_row_is_named(tmp_path, capsys):
     said = capsys.readouterr().err
     assert str(paths[0]) in said
     assert "edited" in said
+
+
+def test_a_run_of_a_version_with_another_switch_is_refused(tmp_path, capsys):
+    """Without the switch it would be another network, and its row another run's."""
+    root = make_runs(tmp_path / "runs", "contraction", seed=[0], data=["elpv"])
+    path, *others = sorted(root.glob("*/*/row.json"))
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, "identity": {**identity.of_row(row), "act": "hardswish"}}))
+    assert len(results.load(root)) == len(others)
+    said = capsys.readouterr().err
+    assert f"{path}: not a row (has act='hardswish', which only the version that wrote it knows); use" in said
+    saved = {**asdict(resolve(data="digits")), "num_classes": 10, "act": "hardswish"}
+    torch.save({"hyper_parameters": saved, "state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="has act='hardswish'"):
+        checkpoint.trained(tmp_path / "last.ckpt", {})
+    run = resolve(data="digits", backbone_checkpoint=str(tmp_path / "last.ckpt"))
+    with pytest.raises(UserError, match="has act='hardswish'"):
+        checkpoint.load_backbone(torch.nn.Identity(), run)
+
+
+def test_images_that_a_run_was_trained_on_are_not_evaluated(tmp_path):
+    """Another split of its own folder; the same flags on another folder are fine."""
+    for name in ("photos", "others"):
+        (tmp_path / name).mkdir()
+    own = {"data": "imagefolder", "data_dir": str(tmp_path / "photos"), "val_split": 0.2}
+    saved = {**asdict(resolve(data="digits")), **own, "num_classes": 10}
+    for given in (
+        {"val_split": 0.3},
+        {"holdout": 0.2},
+        {"val_split": 0.3, "data_dir": f"{tmp_path}/photos/"},
+    ):
+        with pytest.raises(UserError, match="would be evaluated on images that it was trained on; remove it"):
+            checkpoint._check_split(saved, given)
+    for given in ({}, {"val_split": 0.2}, {"val_split": 0.3, "data_dir": str(tmp_path / "others")}):
+        checkpoint._check_split(saved, given)
+    tuned = {**saved, "data": "digits", "data_dir": None, "val_split": 0.0, "holdout": 0.2}
+    checkpoint._check_split(tuned, {"holdout": 0.0})  # the reported images, which it never saw
 
 
 def test_a_study_named_replaced_is_read(tmp_path):

@@ -117,7 +117,7 @@ def test_a_study_without_a_sweep_file_says_where_its_question_goes():
     said = study.read("elpv_recipe").question()
     assert (
         said
-        == "Study elpv_recipe, without a question in words: write it as the first comment of sweeps/elpv_recipe.yaml."
+        == "Study elpv_recipe, without a question in words: write it as the first comment of its sweep file."
     )
 
 

@@ -13,7 +13,7 @@ from hbo.analysis.contrasts import Judged
 from hbo.analysis.families import Arm, Family
 from hbo.analysis.frozen import Frozen
 from hbo.analysis.printed import Markdown, Table
-from hbo.analysis.question import Question
+from hbo.analysis.question import Question, in_words
 from hbo.analysis.study_tables import LEVEL
 
 CHECKOUT = Path(__file__).parents[2]
@@ -42,6 +42,8 @@ class Study:
     """The question as it was frozen before the runs."""
     typed: bool = False
     """Whether the question comes from the command line."""
+    words: str = ""
+    """The question in words, as `hbo.sweep run` stored it with the rows."""
 
     @property
     def done(self) -> Any:
@@ -59,19 +61,14 @@ class Study:
         return "_" + re.sub(r"[^\w.+]+", "-", self.which).strip("-") if self.which else ""
 
     def question(self) -> str:
-        """The question in the study's sweep file."""
+        """The question in words: stored with the rows, else the first comment of the study's sweep file."""
         path = SWEEPS / f"{self.names[0]}.yaml"
-        unsaid = (
-            f"Study {self.names[0]}, without a question in words: write it as the first comment of"
-            f" sweeps/{path.name}."
+        return (
+            self.words
+            or in_words(path)
+            or f"Study {self.names[0]}, without a question in words: write it as the first comment of its"
+            " sweep file."
         )
-        if not path.exists():
-            return unsaid
-        lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
-        until = next(
-            (i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost"))), len(lines)
-        )
-        return " ".join(lines[:until]) or unsaid
 
     # ------------------------------------------------------------ judged
 

@@ -19,6 +19,7 @@ partners, so this is the question to ask.
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from hbo import nets
@@ -33,6 +34,7 @@ from hbo.words import did_you_mean, other_name
 AGAINST = re.compile(r"\s+against\s+")
 MACS = "macs"
 FILE = "question.json"  # in a study's folder, written by `hbo.sweep run`
+WORDS = "asks"  # there, the question in words
 JUDGES = ("each", "mean", "trend", "effects")
 
 
@@ -94,6 +96,17 @@ def parse(content: Any) -> Question:
     return found
 
 
+def in_words(path: Path) -> str:
+    """The first comment of a sweep file, without the lines on what it regenerates and costs; empty if there
+    is none.
+    """
+    if not path.is_file():
+        return ""
+    lines = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    ends = (i for i, line in enumerate(lines) if line.startswith(("Regenerates", "Cost")))
+    return " ".join(lines[: next(ends, len(lines))])
+
+
 def _names() -> list[str]:
     return [f.name for f in fields(Question)]
 
@@ -117,10 +130,14 @@ def _check(question: Question) -> None:
         raise UserError(f"primary.judge=trend: needs primary.trend, {MACS} or a numeric field")
     if question.judge == "effects":
         fields_ = [name for term in question.versus for name in effects.factors(term)]
-        if not fields_ or not set(fields_) <= field_types(Run).keys():
+        wrong = [name for name in fields_ if name not in field_types(Run)]
+        if wrong or not fields_:
+            pair = any("=" in name or AGAINST.search(name) for name in wrong)
             raise UserError(
                 f"primary.judge=effects: primary.versus={list(question.versus)}: must name fields, such as"
                 " [k, residual, k x residual]"
+                + ("; judge: each compares two arms" if pair else "")
+                + ("" if pair or not wrong else did_you_mean(wrong[0], list(field_types(Run))))
             )
         return
     for one in question.versus:

@@ -101,31 +101,38 @@ def settings(
         source = names[0] if is_place(names[0]) else source
         names = tuple(sorted(dict.fromkeys(map(str, rows["study"])), key=lambda name: name != first))
     plan = frozen.read(source, names[0]) if len(names) == 1 else None
-    asked = asked or (plan.question if plan else None) or of_runs(source, names[0]) or of_file(names[0])
+    stored, words = of_runs(source, names[0])
+    asked = asked or (plan.question if plan else None) or stored or of_file(names[0])
     if baseline is not None:
         asked = replace(asked, versus=())
     parts = by_setting(rows)
-    found = [_study(names, part, curves, which, baseline, metric, asked, plan) for which, part in parts]
+    found = [
+        replace(_study(names, part, curves, which, baseline, metric, asked, plan), words=words)
+        for which, part in parts
+    ]
     if baseline is not None and not any(baseline in it.arms for it in found):
         arms = ", ".join(arm for it in found for arm in it.arms)
         raise UserError(f"baseline={baseline!r}: the arms are {arms}")
     return found
 
 
-def of_runs(source: str | Path, name: str) -> Question | None:
-    """The question that `hbo.sweep run` stored with the study's rows; None for other rows, a CSV or W&B.
+def of_runs(source: str | Path, name: str) -> tuple[Question | None, str]:
+    """The question that `hbo.sweep run` stored with the study's rows, and its words; None and "" for other
+    rows, a CSV or W&B.
 
     Raises:
         UserError: its file is damaged.
     """
     if str(source).startswith("wandb:"):
-        return None
+        return None, ""
     folder = next((path for path in (Path(source), Path(source) / name) if path.name == name), Path(source))
     file = folder / question.FILE
     if not file.is_file():
-        return None
+        return None, ""
     try:
-        return question.parse(load(file.read_text()))
+        content = load(file.read_text())
+        words = content.pop(question.WORDS, "") if isinstance(content, dict) else ""
+        return (question.parse(content) if content or not words else None), str(words)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: not a question ({error}); remove it to use the sweep file's") from None
 
@@ -211,6 +218,8 @@ def from_arguments(args: argparse.Namespace) -> list[Study]:
     for study in found if given else []:
         study.typed = True
         asked = question.as_dict(study.asked) | given
+        if study.asked.judge == "effects" and "=" in " ".join(given.get("versus", ())):
+            asked["judge"] = given.get("judge", "each")  # two arms have a difference, not an effect
         study.asked = question.parse(
             {name: value for name, value in asked.items() if value not in (None, [])}
         )

@@ -56,6 +56,7 @@ def load_backbone(
     names = content.get("classes")
     saved = content.get("hyper_parameters") or {}
     if {"net", "num_classes"} <= saved.keys():
+        _check_version(saved, path)
         rows.check_same_fields(
             saved,
             {name: getattr(run, name) for name in Run.BACKBONE},
@@ -102,6 +103,16 @@ def load_backbone(
     if classifier:
         words += ", classifier fresh" if fresh else ", classifier kept"
     return f"{words} ({checkpoint_digest(str(path))})"
+
+
+def _check_version(saved: Mapping[str, Any], path: Path) -> None:
+    """Check that this code has all fields of a checkpoint of ours: without one it would be another network.
+
+    Raises:
+        UserError: names the fields.
+    """
+    if why := rows.unknown_fields(saved):
+        raise UserError(f"checkpoint {path}: {why}; use that version")
 
 
 def trained_for(content: Mapping[str, Any]) -> str:
@@ -201,13 +212,14 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         given: fields of `Run` that override the checkpoint's, such as `data_dir` and `resolution`.
 
     Raises:
-        UserError: the file is neither; a field contradicts it.
+        UserError: the file is neither; a field contradicts it, or puts training images among the others.
     """
     path = located(path)
     content = weights.read(path)
     ours = {"net", "num_classes"} <= set(content.get("hyper_parameters") or ())
     if ours:
         num_classes = content["hyper_parameters"]["num_classes"]
+        _check_version(content["hyper_parameters"], path)
         saved = config.as_saved(content["hyper_parameters"])
         # Settings of training and of the machine do not affect the evaluation.
         saved |= {
@@ -242,6 +254,28 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
         raise UserError(
             f"{', '.join(f'{name}={given[name]}' for name in unused)}: only training uses this; remove it"
         )
+    if ours:
+        _check_split(content["hyper_parameters"], given)
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.check_same_fields(saved, asked, path, instead="remove these flags")
     return Trained(path, config.resolve_saved(**{**saved, **given}), num_classes, content, ours)
+
+
+def _check_split(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that the images which a run was trained on are split as they were for it.
+
+    Raises:
+        UserError: they are split otherwise.
+    """
+    data, folder = given.get("data", saved["data"]), given.get("data_dir")
+    if SETS[data].takes_folder and folder is not None and saved["data_dir"] is not None:
+        same = expanded(folder).resolve() == expanded(saved["data_dir"]).resolve()
+    else:
+        same = True
+    for name in ("val_split", "holdout"):
+        was = saved.get(name, 0.0)
+        if data == saved["data"] and same and given.get(name, was) not in (was, 0):
+            raise UserError(
+                f"{name}={given[name]}: trained with {name}={was}, so it would be evaluated on images that it"
+                " was trained on; remove it"
+            )

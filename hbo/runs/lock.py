@@ -54,7 +54,7 @@ class Lock:
         if holder is not None and holder["alive"]:
             raise Busy(
                 f"{self.folder}: process {holder['pid']} on {holder['host']} is training this run;"
-                " then the same command prints its result"
+                " once it has ended, the same command prints its result"
             )
         path = self.folder / f"lock.{holder['number'] + 1 if holder else 0}"
         try:

@@ -26,6 +26,7 @@ from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.values import field_types, shown
 
 STATES = ("done", "unfinished", "interrupted", "failed", "stopped", "invalid")
+OTHER_VERSION = "which only the version that wrote it knows"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 
 
@@ -38,7 +39,7 @@ def read(where: Path) -> dict[str, Any] | None:
     """The row of a run's folder, if it has one.
 
     Raises:
-        UserError: the file is not a row, or was edited.
+        UserError: the file is not a row, was edited, or was written by a version with other fields.
     """
     path, row = where / "row.json", None
     if not path.exists():
@@ -49,7 +50,8 @@ def read(where: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:  # truncated, binary, a folder
         reason = first_line(error)
     if reason:
-        raise UserError(f"{path}: not a row ({reason}); remove it to repeat the run")
+        instead = "use that version" if OTHER_VERSION in reason else "remove it to repeat the run"
+        raise UserError(f"{path}: not a row ({reason}); {instead}")
     return row
 
 
@@ -111,12 +113,21 @@ def problem(row: Any, key: str | None = None) -> str:
     return _edited(row, key)
 
 
+def unknown_fields(saved: Mapping[str, Any]) -> str:
+    """Why a stored run cannot be read here: a switch that this code does not have; empty if it knows all."""
+    own = {*identity.FIELDS, *identity.EXTRAS, "num_classes"}
+    unknown = [f"{name}={shown(value)}" for name, value in saved.items() if name not in own]
+    return f"has {', '.join(unknown)}, {OTHER_VERSION}" if unknown else ""
+
+
 def _edited(row: Mapping[str, Any], key: str | None) -> str:
     """How a finished row's fields contradict its key, which shows that it was edited; empty if they agree."""
     if "git" not in row or row.get("net") is None:
         return ""  # not a complete row
     found = identity.of_row(row)
     saved = row.get("identity")
+    if isinstance(saved, dict) and (unknown := unknown_fields(saved)):
+        return unknown
     if isinstance(saved, dict) and (differ := identity.varying([found, saved])):
         now, before = (shown(identity.value(one, differ[0])) for one in (found, saved))
         return f"edited: {differ[0]} is {now}, was {before}"

@@ -245,7 +245,8 @@ def text(found: Detect) -> str:
             "hours on one device",
         ]
     ]
-    lines.append(_line(f"a difference of {point(found.difference)} points", found.find))
+    each = ", by every line" * (len(found.lines) > 1)
+    lines.append(_line(f"a difference of {point(found.difference)} points{each}", found.find))
     lines.append([*_line(f"with the file's own seeds: {what}", found.own)[:2], "", *_line("", found.own)[3:]])
     if found.equivalent is not None and found.margin is not None:
         lines.append(

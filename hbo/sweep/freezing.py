@@ -115,7 +115,7 @@ def _check_looks(study: Sweep, looks: list[int], most: int, own: int) -> None:
 def said(plan: Frozen, path: Path) -> str:
     """What was frozen, in a line."""
     many, looks = len(plan.seeds), ", ".join(map(str, plan.looks))
-    when = f"looks at {looks}" if len(plan.looks) > 1 else "one look, at all"
+    when = f"looks at {looks}" if len(plan.looks) > 1 else f"judged once, at {many}"
     after = f"; {plan.finished} of {len(plan.keys)} runs had already finished" * bool(plan.finished)
     seeds = f"{many} seed{'s' * (many != 1)} per arm"
     return f"frozen on {plan.when[:10]}: {path}, {seeds}, {when} (hash {plan.hash}){after}"
@@ -139,14 +139,11 @@ def changes(before: Frozen, now: Frozen) -> list[str]:
 
 
 def leave_question(study: Sweep, runs: list[Entry]) -> None:
-    """Store a sweep file's question with its rows, OUT/STUDY/question.json, so that
+    """Store a sweep file's question and its words with its rows, OUT/STUDY/question.json, so that pages and
     verdicts do not need the file.
     """
-    if study.primary == question.Question():
-        return
-    content = {
-        name: value for name, value in question.as_dict(study.primary).items() if value not in (None, [])
-    }
+    asked = question.as_dict(study.primary) | {question.WORDS: question.in_words(study.path)}
+    content = {name: value for name, value in asked.items() if value not in (None, [], "")}
     for out, name in {(entry.run.out, entry.run.study) for entry in runs if entry.run}:
         folder = files.expanded(out) / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,10 @@ def _busy(run: Run) -> str:
     load, cores = os.getloadavg()[0], os.cpu_count() or 1  # both of the whole machine, also in a job
     if _on_gpu(run) or load <= cores:
         return ""
-    return f"; the load is {load:.1f} on {cores} core{'s' * (cores > 1)}, so less is likely when it is idle"
+    one = ", or with --threads 1" * (run.threads > 1)  # threads that share a core wait for each other
+    return (
+        f"; the load is {load:.1f} on {cores} core{'s' * (cores > 1)}, so less is likely when it is idle{one}"
+    )
 
 
 def _other_threads(known: Collection[tuple[Any, ...]], wanted: tuple[Any, ...]) -> str:

@@ -105,6 +105,10 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
         if (marks := one.marks or (one.inner,)) != ("",) and all((root / m).is_dir() for m in marks)
     ]
     boxes = formats.seen(root) if root.is_dir() and not fit and not layout.holds_images(root) else ""
+    if not fit and not boxes and root.is_dir() and not layout.holds_images(root):
+        for one in SETS.values():
+            if one.marks and (near := files.nearby(root, one.marks)):
+                raise UserError(f"data_dir={path}: not a data set's folder{near}")
     fit = fit or (["detectfolder"] if boxes else ["imagefolder"])
     which = f", which has {boxes}'s annotations" if boxes else ""
     raise UserError(

@@ -295,5 +295,6 @@ def torchvision_set(run: Run, name: str, **kwargs: Any) -> Any:
         if run.download:
             raise DataError(f"data={run.data}: could not be downloaded into {root} ({error})") from None
         raise DataError(
-            f"{root}: does not contain {run.data}; add --download, or name the folder that does"
+            f"{root}: does not contain {run.data}; add --download, or name the folder that does; for"
+            " class folders use --data imagefolder"
         ) from None

@@ -188,7 +188,7 @@ def scan_folder(folder: Path, root: Path) -> dict[str, list[File]]:
             raise DataError(
                 f"{entry}: contains no images itself, but {sum(below.values())} in its subfolders"
                 f" ({', '.join(list(below)[:5])}); move them up into {entry}, or their folders into {folder}"
-                f" if each is a class{files.nearby(folder.parent, PARTS)}"
+                f" if each is a class{files.nearby(root, PARTS)}"
             )
         if not inside:
             raise DataError(f"{entry}: an empty class; remove the folder or fill it{_lists_all(root)}")

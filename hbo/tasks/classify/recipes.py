@@ -82,8 +82,9 @@ def said(run: Any) -> str:
         return ""
     scaled = f" (in proportion to the batch: {run.lr * 32 / run.batch:g} at 32)" if "lr" in same else ""
     values = ", ".join(f"{name}={value:g}" + scaled * (name == "lr") for name, value in same.items())
+    counted = ", with those that skip_bad will skip" * bool(run.skip_bad)
     return (
-        f"recipe for a small folder, {n} training images: {values}; a flag overrides each"
+        f"recipe for a small folder, {n} training images{counted}: {values}; a flag overrides each"
         f" (all of --{' --'.join(SAYS)} turn the recipe off); images at {run.resolution} x {run.resolution}"
         + " (a smaller --resolution is quicker)"
         * (run.resolution == type(run).resolution)
