@@ -139,8 +139,9 @@ def legend(figure: Figure, handles_of: Any, title: str = "") -> None:
     labels = [wrapped(label, LEGEND) for label in labels]
     title = title.replace("\n", "; ") if is_narrow() else title
     if is_narrow():
-        figure.set_figheight(figure.get_figheight() + LINE * sum(label.count("\n") for label in labels))
         columns = 2 if max(map(len, labels), default=0) < 24 else 1
+        lines = sum(1 + label.count("\n") for label in labels) / columns
+        figure.set_figheight(figure.get_figheight() + LINE * max(0, lines - 3))  # or the axes pay for them
         figure.legend(handles, labels, loc="outside lower center", title=title, ncols=columns)
     else:
         figure.legend(handles, labels, loc="outside right upper", title=title)
