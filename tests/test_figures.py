@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+from itertools import chain, combinations
 
 import nbformat
 import numpy as np
@@ -66,6 +67,13 @@ def test_each_arm_is_drawn_at_its_fastest_runtime_and_top1():
         np.testing.assert_allclose(drawn[f"{arm}, ncnn, n={n}"], [1 + i, top1])
         np.testing.assert_allclose(drawn[f"{arm}, ncnn, int8, n={n}"], [0.5 + i, top1 - 1])
     assert "runtimes" in figures.of(measured)
+    one = rows.assign(latency_measured="at once")
+    one.loc[one["seed"] != 0, "int8_top1_ncnn"] = np.nan
+    axes = figures.runtimes(dataclasses.replace(STUDY, rows=one)).axes[0]
+    drawn = {found.get_label(): found.lines[0].get_ydata()[0] for found in axes.containers}
+    for arm in STUDY.arms:  # both of the seed that was evaluated in 8 bits
+        float_, int8 = drawn[f"{arm}, ncnn, n=1"], drawn[f"{arm}, ncnn, int8, n=1"]
+        np.testing.assert_allclose(float_ - int8, 1)
     shown = measured.table().frame.set_index("arm").loc[STUDY.arms[1]]
     assert (shown["ms, onnx"], shown["ms, ncnn, int8"]) == ("3.00", "1.50")
     rows.loc[rows["arm"] == STUDY.arms[0], "latency_ms_onnx"] = 9.0
@@ -197,6 +205,19 @@ def test_learning_curves_are_medians():
         np.testing.assert_allclose(xy, np.c_[values.index + 1, 100 * np.median(values.to_numpy(), axis=1)])
 
 
+def test_learning_curves_join_the_evaluated_epochs():
+    """Evaluated every other epoch, an arm is one line with its band."""
+    curves = STUDY.curves.copy()
+    curves.loc[curves["epoch"] % 2 == 0, "val/top1"] = np.nan
+    axes = figures.learning_curves(dataclasses.replace(STUDY, curves=curves)).axes[0]
+    evaluated = sorted(set(curves["epoch"][curves["epoch"] % 2 == 1] + 1))
+    assert len(axes.get_lines()) == len(axes.collections) == len(STUDY.arms)
+    for line, band in zip(axes.get_lines(), axes.collections, strict=True):
+        assert list(line.get_xdata()) == evaluated
+        assert np.isfinite(line.get_ydata()).all()
+        assert set(band.get_paths()[0].vertices[:, 0]) == set(evaluated)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"k": 0}, {"k": 3, "width": 0.5}, {"k": 2, "contract": "blurpool"}, {"k": 2, "upsample": "transposed"}, {"net": "mobilenetv2"},
@@ -296,6 +317,46 @@ def test_a_forest_plot_has_one_row_per_line():
     assert "1.0 points do not matter" in axes.get_xlabel()
     with pytest.raises(UserError, match="no column verdict"):
         figures.forest(pd.DataFrame({"label": [], "difference": [], "low": [], "high": []}), "top-1")
+
+
+def overlaps(texts):
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    return any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("width", "least"), [("text", 2.5), ("column", 1)])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "k=2 against k=1, mean",
+        "upsample=bilinear against upsample=nearest, more at concat_ratio=0.25 than at concat_ratio=0.5",
+        "mobilenetv2 classifier_epochs=2 epochs=12 backbone=f3dd556b95 weight_decay=4e-05 against "
+        "hbonet classifier_epochs=2 epochs=12 backbone=6fe41d3718",
+        "x" * 140,
+    ],
+    ids=len,
+)
+def test_a_forest_plot_has_room_for_any_label(label, width, least):
+    line = {"label": label, "difference": 0.185, "low": -0.136, "high": 0.234, "verdict": "undecided"}
+    with figures.page(width):
+        figure = figures.forest(pd.DataFrame([line] * 3), "balanced accuracy", 0.01)
+    figures.as_bytes(figure, "png")  # lays it out
+    figure.draw_without_rendering()
+    axes, (beside,) = figure.axes[0], figure.axes[0].child_axes
+    assert axes.get_window_extent().width / figure.dpi >= least
+    page = figure.bbox
+    low, high = axes.get_xlim()
+    drawn = [
+        text for x, text in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= x <= high
+    ]
+    ticks = [axes.get_yticklabels(), beside.get_yticklabels(), drawn]
+    for text in [*chain(*ticks), axes.xaxis.label]:
+        box = text.get_window_extent()
+        inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        assert inside, text.get_text()
+    assert not any(map(overlaps, ticks))
+    assert "".join(axes.get_yticklabels()[0].get_text().split()) == label.replace(" ", "")
 
 
 @pytest.mark.parametrize("page", [{"width": "wide"}, {"font": "mono"}], ids=str)

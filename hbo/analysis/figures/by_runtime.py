@@ -45,13 +45,13 @@ def quickest(runs: Any, int8: bool) -> Quickest | None:
         return None
     name = min(there, key=lambda name: there[name])
     runtime = name.removeprefix(deployed.LATENCY).removesuffix(deployed.INT8)
-    top1 = runs[f"{deployed.TOP1}{runtime}" if int8 else "top1"].dropna()
-    return Quickest(runtime, there[name], top1)
+    column = f"{deployed.TOP1}{runtime}"
+    return Quickest(runtime, there[name], runs[column].dropna() if int8 else runs["top1"])
 
 
 def runtimes(study: Study) -> Figure:
     """Top-1 against milliseconds per image: an arm in single precision a filled marker, in 8 bits a hollow
-    one.
+    one, both of the same seeds; of all seeds for an arm without 8 bits.
 
     Raises:
         UserError: an arm was not measured, or arms in different measurements.
@@ -67,16 +67,19 @@ def runtimes(study: Study) -> Figure:
             "milliseconds per image, quickest runtime, one thread", f"{SHOWN['top1']}, %"
         )
         for arm, look in style.looks(study.arms).items():
-            for int8 in (False, True):
-                found = quickest(done[done["arm"] == arm], int8)
+            runs = done[done["arm"] == arm]
+            eight = quickest(runs, int8=True)
+            same = runs if eight is None or eight.top1.empty else runs.loc[eight.top1.index]
+            for int8, found in ((False, quickest(runs, int8=False)), (True, eight)):
                 if found is None:
                     continue
-                about = stats.describe(found.top1, LEVEL).percent()
+                about = stats.describe(found.top1 if int8 else same["top1"], LEVEL).percent()
                 bars = [[about.mean - about.low], [about.high - about.mean]] if about.n > 1 else None
                 axes.errorbar(
                     [found.ms], [about.mean], yerr=bars, color=look.colour, marker=look.marker, linestyle="",
                     mfc="white" if int8 else look.colour,
                     label=f"{arm}, {found.runtime}{', int8' * int8}, n={about.n}",
                 )  # fmt: skip
-        style.legend(figure, axes, f"mean, {LEVEL:.0%} interval")
+        same_seeds = "\nfloat and int8: same seeds" * any(name.startswith(deployed.TOP1) for name in done)
+        style.legend(figure, axes, f"mean, {LEVEL:.0%} interval{same_seeds}")
     return figure

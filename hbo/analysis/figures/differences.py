@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,8 @@ from hbo.analysis.numbers import bounded, points
 from hbo.errors import UserError
 
 COLUMNS = ("label", "difference", "low", "high", "verdict")
+LABEL = {"text": 40, "column": 24}  # characters in a line of a label: leaves room for the axes
+ROW = 0.26  # inches, a row whose label has one line
 DECIDED = ("higher", "lower", "equivalent")  # drawn filled; other verdicts are drawn hollow
 
 
@@ -46,8 +49,14 @@ def forest(
         for line in frame.to_dict("records")
     ]
     with style.styled():
-        narrow = style.is_narrow()  # labels get two lines
-        figure = style.new((0.95 if narrow else 0.75) + (0.36 if narrow else 0.26) * len(lines))
+        narrow = style.is_narrow()
+        labels = [style.wrapped(str(line["label"]), LABEL["column" if narrow else "text"]) for line in lines]
+        heights = [1 + style.LINE / ROW * label.count("\n") for label in labels]
+        total = sum(heights)
+        places = [
+            below - height / 2 - 0.5 for below, height in zip(accumulate(heights), heights, strict=True)
+        ]
+        figure = style.new((0.95 if narrow else 0.75) + ROW * total)
         axes = figure.add_subplot()
         axes.axvline(0, color=style.GREY, lw=0.8, zorder=1)
         xlabel = f"difference in {metric_name}, points"
@@ -55,24 +64,20 @@ def forest(
             gap = "\n" if narrow else " "
             xlabel += f";{gap}shaded: \N{PLUS-MINUS SIGN}{100 * margin:.1f} points do not matter"
             axes.axvspan(-100 * margin, 100 * margin, color="#BBBBBB", alpha=0.35, lw=0, zorder=0)
-        for y, line in enumerate(lines):
+        for y, line in zip(places, lines, strict=True):
             _line(axes, y, line, _look(str(line["label"]), arms))
-        axes.set_yticks(range(len(lines)), [_label(line, narrow) for line in lines])
-        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.set_yticks(places, labels)
+        axes.set_ylim(total - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(xlabel)
         axes.set_title(title, loc="left", fontsize=8)
         beside = axes.secondary_yaxis("right")
-        beside.set_yticks(range(len(lines)), [_said(line) for line in lines])
+        beside.set_yticks(places, [_said(line) for line in lines])
         beside.tick_params(axis="y", length=0)
         beside.spines["right"].set_visible(False)
     return figure
-
-
-def _label(line: dict[str, Any], narrow: bool) -> str:
-    return str(line["label"]).replace(" against ", "\nagainst ") if narrow else str(line["label"])
 
 
 def _line(axes: Any, y: float, line: dict[str, Any], look: style.Look) -> None:

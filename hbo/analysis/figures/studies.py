@@ -169,7 +169,7 @@ def accuracy_cost(study: Study, cost: str = "macs", metric: str | None = None) -
 
 
 def learning_curves(study: Study, metric: str | None = None) -> Figure:
-    """A metric after each epoch: median over seeds, band between the quartiles."""
+    """A metric after each evaluated epoch: median over seeds, band between the quartiles."""
     metric = metric or f"val/{study.metric}"
     if study.curves.empty or metric not in study.curves:
         raise UserError(f"{metric}: the source has no learning curves of it")
@@ -183,7 +183,7 @@ def learning_curves(study: Study, metric: str | None = None) -> Figure:
             curve = (
                 rows[rows["arm"] == arm].groupby("epoch")[metric].quantile([0.25, 0.5, 0.75]).unstack()
                 * percent
-            )
+            ).dropna()  # with eval_every, epochs that were not evaluated
             epochs = curve.index + 1
             axes.plot(
                 epochs, curve[0.5], look.dash, color=look.colour, marker=look.marker, markersize=3, label=arm

@@ -9,6 +9,7 @@ markers, dashes and hatches work in grey.
 """
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,8 @@ from hbo.errors import UserError
 WIDTHS = {"column": 3.25, "text": 6.875}  # inches, in a two-column paper
 FONTS = ("sans-serif", "serif")
 KINDS = ("pdf", "svg", "png")
+LEGEND = 40  # characters in a line of a legend
+LINE = 0.12  # inches, a line of a label or a legend
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B5A2B")
 MARKERS, DASHES, HATCHES = "osD^vP*", ("-", "--", "-.", ":"), ("", "///", "...", "\\\\\\", "xx", "++", "oo")
 GREY = "#666666"
@@ -120,12 +123,25 @@ def axes(xlabel: str, ylabel: str, height: float | None = None) -> tuple[Picture
     return figure, found
 
 
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters; a text that is too long breaks first before what it
+    is compared with.
+    """
+    if len(text) <= width:
+        return text
+    parts = text.replace(" against ", "\nagainst ").replace(", more at ", ",\nmore at ").split("\n")
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False))
+
+
 def legend(figure: Figure, handles_of: Any, title: str = "") -> None:
     """Put the legend outside the axes: on the right, or below if the page is one column."""
     handles, labels = handles_of.get_legend_handles_labels()
+    labels = [wrapped(label, LEGEND) for label in labels]
     title = title.replace("\n", "; ") if is_narrow() else title
     if is_narrow():
         columns = 2 if max(map(len, labels), default=0) < 24 else 1
+        lines = sum(1 + label.count("\n") for label in labels) / columns
+        figure.set_figheight(figure.get_figheight() + LINE * max(0, lines - 3))  # or the axes pay for them
         figure.legend(handles, labels, loc="outside lower center", title=title, ncols=columns)
     else:
         figure.legend(handles, labels, loc="outside right upper", title=title)
