@@ -111,7 +111,7 @@ class Training(Data):
     """Seed of weights, order and augmentation; the same seed gives every network the
     same images in the same order."""
     limit_batches: int | None = None
-    """Maximum number of batches per epoch, in training and in evaluation."""
+    """Maximum number of batches per epoch, in training and in evaluation; not for reid."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Arithmetic, as Lightning names it."""
     channels_last: bool = True

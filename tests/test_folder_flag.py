@@ -53,8 +53,9 @@ def test_the_default_set_is_not_trained_in_place_of_a_folder(tmp_path):
         == "imagefolder"
     )
     for path, data in ((voc, "vocfolder"), (market, "marketfolder"), (tmp_path / "devkit", "voc"),
-                       (tmp_path / "cifar", "cifar10"), (tmp_path, "imagefolder")):  # fmt: skip
+                       (tmp_path / "cifar", "cifar10")):  # fmt: skip
         assert f"use --data {data} for" in refused(data_dir=str(path))
+    assert f"use --data_dir {folder}, which contains train/ and val/" in refused(data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize("given", [{}, {"data": "digits"}, {"data": "imagefolder"}, {"val_split": 0.2}])

@@ -127,7 +127,8 @@ def page(source: str | Path = study.ABLATIONS) -> str:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = Parser(
-        prog="python -m hbo.analysis.holds", description="The paper's claims on the available data."
+        prog="python -m hbo.analysis.holds",
+        description="Write the page of the paper's claims on the available data.",
     )
     parser.add_argument(
         "--source", default=study.ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]"
