@@ -31,10 +31,13 @@ it = study.read("stages_cifar10", source=source)
 it.table()
 
 # %%
-figures.accuracy(it, "net")
+figures.accuracy_cost(it)
 
 # %%
 it.differences()
+
+# %%
+figures.forest(it.comparisons(), "top-1", it.asked.share, arms=it.arms)
 
 # %% [markdown]
 # ## Verdict
@@ -45,10 +48,10 @@ it.verdict()
 # %% [markdown]
 # ## Details
 #
-# Cost and learning curves.
+# Accuracy against parameters, and learning curves. At equal multiply-adds a network with harmonious bottlenecks has more parameters.
 
 # %%
-figures.accuracy_cost(it)
+figures.accuracy_cost(it, "params")
 
 # %%
 figures.learning_curves(it)
