@@ -115,8 +115,17 @@ def test_a_finished_run_is_not_repeated_unless_forced(unbroken, tmp_path):
 
 
 def wait_for(test, process, seconds: float = 600) -> None:
+    """The process is halted while the test looks, so that what it sees is still so when this returns."""
+
+    def seen() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            return test()
+        finally:
+            process.send_signal(signal.SIGCONT)
+
     end = time.monotonic() + seconds
-    while not test():
+    while not seen():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -256,3 +256,26 @@ def test_the_owner_of_a_lost_run_is_reported(stop, told, tmp_path, monkeypatch):
     mirror.stopped(stop, [])
     name = lambda word: word.replace("KEY", run.key()) if isinstance(word, str) else word
     assert mirror.experiment.told == [tuple(map(name, line)) for line in told]
+
+
+def test_a_stop_that_comes_while_w_and_b_is_told_ends_the_run(monkeypatch, tmp_path):
+    """`wandb.agent(function=...)` raises a bare Exception in the run's thread, which may be inside the client."""
+    mirror = object.__new__(tracking.Mirror)
+    mirror.experiment, mirror.folder = SimpleNamespace(), tmp_path
+    monkeypatch.setattr(tracking, "client", lambda: SimpleNamespace(teardown=lambda: None))
+    monkeypatch.setattr(tracking.Mirror, "_init", lambda self: None)
+    calls = []
+
+    def interrupted() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise Exception
+
+    monkeypatch.setattr(tracking, "by_agent", lambda: True)
+    with pytest.raises(Exception, match=r"^$") as stop:
+        mirror._tell(interrupted)
+    assert type(stop.value) is Exception
+    calls.clear()
+    monkeypatch.setattr(tracking, "by_agent", lambda: False)
+    mirror._tell(interrupted)  # without an agent it is the client's own, and is tried again
+    assert len(calls) == 2

@@ -297,7 +297,9 @@ class Mirror:
                 file=sys.stderr,
             )
             self.experiment = None
-        except Exception:
+        except Exception as lost:
+            if type(lost) is Exception and by_agent():
+                raise  # how `wandb.agent(function=...)` stops a run, wherever its thread is
             # It may complain that the process is gone; and forgets it first.
             with contextlib.suppress(Exception, SystemExit):
                 client().teardown()
