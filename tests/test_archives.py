@@ -16,7 +16,7 @@ import torch
 from conftest import call, only_row, start
 from flagged import flags
 from PIL import Image
-from test_fit import same_run, wait_for
+from resumed import same_run, wait_for
 
 from hbo.bench import packing
 from hbo.bench.packing import of_folder, write_parquet, write_tar

@@ -13,7 +13,7 @@ import torch
 from conftest import call, make_folder, only_row, start
 from forked import Process
 from PIL import Image
-from test_fit import same_run, wait_for
+from resumed import same_run, wait_for
 
 from hbo.config import resolve
 from hbo.data.augment import unpack

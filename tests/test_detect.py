@@ -10,7 +10,7 @@ import torch
 from conftest import call, make_voc, only_row, released_state, start
 from flagged import flags
 from PIL import Image
-from test_fit import same_run, wait_for, weights
+from resumed import same_run, wait_for, weights
 
 from hbo.config import resolve
 from hbo.data.sampling import EvalBatches, loader

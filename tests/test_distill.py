@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import call, only_row, released_state, start
 from flagged import flags
-from test_fit import DIGITS, same_run, wait_for, weights
+from resumed import same_run, wait_for, weights
+from test_fit import DIGITS
 
 from hbo import nets
 from hbo.analysis import results

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import call, make_folder, only_row, released_state, start
+from resumed import same_run, wait_for, weights
 from short import VARIABLE
 
 from hbo.config import resolve
@@ -19,33 +20,6 @@ from hbo.tasks.base import Schedule
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("short_networks")]
 DIGITS = ["--data", "digits", "--epochs", 4, "--batch", 64, "--width", 0.1, "--k", 2, "--threads", 1]
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def same_run(a, b, loss_rtol: float = 0) -> None:
-    """Weights, outcomes and learning curve are bit-identical; so is the row, except for when and how long it
-    ran.
-
-    `loss_rtol` applies only to the curve's mean training loss, which several ranks sum in another order after
-    a restart.
-    """
-    (row_a, folder_a), (row_b, folder_b) = only_row(a), only_row(b)
-    theirs = weights(folder_b)
-    for name, tensor in weights(folder_a).items():
-        assert torch.equal(tensor, theirs[name]), name
-    curves = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds") for folder in (folder_a, folder_b)]
-    np.testing.assert_allclose(*(curve.pop("train/loss") for curve in curves), rtol=loss_rtol, atol=0)
-    pd.testing.assert_frame_equal(*curves, check_exact=True)
-    outcomes = [np.load(folder / "outcomes.npz") for folder in (folder_a, folder_b)]
-    for name in outcomes[0]:
-        np.testing.assert_array_equal(outcomes[0][name], outcomes[1][name])
-    varies = {"seconds", "started", "git", "resumed_at", "images_per_second", "out", "checkpoint_every"}
-    assert {k: v for k, v in row_a.items() if k not in varies} == {
-        k: v for k, v in row_b.items() if k not in varies
-    }
 
 
 @pytest.fixture(scope="module")
@@ -112,23 +86,6 @@ def test_a_finished_run_is_not_repeated_unless_forced(unbroken, tmp_path):
     (kept,) = (folder.parent / "replaced").iterdir()  # moved aside, not lost
     assert json.loads((kept / "row.json").read_text()) == first
     assert f"the former run is in {kept}" in said
-
-
-def wait_for(test, process, seconds: float = 600) -> None:
-    """The process is halted while the test looks, so that what it sees is still so when this returns."""
-
-    def seen() -> bool:
-        process.send_signal(signal.SIGSTOP)
-        try:
-            return test()
-        finally:
-            process.send_signal(signal.SIGCONT)
-
-    end = time.monotonic() + seconds
-    while not seen():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def stamp(out) -> int:

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, make_runs, make_voc
+from conftest import ROOT, make_folder, make_runs, make_voc
 
 from hbo.analysis import results, study
 from hbo.analysis.report import page
@@ -101,22 +102,24 @@ def test_a_run_of_a_version_with_another_switch_is_refused(tmp_path, capsys):
 
 
 def test_images_that_a_run_was_trained_on_are_not_evaluated(tmp_path):
-    """Another split of its own folder; the same flags on another folder are fine."""
-    for name in ("photos", "others"):
-        (tmp_path / name).mkdir()
-    own = {"data": "imagefolder", "data_dir": str(tmp_path / "photos"), "val_split": 0.2}
-    saved = {**asdict(resolve(data="digits")), **own, "num_classes": 10}
-    for given in (
-        {"val_split": 0.3},
-        {"holdout": 0.2},
-        {"val_split": 0.3, "data_dir": f"{tmp_path}/photos/"},
-    ):
+    """Another split of its own folder, or of a copy; the same flags on another folder are fine."""
+    photos = make_folder(tmp_path / "photos", {"x": 5, "y": 5}, {}) / "train"
+    others = make_folder(tmp_path / "others", {"x": 6, "y": 5}, {}) / "train"
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    run = resolve(data="imagefolder", data_dir=str(photos), val_split=0.2)
+    saved, path = {**asdict(run), "num_classes": 2}, tmp_path / "last.ckpt"
+    (tmp_path / "row.json").write_text(
+        json.dumps({**asdict(run), "state": "interrupted", "identity": run.identity()})
+    )
+    check = lambda **given: checkpoint._check_split(path, saved, given)
+    for given in ({"val_split": 0.3}, {"holdout": 0.2}, {"val_split": 0.3, "data_dir": f"{photos}/"},
+                  {"val_split": 0.3, "data_dir": str(copy)}):  # fmt: skip
         with pytest.raises(UserError, match="would be evaluated on images that it was trained on; remove it"):
-            checkpoint._check_split(saved, given)
-    for given in ({}, {"val_split": 0.2}, {"val_split": 0.3, "data_dir": str(tmp_path / "others")}):
-        checkpoint._check_split(saved, given)
-    tuned = {**saved, "data": "digits", "data_dir": None, "val_split": 0.0, "holdout": 0.2}
-    checkpoint._check_split(tuned, {"holdout": 0.0})  # the reported images, which it never saw
+            check(**given)
+    for given in ({}, {"val_split": 0.2}, {"val_split": 0.3, "data_dir": str(others)}):
+        check(**given)
+    tuned = {**asdict(resolve(data="digits", holdout=0.2)), "num_classes": 10}
+    checkpoint._check_split(path, tuned, {"holdout": 0.0})  # the reported images, which it never saw
 
 
 def test_a_study_named_replaced_is_read(tmp_path):

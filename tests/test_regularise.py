@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from conftest import call, only_row, start
 from flagged import flags
-from test_fit import DIGITS, same_run, wait_for
+from resumed import same_run, wait_for
+from test_fit import DIGITS
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 

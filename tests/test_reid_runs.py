@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, make_market, only_row, start
-from test_fit import same_run, wait_for, weights
+from resumed import same_run, wait_for, weights
 from test_reid import reid
 
 from hbo import cost, evaluate, fit, nets

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import call, make_folder, only_row, released_state, start
 from flagged import flags
-from test_fit import same_run, wait_for, weights
+from resumed import same_run, wait_for, weights
 from test_reid_runs import reached
 
 from hbo import nets

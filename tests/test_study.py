@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, call, make_runs
+from conftest import ROOT, make_runs
 from scipy import stats
 
 from hbo.analysis import figures, programs, report, results, study
@@ -227,6 +227,24 @@ def test_only_a_crossed_study_has_effects():
     assert without.effects() is None
 
 
+def test_two_arms_of_a_study_judged_by_effects_are_compared(monkeypatch, capsys):
+    it = crossed()
+    monkeypatch.setattr(study, "settings", lambda *names, **options: [it])
+    it.asked = Question(versus=("k",), judge="effects")
+    study.main(["factorial", "--versus", "k=2 residual=true against k=1 residual=true"])
+    mean = it.done.groupby("arm")["top1"].mean()
+    found = 100 * (mean["k=2 residual=True"] - mean["k=1 residual=True"])
+    said = f"k=2 residual=True against k=1 residual=True: +{found:.1f} points"
+    assert said in capsys.readouterr().out
+    it.asked = Question(versus=("k",), judge="effects")
+    with pytest.raises(SystemExit):
+        study.main(["factorial", "--versus", "residul"])
+    assert (
+        "must name fields, such as [k, residual, k x residual]; did you mean residual?"
+        in capsys.readouterr().err
+    )
+
+
 def test_the_conclusion_follows_the_comparisons():
     it = crossed()
     decided = it.comparisons().set_index("label")["verdict"]
@@ -267,40 +285,6 @@ def test_a_collapsed_run_is_counted_and_named():
     assert "as good as one class for every image" in " ".join(it.table().notes)
     it.rows = it.rows[it.rows["seed"] < 2].reset_index(drop=True)
     assert "points from its arm's median" not in " ".join(it.table().notes)  # of two, both are equally far
-
-
-def test_a_gate_sets_the_exit_status(tmp_path):
-    """0: true, 1: false, 3: undecided; 2 and a one-line error if there is no such line."""
-    source = ("--source", ABLATIONS, "--versus", "k=2 against k=3", "--margin", "5")
-    for verdict, status in (("equivalent", 0), ("higher", 1)):
-        out, _ = call("hbo.analysis.study", "contraction", *source, "--gate", f"k=2 {verdict}", expect=status)
-        assert out.startswith("k=2 against k=3: -1.3 points")
-    call("hbo.analysis.study", "contraction", "--versus", "k=2 against k=3", "--gate", "k=2 higher", expect=3)
-    _, err = call("hbo.analysis.study", "contraction", "--gate", "k=4 higher", expect=2)
-    assert "'k=4' names 0 lines, not one; there are: k=2 against k=1" in err
-    _, err = call("hbo.analysis.study", "contraction", "--gate", "k=2 better", expect=2)
-    assert "must be a line and a verdict" in err
-
-
-def test_a_gate_takes_the_words_of_the_question():
-    """One question over four budgets, judged by the mean of their differences."""
-    out, _ = call(
-        "hbo.analysis.study", "table2_cifar10", "--gate", "net=hbonet against net=mobilenetv2 higher"
-    )
-    assert out.startswith("mean of 4 differences: +5.0 points")
-
-
-def test_json_has_every_number_of_the_page():
-    out, _ = call("hbo.analysis.study", "contraction", "--json")
-    (setting,) = json.loads(out)["settings"]
-    it = study.read("contraction")
-    assert setting["conclusion"] == it.conclusion()
-    lines = [line for family in setting["families"] for line in family["lines"]]
-    for line, row in zip(lines, it.comparisons().to_dict("records"), strict=True):
-        assert (line["label"], line["verdict"]) == (row["label"], row["verdict"])
-        assert (line["low"], line["p_adjusted"]) == pytest.approx((row["low"], row["p_adjusted"]))
-    keys = {run["key"] for arm in setting["arms"] for run in arm["runs"]}
-    assert keys == set(it.done["key"])
 
 
 def test_a_study_is_judged_as_frozen(tmp_path):

@@ -260,9 +260,11 @@ def test_rows_are_judged_by_what_their_own_file_asked(tmp_path):
         "primary": {"versus": "k=2 against k=1", "margin": 7.0},
         "parameters": parameters | {"k": {"values": [1, 2]}, "seed": {"values": [0, 1]}},
     }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "mine.yaml").write_text("# Are two better than one?\n" + yaml.safe_dump(content))
     call("hbo.sweep", "run", "mine.yaml", cwd=tmp_path)
+    (tmp_path / "mine.yaml").unlink()
     out, _ = call("hbo.analysis.study", "runs/mine", cwd=tmp_path)
+    assert out.startswith("Are two better than one?\n")
     assert "k=2 against" in out
     assert "within 7 points" in out
     (tmp_path / "runs" / "mine" / "question.json").write_text("{")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import call, only_row, start
-from test_fit import same_run, wait_for, weights
+from resumed import same_run, wait_for, weights
 
 pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 

@@ -60,6 +60,8 @@ def said(main, argv, capsys) -> str:
     (["--epoch", "3"], "--epoch: no such flag; did you mean --epochs?"),
     (["--net", "torchvison:resnet18"], "did you mean torchvision:resnet18?"),
     (["--kk", "2"], "did you mean --k?"), (["--upsample", "bilnear"], "did you mean bilinear?"),
+    (["--device", "2"], "use --accelerator cpu or gpu, and --devices for their number"),
+    (["--data", "digits", "--download"], "download=True: is not used by data=digits with weights=random"),
     (["--k", "two", "--epoch", "3"], "k='two': must be a whole number; also --epoch: no such flag"),
     (["--epoch", "3", "--seed", "--k", "two"], "--seed: needs a value; also k='two': must be a whole number; also --epoch"),
 ])  # fmt: skip
@@ -74,6 +76,8 @@ def test_common_typing_errors_get_an_answer(argv, word, capsys):
     (flags.parse, ["--version"], "python -m hbo --version"),
     (flags.parse, ["--strides", "9"], "choose from '16,32', '8,16,32', '4,8,16,32'"),
     (overview, ["fit", "--help"], "it is python -m hbo.fit"), (overview, ["studdy"], "it is python -m hbo.analysis.study"),
+    (sweep, ["plan", "x.yaml", "--detct", "1"], "--detct: no such flag; did you mean --detect?"),
+    (sweep, ["plan", "x.yaml", "--detec", "1"], "--detec: no such flag; did you mean --detect?"),
     (overview, ["qwert"], "no such command"), (sweep, [], "one of plan, run, status, design"),
 ])  # fmt: skip
 def test_words_of_a_command_get_an_answer(main, argv, word, capsys):

@@ -255,27 +255,34 @@ def trained(path: Path, given: Mapping[str, Any]) -> Trained:
             f"{', '.join(f'{name}={given[name]}' for name in unused)}: only training uses this; remove it"
         )
     if ours:
-        _check_split(content["hyper_parameters"], given)
+        _check_split(path, content["hyper_parameters"], given)
     asked = {name: value for name, value in given.items() if name in Run.NETWORK}
     rows.check_same_fields(saved, asked, path, instead="remove these flags")
     return Trained(path, config.resolve_saved(**{**saved, **given}), num_classes, content, ours)
 
 
-def _check_split(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _check_split(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Check that the images which a run was trained on are split as they were for it.
+
+    Args:
+        path: the checkpoint; the row beside it knows the images, also of a folder that was copied or moved.
+        saved: its fields.
+        given: those of the evaluation.
 
     Raises:
         UserError: they are split otherwise.
     """
-    data, folder = given.get("data", saved["data"]), given.get("data_dir")
-    if SETS[data].takes_folder and folder is not None and saved["data_dir"] is not None:
-        same = expanded(folder).resolve() == expanded(saved["data_dir"]).resolve()
-    else:
-        same = True
-    for name in ("val_split", "holdout"):
-        was = saved.get(name, 0.0)
-        if data == saved["data"] and same and given.get(name, was) not in (was, 0):
-            raise UserError(
-                f"{name}={given[name]}: trained with {name}={was}, so it would be evaluated on images that it"
-                " was trained on; remove it"
-            )
+    usual = {name: saved.get(name, 0.0) for name in ("val_split", "holdout")}
+    other = [name for name, was in usual.items() if given.get(name, was) not in (was, 0)]
+    if not other or given.get("data", saved["data"]) != saved["data"]:
+        return
+    folders = [folder and expanded(folder).resolve() for folder in (given.get("data_dir"), saved["data_dir"])]
+    if None not in folders and folders[0] != folders[1] and SETS[saved["data"]].by_folder:
+        images = ((rows.sound(path.parent) or {}).get("identity") or {}).get("images")
+        if images != config.resolve_saved(**{**config.as_saved(saved), **given}).identity().get("images"):
+            return
+    name = other[0]
+    raise UserError(
+        f"{name}={given[name]}: trained with {name}={usual[name]}, so it would be evaluated on images that it"
+        " was trained on; remove it"
+    )

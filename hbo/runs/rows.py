@@ -134,7 +134,7 @@ def _edited(row: Mapping[str, Any], key: str | None) -> str:
     known = not any(identity.UNKNOWN in str(found.get(name)) for name in ("images", *identity.FROM_FILES))
     own = key_of(found)
     if known and any(asked not in (None, own) for asked in (key, row.get("key"))):
-        return f"edited: its fields make the key {own}"
+        return f"edited, or of a version with other fields: its fields make the key {own}"
     return ""
 
 

@@ -4,7 +4,6 @@ One W&B run a row: its config is the flat fields, its history the learning curve
 (metrics.csv), its summary the row.
 """
 
-import contextlib
 import csv
 import math
 import signal
@@ -298,20 +297,32 @@ class Mirror:
             )
             self.experiment = None
         except Exception as lost:
-            if type(lost) is Exception and by_agent():
-                raise  # how `wandb.agent(function=...)` stops a run, wherever its thread is
+            _pass_on_stop(lost)
             # It may complain that the process is gone; and forgets it first.
-            with contextlib.suppress(Exception, SystemExit):
+            try:
                 client().teardown()
+            except SystemExit:
+                pass
+            except Exception as error:
+                _pass_on_stop(error)
             try:
                 self._init()
                 tell()
             except Exception as error:
+                _pass_on_stop(error)
                 print(
                     f"W&B: {type(error).__name__}: {error}; the row in {self.folder} is complete",
                     file=sys.stderr,
                 )
                 self.experiment = None
+
+
+def _pass_on_stop(error: Exception) -> None:
+    """Raise what `wandb.agent(function=...)` raises in the thread of a run that it stops, wherever that is: a
+    bare Exception. `hbo.training` ends the run.
+    """
+    if type(error) is Exception and by_agent():
+        raise error
 
 
 def mirror(run: Run, folder: Path, row: dict[str, Any]) -> None:

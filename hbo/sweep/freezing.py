@@ -142,8 +142,11 @@ def leave_question(study: Sweep, runs: list[Entry]) -> None:
     """Store a sweep file's question and its words with its rows, OUT/STUDY/question.json, so that pages and
     verdicts do not need the file.
     """
-    asked = question.as_dict(study.primary) | {question.WORDS: question.in_words(study.path)}
+    asked = {} if study.primary == question.Question() else question.as_dict(study.primary)
+    asked[question.WORDS] = question.in_words(study.path)
     content = {name: value for name, value in asked.items() if value not in (None, [], "")}
+    if not content:
+        return
     for out, name in {(entry.run.out, entry.run.study) for entry in runs if entry.run}:
         folder = files.expanded(out) / name
         folder.mkdir(parents=True, exist_ok=True)
