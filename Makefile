@@ -7,7 +7,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Three processes share the test files on two cores: some tests wait for SLURM or W&B.
 # Files in the order of tests/conftest.py, the long ones first: one that began last would have the end to itself.
-SHARED := -n 3 --dist loadfile --no-loadscope-reorder
+# A process that crashes is not replaced: pytest-xdist would run the test again and may then wait for ever.
+SHARED := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo test test-fast lint paper notebooks runtimes
 

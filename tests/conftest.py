@@ -95,6 +95,21 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: (place(item.path.name), -slow[item.path]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error: object) -> None:
+    """Print how a process of pytest-xdist ended that should not have: -9, for example, is SIGKILL."""
+    if error:
+        print(f"\n{node.gateway.id}: ended with status {node.gateway._io.popen.wait(10)}", flush=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure when it happens; the full report comes at the end, if there is one."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = (crash.message if crash else report.longreprtext).partition("\n")[0]
+        print(f"\n{report.nodeid}: {why}", flush=True)
+
+
 def published(*tables: int) -> list[dict[str, str]]:
     """The rows of the paper's tables, each with its table's number."""
     rows = []

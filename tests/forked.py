@@ -43,6 +43,11 @@ PACKAGES = [
 ]
 
 
+# Where several tests share the cores, two threads of a command would wait for each other (docs/train.md). This
+# holds for what has no --threads; conftest imports this file before numpy and torch read the variable.
+if os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1") != "1":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 CONTEXT: ForkServerContext = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PACKAGES)
 

@@ -163,6 +163,16 @@ def family(pid: int) -> list[int]:
     return [pid, *(each for child in children for each in family(int(child)))]
 
 
+def send(number: int, *processes: int) -> int:
+    """Signal these processes; returns how many were left (one may have ended since it was found)."""
+    left = 0
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+            left += 1
+    return left
+
+
 def suspend(out: Path, many: int) -> dict[Path, int]:
     """Suspend this many runs at their first checkpoints, so that none finishes before it is signalled; returns
     folder -> process.
@@ -173,6 +183,8 @@ def suspend(out: Path, many: int) -> dict[Path, int]:
         for folder in {path.parent for path in out.glob("*/*/last.ckpt")} - found.keys():
             holder = lock.read(folder)
             assert holder is not None, f"{folder}: the run was over before it could be suspended"
+            if not holder["pid"]:  # half written; the signal would go to all of pytest's processes
+                continue
             found[folder] = holder["pid"]
             os.kill(found[folder], signal.SIGSTOP)
         return len(found) == many
@@ -194,8 +206,7 @@ def signalled(process: int) -> bool:
 def resume(process: int) -> None:
     """Resume a suspended process as soon as a signal waits for it."""
     wait_for(lambda: signalled(process), 120)
-    with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGCONT)
+    send(signal.SIGCONT, process)
 
 
 # --------------------------------------------------------------------------------- SLURM

@@ -3,7 +3,6 @@ back unchanged.
 """
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from services import (
     family,
     new_sweep,
     rows,
+    send,
     started,
     wait_for,
     wandb_command,
@@ -213,8 +213,7 @@ def test_an_interrupted_run_is_one_wandb_run_and_a_synced_offline_run_equals_it(
         before = epochs()
         wait_for(lambda: epochs() > before, what=log.read_text)
         # As when SLURM ends a job: W&B's own process gets the signal too, and ends at once.
-        for process in family(agent.pid):
-            os.kill(process, signal.SIGTERM)
+        send(signal.SIGTERM, *family(agent.pid))
         assert with_patience(agent, 300) is not None
     assert state() == "interrupted"
     (run,) = read_back(server, sweep=sweep.split("/")[-1])

@@ -115,7 +115,9 @@ def test_an_older_checkpoint_keeps_its_anchors(tmp_path):
     """Its fields have no anchors; today's recipe would build another head, which the weights do not fit."""
     root = make_voc(tmp_path / "set", train=4, test=2)
     args = flags(data="vocfolder", data_dir=root, width=0.1, resolution=64, batch=4, epochs=1)
-    args += flags(warmup=0.5, schedule="constant", anchors="torchvision", matching="argmax", workers=0)
+    args += flags(
+        warmup=0.5, schedule="constant", anchors="torchvision", matching="argmax", threads=1, workers=0
+    )
     call("hbo.fit", *args, "--out", tmp_path / "runs")
     row, folder = only_row(tmp_path / "runs")
     saved = torch.load(folder / "last.ckpt", weights_only=True)

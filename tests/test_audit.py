@@ -182,7 +182,7 @@ def test_a_single_identity_is_an_error_and_other_layouts_name_the_nearest_folder
 def test_the_row_has_it(root, tmp_path):
     other_noise(root / "train" / "a" / "more", 3)
     args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, limit_batches=1)
-    _, err = call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--workers", 0, "--out", tmp_path / "runs")
+    _, err = call("hbo.fit", *args, "--width", 0.1, "--lr", 0.001, "--threads", 1, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["images_left_out"], row["left_out"], row["also_in_val"]) == (3, ["train/a/more/: 3"], 0)
     assert err.count("warning: ") == 1

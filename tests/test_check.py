@@ -157,7 +157,7 @@ def test_only_folders_take_skip_bad(tmp_path):
 
 def test_the_row_names_skipped_images_and_evaluation_skips_the_same(root, tmp_path):
     args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, limit_batches=4)
-    args += flags(width=0.1, lr=0.001, workers=0, skip_bad=4, out=tmp_path / "runs")
+    args += flags(width=0.1, lr=0.001, threads=1, workers=0, skip_bad=4, out=tmp_path / "runs")
     call("hbo.fit", *args)
     row, folder = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images"], row["skipped_train"], row["skipped_val"]) == (13, 7, 3, 1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import call, make_folder, only_row, released_state, start
+from flagged import flags
 from resumed import same_run, wait_for, weights
 from short import VARIABLE
 
@@ -143,22 +144,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(unbroken, tmp_path, number)
 def test_a_signal_to_the_whole_group_spares_the_loaders(tmp_path, number):
     """Ctrl-C and schedulers signal the workers too; they must live until the checkpoint is written."""
     root = make_folder(tmp_path / "set", {"a": 80, "b": 80}, {"a": 3, "b": 2})
-    args = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        64,
-        "--batch",
-        4,
-        "--epochs",
-        9,
-        "--workers",
-        2,
-        "--checkpoint_every",
-        0,
-    ]
+    args = flags(data="imagefolder", data_dir=root, width=0.1, resolution=64, batch=4, epochs=9)
+    args += flags(threads=1, workers=2, checkpoint_every=0)
     process = start("hbo.fit", *args, "--out", tmp_path / "runs", start_new_session=True)
     wait_for(lambda: list(tmp_path.glob("runs/*/*/last.ckpt")), process)
     os.killpg(process.pid, number)
@@ -184,20 +171,7 @@ def test_killed_after_its_last_epoch_it_only_evaluates(unbroken, tmp_path):
 
 def test_dropout_is_resumed_exactly(tmp_path):
     """A rival with dropout draws its noise from (seed, update, rank), so a restart does not show."""
-    args = [
-        "--data",
-        "fake",
-        "--net",
-        "torchvision:squeezenet1_1",
-        "--resolution",
-        64,
-        "--epochs",
-        2,
-        "--lr",
-        0.001,
-        "--threads",
-        1,
-    ]
+    args = flags(data="fake", net="torchvision:squeezenet1_1", resolution=64, epochs=2, lr=0.001, threads=1)
     call("hbo.fit", *args, "--out", tmp_path / "whole")
     process = start("hbo.fit", *args, "--out", tmp_path / "cut", "--checkpoint_every", 0)
     wait_for(lambda: list((tmp_path / "cut").glob("*/*/last.ckpt")), process)
@@ -277,7 +251,7 @@ def test_evaluate_ours_and_the_releases(unbroken, tmp_path):
 
 
 def test_offline_wandb_keeps_the_run_under_its_key(tmp_path):
-    args = ["--data", "digits", "--epochs", 1, "--limit_batches", 2, "--width", 0.1, "--out", tmp_path]
+    args = flags(data="digits", epochs=1, limit_batches=2, width=0.1, threads=1, out=tmp_path)
     env = {"WANDB_MODE": None, "WANDB_API_KEY": None, "NETRC": str(tmp_path / "none"), "HOME": str(tmp_path)}
     _, err = call("hbo.fit", *args, env=env)
     row, folder = only_row(tmp_path)
@@ -290,21 +264,8 @@ def test_offline_wandb_keeps_the_run_under_its_key(tmp_path):
 
 def test_an_image_folder_trains_from_the_command_line(tmp_path):
     root = make_folder(tmp_path / "set", {"a": 8, "b": 8}, {"a": 3, "b": 2})
-    args = [
-        "--data",
-        "imagefolder",
-        "--data_dir",
-        root,
-        "--resolution",
-        32,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-        "--out",
-        tmp_path / "runs",
-    ]
-    call("hbo.fit", *args)
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=4, epochs=1, threads=1)
+    call("hbo.fit", *args, "--out", tmp_path / "runs")
     row, _ = only_row(tmp_path / "runs")
     assert (row["train_images"], row["val_images_seen"], row["num_classes"]) == (16, 5, 2)
 

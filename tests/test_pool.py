@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import call, start
-from services import wait_for
+from services import send, wait_for
 
 pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow]
 # At the recipe's rate of 0.05 a network this narrow may lose all its features within an epoch or two; whether
@@ -104,14 +104,10 @@ def test_workers_and_runner_killed_at_random_moments_leave_the_same_rows(whole, 
     for moment in range(4):  # some while starting, some while training, on a machine of any speed
         wait_for(under_way if moment % 2 else lambda: fits(tmp_path))
         time.sleep(draw.uniform(0, 0.5 if moment % 2 else 2))
-        for pid in fits(tmp_path):
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
+        killed += send(signal.SIGKILL, *fits(tmp_path))
     runner.kill()
     runner.communicate()
-    for pid in fits(tmp_path):  # the runner's death does not end them
-        os.kill(pid, signal.SIGKILL)
-        killed += 1
+    killed += send(signal.SIGKILL, *fits(tmp_path))  # the runner's death does not end them
     assert killed >= 4
     done = {key for key, row in study(tmp_path / "runs").items() if row["state"] == "done"}
     assert len(done) < 4, "all was over before the kills"

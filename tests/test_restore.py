@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 from conftest import ROOT, call
+from flagged import flags
 
 from hbo.analysis import frozen, results
 from hbo.analysis.restore import restore
@@ -65,9 +66,9 @@ def test_a_sweep_counts_a_restored_row_as_done(tmp_path):
     sweep = tmp_path / "seeds.yaml"
     sweep.write_text(
         "name: seeds\nprogram: hbo/fit.py\nmethod: grid\nparameters:\n  study: {value: seeds}\n"
-        "  data: {value: digits}\n  width: {value: 0.1}\n  epochs: {value: 1}\n  seed: {values: [0, 1]}\n"
+        "  data: {value: digits}\n  width: {value: 0.1}\n  epochs: {value: 1}\n  threads: {value: 1}\n  seed: {values: [0, 1]}\n"
     )
-    fit = ("--data", "digits", "--width", "0.1", "--epochs", "1", "--study", "seeds", "--out", tmp_path / "a")
+    fit = flags(data="digits", width=0.1, epochs=1, threads=1, study="seeds", out=tmp_path / "a")
     call("hbo.fit", *fit, "--seed", "0")
     call("hbo.analysis.results", "seeds", "--runs", tmp_path / "a", "--to", tmp_path)
     call("hbo.analysis.results", "seeds", "--runs", tmp_path / "seeds.csv", "--restore", tmp_path / "b")

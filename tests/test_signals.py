@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, call, only_row, start
-from services import wait_for
+from services import send, wait_for
 from test_pool import BASE, fits, study, write
 
 from hbo.errors import one_line
@@ -159,8 +159,7 @@ def launched(tmp_path):
     yield process
     process.kill()
     process.communicate()
-    for pid in fits(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, *fits(tmp_path))
 
 
 def saved(tmp_path: Path) -> None:
@@ -193,8 +192,7 @@ def test_a_killed_launcher_ends_its_workers_after_a_checkpoint(launched, tmp_pat
 
 def test_a_third_ctrl_c_does_not_wait(launched, tmp_path):
     """Workers that no longer respond: stopped ones."""
-    for pid in fits(tmp_path):
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, *fits(tmp_path))
     for _ in range(3):
         launched.send_signal(signal.SIGINT)
         time.sleep(1)
@@ -228,8 +226,7 @@ def test_a_failing_launcher_ends_its_workers_after_a_checkpoint(tmp_path):
         saved(tmp_path)
         assert err.strip().splitlines()[-1] == "error: no space left on device"
     finally:
-        for pid in fits(tmp_path):
-            os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, *fits(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])

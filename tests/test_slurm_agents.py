@@ -2,13 +2,12 @@
 once.
 """
 
-import os
 import signal
 import subprocess
 
 import pytest
 from conftest import ROOT
-from services import needs_slurm, new_sweep, rows, signalled, slurm, suspend, wait_for, wandb_server
+from services import needs_slurm, new_sweep, rows, send, signalled, slurm, suspend, wait_for, wandb_server
 from test_agents import TINY, mirrors, read_back
 
 pytestmark = [pytest.mark.usefixtures("short_networks"), pytest.mark.slow, needs_slurm]
@@ -39,8 +38,7 @@ def test_an_array_of_agents_one_preempted(tmp_path):
         high = ["--partition=high", "--ntasks=3", "--output=/dev/null"]  # one of the two tasks must go
         ask("sbatch", *high, "--wrap", "sleep 1")
         wait_for(lambda: any(map(signalled, suspended)), what=said)
-        for process in suspended:
-            os.kill(process, signal.SIGCONT)
+        send(signal.SIGCONT, *suspended)
         wait_for(lambda: "interrupted" in states(), what=said)
         wait_for(lambda: not ask("squeue", "-h"), 900, said)
         found = rows(runs)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hbo import config
 from hbo.config import Run
-from hbo.errors import UserError
+from hbo.errors import DataError, UserError
 from hbo.files import checkpoint_digest, expanded, located
 from hbo.names import same_name
 from hbo.nets import build
@@ -265,7 +265,7 @@ def _check_split(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any])
     """Check that the images which a run was trained on are split as they were for it.
 
     Args:
-        path: the checkpoint; the row beside it knows the images, also of a folder that was copied or moved.
+        path: the checkpoint; the row beside it knows the images, also of a whole folder that was copied.
         saved: its fields.
         given: those of the evaluation.
 
@@ -279,7 +279,11 @@ def _check_split(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any])
     folders = [folder and expanded(folder).resolve() for folder in (given.get("data_dir"), saved["data_dir"])]
     if None not in folders and folders[0] != folders[1] and SETS[saved["data"]].by_folder:
         images = ((rows.sound(path.parent) or {}).get("identity") or {}).get("images")
-        if images != config.resolve_saved(**{**config.as_saved(saved), **given}).identity().get("images"):
+        try:
+            found = config.resolve_saved(**{**config.as_saved(saved), **given}).identity().get("images")
+        except DataError:  # it has the evaluated part alone, or is refused when it is opened
+            return
+        if images != found:
             return
     name = other[0]
     raise UserError(
