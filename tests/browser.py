@@ -113,6 +113,6 @@ def browser(folder: Path) -> Iterator[Page]:
     finally:
         page.session = None
         page("Browser.close")
-        process.wait(30)
+        process.wait(300)
         os.close(ours_out)
         os.close(ours_in)

@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -181,7 +182,8 @@ class Process:
     def send_signal(self, number: int) -> None:
         """Signal the process, if it still runs."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # the server knows that it has ended, and this process not yet
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL."""

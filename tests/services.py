@@ -205,7 +205,7 @@ def signalled(process: int) -> bool:
 
 def resume(process: int) -> None:
     """Resume a suspended process as soon as a signal waits for it."""
-    wait_for(lambda: signalled(process), 120)
+    wait_for(lambda: signalled(process), 600)
     send(signal.SIGCONT, process)
 
 

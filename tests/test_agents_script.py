@@ -24,7 +24,7 @@ def started(folder, gpus: str, *words: str) -> tuple[int, list[str], str]:
         env=env | {"PATH": f"{folder}:{env['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     return done.returncode, sorted(done.stdout.split()), done.stderr
 
@@ -92,20 +92,20 @@ AGENT = "agent --forward-signals --term-timeout 240 s"
 def test_a_task_has_as_many_agents_as_are_asked_for_and_says_so_to_their_rows(tmp_path, words, agents):
     """And waits for all of them; a task that ends by itself is not requeued."""
     script = task(tmp_path, "sleep 0.2; echo ended >> told", *words)
-    assert script.wait(60) == 0
+    assert script.wait(600) == 0
     assert sorted(told(tmp_path)) == sorted([*agents, *["ended"] * len(agents)])
 
 
 def test_before_the_time_limit_every_agent_is_told_and_the_task_is_requeued(tmp_path):
     script = task(tmp_path, UNTIL_TERM, "s", "3")
-    wait_for(lambda: len(told(tmp_path)) == 3, 60)
+    wait_for(lambda: len(told(tmp_path)) == 3, 600)
     script.send_signal(signal.SIGUSR1)
-    assert script.wait(60) == 0
+    assert script.wait(600) == 0
     assert told(tmp_path)[3:] == [*["TERM"] * 3, "scontrol requeue 7"]
 
 
 @pytest.mark.parametrize("number", ["0", "two"])
 def test_a_number_of_agents_that_is_none_is_an_error(tmp_path, number):
     script = task(tmp_path, "", "s", number)
-    assert (script.wait(60), told(tmp_path)) == (2, [])
+    assert (script.wait(600), told(tmp_path)) == (2, [])
     assert f"R={number}: must be a whole number of at least 1" in (tmp_path / "said").read_text()

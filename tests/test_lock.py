@@ -106,6 +106,6 @@ def test_a_heartbeat_renews_the_lock(tmp_path, monkeypatch):
     steps = iter(range(1000))
     held = Lock(tmp_path, lambda: {"step": next(steps)}).acquire()
     before = held.path.stat().st_mtime_ns  # pyright: ignore
-    wait_for(lambda: (lock.read(tmp_path) or {}).get("step", 0) >= 2, 30)
+    wait_for(lambda: (lock.read(tmp_path) or {}).get("step", 0) >= 2, 300)
     assert held.path.stat().st_mtime_ns > before  # pyright: ignore
     held.release()

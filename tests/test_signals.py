@@ -164,7 +164,7 @@ def launched(tmp_path):
 
 def saved(tmp_path: Path) -> None:
     """No run is still training, and each row says that it was interrupted."""
-    wait_for(lambda: not fits(tmp_path), 120, lambda: f"they work on: {fits(tmp_path)}")
+    wait_for(lambda: not fits(tmp_path), 600, lambda: f"they work on: {fits(tmp_path)}")
     assert [row["state"] for row in study(tmp_path / "runs").values()] == ["interrupted"] * 2
 
 
@@ -242,10 +242,10 @@ def test_the_script_of_agents_ends_its_agents(tmp_path, number):
         [ROOT / "sweeps" / "agents.sh", "entity/project/sweep", "3"], env=env, cwd=ROOT
     )
     try:
-        wait_for(lambda: len(list(tmp_path.glob("*.up"))) == 3, 60)
+        wait_for(lambda: len(list(tmp_path.glob("*.up"))) == 3, 600)
         process.send_signal(number)
-        wait_for(lambda: len(list(tmp_path.glob("*.told"))) == 3, 60)
-        process.wait(60)
+        wait_for(lambda: len(list(tmp_path.glob("*.told"))) == 3, 600)
+        process.wait(600)
     finally:
         process.kill()
         for path in tmp_path.glob("*.up"):

@@ -94,17 +94,17 @@ def test_an_array_of_four_one_requeued_and_one_preempted(cluster, tmp_path):
     assert len(jobs(runs)) == 4
     again, _ = call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", asked)
     assert "nothing is left to submit" in again
-    wait_for(lambda: len(running()) == 2, 120, "two are started")
+    wait_for(lambda: len(running()) == 2, 600, "two are started")
     first, second = running()
     suspended = suspend(runs, 2)
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "2 running, 2 queued" in text
     said("scontrol", "requeue", first)
     resume(suspended[jobs(runs)[first]])
-    wait_for(lambda: first not in running(), 120, "the first is requeued")
+    wait_for(lambda: first not in running(), 600, "the first is requeued")
     said("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 2")
     resume(suspended[jobs(runs)[second]])
-    wait_for(lambda: second not in running(), 120, "the second is preempted")
+    wait_for(lambda: second not in running(), 600, "the second is preempted")
     assert {study(runs)[jobs(runs)[job].name]["state"] for job in (first, second)} <= {
         "interrupted",
         "unfinished",
@@ -134,7 +134,7 @@ def test_a_run_of_two_tasks_is_one_row_and_is_resumed(cluster, tmp_path):
     suspended = suspend(runs, 1)
     said("scontrol", "requeue", job)
     resume(suspended[folder])
-    wait_for(lambda: not running(), 120, "it is requeued")
+    wait_for(lambda: not running(), 600, "it is requeued")
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     (row,) = study(runs).values()
     assert row["state"] == "done", story(runs)
@@ -161,7 +161,7 @@ def test_a_preemption_signal_during_the_imports_ends_nothing(cluster, tmp_path):
     file = write(tmp_path / "early.yaml", **BRIEF, seed=0)
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
-    os.kill(wait_for(lambda: importing(runs), 120, "it starts", every=0.01), signal.SIGUSR2)
+    os.kill(wait_for(lambda: importing(runs), 600, "it starts", every=0.01), signal.SIGUSR2)
     wait_for(lambda: not said("squeue", "-h").strip(), 900, "it ends")
     assert [row["state"] for row in study(runs).values()] == ["done"], story(runs)
 
@@ -174,9 +174,9 @@ def test_a_requeued_run_waits_for_the_lock_of_a_lost_process(cluster, tmp_path):
     runs = tmp_path / "runs"
     call("hbo.sweep", "run", file, "--set", f"out={runs}", "--slurm", "partition=low,time=10")
     ((job, folder),) = jobs(runs).items()
-    wait_for(running, 120, "it starts")
+    wait_for(running, 600, "it starts")
     said("scontrol", "requeue", job)
-    wait_for(lambda: not running(), 120, "it is requeued")
+    wait_for(lambda: not running(), 600, "it is requeued")
 
     beaten = elsewhere(folder, age=0, number=9)
 
@@ -211,7 +211,7 @@ def test_rows_beyond_the_longest_array_are_a_second_array(cluster, tmp_path):
         assert len(running()) <= 3
     finally:
         subprocess.run(["scancel", "--user", "root"], check=True)
-        wait_for(lambda: not said("squeue", "-h").strip(), 120, "all are cancelled")
+        wait_for(lambda: not said("squeue", "-h").strip(), 600, "all are cancelled")
     text, _ = call("hbo.sweep", "status", file, "--set", f"out={runs}")
     assert "ended (CANCELLED) before its first row: " in text
     # Without accounting, SLURM forgets how tasks ended that never started.

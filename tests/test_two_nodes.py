@@ -47,7 +47,7 @@ def test_a_run_on_two_nodes_survives_the_loss_of_one(tmp_path, monkeypatch):
         wait_for(lambda: (note.parent / "last.ckpt").exists(), 300, story)
         assert "NodeList=n[1-2]" in said("scontrol", "show", "job", job)
         said("scontrol", "update", "nodename=n2", "state=down", "reason=lost")
-        wait_for(lambda: said("squeue", "-h", "-t", "R", "-o", "%i").split() == [], 120, story)
+        wait_for(lambda: said("squeue", "-h", "-t", "R", "-o", "%i").split() == [], 600, story)
         assert study(runs)[note.parent.name]["state"] in ("unfinished", "interrupted")
         said("scontrol", "update", "nodename=n2", "state=resume")
         wait_for(lambda: not said("squeue", "-h").strip(), 600, story)
