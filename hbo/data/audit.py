@@ -98,7 +98,7 @@ def exif(found: Mapping[str, Header] | None) -> Audit:
 
 
 def in_both(
-    train: list[str], val: list[str], labels: tuple[Sequence[str], Sequence[str]] | None = None
+    train: list[str], val: list[str], *, labels: tuple[Sequence[str], Sequence[str]] | None = None
 ) -> Audit:
     """Number of images that are in both parts, byte for byte; None if counting would take too long.
 
