@@ -1,4 +1,5 @@
 # make demo: set up and train the default network with k = 2.   make test: set up and run every test.
+# make demo THREADS=1: with one thread, for a busy machine; it also resumes a demo that was stopped.
 # make demo CONSTRAINTS=1: with the versions of constraints.txt, with which the tests last passed.
 # make runtimes: environments for the runtimes whose pins differ, .venv-litert and .venv-executorch (6 GB each),
 # .venv-openvino and .venv-ncnn; hbo.bench infer finds them.
@@ -13,7 +14,7 @@ SHARED := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 .PHONY: demo test test-fast lint paper notebooks runtimes
 
 demo: .venv/installed
-	$(BIN)/python -m hbo.fit --k 2
+	$(BIN)/python -m hbo.fit --k 2 $(if $(THREADS),--threads $(THREADS))
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(SHARED)
@@ -53,5 +54,6 @@ runtimes: .venv-openvino/installed .venv-ncnn/installed .venv-litert/installed .
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
+	@echo "installing; this takes a few minutes"
 	$(BIN)/python -m pip install --quiet -e '.[dev]' $(if $(CONSTRAINTS),-c constraints.txt)
 	touch $@

@@ -223,7 +223,7 @@ def _resolved(given: dict[str, Any]) -> tuple[Run, dict[str, Any], dict[str, Any
         given = _together(given)
     data = given.get("data") or meant(given.get("data_dir"), given.get("task"))
     data = data or next((n for n in (Run.data, *SETS) if task_of(n) == given.get("task")), Run.data)
-    check_folder(data, given.get("data_dir"), given.get("skip_bad"))
+    check_folder(data, given.get("data_dir"), given.get("skip_bad"), typed=given.get("data") is not None)
     task = TASKS[task_of(data)]
     own = task.recipe(SETS[data].recipe, {"data": data} | given)
     values: dict[str, Any] = {"data": data} | own | given

@@ -15,9 +15,11 @@ from typing import Any
 
 from hbo import flags
 from hbo.config import Run
+from hbo.data.audit import names_of
 from hbo.data.sampling import EvalBatches, loader
 from hbo.errors import UserError, one_line
 from hbo.runs import checkpoint, cluster, naming, rows, summary
+from hbo.runs.seen import outside_val
 from hbo.tasks import TASKS
 
 
@@ -128,12 +130,25 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run, 
     metrics = task.metrics()
     if why := lost(metrics, task.finite):
         raise UserError(f"checkpoint {path}: {why} on {run.data}; train again with a smaller --lr")
+    counted = {"images": len(task.last_outcomes["index"])}
+    names = names_of(data.val, run.data_dir)
+    seen = names and [names[place] for place in task.last_outcomes["index"].tolist()]
+    if trained.ours and (new := outside_val(run, seen, path)) is not None:
+        counted["images_not_in_val"] = new
+        if new:
+            were = "was" if new == 1 else "were"
+            print(
+                f"warning: {new} of the {counted['images']} images evaluated {were} not among"
+                f" {path.parent.name}'s validation images, so it may have been trained on them; evaluate on a"
+                " folder of new photographs alone",
+                file=sys.stderr,
+            )
     about = {
         "classes": list(data.classes),
         "num_classes": num_classes,
         "depths": rows.built(task.net)["depths"],
     }
-    return {"images": len(task.last_outcomes["index"]), **metrics}, run, about
+    return {**counted, **metrics}, run, about
 
 
 if __name__ == "__main__":

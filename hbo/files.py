@@ -67,6 +67,17 @@ def write_atomically(path: Path, content: str | bytes, lasting: bool = False) ->
             os.close(folder)
 
 
+def check_writable(path: Path) -> None:
+    """Check, before the work starts, that `write_atomically` can write this file.
+
+    Raises:
+        OSError: it cannot.
+    """
+    part = path.with_name(path.name + ".part")
+    part.touch()
+    part.unlink()
+
+
 def stamp(path: Path) -> tuple[int, int, int] | None:
     """What changes whenever a file is replaced or written into; None if there is none."""
     try:
@@ -142,22 +153,24 @@ def beside(path: Path) -> str:
     return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
-def in_both(train: list[str], val: list[str]) -> list[str] | None:
-    """Files of `val` whose bytes equal a file's of `train`; None if that is too much to read."""
+def in_both(train: list[str], val: list[str]) -> dict[int, list[int]] | None:
+    """Places in `val` of files whose bytes equal a file's of `train` -> the places of those; None if that is
+    too much to read.
+    """
     if len(train) + len(val) > MANY:
         return None
     sizes = [in_threads(packed.size_of, part) for part in (train, val)]
     common = set(sizes[0]) & set(sizes[1])
-    alike = [
-        [p for p, size in zip(part, each, strict=True) if size in common]
-        for part, each in zip((train, val), sizes, strict=True)
-    ]
+    alike = [[i for i, size in enumerate(each) if size in common] for each in sizes]
     if sum(size for each in sizes for size in each if size in common) > READ_WHOLE:
         return None
-    known = set(in_threads(_hash, alike[0]))
-    return [
-        path for path, digest in zip(alike[1], in_threads(_hash, alike[1]), strict=True) if digest in known
+    hashed = [
+        in_threads(_hash, [part[i] for i in places]) for part, places in zip((train, val), alike, strict=True)
     ]
+    known: dict[str, list[int]] = {}
+    for i, digest in zip(alike[0], hashed[0], strict=True):
+        known.setdefault(digest, []).append(i)
+    return {i: known[digest] for i, digest in zip(alike[1], hashed[1], strict=True) if digest in known}
 
 
 # ------------------------------------------------------------ contents

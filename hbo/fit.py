@@ -7,6 +7,7 @@ The folder OUT/STUDY/KEY/ gets config.yaml, metrics.csv, row.json, outcomes.npz 
 command prints a finished run and resumes an unfinished one from its last checkpoint.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ if __name__ == "__main__":
 from hbo import files, flags, tasks
 from hbo.config import Run
 from hbo.errors import UserError, one_line
-from hbo.runs import cluster, near, other_studies, rows, summary, swept, tracking
+from hbo.runs import cluster, labels, near, other_studies, rows, summary, swept, tracking
 from hbo.runs.lock import Busy, Lock
 
 
@@ -34,8 +35,10 @@ def main(argv: list[str] | None = None) -> None:
     with one_line(), files.one_look():
         if sys.stderr.isatty():  # the next line may be half a minute away
             print(f"{run.net} k={run.k} on {run.data}: loading", file=sys.stderr)
-            if other := near.unfinished(run, rows.folder(run)):
-                print(other, file=sys.stderr)
+        # The runs of a study differ in what it varies.
+        alone = labels.VARIES not in os.environ and not tracking.by_agent()
+        if alone and cluster.is_first(run) and (other := near.unfinished(run, rows.folder(run))):
+            print(other, file=sys.stderr)
         if tracking.by_agent():
             _check_possible(run)
         said = summary.of(fit(run), rows.folder(run))

@@ -123,7 +123,10 @@ def predict(
             f"none of the {len(paths)} photographs can be read; the first error: {next(iter(bad.values()))}"
         )
     if out:
-        answers.save(out)
+        try:
+            answers.save(out)
+        except OSError as error:
+            raise _not_written(out, error) from None
         print(f"{answers.summary()}; {out}")
     if bad:
         print(f"{len(bad)} of {len(paths)} photographs could not be read and were skipped", file=sys.stderr)
@@ -193,6 +196,16 @@ def _check(run: Run, out: Path | None, options: dict[str, Any]) -> None:
         raise UserError(f"out={out}: is a folder; name a file in it")
     if out and not out.absolute().parent.is_dir():
         raise UserError(f"out={out}: there is no folder {out.parent}")
+    if out:
+        try:
+            files.check_writable(out)
+        except OSError as error:
+            raise _not_written(out, error) from None
+
+
+def _not_written(out: Path, error: OSError) -> UserError:
+    """The error of a file that cannot be written, with the path that the user typed."""
+    return UserError(f"out={out}: cannot be written ({error.strerror}); name another file")
 
 
 def _device(run: Run) -> str:

@@ -20,10 +20,14 @@ from hbo.runs import cluster, pictures, rows, summary, tracking, weights
 from hbo.runs.bar import Bar
 from hbo.runs.callbacks import Checkpointing
 from hbo.runs.lock import Lock
+from hbo.runs.seen import outside_val
 from hbo.runs.stopping import Interrupted, NotFinite
 from hbo.runs.trainer import make_trainer, prepare_process
 from hbo.tasks import TASKS, build
 from hbo.tasks.base import lost
+
+# Field that names a trained network -> the row's column: validation images that were not among its own.
+NOT_IN = {"backbone_checkpoint": "val_not_in_backbones", "distill": "val_not_in_teachers"}
 
 
 def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
@@ -88,9 +92,30 @@ class TrainingSession:
             self.row["backbone_arm"] = arm
         if self.trainer.is_global_zero:
             assert lock is not None
+            self.row |= self._seen_by_others()
             self._begin_row(lock)
             if told := TASKS[run.task].advice(run):
                 print(told, file=sys.stderr)
+
+    def _seen_by_others(self) -> dict[str, int]:
+        """Columns about a backbone or a teacher that may have seen validation images; warns of it."""
+        run, found = self.run, {}
+        start = run.backbone_checkpoint and run.start_file()
+        for name, file in (("backbone_checkpoint", start), ("distill", run.distill)):
+            path = None if file is None else files.located(file)
+            new = path and outside_val(run, names_of(self.data.val, run.data_dir), path)
+            if new is None:
+                continue
+            found[NOT_IN[name]] = new
+            if new:
+                were = "was" if new == 1 else "were"
+                print(
+                    f"warning: {name}={getattr(run, name)}: {new} of the {len(self.data.val)} validation"
+                    f" images {were} not among its own, so it may have been trained on them; split"
+                    " the folder into train/ and val/ with only its own and new photographs in val/",
+                    file=sys.stderr,
+                )
+        return found
 
     def _check_checkpoint(self) -> dict[str, Any]:
         """Fields outside the key that differed in an earlier part of the run, so that bits may differ.

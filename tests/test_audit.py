@@ -96,9 +96,12 @@ def test_a_class_missing_from_val_is_reported(root, capsys):
 
 
 def test_photographs_in_both_parts_are_counted(root, capsys):
-    shutil.copy(root / "train" / "a" / "0.png", root / "val" / "b" / "copy.png")
+    shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
     assert opened(root).facts["also_in_val"] == 1
-    assert "1 of the 5 validation images are also training images" in capsys.readouterr().err
+    assert "1 of the 5 validation images is also a training image, byte for byte" in capsys.readouterr().err
+    shutil.copy(root / "train" / "a" / "1.png", root / "val" / "a" / "more.png")
+    opened(root)
+    assert "2 of the 6 validation images are also training images" in capsys.readouterr().err
     shutil.copy(root / "train" / "a" / "0.png", root / "train" / "b" / "copy.png")
     held = open_data(resolve(data="imagefolder", data_dir=str(root), batch=2, resolution=64, holdout=0.5))
     # The training and validation images of this run, whatever lies in val/.
@@ -106,6 +109,16 @@ def test_photographs_in_both_parts_are_counted(root, capsys):
         0,
         1,
     )
+
+
+def test_a_copy_in_another_class_is_a_labelling_error(root, capsys):
+    copy = root / "val" / "b" / "copy.png"
+    shutil.copy(root / "train" / "a" / "0.png", copy)
+    assert opened(root).facts["also_in_val"] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of the 5 validation images is a training image of another class, byte for byte" in line
+    assert f"({copy} is 'b', {root / 'train' / 'a' / '0.png'} is 'a'): a labelling error; correct" in line
+    assert "too good" not in line
 
 
 def test_a_set_too_large_to_read_is_reported_as_unchecked(root, monkeypatch):

@@ -65,6 +65,14 @@ def test_a_missing_folder_is_reported_first(given, tmp_path):
         resolve(data_dir=str(missing), **given).identity()
 
 
+def test_a_default_that_was_not_typed_is_not_named(tmp_path):
+    missing = tmp_path / "nothere"
+    assert refused(data_dir=str(missing)) == f"data_dir={missing}: no such folder"
+    assert refused(data_dir=str(missing), data="elpv").endswith(
+        "; correct its name, or remove --data_dir, as data=elpv uses no folder"
+    )
+
+
 def test_a_missing_folders_neighbour_is_suggested(tmp_path):
     (tmp_path / "photos").mkdir()
     for given in ({}, {"data": "imagefolder"}):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hbo.config import resolve
+from hbo.config import Run, resolve
 from hbo.errors import UserError
 from hbo.runs import trainer
 
@@ -49,3 +49,16 @@ def test_a_busy_machine_is_told_of_one_thread(monkeypatch):
     for load, threads, said in ((6.0, 2, True), (6.0, 1, False), (1.5, 2, False)):
         monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0, 0))
         assert bool(trainer.slowed(threads)) is said
+    monkeypatch.setattr("os.getloadavg", lambda: (6.0, 0, 0))
+    assert trainer.slowed(2).endswith("; Ctrl-C, then the same command with --threads 1, resumes it")
+    assert "threads" in Run.NOT_IN_KEY
+
+
+def test_the_hint_is_printed_without_a_terminal(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(trainer, "slowed", lambda threads: "a busy machine")
+    monkeypatch.setattr(trainer.pl, "Trainer", lambda **given: None)
+    monkeypatch.setattr(trainer.cluster, "plugins", lambda run: None)
+    run = resolve(data="digits", accelerator="cpu")
+    for callbacks, said in (([object()], "a busy machine\n"), ([], "")):  # in training, not in evaluation
+        trainer.make_trainer(run, tmp_path, callbacks)
+        assert capsys.readouterr().err == said

@@ -1,18 +1,22 @@
 """A changed flag begins a new run: the unfinished one that it leaves is named, with the command that resumes it."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from conftest import make_folder
 
+from hbo import fit
 from hbo.config import resolve, to_yaml
-from hbo.runs import lock, near, rows
+from hbo.errors import UserError
+from hbo.runs import labels, lock, near, rows
 
 
 def left(out: Path, state: str = "interrupted", **given) -> Path:
     """The folder of a run as an interruption leaves it."""
-    run = resolve(data="digits", out=str(out), **given)
+    run = resolve(**{"data": "digits", "out": str(out)} | given)
     folder = rows.folder(run)
     folder.mkdir(parents=True)
     fields = asdict(run)
@@ -23,7 +27,7 @@ def left(out: Path, state: str = "interrupted", **given) -> Path:
 
 
 def said(out: Path, **given) -> str | None:
-    run = resolve(data="digits", out=str(out), **given)
+    run = resolve(**{"data": "digits", "out": str(out)} | given)
     return near.unfinished(run, rows.folder(run))
 
 
@@ -32,6 +36,37 @@ def test_the_unfinished_run_is_named_with_what_differs(tmp_path):
     line = said(tmp_path, epochs=3) or ""
     assert f"run {folder.name} of this study is unfinished and has epochs=8 (here 3)" in line
     assert line.endswith(f"python -m hbo.fit --config {folder / 'config.yaml'} resumes it")
+
+
+def test_photographs_that_have_changed_are_named_as_the_reason(tmp_path):
+    """Its config names the same folder: with today's photographs it would begin the new run."""
+    photos = make_folder(tmp_path / "made", {"x": 5, "y": 5}, {}) / "train"
+    shown = {"data": "imagefolder", "data_dir": str(photos), "val_split": 0.2, "batch": 2}
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    folder = left(tmp_path / "runs", **shown)
+    resumes = f"python -m hbo.fit --config {folder / 'config.yaml'} resumes it"
+    (photos / "x" / "0.png").rename(photos / "y" / "new.png")
+    changed = f"the photographs in {photos} have changed since; put the old ones back, then {resumes}"
+    line = said(tmp_path / "runs", **shown) or ""
+    assert line.endswith(f"; run {folder.name} of this study is unfinished, but {changed}")
+    line = said(tmp_path / "runs", **{**shown, "seed": 1, "lr": 0.5}) or ""
+    assert "is unfinished and has lr=" in line
+    assert line.endswith(f"(here 0.5), but {changed}")
+    (copy / "x" / "0.png").unlink()  # another folder: the config resumes it
+    line = said(tmp_path / "runs", **shown | {"data_dir": str(copy)}) or ""
+    assert "has images=" in line
+    assert line.endswith(f": {resumes}")
+
+
+@pytest.mark.parametrize("study", [False, True])
+def test_it_is_printed_without_a_terminal_except_in_a_study(study, tmp_path, monkeypatch, capsys):
+    folder = left(tmp_path, epochs=8)
+    monkeypatch.setattr(fit, "fit", lambda run: (_ for _ in ()).throw(UserError("stop here")))
+    if study:
+        monkeypatch.setenv(labels.VARIES, "epochs")
+    with pytest.raises(SystemExit):
+        fit.main(["--data", "digits", "--epochs", "3", "--out", str(tmp_path)])
+    assert (f"run {folder.name} of this study is unfinished" in capsys.readouterr().err) != study
 
 
 @pytest.mark.parametrize(("state", "theirs", "ours"), [

@@ -114,7 +114,7 @@ def test_images_that_a_run_was_trained_on_are_not_evaluated(tmp_path):
     check = lambda **given: checkpoint._check_split(path, saved, given)
     for given in ({"val_split": 0.3}, {"holdout": 0.2}, {"val_split": 0.3, "data_dir": f"{photos}/"},
                   {"val_split": 0.3, "data_dir": str(copy)}):  # fmt: skip
-        with pytest.raises(UserError, match="would be evaluated on images that it was trained on; remove it"):
+        with pytest.raises(UserError, match="would be evaluated on images that it was trained on; remove --"):
             check(**given)
     for given in ({}, {"val_split": 0.2}, {"val_split": 0.3, "data_dir": str(others)}):
         check(**given)

@@ -152,7 +152,7 @@ def test_an_impossible_val_split_is_an_error(alone, given, words):
 
 
 def test_val_split_of_a_split_folder_is_an_error(split_set):
-    assert "is already split, it has folders for training and validation; remove it" in refused(
+    assert "is already split, it has folders for training and validation; remove --val_split" in refused(
         split_set, val_split=0.2
     )
     with pytest.raises(UserError, match="data=digits is already split"):

@@ -16,8 +16,9 @@ from torchvision.models import ResNet18_Weights
 
 import hbo
 from hbo.analysis import mistakes
+from hbo.config import resolve
 from hbo.errors import UserError
-from hbo.predict import found, predict
+from hbo.predict import _check, found, predict
 
 SMALL = flags(width=0.1, resolution=64, batch=8, epochs=2, threads=1, workers=0, lr=0.01)
 
@@ -218,3 +219,12 @@ def test_a_release_has_imagenets_names(tmp_path):
     (row,) = table(tmp_path / "o.csv")
     assert row["class"] in ResNet18_Weights.DEFAULT.meta["categories"]
     assert "1 photographs: " in out
+
+
+def test_a_file_that_cannot_be_written_is_named_as_typed(tmp_path):
+    """Before the work starts; with `.part` this name is too long."""
+    out = tmp_path / f"{'x' * 250}.csv"
+    with pytest.raises(UserError, match=rf"^out={out}: cannot be written \(.*\); name another file$"):
+        _check(resolve(data="digits"), out, {})
+    _check(resolve(data="digits"), tmp_path / "x.csv", {})
+    assert not list(tmp_path.iterdir())

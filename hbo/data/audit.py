@@ -1,7 +1,7 @@
 """Oddities of a folder of images that are not errors: columns for the row, and warnings."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +97,36 @@ def exif(found: Mapping[str, Header] | None) -> Audit:
     }, told if broken else []
 
 
-def in_both(train: list[str], val: list[str]) -> Audit:
-    """Number of images that are in both parts, byte for byte; None if counting would take too long."""
+def in_both(
+    train: list[str], val: list[str], *, labels: tuple[Sequence[str], Sequence[str]] | None = None
+) -> Audit:
+    """Number of images that are in both parts, byte for byte; None if counting would take too long.
+
+    Args:
+        train: the training images.
+        val: the validation images.
+        labels: the class of each, for a classifier: a copy in another class is a labelling error.
+    """
     both = files.in_both(train, val)
+    if both is None:
+        return {"also_in_val": None}, []
+    label = (lambda part, i: labels[part][i]) if labels else lambda part, i: ""
+    odd = [(i, j) for i, copies in both.items() for j in copies if label(0, j) != label(1, i)]
+    same = [i for i, copies in both.items() if any(label(0, j) == label(1, i) for j in copies)]
     told = []
-    if both:
-        told = [
-            f"{len(both)} of the {len(val)} validation images are also training images, byte for byte (such"
-            f" as {both[0]}): the metrics are too good"
-        ]
-    return {"also_in_val": None if both is None else len(both)}, told
+    if same:
+        are = "is also a training image" if len(same) == 1 else "are also training images"
+        told.append(
+            f"{len(same)} of the {len(val)} validation images {are}, byte for byte (such as"
+            f" {val[same[0]]}): the metrics are too good"
+        )
+    if odd:
+        number, (i, j) = len({i for i, _ in odd}), odd[0]
+        are = (
+            "is a training image of another class" if number == 1 else "are training images of other classes"
+        )
+        told.append(
+            f"{number} of the {len(val)} validation images {are}, byte for byte ({val[i]} is {label(1, i)!r},"
+            f" {train[j]} is {label(0, j)!r}): a labelling error; correct the label that is wrong"
+        )
+    return {"also_in_val": len(both)}, told

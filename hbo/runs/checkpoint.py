@@ -288,5 +288,5 @@ def _check_split(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any])
     name = other[0]
     raise UserError(
         f"{name}={given[name]}: trained with {name}={usual[name]}, so it would be evaluated on images that it"
-        " was trained on; remove it"
+        f" was trained on; remove --{name}"
     )

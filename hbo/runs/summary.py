@@ -88,6 +88,14 @@ def _text(row: dict[str, Any], where: Path) -> str:
         lines.append(
             ("note", f"{found.measure} is not above {found.what}: it may have learned nothing; train longer")
         )
+    for column, what in (
+        ("val_not_in_backbones", "the initial weights"),
+        ("val_not_in_teachers", "the teacher"),
+    ):
+        if row.get(column):
+            lines.append(
+                ("note", f"{what} may have been trained on {counted(row[column], 'validation image')}")
+            )
     data = naming.data_name(identity.of_row(row), row.get("folder"))
     head = (
         f"{network(row['net'], row['k'], row['depths'], row['width'])} on {data}"

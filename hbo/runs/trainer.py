@@ -30,7 +30,10 @@ def slowed(threads: int) -> str:
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if threads == 1 or load <= cores:
         return ""
-    return f"the load is {load:.1f} on {cores} cores: with --threads 1 a run may be many times as fast"
+    return (
+        f"the load is {load:.1f} on {cores} cores: with --threads 1 a run may be many times as fast; Ctrl-C,"
+        " then the same command with --threads 1, resumes it"
+    )
 
 
 def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
@@ -45,7 +48,7 @@ def make_trainer(run: Run, folder: Path, callbacks: list[Any]):
             " than --precision 32-true",
             file=sys.stderr,
         )
-    if callbacks and on_cpu and sys.stderr.isatty() and (slow := slowed(run.threads)):
+    if callbacks and on_cpu and cluster.is_first(run) and (slow := slowed(run.threads)):
         print(slow, file=sys.stderr)
     try:
         return pl.Trainer(

@@ -80,8 +80,14 @@ def meant(path: str | None, task: str | None) -> str | None:
     return None
 
 
-def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
+def check_folder(data: str, path: str | None, skip_bad: int | None, typed: bool = True) -> None:
     """Check that the data set uses the given folder, and that skip_bad is given only for folders of images.
+
+    Args:
+        data: the data set.
+        path: `data_dir`.
+        skip_bad: its field.
+        typed: whether the data set was given, and is not the default.
 
     Raises:
         UserError: names the data set for such a folder, or says first that there is none.
@@ -93,10 +99,8 @@ def check_folder(data: str, path: str | None, skip_bad: int | None) -> None:
     root = files.expanded(path, "data_dir")
     if not root.exists():
         looked = "" if os.path.isabs(path) else f" in {os.getcwd()}"
-        raise UserError(
-            f"data_dir={path}: no such folder{looked}"
-            + (files.beside(root) or f"; correct its name, or remove it, as data={data} uses no folder")
-        )
+        unused = f"; correct its name, or remove --data_dir, as data={data} uses no folder" if typed else ""
+        raise UserError(f"data_dir={path}: no such folder{looked}{files.beside(root) or unused}")
     if root.is_file() and root.suffix.lower() in files.IMAGES:
         raise UserError(f"data_dir={path}: is an image; give the folder that contains the class folders")
     fit = [

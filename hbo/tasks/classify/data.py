@@ -230,7 +230,9 @@ def left_out(root: Path, used: set[str], part: str | None) -> audit.Audit:
 def audited(data: Data, odd: list[audit.Audit]) -> Data:
     """The data set, with warnings about its folders and about images in both parts."""
     if data.train is not None:
-        odd = [*odd, audit.in_both(*(audit.paths_of(part.source) for part in (data.train, data.val)))]
+        train, val = (audit.paths_of(part.source) for part in (data.train, data.val))
+        labels = [[data.classes[label] for label in part.labels] for part in (data.train, data.val)]
+        odd = [*odd, audit.in_both(train, val, labels=(labels[0], labels[1]))]
     facts = {name: value for found, _ in odd for name, value in found.items()}
     return replace(
         data, facts=data.facts | facts, warnings=[*data.warnings, *(line for _, told in odd for line in told)]

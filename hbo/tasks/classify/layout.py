@@ -225,7 +225,7 @@ def check_split(root: Path, share: float) -> None:
     if split and share:
         what = "folders" if how == "parts" else "shards"
         what = "its CSV has a column split" if how == "csv" else f"it has {what} for training and validation"
-        raise UserError(f"val_split={share}: {root} is already split, {what}; remove it")
+        raise UserError(f"val_split={share}: {root} is already split, {what}; remove --val_split")
     if split or share:
         return
     if how == "csv":

@@ -125,7 +125,7 @@ def check(run: Any) -> None:
         run,
         "val_split",
         SETS[run.data].by_folder or not run.val_split,
-        f"data={run.data} is already split; remove it",
+        f"data={run.data} is already split; remove --val_split",
     )
     require(run, "crop_area", 0 < run.crop_area <= 1, "must be in (0, 1]")
 

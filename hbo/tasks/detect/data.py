@@ -201,7 +201,8 @@ def split_as_asked(run: Run, root: Path, folder: formats.Folder) -> formats.Fold
         if run.val_split:
             sizes = ", ".join(f"{len(paths)} images in {name}" for name, paths in folder.parts.items())
             raise UserError(
-                f"val_split={run.val_split}: {root} is already split ({sizes}); remove it, or use --holdout"
+                f"val_split={run.val_split}: {root} is already split ({sizes}); remove --val_split, or use"
+                " --holdout instead"
             )
         return folder
     if not run.val_split:

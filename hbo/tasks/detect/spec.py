@@ -56,7 +56,7 @@ def check(run: Any) -> None:
         run,
         "val_split",
         not run.val_split or run.data != "voc",
-        "PASCAL VOC is already split; remove it",
+        "PASCAL VOC is already split; remove --val_split",
     )
     require(run, "min_scale", 0 < run.min_scale < 0.9, "must be in (0, 0.9)")
     fresh = run.freeze_bn and run.backbone_checkpoint is None
