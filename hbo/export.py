@@ -142,7 +142,7 @@ def export(
         "format": runtime.title,
         "checkpoint": trained.path.name,
         "deployed": not plain,
-        "difference": check.compared(session, task, data),
+        "difference": check.compared(session, task, data, deployed=not plain),
         "real_images": min(check.REAL, len(data.val)) if data else 0,
     }
     if int8:
