@@ -22,15 +22,23 @@ from hbo.runs import checkpoint, cluster, naming, rows, summary
 from hbo.runs.seen import outside_val
 from hbo.tasks import TASKS
 
+# Fields in the help. The others are the network's and the training's: an error if they contradict the file.
+USED = (
+    "data", "data_dir", "download", "cache", "cache_dir", "skip_bad", "holdout", "val_split", "resolution",
+    "eval_resize", "batch", "limit_batches", "precision", "channels_last", "compile", "devices", "num_nodes",
+    "aspect", "distance", "rerank", "flip_features", "accelerator", "strategy", "workers", "threads",
+)  # fmt: skip
+
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and `--json`."""
     parser = flags.make_parser(
         "hbo.evaluate",
         "Evaluate a checkpoint: a run's, or a released .pth. Network settings are read from the file.",
+        USED,
     )
     parser.add_argument(
-        "checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release."
+        "checkpoint", help="A run's folder, its last.ckpt, its key, or a .pth of the authors' release."
     )
     parser.add_argument(
         "--json", action="store_true", help="Print the metrics, fractions in [0, 1], as JSON."

@@ -34,15 +34,20 @@ from hbo.exporting import android, card, check
 from hbo.runs import checkpoint, deployed, identity, rows
 
 OTHERS = ("safetensors", "android-bench")
+# Fields in the help: the images on which a file is compared and calibrated, and how they are read.
+USED = (
+    "data", "data_dir", "download", "cache", "cache_dir", "skip_bad", "holdout", "val_split", "resolution",
+    "eval_resize", "batch", "limit_batches", "threads",
+)  # fmt: skip
 CALIBRATION = 128  # training images from which int8 takes its ranges
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line: a checkpoint, the flags of `hbo.fit`, and how to export."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = flags.make_parser("hbo.export", "Export a checkpoint; the network comes from the file.")
+    parser = flags.make_parser("hbo.export", "Export a checkpoint; the network comes from the file.", USED)
     parser.add_argument(
-        "checkpoint", help="A run's folder, its last.ckpt, or a .pth of the authors' release."
+        "checkpoint", help="A run's folder, its last.ckpt, its key, or a .pth of the authors' release."
     )
     parser.add_argument("--to", choices=[*RUNTIMES, *OTHERS], default="onnx", help="Runtime, or format.")
     parser.add_argument("--file", help="File to write. [beside the checkpoint]")
@@ -142,7 +147,7 @@ def export(
         "format": runtime.title,
         "checkpoint": trained.path.name,
         "deployed": not plain,
-        "difference": check.compared(session, task, data),
+        "difference": check.compared(session, task, data, deployed=not plain),
         "real_images": min(check.REAL, len(data.val)) if data else 0,
     }
     if int8:

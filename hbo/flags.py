@@ -3,11 +3,12 @@
 parse(["--k", "2"]) -> Run        defaults <- recipe of the data set <- --recipe <- --config FILE <- flags
 """
 
+import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hbo import files
 from hbo.config import Run, checked, resolve, to_yaml
@@ -18,20 +19,29 @@ from hbo.words import choice, unknown
 DEFAULTS = (
     "Defaults below are those of elpv; another data set, net or recipe has others: --print_config shows them."
 )
+SAVED = "Without a flag below, the checkpoint's value is used, on one device."
 
 
-def make_parser(prog: str, about: str):
-    """A command's parser; `given` adds the flags of `Run`'s fields where they are shown."""
+def make_parser(prog: str, about: str, shown: Collection[str] = ()):
+    """A command's parser; `given` adds the flags of `Run`'s fields where they are shown.
+
+    Args:
+        prog: the module.
+        about: what it does.
+        shown: the fields in the help of a command that takes the others from a checkpoint; none: all fields,
+            with their defaults.
+    """
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
+    parser: Any = jsonargparse.ArgumentParser(
         prog=f"python -m {prog}",
-        description=f"{about} {DEFAULTS}",
+        description=f"{about} {SAVED if shown else DEFAULTS}",
         exit_on_error=False,
         print_config=None,
         allow_abbrev=False,
     )
+    parser.shown = frozenset(shown)
     parser.add_argument(
         "--config",
         help="Read fields from a YAML or JSON file, or JSON text, one key per field. Later flags win.",
@@ -53,6 +63,14 @@ def _add_fields(parser: Any) -> None:
             parser.add_class_arguments(owner, skip=seen)
             seen |= own.keys()
     parser.set_defaults(asdict(resolve()))  # the help shows the defaults of a run without flags
+    kinds = field_types(Run)
+    for action in parser._actions:
+        if action.dest in kinds and parser.shown:
+            action.default = argparse.SUPPRESS
+            action.help = action.help if action.dest in parser.shown else argparse.SUPPRESS
+        choices = get_args(kinds.get(action.dest))
+        if any("," in str(choice) for choice in choices):
+            action.metavar = f"{{{'|'.join(choices)}}}"
 
 
 def given(parser: Any, argv: list[str]) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import yaml
 from conftest import call, make_folder
 from test_block import choices
 
+from hbo import evaluate, export
 from hbo.block import Block
 from hbo.config import Run, resolve, to_yaml
 from hbo.errors import UserError
 from hbo.flags import parse
+from hbo.runs import checkpoint
 from hbo.tasks import SETS
 
 
@@ -73,6 +76,23 @@ def test_every_field_is_a_flag_with_a_help_text(capsys):
         assert f"--{field.name}" in text
         entry = text.split(f"--{field.name} ")[-1].split("(type")[0]
         assert len(entry.split()) > 2, f"{field.name} has no help"
+
+
+@pytest.mark.parametrize("main", [evaluate.main, export.main])
+def test_the_help_of_a_trained_network_lists_no_flag_that_it_refuses(main, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    listed = set(re.findall(r"\[--(\w+)", text))
+    assert not listed & {*checkpoint.TRAINING, *Run.NETWORK}
+    assert listed > {"data_dir", "resolution", "batch", "threads"}
+    assert "its key" in text
+
+
+def test_choices_that_contain_commas_can_be_read(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    assert "--strides {16,32|8,16,32|4,8,16,32}" in capsys.readouterr().out
 
 
 def test_yaml_and_json_round_trip(tmp_path):

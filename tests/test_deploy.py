@@ -13,6 +13,7 @@ from hbo import config, nets
 from hbo.block import Block, HarmoniousBottleneck
 from hbo.deploy import deploy
 from hbo.deploy.bottleneck import Bottleneck
+from hbo.deploy.checks import SWITCHES
 from hbo.deploy.lanes import LANES, fill
 from hbo.errors import UserError
 from hbo.tasks.classify.module import Classify
@@ -70,12 +71,43 @@ def test_every_value_of_every_switch(name, value, k):
         pytest.skip("no net has that k, or it is another case")
     torch.manual_seed(0)
     net = nets.build("hbonet", dataclasses.replace(Block(k=k), **{name: value}), 0.1, num_classes=7)
-    if name not in DEPLOYED:  # a new switch may bring a module that deploy refuses by name
+    if name not in DEPLOYED:  # deploy may refuse a new switch, or a module that it brings
         try:
             deploy(net.eval())
         except UserError as error:
             pytest.skip(str(error))
-    assert far(shuffled(net), (75, 90)) < LEAST
+    off = far(shuffled(net), (75, 90))
+    assert off < LEAST, (
+        f"{name}={value}: the deployed logits differ by {off:.1e} of the largest; hbo/deploy/bottleneck.py"
+        " must build this switch, or SWITCHES in hbo/deploy/checks.py must not name it"
+    )
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Block)])
+def test_deploy_knows_every_switch(name):
+    """A new one works with `hbo.export --plain`, so it is skipped, with the words that say what to do."""
+    words = (
+        f"{name}: hbo.deploy does not know this switch: build it in hbo/deploy/bottleneck.py if forward changes,"
+        " then add it to SWITCHES in hbo/deploy/checks.py; until then export it with --plain"
+    )
+    if name not in DEPLOYED | SWITCHES:
+        pytest.skip(words)
+    assert name in SWITCHES, words
+
+
+def test_a_switch_that_deploy_does_not_know_is_refused_unless_it_is_at_its_default():
+    """It may change `forward` alone, which no module shows."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Switched(Block):
+        final_relu: bool = False
+
+    deploy(nets.build("hbonet", Switched(k=2), 0.1, num_classes=7))
+    with pytest.raises(UserError) as refused:
+        deploy(nets.build("hbonet", Switched(k=2, final_relu=True), 0.1, num_classes=7))
+    assert str(refused.value) == (
+        "final_relu=True: hbo.deploy does not know this switch; hbo.export --plain exports the network unchanged"
+    )
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,18 @@ def test_logits_that_do_not_depend_on_the_image_are_refused_with_and_without_rea
     assert not [*tmp_path.glob("*.onnx*")]
 
 
+def test_other_logits_of_a_deployed_network_point_to_plain(run, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("hbo.deploy.deploy", lambda net, _: torch.nn.Sequential(net, torch.nn.ReLU6()))
+    ends = "nothing was written"
+    with pytest.raises(export.UserError, match=f"{ends}; --plain exports the network unchanged$"):
+        export.export(run[1], {"threads": 1}, file=str(run[1] / "wrong.onnx"))
+    monkeypatch.setattr(check, "distances", lambda *_: {"real, 32 images": 6.0})
+    with pytest.raises(export.UserError, match=rf"real, 32 images, are 6\.0e\+00 of the largest .*; {ends}$"):
+        export.export(run[1], {"threads": 1}, file=str(run[1] / "wrong.onnx"), plain=True)
+    assert not list(run[1].glob("wrong*"))
+
+
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, monkeypatch):
     (tmp_path / "net.onnx").mkdir()
     trained = checkpoint.trained(run[1], {"threads": 1})

@@ -155,6 +155,13 @@ def test_export_takes_the_names_from_the_checkpoint_and_needs_no_images(trained,
         export.export(tmp_path, {"threads": 1, "data_dir": str(tmp_path / "elsewhere")})
 
 
+def test_the_model_card_names_the_folder_that_it_was_trained_on(trained, tmp_path):
+    row, folder, _ = trained
+    path, _ = export.export(folder, {}, file=str(tmp_path / "net.safetensors"), to="safetensors")
+    card = path.with_suffix(".md").read_text()
+    assert f"An image classifier trained on {row['folder']}; 3 classes: " in card
+
+
 def test_a_run_does_not_resume_with_other_class_names(trained, tmp_path):
     """A published set is known by its counts, so the key is the same; the names in the checkpoint differ."""
     row, folder, data = trained

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_block import CASES
 
 from hbo.analysis.diagrams import KINDS
@@ -16,6 +17,7 @@ STRIDES, DEPTHS = (1, 2), (0, 1, 2, 3)
 BLOCKS = {
     replace(Block(k=k), **({} if name == "k" else {name: value})) for name, value in CASES for k in DEPTHS
 }
+NAMED = KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"}
 SIZES = (16, 17)  # an odd map grows beyond its partner and is cropped
 
 
@@ -64,8 +66,10 @@ def test_every_map_has_earlier_inputs_and_is_used(traced):
         assert all(i < n for n, step in enumerate(steps) for i in step.inputs)
         assert {i for step in steps for i in step.inputs} == set(range(len(steps) - 1)), (block, stride)
         assert all(bool(step.inputs) == (n > 0) for n, step in enumerate(steps))
-        assert all(
-            step.kind in KINDS.keys() - {"other"} | {"concat", "slice", "pad", "crop"} for step in steps
+        unnamed = {step.operation for step in steps if step.kind not in NAMED}
+        assert not unnamed, (
+            f"{', '.join(unnamed)}: hbo/analysis/tracing.py must say its kind: _describe for a module, _Recorder"
+            " for a function in forward"
         )
 
 
@@ -117,6 +121,18 @@ def test_the_papers_block_has_its_parts_in_order():
     assert steps[4].operation == "PWConv BN"
 
 
+def test_a_function_in_forward_is_named_like_a_module():
+    """A switch may be written as a function; else every value of it would have the same trace."""
+
+    class Clipped(HarmoniousBottleneck):
+        def forward(self, x):
+            return 2 * F.relu6(super().forward(x))
+
+    module = Clipped(6, 8, 1, 2, Block(k=2))
+    assert [step.kind for step in trace(module, 6, 16)] == kinds(Block(k=2))
+    assert trace(module, 6, 16)[-1].operation == "Concat relu6 mul"
+
+
 def test_a_residual_of_fewer_channels_is_filled_with_zeros():
     steps = trace(make(Block(k=2, concat_ratio=0), stride=2, cin=36, cout=72), 36, 16)
     assert [step.operation for step in steps if step.kind == "pad"] == ["36 zero channels"]
@@ -144,9 +160,12 @@ def test_every_value_of_a_switch_changes_the_trace(name):
         )
         for v in values
     }
-    assert len(pictures) == len(values) > 1, (
-        f"{name} is not in the trace: does the label in hbo/analysis/tracing.py say it?"
+    alike = len(values) - len(pictures)  # a number: the pictures themselves are long
+    assert not alike, (
+        f"{name}: some of its values have the same trace; hbo/analysis/tracing.py must show the change:"
+        " _describe for a module, _Recorder for a function in forward"
     )
+    assert len(values) > 1
 
 
 def test_mobilenetv2s_block_adds_only_if_the_shape_stays():

@@ -105,7 +105,7 @@ def _draw_matrix(axes: Any, found: Mistakes) -> None:
     totals = found.matrix.sum(1, keepdims=True)
     shares = found.matrix / np.maximum(totals, 1)
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
-    axes.set(xlabel="said", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
     if len(found.classes) > NAMED:
         return
     places = range(len(found.classes))

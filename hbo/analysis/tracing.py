@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from hbo.block import BlurPool
 
 X = "\N{MULTIPLICATION SIGN}"
+# Functions that change nothing where the shape stays: a full slice, no padding, one tensor concatenated.
+WITHOUT_EFFECT = ("getitem", "pad", "cat", "contiguous")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class _Recorder(TorchFunctionMode):
         self.number[out] = len(self.steps)
         self.steps.append(Step(operation, (out.shape[1], out.shape[2], out.shape[3]), inputs, kind, macs))
 
+    def fold(self, out: Tensor, into: int, operation: str) -> None:
+        """Say an operation that keeps the shape in the step before it."""
+        self.steps[into] = replace(self.steps[into], operation=f"{self.steps[into].operation} {operation}")
+        self.number[out] = into
+
     def call(self, module: nn.Module, x: Tensor) -> Tensor:
         self.inside = True
         out, source = type(module).forward(module, x), self.number[x]
@@ -56,10 +63,7 @@ class _Recorder(TorchFunctionMode):
             "BN" if isinstance(module, nn.BatchNorm2d) else "ReLU6" if isinstance(module, nn.ReLU6) else None
         )
         if folded and source == len(self.steps) - 1 > 0:
-            self.steps[source] = replace(
-                self.steps[source], operation=f"{self.steps[source].operation} {folded}"
-            )
-            self.number[out] = source
+            self.fold(out, source, folded)
         elif out is not x:  # nn.Identity returns its input
             self.add(out, (source,), *_describe(module, x, out))
         self.inside = False
@@ -76,8 +80,10 @@ class _Recorder(TorchFunctionMode):
             tuple(out.shape[1:]),
             func.__name__.strip("_"),
         )
-        if before == [after]:  # no effect: a full slice, zero padding, concatenation of one tensor
+        if before == [after] and name in WITHOUT_EFFECT:
             self.number[out] = inputs[0]
+        elif before == [after] and inputs[0] == len(self.steps) - 1 > 0:
+            self.fold(out, inputs[0], name)
         elif name == "getitem" and after[0] < before[0][0]:
             self.add(out, inputs, "slice", f"{'last' if args[1][1].start else 'first'} {after[0]} channels")
         elif inputs:

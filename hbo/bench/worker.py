@@ -156,7 +156,7 @@ class Timed:
                         continue
                     name = f"{runtime.name}:{prefix}{form}"
                     of = name, runtime, form, net, image.numpy(), some
-                    answer[name] = self._or_failed(self._compared, *of, expected)
+                    answer[name] = self._or_failed(answer, self._compared, *of, expected)
             answer[runtime.name] = runtime.versions()
         return answer
 
@@ -184,7 +184,7 @@ class Timed:
                         continue
                     name = f"{runtime.name}:{place}:{form}"
                     of = name, runtime, form, task.net, seen[:1], seen
-                    answer[name] = self._or_failed(self._evaluated, *of, task, data)
+                    answer[name] = self._or_failed(answer, self._evaluated, *of, task, data)
         return answer | {name: runtime.versions() for name, runtime in self.runtimes.items()}
 
     def _compared(self, *of: Any) -> dict[str, Any]:
@@ -206,10 +206,16 @@ class Timed:
             "top1": check.evaluate(session, task, data.val)["top1"],
         }
 
-    def _or_failed(self, facts: Callable[..., dict[str, Any]], name: str, *about: Any) -> dict[str, Any]:
-        """A file's facts, or why it is not timed: no conversion, or a float file with other logits."""
+    def _or_failed(
+        self, made: dict[str, Any], facts: Callable[..., dict[str, Any]], name: str, *about: Any
+    ) -> dict[str, Any]:
+        """A file's facts, or why it is not timed: no conversion, a float file with other logits, or an int8
+        file of a network whose float file, among those `made` before, failed.
+        """
         from hbo.exporting import check
 
+        if name.endswith("int8") and (why := made[f"{name.removesuffix('int8')}deployed"].get("failed")):
+            return {"failed": f"its float file failed: {why}"}
         try:
             found = facts(name, *about)
         except Exception as error:  # whatever a converter raises

@@ -3,6 +3,7 @@ another or left out.
 """
 
 from collections.abc import Collection
+from dataclasses import fields
 
 from einops.layers.torch import Rearrange
 from torch import nn
@@ -11,12 +12,15 @@ from torchvision.models import MobileNetV2
 from torchvision.models.mobilenetv2 import InvertedResidual as TorchvisionInvertedResidual
 from torchvision.ops import Conv2dNormActivation
 
-from hbo.block import PIXELSHUFFLE, BlurPool, HarmoniousBottleneck, InvertedResidual
+from hbo.block import PIXELSHUFFLE, Block, BlurPool, HarmoniousBottleneck, InvertedResidual
 from hbo.deploy.lanes import refuse
+from hbo.errors import UserError
 from hbo.kernels.depthwise import Depthwise
 from hbo.kernels.norm import BatchNorm
 from hbo.nets import Net
 
+# Switches that deploy obeys at every value: it reads their modules, or `hbo.deploy.bottleneck` computes them.
+SWITCHES = {"k", "concat_ratio", "upsample", "residual", "scheme", "contract", "kernel"}
 SEQUENCES = {nn.Sequential, Conv2dNormActivation}
 LEAVES = {nn.BatchNorm2d, BatchNorm, nn.ReLU6, nn.Identity, BlurPool, Rearrange, nn.Upsample, nn.Dropout}
 LEAVES |= {nn.Conv2d, Depthwise, nn.ConvTranspose2d, nn.AvgPool2d, nn.MaxPool2d, nn.Linear}
@@ -65,6 +69,20 @@ def check_modules(model: nn.Module) -> None:
         if why is not None:
             raise refuse(
                 f"{name or 'the network'} is a {type(module).__name__}{why}, which deploy does not know"
+            )
+
+
+def check_switches(block: Block) -> None:
+    """Refuse a switch that `hbo.deploy` does not know: it may change `forward`, which no module shows.
+
+    Raises:
+        UserError: with the switch and its value.
+    """
+    for field in fields(block):
+        if field.name not in SWITCHES and (value := getattr(block, field.name)) != field.default:
+            raise UserError(
+                f"{field.name}={value}: hbo.deploy does not know this switch; hbo.export --plain exports the"
+                " network unchanged"
             )
 
 

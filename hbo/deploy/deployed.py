@@ -16,7 +16,7 @@ from torchvision.models import MobileNetV2
 
 from hbo.block import HarmoniousBottleneck, InvertedResidual
 from hbo.deploy.bottleneck import Bottleneck, Piece, input_channels, roles
-from hbo.deploy.checks import check_hooks, check_modules
+from hbo.deploy.checks import check_hooks, check_modules, check_switches
 from hbo.deploy.enlarging import for_xnnpack
 from hbo.deploy.lanes import Convolution, Layout, depthwise, fill, folded, places, refuse
 from hbo.errors import UserError
@@ -36,8 +36,8 @@ def deploy(model: nn.Module, target: str = "onnx") -> nn.Module:
         target: the runtime that it is made for.
 
     Raises:
-        UserError: a module, by name, that this file does not know; a hook or a parametrization; a network of
-            a zoo whose code cannot be traced; an unknown target.
+        UserError: a module or a switch, by name, that deploy does not know; a hook or a parametrization; a
+            network of a zoo whose code cannot be traced; an unknown target.
     """
     if target not in TARGETS:
         raise UserError(
@@ -64,6 +64,7 @@ def _deploy(model: nn.Module) -> nn.Module:
     if isinstance(model, (Net, MobileNetV2)):
         check_modules(model)
     if isinstance(model, Net):
+        check_switches(model.block)  # after the modules, whose errors name what is unknown
         return Deployed([*model.features, model.head], model.classifier)
     if isinstance(model, MobileNetV2):
         blocks = [_ours(block) for block in model.features]

@@ -29,10 +29,11 @@ def card(about: dict[str, Any], trained: Trained, row: dict[str, Any], file: str
         else f"{len(classes)} classes: {', '.join(map(str, classes))}"
     )
     of = f" of its {about['metrics_on']['part']} part" + (f", {_images(row)} images" if _images(row) else "")
+    folder = row.get("folder") if run["data"] == "imagefolder" else None
     lines = [
         f"# {about['network']}",
         "",
-        f"An image classifier trained on {run['data']}; {named}.",
+        f"An image classifier trained on {folder or run['data']}; {named}.",
         "",
         "## Metrics",
         "",

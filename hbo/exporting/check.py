@@ -19,19 +19,27 @@ REAL = 32  # reported images on which the file is compared with the module
 WRITTEN = "nothing was written"
 
 
-def compared(session: Session, task: Any, data: Any) -> dict[str, float]:
+def compared(session: Session, task: Any, data: Any, deployed: bool = False) -> dict[str, float]:
     """`distances` of a file in single precision, within the limits.
+
+    Args:
+        session: the file, opened.
+        task: the module.
+        data: its data set, or None.
+        deployed: whether the file's network was made by `hbo.deploy`.
 
     Raises:
         UserError: further than `TOLERANCE` or `VARYING`, not finite, or the module's logits do not depend on
             the image.
     """
     off = distances(session, task, data)
+    remedy = "; --plain exports the network unchanged" * deployed
     for kind, error in off.items():
         allowed = VARYING if "varies" in kind else TOLERANCE
         if not error <= allowed:  # NaN is not
             raise UserError(
-                f"export: logits for {kind}, are {error:.1e} of the largest from the module's; {WRITTEN}"
+                f"export: logits for {kind}, are {error:.1e} of the largest from the module's;"
+                f" {WRITTEN}{remedy}"
             )
     return off
 
