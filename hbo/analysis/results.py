@@ -19,7 +19,7 @@ from hbo import files
 from hbo.analysis import frozen
 from hbo.analysis.arms import by_recipe
 from hbo.analysis.csv_rows import read_csv, to_csv
-from hbo.analysis.numbers import mean, plain
+from hbo.analysis.numbers import mean, order, plain
 from hbo.analysis.restore import restore
 from hbo.analysis.sources import CURVES, is_place
 from hbo.analysis.sources import read as _read
@@ -82,13 +82,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=pd.Index([*FIRST, *asked, *rest]))
     differ = identity.varying([line["identity"] for line in lines if "identity" in line])
     by = ["study", "net", *(name for name in differ if name in table and name != "net"), "seed", "key"]
-    return table.sort_values(by, key=lambda column: column.map(_order), kind="stable", ignore_index=True)
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    """Sort numbers by value, then words."""
-    number = isinstance(value, (int, float)) and not math.isnan(value)
-    return (not number, float(value) if number else 0.0, "" if number else str(value))
+    return table.sort_values(by, key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
 # ------------------------------------------------------------ means

@@ -192,7 +192,8 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--versus", action="append", metavar="WHO",
-        help="Comparison: 'k=1', 'k=2 against k=1', or a field; can be repeated. [the sweep file's]",
+        help="Comparison: 'k=1', 'k=2 against k=1', or a field: its other values against its"
+        " default, else against the lowest; can be repeated. [the sweep file's]",
     )  # fmt: skip
     parser.add_argument(
         "--margin", help="Percentage points below which a difference does not matter. [the sweep file's]"
