@@ -81,7 +81,7 @@ def test_the_seeds_that_would_decide_are_those_of_the_last_looks_level():
 
 
 def test_an_early_look_says_its_level_and_the_next_look():
-    """p = 0.021 is undecided there; a number of seeds that would decide would contradict the plan."""
+    """P = 0.021 is undecided there; a number of seeds that would decide would contradict the plan."""
     samples = {"a": {0: 0.50, 1: 0.52, 2: 0.54}, "b": {0: 0.56, 1: 0.58, 2: 0.60}}
     one, each = Contrast("a against b", {"a": 1, "b": -1}), Levels(0.05, 0.05)
     said = {}

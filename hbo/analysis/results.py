@@ -21,7 +21,7 @@ from hbo.analysis.arms import by_recipe
 from hbo.analysis.csv_rows import read_csv, to_csv
 from hbo.analysis.numbers import mean, order, plain
 from hbo.analysis.restore import restore
-from hbo.analysis.sources import CURVES, is_place
+from hbo.analysis.sources import CURVES, is_place, near
 from hbo.analysis.sources import read as _read
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -44,11 +44,14 @@ def load(source: str | Path, *studies: str) -> pd.DataFrame:
         studies: only these, by name; or other folders of rows, such as runs/contraction. Default: all.
 
     Raises:
-        UserError: no such source, or no rows of those studies in it.
+        UserError: no such source, or no rows of one of those studies in it.
     """
     found = [row for row, _ in _read(str(source), studies)]
-    if not found:
-        raise UserError(f"{source}: contains no rows" + f" of {', '.join(studies)}" * bool(studies))
+    there = {row["study"] for row in found}
+    lacking = [name for name in studies if not is_place(name) and name not in there]
+    if lacking or not found:
+        of = f" of {', '.join(lacking)}{near(source, lacking)}" if lacking else ""
+        raise UserError(f"{source}: contains no rows{of}")
     return frame(found)
 
 
