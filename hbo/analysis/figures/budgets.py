@@ -279,7 +279,8 @@ def _headline(over: str, found: Sequence[tuple[Line, list[Pair]]]) -> str:
             lines.append(f"{line.name} {f'{100 * slope.value:+.1f}, published' if line.published else slope}")
     measured = any(not line.published for line, _ in found)
     start = f"gain over {over}" + ", each interval on its own" * measured
-    return "\n".join([start + "; each halving of the budget adds:" * bool(lines), *lines])
+    gap = "\n" if style.is_narrow() else " "
+    return "\n".join([start + f";{gap}each halving of the budget adds:" * bool(lines), *lines])
 
 
 def _log_axis(axes: Any, costs: Sequence[float]) -> None:
