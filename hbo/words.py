@@ -4,6 +4,7 @@ import argparse
 import difflib
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from hbo.errors import flat
@@ -152,6 +153,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | options)
+        self.known: dict[str, Callable[[], list[str]]] = {}
+        """A required word -> what it may be now, such as the studies that have rows; for its error."""
 
     def _flags(self) -> list[str]:
         """The command's flags, and those of its subcommands."""
@@ -174,8 +177,9 @@ class Parser(argparse.ArgumentParser):
 
     def _required(self, names: str) -> str:
         """The message for words that are missing, with what they may be."""
+        may_be = lambda a: a.choices or self.known.get(a.dest, list)()
         words = [
-            f"{action.dest}, one of {', '.join(map(str, action.choices))}" if action.choices else name
+            f"{action.dest}, one of {', '.join(map(str, may_be(action)))}" if may_be(action) else name
             for name in names.split(", ")
             for action in self._actions
             if name in (action.dest, action.metavar, *action.option_strings)

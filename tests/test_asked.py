@@ -184,10 +184,11 @@ def test_a_study_that_is_done_says_where_its_verdict_is(write, tmp_path, capsys)
     assert asked.where_to_read(plan.entries(read(path, sets | {"k": [1]}))) == ""
 
 
-def test_a_default_that_no_arm_has_is_an_error(write):
-    sweep = read(write({"versus": "k"}, {"data": {"value": "digits"}, "k": {"values": [2, 3]}}))
-    with pytest.raises(UserError, match="no arm has the default, k=1; name both sides"):
-        asked.check(sweep, plan.entries(sweep))
+def test_a_field_whose_default_no_arm_has_is_compared_with_its_lowest_value(write):
+    sweep = read(write({"versus": "k"}, {"data": {"value": "digits"}, "k": {"values": [3, 2]}}))
+    runs = plan.entries(sweep)
+    asked.check(sweep, runs)
+    assert [line.label for line in asked.primary(sweep, runs).contrasts] == ["k=3 against k=2"]
 
 
 def test_part_of_a_study_is_a_warning(write, tmp_path, capsys):

@@ -25,6 +25,10 @@ def test_each_network_is_a_line_and_the_gains_have_welchs_interval():
     top, below = figures.by_budget(rows).axes
     assert top.get_xscale() == below.get_xscale() == "log"
     assert top.get_shared_x_axes().joined(top, below)
+    # Not adjusted for the family, as the study's page has them.
+    assert below.get_title(loc="left").startswith(
+        "gain over MobileNetV2, each interval on its own; each halving"
+    )
     drawn = {line.get_label(): line.get_xydata() for line in top.get_lines()}
     # No published values.
     assert {"HBONet, n=4", "MobileNetV2, n=4"} == {label for label in drawn if not label.startswith("_")}

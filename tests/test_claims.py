@@ -219,3 +219,13 @@ def test_one_line_per_claim():
     out, _ = call("hbo.analysis.claims", "--source", ROOT / "ablations")
     lines = [line for line in out.splitlines() if line.startswith(("met ", "missed ", "not run "))]
     assert len(lines) == len(UNMEASURED)
+    totals = claims.totals(UNMEASURED).splitlines()
+    assert out.splitlines()[: len(totals)] == totals  # none of the runs has the paper's protocol
+
+
+def test_runs_on_another_set_are_not_the_papers():
+    """Such a claim has runs: its line says where there are none."""
+    (two,) = [v for v in UNMEASURED if v.claim == "two contraction units exceed one"]
+    assert two.line().startswith(
+        f"not run  table 6  {two.claim}: +1.0 published on ImageNet, not run with its protocol; "
+    )

@@ -40,16 +40,15 @@ def test_without_a_question_every_arm_is_compared_with_the_baseline():
     assert only.contrasts[0].weights == {"k=1": 1, "k=2": -1}
 
 
-@pytest.mark.parametrize("versus", ["net", "net=hbonet against net=mobilenetv2", "net=mobilenetv2"])
+@pytest.mark.parametrize("versus", ["net=hbonet against net=mobilenetv2", "net=mobilenetv2"])
 def test_arms_are_paired_by_equal_fields_else_by_multiply_adds(versus):
     """h.5 and m.5 differ only in the net, as do h1 and m1; h.25 and m.25 also differ in width, but have equal
     multiply-adds.
     """
-    assert labels(Question(versus=(versus,)), NETS) == [
-        "h1 against m1",
-        "h.5 against m.5",
-        "h.25 against m.25",
-    ]
+    pairs = [("h1", "m1"), ("h.5", "m.5"), ("h.25", "m.25")]
+    assert labels(Question(versus=(versus,)), NETS) == [f"{h} against {m}" for h, m in pairs]
+    # The default, hbonet, is the baseline of a field alone.
+    assert labels(Question(versus=("net",)), NETS) == [f"{m} against {h}" for h, m in pairs]
 
 
 def test_one_arm_or_two_arms_can_be_named():
@@ -61,6 +60,20 @@ def test_one_arm_or_two_arms_can_be_named():
     assert labels(Question(versus=("k=2 against k=0",)), KS) == []  # k=0 has no runs yet
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((1, 2), "k=2 against k=1"), ((2, 1), "k=2 against k=1"), ((3, 2), "k=3 against k=2")],
+)
+def test_a_field_alone_has_the_same_baseline_whatever_the_judge(values, expected):
+    """Its default, 1, else the lowest: rows do not have the order of the file's values."""
+    for judge in ("each", "effects"):
+        arms = [arm(f"k={k}", 10e6, k=k) for k in values]
+        (family,) = families.of(Question(versus=("k",), judge=judge), arms)
+        assert [line.label for line in family.contrasts] == [expected]
+        a, b = expected.split(" against ")
+        assert family.contrasts[0].weights == pytest.approx({a: 1, b: -1})
+
+
 def test_an_arm_without_a_partner_is_an_error():
     lone = [*NETS, arm("h.1", 12e6, width=0.1)]
     with pytest.raises(UserError, match=r"h.1 has no partner with the same multiply-adds; name each pair"):
@@ -68,7 +81,7 @@ def test_an_arm_without_a_partner_is_an_error():
 
 
 def test_means_and_trends_are_contrasts():
-    asked = Question(versus=("net",), judge="mean", trend="macs")
+    asked = Question(versus=("net=hbonet against net=mobilenetv2",), judge="mean", trend="macs")
     mean, each, trend = families.of(asked, NETS)
     assert [family.kind for family in (mean, each, trend)] == ["mean", "each", "trend"]
     assert [family.primary for family in (mean, each, trend)] == [True, False, False]

@@ -217,6 +217,12 @@ def test_learning_curves_join_the_evaluated_epochs():
         assert set(band.get_paths()[0].vertices[:, 0]) == set(evaluated)
 
 
+def test_a_single_epoch_is_a_tick_of_its_own():
+    curves = STUDY.curves[STUDY.curves["epoch"] == 0]
+    axes = figures.learning_curves(dataclasses.replace(STUDY, curves=curves)).axes[0]
+    assert (list(axes.get_xticks()), axes.get_xlim()) == ([1], (0, 2))
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"k": 0}, {"k": 3, "width": 0.5}, {"k": 2, "contract": "blurpool"}, {"k": 2, "upsample": "transposed"}, {"net": "mobilenetv2"},

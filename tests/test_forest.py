@@ -8,6 +8,7 @@ import pytest
 from test_figures import STUDY, forest
 
 from hbo.analysis import figures
+from hbo.analysis.figures import style
 from hbo.errors import UserError
 
 
@@ -78,3 +79,17 @@ def test_a_forest_plot_has_room_for_any_label(label, width, least):
         assert inside, text.get_text()
     assert not any(map(overlaps, ticks))
     assert "".join(axes.get_yticklabels()[0].get_text().split()) == label.replace(" ", "")
+
+
+def test_a_label_breaks_only_where_it_is_too_long():
+    label = "k=2 against k=1, more at residual=False than at residual=True"
+    assert style.wrapped(label, 61) == label
+    assert style.wrapped(label, 45).splitlines() == [
+        "k=2 against k=1,", "more at residual=False than at residual=True"
+    ]  # fmt: skip
+    assert style.wrapped(label, 40).splitlines() == [
+        "k=2 against k=1,", "more at residual=False", "than at residual=True"
+    ]  # fmt: skip
+    assert style.wrapped("hbonet k=2 against mobilenetv2", 24).splitlines() == [
+        "hbonet k=2", "against mobilenetv2"
+    ]  # fmt: skip

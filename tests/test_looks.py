@@ -80,6 +80,24 @@ def test_the_seeds_that_would_decide_are_those_of_the_last_looks_level():
     assert line.needed < power.seeds(lambda n: power.find(0.03, parts, n, line.each.difference))
 
 
+def test_an_early_look_says_its_level_and_the_next_look():
+    """P = 0.021 is undecided there; a number of seeds that would decide would contradict the plan."""
+    samples = {"a": {0: 0.50, 1: 0.52, 2: 0.54}, "b": {0: 0.56, 1: 0.58, 2: 0.60}}
+    one, each = Contrast("a against b", {"a": 1, "b": -1}), Levels(0.05, 0.05)
+    said = {}
+    for at in ((3, 8), (2, 3)):
+        ((line, _),) = looks.judge_at_looks(samples, [one], None, at, range(at[-1]), each)
+        said[at] = sentences.sentence(line, "top1")
+    low, high = "-22.8", "+10.8"
+    assert said[3, 8] == (
+        f"a against b: -6.0 points [{low}, {high}] of top-1, p = 0.021: undecided on 3 seeds at look 1 of 2,"
+        f" where a difference needs p of at most 0.0005. The next look is at 8 seeds. Differences above {high} and"
+        f" below {low} are excluded."
+    )
+    assert said[2, 3].startswith("a against b: -6.0 points")
+    assert said[2, 3].endswith("lower on 3 seeds.")
+
+
 def test_differences_beyond_a_hundred_points_are_not_excluded():
     """Shares cannot differ by more, though an interval of two seeds may be wider."""
     line = lambda low, high: Judged("a against b", (2, 2), False, "undecided", low=low, high=high)

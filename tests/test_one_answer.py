@@ -1,6 +1,7 @@
 """A run that is as good as one answer for every image."""
 
 import numpy as np
+import pandas as pd
 
 from hbo.analysis import outliers
 from hbo.runs import one_answer
@@ -17,3 +18,19 @@ def test_one_answer_is_not_beaten_by_rounding():
     assert outliers.one_class(row) == "as good as one class for every image"
     assert outliers.one_class({**row, "predicted_classes": 2}) == ""  # 446 and 3 images
     assert outliers.one_class({**row, "top1": 0.05, "predicted_classes": 1}).startswith("predicts one class")
+
+
+def test_runs_with_one_answer_are_listed_together():
+    """Each with its key would be 900 characters for 12 runs."""
+    rows = [
+        {"arm": f"k={k}", "seed": seed, "key": f"{k}{seed}", "top1": 0.1, "predicted_classes": 1}
+        for k in (1, 2)
+        for seed in (0, 1)
+    ]
+    said = lambda *more: outliers.sentence(pd.DataFrame([*rows, *more]), "top1")
+    start, one = "Included, but check these runs:", "predicts one class for every image"
+    assert said() == f"{start} all 4 runs: {one}."
+    other = {"arm": "k=3", "seed": 0, "key": "30", "top1": 0.2, "predicted_classes": 4}
+    assert said(other) == f"{start} 4 runs (k=1, seeds 0, 1; k=2, seeds 0, 1): {one}."
+    del rows[1:]
+    assert said(other) == f"{start} k=1, seed 0 (10): {one}."

@@ -5,7 +5,8 @@ import json
 import pytest
 from conftest import ROOT, call
 
-from hbo.analysis import study
+from hbo.analysis import programs, study
+from hbo.analysis.question import Question
 
 ABLATIONS = ROOT / "ablations"
 
@@ -29,6 +30,25 @@ def test_a_gate_takes_the_words_of_the_question():
         "hbo.analysis.study", "table2_cifar10", "--gate", "net=hbonet against net=mobilenetv2 higher"
     )
     assert out.startswith("mean of 4 differences: +5.0 points")
+
+
+def test_arms_that_learned_nothing_are_not_equivalent():
+    """All are as good as one answer for every image; then one is better."""
+    asked = Question(versus=("k=2 against k=1", "k=2 against k=3"), margin=50)
+    it, wanted = study.read("contraction", asked=asked), "k=2 against k=1 equivalent"
+    assert programs.gate([it], wanted)[0] == programs.SO
+    it.rows["top1"], it.rows["class_weights"] = 0.6 + 0.002 * it.rows["seed"], "none"
+    but = "equivalent, but no arm is above the largest class (68.8 %)"
+    status, said = programs.gate([it], wanted)
+    assert (status, said.endswith(f"Undecided: {but}.")) == (programs.UNDECIDED, True)
+    assert it.conclusion() == f"k=2 against k=1: {but}; k=2 against k=3: {but}."
+    assert programs.gate([it], "k=2 against k=1 higher")[0] == programs.NOT_SO
+    it.rows.loc[it.rows["arm"] == "k=2", "top1"] += 0.1
+    status, said = programs.gate([it], wanted)
+    assert status == programs.UNDECIDED
+    assert said.endswith("Undecided: equivalent, but k=1 is not above the largest class (68.8 %).")
+    it.rows.loc[it.rows["arm"] == "k=1", "top1"] += 0.1
+    assert programs.gate([it], wanted)[0] == programs.SO  # k=3 is not in the line
 
 
 def test_json_has_every_number_of_the_page():

@@ -181,7 +181,10 @@ def test_the_summary_equals_pandas():
     [
         ("nowhere", [], "no such folder"),
         ("nowhere.csv", [], "no such file"),
-        (ABLATIONS / "contraction.csv", ["mobilenetv2"], "contains no rows of mobilenetv2"),
+        (ABLATIONS / "contraction.csv", ["mobilenetv2"], "contains no rows of mobilenetv2$"),
+        (ABLATIONS, ["mobilnetv2"], r"no CSV of mobilnetv2; did you mean mobilenetv2\?$"),
+        (ABLATIONS, ["contraction", "mobilnetv2"], r"no rows of mobilnetv2; did you mean mobilenetv2\?$"),
+        (ABLATIONS, ["qwert"], "no CSV of qwert; there are backbones_cifar10, .*, table6_cifar10$"),
         (ROOT / "tests", [], "contains no row.json and no CSV"),
     ],
 )

@@ -73,6 +73,7 @@ WRONG = [
     ({**TINY, "command": ["python", "train.py"]}, "command: must end with"),
     ({**TINY, "parameters": {"kk": {"value": 1}}}, "parameters.kk: no such field; did you mean k?"),
     ({**TINY, "parameters": {"k": 1}}, "parameters.k: must be {value: 1}"),
+    ({**TINY, "parameters": {"k": [1, 2]}}, "parameters.k: must be {values: [1, 2]}"),
     ({**TINY, "parameters": {"k": {"vals": [1]}}}, "parameters.k.vals: no such key"),
     ({**TINY, "parameters": {"k": {"values": []}}}, "parameters.k.values"),
     (

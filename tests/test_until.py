@@ -122,6 +122,17 @@ def test_the_page_has_the_same_verdicts(file, tmp_path):
     assert any("repeated" in note for note in it.differences().notes)
 
 
+def test_seeds_beyond_a_look_wait_for_the_next_one(file, tmp_path):
+    growing = opened(file, [6, 9, 12])
+    many = {1: 6, 2: 6, 3: 8}
+    pretend([entry for entry in growing.runs if entry.run and entry.run.seed < many[entry.run.k]])
+    it = study.read("grow", source=tmp_path / "runs")
+    assert (
+        it.differences().notes[-1] == "Seeds beyond a look wait for the next one: k=3 (8 seeds, look at 9)."
+    )
+    assert it.conclusion().endswith("Undecided at look 1 of 3, the next is at 9 seeds: k=3 against k=1.")
+
+
 def test_a_frozen_plan_is_binding(file, tmp_path):
     opened(file, [4, 8])
     kept = frozen.read(tmp_path / "runs", "grow")

@@ -78,6 +78,7 @@ def test_common_typing_errors_get_an_answer(argv, word, capsys):
     (overview, ["fit", "--help"], "it is python -m hbo.fit"), (overview, ["studdy"], "it is python -m hbo.analysis.study"),
     (sweep, ["plan", "x.yaml", "--detct", "1"], "--detct: no such flag; did you mean --detect?"),
     (sweep, ["plan", "x.yaml", "--detec", "1"], "--detec: no such flag; did you mean --detect?"),
+    (study.main, [], "missing: study, one of backbones_cifar10, "),
     (overview, ["qwert"], "no such command"), (sweep, [], "one of plan, run, status, design"),
 ])  # fmt: skip
 def test_words_of_a_command_get_an_answer(main, argv, word, capsys):

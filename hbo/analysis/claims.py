@@ -1,5 +1,5 @@
 """Each claim of the paper in one line with a verdict: met, missed (by how much),
-undecided (trends only) or not run.
+undecided (trends only) or not run with the paper's protocol.
 
     python -m hbo.analysis.claims                     # against the rows in ablations/
     python -m hbo.analysis.claims --source runs
@@ -52,6 +52,8 @@ class Verdict:
             if self.found is None
             else f", {self.found:.1f} {'counted' if self.kind == 'cost' else 'measured'}"
         )
+        if self.word == "not run" and self.kind != "cost":
+            found = f" on {published.DATA.get(self.table, 'ImageNet')}, not run with its protocol"
         note = f"; {self.note}" if self.note else ""
         said = f"{self.published:{FORMATS[self.kind]}}"
         return f"{self.word:<8} table {self.table}  {self.claim}: {said} published{found}{note}"
@@ -281,8 +283,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.json:
             print(json.dumps([asdict(v) for v in verdicts], indent=1))
             return
+        print(f"{totals(verdicts)}\n")
         print("\n".join(v.line() for v in verdicts))
-        print(f"\nPaper, release and count disagree:\n\n{disagreements()}\n\n{totals(verdicts)}")
+        print(f"\nPaper, release and count disagree:\n\n{disagreements()}\n")
         print("Each interval is of its comparison alone; hbo.analysis.study adjusts for all that it judges.")
 
 

@@ -80,7 +80,8 @@ class Judged:
     the level is 5 %), and the larger p of two one-sided tests.
     arms: (weight, sample standard deviation, runs) of each arm; of the per-seed contrasts if paired.
     each, margin: the levels and the margin used.
-    looks, at_last: for a study with looks, the numbers of seeds, and the levels at the last look.
+    looks, at_last, look: for a study with looks, the numbers of seeds, the levels at the last look, and the
+    line's look (0 is the first; -1: none yet).
     """
 
     label: str
@@ -102,6 +103,13 @@ class Judged:
     margin: float | None = None
     looks: tuple[int, ...] = ()
     at_last: Levels | None = None
+    look: int = -1
+
+    @property
+    def next_look(self) -> int | None:
+        """The number of seeds of the next look; None unless the line is undecided at an earlier one."""
+        early = self.verdict == "undecided" and 0 <= self.look < len(self.looks) - 1
+        return self.looks[self.look + 1] if early else None
 
     @property
     def sd(self) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from hbo.analysis import arms as names
+from hbo.analysis import numbers
 from hbo.analysis.contrasts import Contrast
 from hbo.config import Run
 from hbo.runs import identity
@@ -30,18 +31,23 @@ def factors(term: str) -> list[str]:
     return [name.strip() for name in term.split(" x ")]
 
 
+def baseline(name: str, values: Sequence[Any]) -> Any:
+    """The value of a field against which its others are compared: the default if it is among them, else the
+    lowest number or the first word of the alphabet. The order of a file's values is not in its rows.
+    """
+    usual = getattr(Run, name)
+    return usual if usual in values else min(values, key=numbers.order)
+
+
 def of(term: str, arms: "Sequence[Arm]") -> list[Contrast]:
-    """A term's contrasts: one for each value, or pair of values, against the default (else the first value).
+    """A term's contrasts: one for each value, or pair of values, against the baseline.
 
     None if the arms of its values also differ in other fields: runs are missing,
     or the design confounds them.
     """
     own, ones = factors(term), [arm.identity for arm in arms]
     levels = {name: _values(name, ones) for name in own}
-    usual = {
-        name: getattr(Run, name) if getattr(Run, name) in found else found[0]
-        for name, found in levels.items()
-    }
+    usual = {name: baseline(name, found) for name, found in levels.items()}
     here = lambda one, place: all(identity.value(one, n) == at for n, at in zip(own, place, strict=True))
     cells = [[one for one in ones if here(one, place)] for place in product(*levels.values())]
     others = _others(own, ones)

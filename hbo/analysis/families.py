@@ -81,10 +81,10 @@ def _pairs(question: Question, arms: Sequence[Arm], baseline: str | None) -> lis
     for one in question.versus:
         left, *right = AGAINST.split(one.strip())
         if not right and left in field_types(Run):
-            usual = getattr(Run, left)
-            others = dict.fromkeys(identity.value(arm.identity, left) for arm in arms)
-            for other in [value for value in others if value != usual]:
-                found += _partners({left: usual}, {left: other}, arms, one)
+            values = list(dict.fromkeys(identity.value(arm.identity, left) for arm in arms))
+            usual = effects.baseline(left, values) if values else None
+            for other in [value for value in values if value != usual]:
+                found += [(b, a) for a, b in _partners({left: usual}, {left: other}, arms, one)]
         elif not right:
             base = _named(fields_of_side(left), arms)
             rest = [arm for arm in arms if arm not in base]
@@ -160,11 +160,6 @@ def check_arms(question: Question, arms: Sequence[Arm]) -> None:
             if len(values) < 2:
                 raise UserError(
                     f"primary.versus={one!r}: all arms have {name}={', '.join(values)}; the arms are: {there}"
-                )
-            if not by_effects and repr(usual := getattr(Run, name)) not in values:
-                raise UserError(
-                    f"primary.versus={one!r}: no arm has the default, {identity.say(name, usual)}; name both"
-                    " sides, 'A against B'"
                 )
         if by_effects and not effects.of(one, arms):
             raise UserError(

@@ -116,6 +116,8 @@ def _settles(line: Judged, primary: bool) -> str:
         return f"at least {line.looks[0] if line.looks else 2} seeds per arm"
     if line.verdict != "undecided":
         return "decided here" if primary else "a study with this as its primary question"
+    if line.next_look is not None:
+        return f"the next look, at {line.next_look} seeds per arm"
     return f"about {line.needed} seeds per arm" if line.needed else "more than 1,000 seeds per arm"
 
 

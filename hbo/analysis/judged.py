@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from hbo.analysis import chance, contrasts, families, frozen, looks, results, sentences, study_tables
-from hbo.analysis.contrasts import Judged
+from hbo.analysis.contrasts import Contrast, Judged
 from hbo.analysis.families import Arm, Family
 from hbo.analysis.frozen import Frozen
 from hbo.analysis.printed import Markdown, Table
@@ -168,9 +168,19 @@ class Study:
         """A line about the arms that may have learned nothing; empty if there are none."""
         return chance.warning(self.done)
 
+    def but(self, one: Contrast) -> str:
+        """What to add to a line's equivalence: that some of its arms may have learned nothing; else empty."""
+        return chance.aside([arm for arm, weight in one.weights.items() if weight], chance.stuck(self.done))
+
     def conclusion(self) -> str:
         """The primary findings in one line."""
-        found = [line for family, lines in self.judged() if family.primary for line in lines]
+        both = [
+            (one, line)
+            for family, lines in self.judged()
+            if family.primary
+            for one, line in zip(family.contrasts, lines, strict=True)
+        ]
+        found = [line for _, line in both]
         if not found and len(self.arms) > 1:
             return (
                 "No comparison of the question has finished runs of both arms; arms with finished runs:"
@@ -189,7 +199,8 @@ class Study:
         few = min(line.n[0] for line in found if line.verdict != "too few")
         decided = [
             f"{line.label}: {line.verdict}"
-            for line in found
+            + (f", {but}" if line.verdict == "equivalent" and (but := self.but(one)) else "")
+            for one, line in both
             if line.verdict in ("higher", "lower", "equivalent")
         ]
         still = [line.label for line in found if line.verdict in ("undecided", "too few")]
@@ -199,7 +210,10 @@ class Study:
             + "." * bool(decided)
         )
         if still:
-            said += " " * bool(decided) + f"Undecided: {'; '.join(still)}."
+            ats = {(line.look + 1, len(line.looks), line.next_look) for line in found if line.label in still}
+            (look, looks, later), *others = ats
+            early = f" at look {look} of {looks}, the next is at {later} seeds" * bool(later and not others)
+            said += " " * bool(decided) + f"Undecided{early}: {'; '.join(still)}."
         return said
 
     def is_firm(self) -> bool:

@@ -119,7 +119,7 @@ def judge_at_looks(
             named = {arm for arm, weight in one.weights.items() if weight}
             if found[i][0].verdict in ("undecided", "too few") and named <= reached.keys():
                 line = judge(reached, [one], margin, levels_at(look, looks, each))[0]
-                found[i] = (replace(line, **about), look)
+                found[i] = (replace(line, **about, look=look), look)
     return found
 
 

@@ -56,6 +56,12 @@ def plain(value: Any) -> str:
     )
 
 
+def order(value: Any) -> tuple[bool, float, str]:
+    """Sort numbers by value, then words."""
+    number = isinstance(value, (int, float)) and not math.isnan(value)
+    return (not number, float(value) if number else 0.0, "" if number else str(value))
+
+
 def is_number(cell: Any) -> bool:
     """Whether a cell is a number, an interval or a mean with standard deviation, as printed here."""
     text = str(cell).strip()

@@ -58,13 +58,26 @@ def one_class(row: dict[str, Any]) -> str:
 
 
 def sentence(done: Any, metric: str) -> str | None:
-    """The odd runs by arm, seed and key, in one sentence; None if there are none."""
+    """The odd runs in one sentence, those of one class together; None if there are none."""
     found = odd(done, metric)
     if not found:
         return None
-    named = [
-        f"{row['arm']}, seed {row['seed']} ({row['key']}): {found[row['key']]}"
-        for row in done.to_dict("records")
-        if row["key"] in found
-    ]
-    return f"Included, but check these runs: {'; '.join(named)}."
+    by_reason: dict[str, list[Any]] = {}
+    for row in done.to_dict("records"):
+        if row["key"] in found:
+            by_reason.setdefault(one_class(row) or row["key"], []).append(row)
+    said = [_grouped(found[of_it[0]["key"]], of_it, len(done)) for of_it in by_reason.values()]
+    return f"Included, but check these runs: {'; '.join(said)}."
+
+
+def _grouped(why: str, of_it: list[Any], runs: int) -> str:
+    """The runs with one reason: all of the study, or by arm; a single one with its key."""
+    if len(of_it) == 1:
+        return f"{of_it[0]['arm']}, seed {of_it[0]['seed']} ({of_it[0]['key']}): {why}"
+    if len(of_it) == runs:
+        return f"all {runs} runs: {why}"
+    seeds: dict[str, list[str]] = {}
+    for row in of_it:
+        seeds.setdefault(row["arm"], []).append(str(row["seed"]))
+    named = "; ".join(f"{arm}, seed{'s' * (len(own) > 1)} {', '.join(own)}" for arm, own in seeds.items())
+    return f"{len(of_it)} runs ({named}): {why}"

@@ -102,17 +102,24 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
             f"gate={wanted!r}: must be a line and a verdict, such as 'k=2 against k=1"
             f" higher'{did_you_mean(verdict, list(VERDICTS))}"
         )
-    lines = [(it, line, family) for it in settings for family, found in it.judged() for line in found]
+    lines = [
+        (it, line, family, one)
+        for it in settings
+        for family, found in it.judged()
+        for one, line in zip(family.contrasts, found, strict=True)
+    ]
     exact = [one for one in lines if one[1].label == name]
     exact = exact or [one for one in lines if one[2].primary and one[1].label in _answers(one[0], name)]
     primary = [one for one in lines if one[2].primary and one[1].label.startswith(f"{name} against ")]
     chosen = exact or primary or [one for one in lines if one[1].label.startswith(f"{name} against ")]
     if len(chosen) != 1:
-        there = "; ".join(dict.fromkeys(line.label for _, line, _ in lines))
+        there = "; ".join(dict.fromkeys(line.label for _, line, *_ in lines))
         raise UserError(f"gate={wanted!r}: {name!r} names {len(chosen)} lines, not one; there are: {there}")
-    study, line, family = chosen[0]
+    study, line, family, one = chosen[0]
     if family.primary and study.missing():  # an early look would find too many verdicts
         return UNDECIDED, f"{study.sentence(family, line)} {study.provision()}"
+    if verdict == line.verdict == "equivalent" and (but := study.but(one)):  # so they show nothing
+        return UNDECIDED, f"{study.sentence(family, line)} Undecided: equivalent, {but}."
     return _status(line, verdict), study.sentence(family, line)
 
 

@@ -25,6 +25,7 @@ TITLES = {
     8: "Detection, SSD on PASCAL VOC 2007",
     9: "Person re-identification on Market-1501",
 }
+DATA = {8: "PASCAL VOC 2007", 9: "Market-1501"}  # of the other tables: ImageNet
 RIVALS = {  # the name in table 7 -> the network here
     "MobileNetV1 (0.75)": "pytorchcv:mobilenet_w3d4",
     "CondenseNet (G=C=8)": "pytorchcv:condensenet74_c8_g8",

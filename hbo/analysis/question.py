@@ -9,10 +9,11 @@ and `python -m hbo.analysis.study` has the same words as flags. `versus` is one 
     "k=1"               every other arm against this one
     "k=2 against k=1"   two arms; if a side matches several, each with its partner: the arm that differs only
                         in the named fields, else the one with the nearest multiply-adds, within 10 %
-    "net"               a field that pairs arms: its default against its other values
+    "net"               a field that pairs arms: its other values against its default; if no arm has that,
+                        against the lowest number or the first word of the alphabet
 
 With `judge: effects` it names fields, and each line is a main effect: the mean over all arms of each value
-against that of the field's default; "net x recipe" is an interaction. In a fractional factorial arms have no
+against that of the same baseline; "net x recipe" is an interaction. In a fractional factorial arms have no
 partners, so this is the question to ask.
 """
 

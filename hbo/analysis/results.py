@@ -19,9 +19,9 @@ from hbo import files
 from hbo.analysis import frozen
 from hbo.analysis.arms import by_recipe
 from hbo.analysis.csv_rows import read_csv, to_csv
-from hbo.analysis.numbers import mean, plain
+from hbo.analysis.numbers import mean, order, plain
 from hbo.analysis.restore import restore
-from hbo.analysis.sources import CURVES, is_place
+from hbo.analysis.sources import CURVES, is_place, near
 from hbo.analysis.sources import read as _read
 from hbo.config import Run
 from hbo.errors import UserError, one_line
@@ -44,11 +44,14 @@ def load(source: str | Path, *studies: str) -> pd.DataFrame:
         studies: only these, by name; or other folders of rows, such as runs/contraction. Default: all.
 
     Raises:
-        UserError: no such source, or no rows of those studies in it.
+        UserError: no such source, or no rows of one of those studies in it.
     """
     found = [row for row, _ in _read(str(source), studies)]
-    if not found:
-        raise UserError(f"{source}: contains no rows" + f" of {', '.join(studies)}" * bool(studies))
+    there = {row["study"] for row in found}
+    lacking = [name for name in studies if not is_place(name) and name not in there]
+    if lacking or not found:
+        of = f" of {', '.join(lacking)}{near(source, lacking)}" if lacking else ""
+        raise UserError(f"{source}: contains no rows{of}")
     return frame(found)
 
 
@@ -82,13 +85,7 @@ def frame(found: Iterable[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=pd.Index([*FIRST, *asked, *rest]))
     differ = identity.varying([line["identity"] for line in lines if "identity" in line])
     by = ["study", "net", *(name for name in differ if name in table and name != "net"), "seed", "key"]
-    return table.sort_values(by, key=lambda column: column.map(_order), kind="stable", ignore_index=True)
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    """Sort numbers by value, then words."""
-    number = isinstance(value, (int, float)) and not math.isnan(value)
-    return (not number, float(value) if number else 0.0, "" if number else str(value))
+    return table.sort_values(by, key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
 # ------------------------------------------------------------ means

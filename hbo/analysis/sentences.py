@@ -50,7 +50,17 @@ def sentence(line: Judged, metric: str, margin: float | None = None) -> str:
         return f"{start}: {verdict}, as {within} (two one-sided tests){aside}."
     if line.verdict != "undecided":
         return f"{start}: {verdict}."
+    if line.next_look is not None:
+        return f"{start}: {verdict} at {early(line)} {excluded(line)}"
     return f"{start}: {verdict}. {excluded(line)} {needed(line)}{detectable(line)}"
+
+
+def early(line: Judged) -> str:
+    """Which of the looks an undecided line is at, its strict level there, and the next look."""
+    return (
+        f"look {line.look + 1} of {len(line.looks)}, where a difference needs p of at most"
+        f" {line.each.difference:.2g}. The next look is at {line.next_look} seeds."
+    )
 
 
 def excluded(line: Judged) -> str:

@@ -5,7 +5,7 @@ makes tables of them.
 import contextlib
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from hbo.analysis.csv_rows import lines_of, parsed, read_csv
 from hbo.config import Run
 from hbo.errors import UserError, first_line
 from hbo.runs import deployed, rows
+from hbo.words import did_you_mean
 
 ROWS = {"key", "state"}  # columns of every table of runs, which latencies and floors lack
 CURVES = "_curves"  # NAME_curves.csv is next to NAME.csv
@@ -28,6 +29,26 @@ def is_place(word: str) -> bool:
     file; else it is a study's name.
     """
     return word.startswith("wandb:") or "/" in word or Path(word).exists()
+
+
+def studies_at(source: str | Path) -> list[str]:
+    """The studies with rows in a folder of runs or of CSV files, and in runs/, as an argument names them."""
+    path = files.expanded(source)
+    names = {p.parent.parent.name for p in path.glob("*/*/row.json")}
+    for table in path.glob("*.csv"):
+        with open(table, encoding="utf-8-sig", errors="replace") as file:
+            names |= {table.stem} if set(file.readline().strip().split(",")) >= ROWS else set()
+    own = {p.parent.parent for p in Path("runs").glob("*/*/row.json")}
+    return sorted(names) + sorted(str(p) for p in own if Path("runs").resolve() != path.resolve())
+
+
+def near(source: str | Path, studies: Sequence[str]) -> str:
+    """A hint for studies that a folder lacks: the nearest name there, else all; empty for other sources."""
+    there = studies_at(source) if files.expanded(source).is_dir() else []
+    wrong = next((name for name in studies if name not in there), "")
+    if not wrong or not there:
+        return ""
+    return did_you_mean(wrong, there) or f"; there are {', '.join(there)}"
 
 
 def read(source: str, studies: tuple[str, ...]) -> Read:
@@ -94,6 +115,7 @@ def _read(source: str, studies: tuple[str, ...]) -> Read:
             + f" of {', '.join(studies)}" * bool(studies)
             + f"; did you mean {' '.join(own)}?" * bool(own)
             + f"; not run yet: python -m hbo.sweep run {' '.join(planned)}" * bool(planned)
+            + (near(source, studies) if not own and not planned else "")
         )
     return (pair for table, lines in tables for pair in _from_csv(table, lines, studies))
 

@@ -21,7 +21,7 @@ from hbo.analysis.frozen import Frozen
 from hbo.analysis.grouping import by_setting, labels, usual_arm
 from hbo.analysis.judged import ABLATIONS, SWEEPS, Study
 from hbo.analysis.question import Question
-from hbo.analysis.sources import is_place
+from hbo.analysis.sources import is_place, studies_at
 from hbo.analysis.stats import SHOWN
 from hbo.analysis.study_tables import right
 from hbo.errors import UserError, one_line
@@ -180,6 +180,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         help="A study's name, or the folder or CSV of its rows, such as runs/STUDY. Several are compared.",
     )
+    parser.known["study"] = lambda: studies_at(ABLATIONS)
     parser.add_argument(
         "--source", default=ABLATIONS, help="Folder of runs, CSV, or wandb:ENTITY/PROJECT. [ablations]"
     )
@@ -192,7 +193,8 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--versus", action="append", metavar="WHO",
-        help="Comparison: 'k=1', 'k=2 against k=1', or a field; can be repeated. [the sweep file's]",
+        help="Comparison: 'k=1', 'k=2 against k=1', or a field: its other values against its"
+        " default, else against the lowest; can be repeated. [the sweep file's]",
     )  # fmt: skip
     parser.add_argument(
         "--margin", help="Percentage points below which a difference does not matter. [the sweep file's]"

@@ -30,6 +30,7 @@ EFFECTS = {
 }  # fmt: skip
 
 if TYPE_CHECKING:
+    from hbo.analysis.families import Family
     from hbo.analysis.judged import Study
 
 
@@ -119,9 +120,27 @@ def differences(study: Study, metric: str | None = None) -> Table:
     if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
         notes.append(
             f"Looks at {', '.join(map(str, study.plan.looks))} seeds: primary intervals are repeated"
-            " confidence intervals, at the level spent at each look."
+            " confidence intervals, at the level spent at each look; a primary p is its line's own, and is"
+            " compared with that level."
         )
+        notes += _waiting(study, judged)
     return Table("Differences", pd.DataFrame(lines), notes)
+
+
+def _waiting(study: Study, judged: list[tuple[Family, list[Judged]]]) -> list[str]:
+    """A note on the runs that no look has read yet: the arms' means have them, the differences do not."""
+    n = {arm: len(runs) for arm, runs in study.samples().items()}
+    more = {
+        arm: line.next_look
+        for family, found in judged
+        for one, line in zip(family.contrasts, found, strict=True)
+        for arm in one.weights
+        if line.next_look is not None and n.get(arm, 0) > line.looks[line.look]
+    }
+    if not more:
+        return []
+    said = ", ".join(f"{arm} ({n[arm]} seeds, look at {look})" for arm, look in more.items())
+    return [f"Seeds beyond a look wait for the next one: {said}."]
 
 
 def _detectable(line: Judged, kind: str) -> str:

@@ -46,7 +46,12 @@ def distribution(name: str, parameter: Any) -> dict[str, Any]:
         UserError: it says neither what its values are nor what they are drawn from.
     """
     if not isinstance(parameter, dict):
-        raise UserError(f"parameters.{name}: must be {{value: {shown(parameter)}}} or {{values: [...]}}")
+        instead = (
+            f"{{values: {shown(parameter)}}}"
+            if parameter and isinstance(parameter, list)
+            else f"{{value: {shown(parameter)}}} or {{values: [...]}}"
+        )
+        raise UserError(f"parameters.{name}: must be {instead}")
     if "parameters" in parameter:
         raise UserError(f"parameters.{name}: fields are flat and cannot be nested")
     if unknown := sorted(map(str, parameter.keys() - KEYS)):

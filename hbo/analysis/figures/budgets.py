@@ -268,14 +268,19 @@ def _interval(axes: Any, x: float, low: float, high: float, look: style.Look) ->
 
 
 def _headline(over: str, found: Sequence[tuple[Line, list[Pair]]]) -> str:
-    """The baseline, and how much each gain grows as the budget shrinks, if there are several budgets."""
+    """The baseline, and how much each gain grows as the budget shrinks, if there are several budgets. The
+    study's page adjusts its intervals for all lines of a family; these are not.
+    """
     lines = []
     for line, pairs in found:
         budgets = [(math.sqrt(p.cost * q.cost), p.values, q.values) for p, q in pairs]
         if len({cost for cost, _, _ in budgets}) > 1:
             slope = gains.trend(budgets, LEVEL)
             lines.append(f"{line.name} {f'{100 * slope.value:+.1f}, published' if line.published else slope}")
-    return "\n".join([f"gain over {over}" + "; each halving of the budget adds:" * bool(lines), *lines])
+    measured = any(not line.published for line, _ in found)
+    start = f"gain over {over}" + ", each interval on its own" * measured
+    gap = "\n" if style.is_narrow() else " "
+    return "\n".join([start + f";{gap}each halving of the budget adds:" * bool(lines), *lines])
 
 
 def _log_axis(axes: Any, costs: Sequence[float]) -> None:

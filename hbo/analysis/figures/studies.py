@@ -190,6 +190,8 @@ def learning_curves(study: Study, metric: str | None = None) -> Figure:
             )
             axes.fill_between(epochs, curve[0.25], curve[0.75], color=look.colour, alpha=0.12, lw=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if (seen := rows.loc[rows[metric].notna(), "epoch"].unique() + 1).size == 1:
+            axes.set(xlim=(seen[0] - 1, seen[0] + 1), xticks=seen)  # else it is from 0.945 to 1.055
         style.legend(figure, axes, "median, band: quartiles")
     return figure
 

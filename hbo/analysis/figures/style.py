@@ -124,12 +124,14 @@ def axes(xlabel: str, ylabel: str, height: float | None = None) -> tuple[Picture
 
 
 def wrapped(text: str, width: int) -> str:
-    """The text in lines of at most `width` characters; a text that is too long breaks first before what it
-    is compared with.
+    """The text in lines of at most `width` characters; what is too long breaks first before an interaction's
+    other field, then before what is compared.
     """
-    if len(text) <= width:
-        return text
-    parts = text.replace(" against ", "\nagainst ").replace(", more at ", ",\nmore at ").split("\n")
+    parts = [text]
+    for mark in ("more at ", "against ", "than at "):
+        whole, parts = parts, []
+        for part in whole:
+            parts += part.replace(f" {mark}", f"\n{mark}").split("\n") if len(part) > width else [part]
     return "\n".join(line for part in parts for line in textwrap.wrap(part, width, break_on_hyphens=False))
 
 
