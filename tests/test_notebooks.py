@@ -117,7 +117,7 @@ def test_a_cell_that_fails_is_one_line(tmp_path):
     runs = make_runs(tmp_path / "runs", "mobilenetv2")
     _, err = call("hbo.analysis.notebooks", script, "--source", runs, "--to", tmp_path, expect=2)
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert line.endswith("contains no rows of contraction_uniform")
+    assert "contains no rows of contraction_uniform; there are mobilenetv2" in line
     assert not (tmp_path / "contraction_uniform.ipynb").exists()
 
 
