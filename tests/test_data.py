@@ -300,9 +300,9 @@ def test_a_folder_set_can_be_sent_to_a_spawned_worker(root):
 def test_a_broken_image_during_training_is_one_line(root, tmp_path):
     path = root / "train" / "a" / "1.png"
     path.write_bytes(path.read_bytes()[:200])  # its header is intact
-    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, threads=1, out=tmp_path)
+    args = flags(data="imagefolder", data_dir=root, resolution=32, batch=2, epochs=1, threads=1)
     for workers in (0, 1):
-        _, err = call("hbo.fit", *args, "--workers", workers, expect=2)
+        _, err = call("hbo.fit", *args, "--workers", workers, "--out", tmp_path / "runs", expect=2)
         last = err.strip().splitlines()[-1]
         assert last.startswith("error: ")
         assert str(path) in last
