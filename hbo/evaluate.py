@@ -143,20 +143,32 @@ def evaluate(path: Path, given: dict[str, Any]) -> tuple[dict[str, float], Run, 
     seen = names and [names[place] for place in task.last_outcomes["index"].tolist()]
     if trained.ours and (new := outside_val(run, seen, path)) is not None:
         counted["images_not_in_val"] = new
-        if new:
-            were = "was" if new == 1 else "were"
-            print(
-                f"warning: {new} of the {counted['images']} images evaluated {were} not among"
-                f" {path.parent.name}'s validation images, so it may have been trained on them; evaluate on a"
-                " folder of new photographs alone",
-                file=sys.stderr,
-            )
+        _warn(path, new, counted["images"])
     about = {
         "classes": list(data.classes),
         "num_classes": num_classes,
         "depths": rows.built(task.net)["depths"],
     }
     return {**counted, **metrics}, run, about
+
+
+def _warn(path: Path, new: int, images: int) -> None:
+    """Warn of evaluated images that the run may have been trained on, or the weights that it learnt from."""
+    name, row = path.parent.name, rows.sound(path.parent) or {}
+    if new:
+        were = "was" if new == 1 else "were"
+        print(
+            f"warning: {new} of the {images} images evaluated {were} not among {name}'s validation images, so"
+            " that run may have been trained on them; evaluate on a folder of new photographs alone",
+            file=sys.stderr,
+        )
+    for column in rows.VAL_NOT_IN:
+        if also := row.get(column):
+            print(
+                f"warning: {name} has {column}={also}: the weights that it learnt from may have been trained"
+                f" on {also} of its own validation images",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

@@ -129,14 +129,14 @@ class Machine:
     """Machine, folders and names: in no run's key. Another number of threads can change the last bits."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """Where to train."""
+    """Where to run."""
     strategy: Literal["auto", "ddp"] = "auto"
     """auto: DDP with more than one device."""
     workers: int | None = None
     """Processes that load images; any number gives the same images. Default: the idle cores, at most 8; 0 if
     the data set is in memory."""
     threads: int = 2
-    """CPU threads of a training process. The same number gives the same bits."""
+    """CPU threads of a process. The same number gives the same bits."""
     out: str = "runs"
     """Folder of all studies."""
     study: str = "default"

@@ -74,8 +74,11 @@ def check_writable(path: Path) -> None:
         OSError: it cannot.
     """
     part = path.with_name(path.name + ".part")
-    part.touch()
-    part.unlink()
+    if part.exists():  # a user's, or of another process
+        os.close(os.open(part, os.O_WRONLY))
+    else:
+        part.touch(exist_ok=False)
+        part.unlink()
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:

@@ -19,7 +19,7 @@ from hbo.words import choice, unknown
 DEFAULTS = (
     "Defaults below are those of elpv; another data set, net or recipe has others: --print_config shows them."
 )
-SAVED = "Without a flag below, the checkpoint's value is used, on one device."
+SAVED = "Without a flag below, the checkpoint's value is used."
 
 
 def make_parser(prog: str, about: str, shown: Collection[str] = ()):

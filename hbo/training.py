@@ -27,7 +27,7 @@ from hbo.tasks import TASKS, build
 from hbo.tasks.base import lost
 
 # Field that names a trained network -> the row's column: validation images that were not among its own.
-NOT_IN = {"backbone_checkpoint": "val_not_in_backbones", "distill": "val_not_in_teachers"}
+NOT_IN: dict[str, str] = dict(zip(("backbone_checkpoint", "distill"), rows.VAL_NOT_IN, strict=True))
 
 
 def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
@@ -111,8 +111,9 @@ class TrainingSession:
                 were = "was" if new == 1 else "were"
                 print(
                     f"warning: {name}={getattr(run, name)}: {new} of the {len(self.data.val)} validation"
-                    f" images {were} not among its own, so it may have been trained on them; split"
-                    " the folder into train/ and val/ with only its own and new photographs in val/",
+                    f" images {were} not validation images of that run, which may have been trained on them;"
+                    " make train/ and val/ yourself, with only that run's validation images and new"
+                    " photographs in val/",
                     file=sys.stderr,
                 )
         return found

@@ -228,3 +228,6 @@ def test_a_file_that_cannot_be_written_is_named_as_typed(tmp_path):
         _check(resolve(data="digits"), out, {})
     _check(resolve(data="digits"), tmp_path / "x.csv", {})
     assert not list(tmp_path.iterdir())
+    (tmp_path / "x.csv.part").write_text("a user's")
+    _check(resolve(data="digits"), tmp_path / "x.csv", {})
+    assert (tmp_path / "x.csv.part").read_text() == "a user's"

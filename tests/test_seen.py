@@ -52,8 +52,8 @@ def test_a_grown_folder_is_evaluated_with_a_warning_and_a_count(trained, tmp_pat
     assert images == 9
     assert number in range(1, 10)
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: {number} of the 9 images evaluated were not among {folder.name}'s validation images, so it may"
-        " have been trained on them; evaluate on a folder of new photographs alone"
+        f"warning: {number} of the 9 images evaluated were not among {folder.name}'s validation images, so that"
+        " run may have been trained on them; evaluate on a folder of new photographs alone"
     ]
     alone = tmp_path / "alone" / "val"
     shutil.copytree(tmp_path / "grown", alone)
@@ -72,11 +72,16 @@ def test_the_count_is_in_the_json_and_in_the_row_of_a_run_that_starts_from_it(tr
     assert err.count("warning: ") == 1
     start = flags(data_dir=more, val_split=0.2, backbone_checkpoint=moved, distill=moved / "last.ckpt")
     out, err = call("hbo.fit", *start, *BRIEF, "--out", tmp_path / "runs")
-    row, _ = only_row(tmp_path / "runs")
+    row, tuned = only_row(tmp_path / "runs")
     assert row["val_not_in_backbones"] == row["val_not_in_teachers"] == number
-    assert f"backbone_checkpoint={moved}: {number} of the 9 validation images were not among its own" in err
+    of = f"{number} of the 9 validation images were not validation images of that run"
+    assert f"backbone_checkpoint={moved}: {of}" in err
     assert f"distill={moved / 'last.ckpt'}: {number} of the 9 validation images" in err
     assert f"the initial weights may have been trained on {number} validation images" in out
+    _, err = call("hbo.evaluate", tuned, *flags(workers=0, threads=1))
+    assert (
+        f"warning: {tuned.name} has val_not_in_backbones={number}: the weights that it learnt from may" in err
+    )
 
 
 @pytest.mark.slow
@@ -101,6 +106,10 @@ def test_what_the_count_needs(trained, tmp_path):
     last = folder / "last.ckpt"
     assert outside_val(run, val, last) == 0
     assert outside_val(run, [*val, "ants/new.png"], last) == 1
+    copy = shutil.copytree(photos, tmp_path / "copy")
+    others = [name for path in copy.glob("*/*.png") if (name := str(path.relative_to(copy))) not in val]
+    apart = resolve(data="imagefolder", data_dir=str(copy), val_split=0.2, batch=4)
+    assert outside_val(apart, others, last) == 32  # no image in common, and each was trained on
     for given, path in ((run, tmp_path / "last.ckpt"), (run, folder / "other.pth"),
                         (resolve(data="digits"), last)):  # fmt: skip
         assert outside_val(given, val, path) is None

@@ -130,7 +130,7 @@ def test_seeds_beyond_a_look_wait_for_the_next_one(file, tmp_path):
     assert (
         it.differences().notes[-1] == "Seeds beyond a look wait for the next one: k=3 (8 seeds, look at 9)."
     )
-    assert it.conclusion().endswith("Undecided at look 1 of 3, the next is at 9 seeds: k=3 against k=1.")
+    assert it.conclusion().endswith("Undecided at look 1 of 3 (next: 9 seeds): k=3 against k=1.")
 
 
 def test_a_frozen_plan_is_binding(file, tmp_path):

@@ -199,7 +199,7 @@ class Study:
         few = min(line.n[0] for line in found if line.verdict != "too few")
         decided = [
             f"{line.label}: {line.verdict}"
-            + (f", {but}" if line.verdict == "equivalent" and (but := self.but(one)) else "")
+            + (f" ({but})" if line.verdict == "equivalent" and (but := self.but(one)) else "")
             for one, line in both
             if line.verdict in ("higher", "lower", "equivalent")
         ]
@@ -212,7 +212,7 @@ class Study:
         if still:
             ats = {(line.look + 1, len(line.looks), line.next_look) for line in found if line.label in still}
             (look, looks, later), *others = ats
-            early = f" at look {look} of {looks}, the next is at {later} seeds" * bool(later and not others)
+            early = f" at look {look} of {looks} (next: {later} seeds)" * bool(later and not others)
             said += " " * bool(decided) + f"Undecided{early}: {'; '.join(still)}."
         return said
 

@@ -118,8 +118,9 @@ def gate(settings: Sequence[Study], wanted: str) -> tuple[int, str]:
     study, line, family, one = chosen[0]
     if family.primary and study.missing():  # an early look would find too many verdicts
         return UNDECIDED, f"{study.sentence(family, line)} {study.provision()}"
-    if verdict == line.verdict == "equivalent" and (but := study.but(one)):  # so they show nothing
-        return UNDECIDED, f"{study.sentence(family, line)} Undecided: equivalent, {but}."
+    if line.verdict == "equivalent" and (but := study.but(one)):
+        why = f"This gate is undecided: {but.removeprefix('but ')}, so equal arms show nothing."
+        return UNDECIDED, f"{study.sentence(family, line)} {why}"
     return _status(line, verdict), study.sentence(family, line)
 
 

@@ -107,8 +107,10 @@ def differences(study: Study, metric: str | None = None) -> Table:
             }  # fmt: skip
             lines.append(shown)
     one = "pairs of runs" if any(line.paired for _, found in judged for line in found) else "runs"
+    looks = study.plan is not None and len(study.plan.looks) > 1 and not exploring
+    adjusted = "Intervals, and p of other than primary lines," if looks else "Intervals and p"
     notes = [
-        f"Differences in percentage points, by Welch's t over {one}. Intervals and p are adjusted for all"
+        f"Differences in percentage points, by Welch's t over {one}. {adjusted} are adjusted for all"
         " lines of a family. A line is higher or lower if its interval excludes zero. Detectable: the"
         " smallest true difference that is detected with 80 % power."
     ]
@@ -117,7 +119,7 @@ def differences(study: Study, metric: str | None = None) -> Table:
             f"Equivalent: the {2 * LEVEL - 1:.0%} interval is within {sentences.many(share)} (two one-sided"
             " tests at 5 %)."
         )
-    if study.plan is not None and len(study.plan.looks) > 1 and not exploring:
+    if study.plan is not None and looks:
         notes.append(
             f"Looks at {', '.join(map(str, study.plan.looks))} seeds: primary intervals are repeated"
             " confidence intervals, at the level spent at each look; a primary p is its line's own, and is"

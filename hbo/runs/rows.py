@@ -26,6 +26,8 @@ from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.values import field_types, shown
 
 STATES = ("done", "unfinished", "interrupted", "failed", "stopped", "invalid")
+# Validation images that were not among those of the run whose weights were taken (`hbo.runs.seen`).
+VAL_NOT_IN = ("val_not_in_backbones", "val_not_in_teachers")
 OTHER_VERSION = "which only the version that wrote it knows"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 

@@ -34,23 +34,24 @@ def outside_val(run: Run, names: Sequence[str] | None, path: Path) -> int | None
             known = set(saved["name"].tolist())
     except (OSError, ValueError, KeyError):  # removed, damaged, or of a set without files
         return None
-    if not _same_images(run, row, known & set(names)):
+    if not _same_images(run, row, names, known):
         return None
     return sum(name not in known for name in names)
 
 
-def _same_images(run: Run, row: dict[str, Any], common: set[str]) -> bool:
-    """Whether a run's folder is a row's, or holds photographs of it: files of the same name, and of the same
-    bytes unless the row's folder is gone.
+def _same_images(run: Run, row: dict[str, Any], names: Sequence[str], known: set[str]) -> bool:
+    """Whether a run's folder is a row's, or holds photographs of it: one of the images `names` has the same
+    bytes under the same name there; if the row's folder is gone, one has the name of an image `known`.
     """
     if None in (run.data_dir, row.get("data_dir")):
         return False
     here, there = (_root(path) for path in (str(run.data_dir), str(row["data_dir"])))
     if here == there:
         return True
-    pairs = [(here / name, there / name) for name in common]
-    left = [pair for pair in pairs if pair[0].is_file() and pair[1].is_file()]
-    return any(filecmp.cmp(*pair, shallow=False) for pair in left) if left else bool(pairs)
+    if not there.is_dir():
+        return bool(known & set(names))
+    pairs = [(here / name, there / name) for name in names]
+    return any(filecmp.cmp(*pair, shallow=False) for pair in pairs if pair[0].is_file() and pair[1].is_file())
 
 
 def _root(path: str) -> Path:
