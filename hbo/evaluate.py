@@ -162,11 +162,11 @@ def _warn(path: Path, new: int, images: int) -> None:
             " that run may have been trained on them; evaluate on a folder of new photographs alone",
             file=sys.stderr,
         )
-    for column in rows.VAL_NOT_IN:
+    for column, weights in rows.VAL_NOT_IN.values():
         if also := row.get(column):
             print(
-                f"warning: {name} has {column}={also}: the weights that it learnt from may have been trained"
-                f" on {also} of its own validation images",
+                f"warning: {name} has {column}={also}: {weights} may have been trained on {also} of its own"
+                " validation images",
                 file=sys.stderr,
             )
 

@@ -26,9 +26,6 @@ from hbo.runs.trainer import make_trainer, prepare_process
 from hbo.tasks import TASKS, build
 from hbo.tasks.base import lost
 
-# Field that names a trained network -> the row's column: validation images that were not among its own.
-NOT_IN: dict[str, str] = dict(zip(("backbone_checkpoint", "distill"), rows.VAL_NOT_IN, strict=True))
-
 
 def train(run: Run, folder: Path, lock: Lock | None) -> dict[str, Any]:
     """Train, evaluate the last epoch, write the row. Called in all processes of the
@@ -106,7 +103,7 @@ class TrainingSession:
             new = path and outside_val(run, names_of(self.data.val, run.data_dir), path)
             if new is None:
                 continue
-            found[NOT_IN[name]] = new
+            found[rows.VAL_NOT_IN[name][0]] = new
             if new:
                 were = "was" if new == 1 else "were"
                 print(

@@ -89,6 +89,10 @@ def test_a_file_that_fails_is_a_line_with_the_reason_and_the_others_are_timed(mo
     ]
     assert "ncnn hbonet int8: its float file failed: its logits differ by " in runtime_table.markdown(lines)
 
+    monkeypatch.setattr("hbo.deploy.deploy", deploy)
+    made = worker.converted([Here()], do="make", run=run, rival=None, seed=0)  # type: ignore[list-item]
+    assert made["onnx:int8"] == {"failed": "ZeroDivisionError: division by zero"}
+    assert "failed" not in made["onnx:deployed"]
     monkeypatch.setattr(held, "_compared", lambda *_: 1 / 0)
     with pytest.raises(UserError, match="onnx:plain: ZeroDivisionError"):
         worker.converted([Here()], do="make", run=run, rival=None, seed=0)  # type: ignore[list-item]

@@ -46,7 +46,7 @@ def test_photographs_that_have_changed_are_named_as_the_reason(tmp_path):
     folder = left(tmp_path / "runs", **shown)
     resumes = f"python -m hbo.fit --config {folder / 'config.yaml'} resumes it"
     (photos / "x" / "0.png").rename(photos / "y" / "new.png")
-    changed = f"the photographs in {photos} have changed since; make it as it was, then {resumes}"
+    changed = f"the photographs in {photos} have changed since; restore them, then {resumes}"
     line = said(tmp_path / "runs", **shown) or ""
     assert line.endswith(f"; run {folder.name} of this study is unfinished, but {changed}")
     line = said(tmp_path / "runs", **{**shown, "seed": 1, "lr": 0.5}) or ""

@@ -265,7 +265,7 @@ def _check_split(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any])
     """Check that the images which a run was trained on are split as they were for it.
 
     Args:
-        path: the checkpoint; the row beside it knows the images, also of a whole folder that was copied.
+        path: the checkpoint. The fingerprint of the images, in the row beside it, recognises a whole copy.
         saved: its fields.
         given: those of the evaluation.
 

@@ -55,7 +55,7 @@ def unfinished(run: Run, folder: Path) -> str | None:
             if not changed:
                 return f"{said}: {resumes}"
             what = " and ".join(f"{CONTENTS[name][1]} {row[CONTENTS[name][0]]}" for name in changed)
-            return f"{said}, but {what} have changed since; make it as it was, then {resumes}"
+            return f"{said}, but {what} have changed since; restore them, then {resumes}"
     return None
 
 

@@ -26,8 +26,12 @@ from hbo.tasks import COLUMNS, SETS, TASKS
 from hbo.values import field_types, shown
 
 STATES = ("done", "unfinished", "interrupted", "failed", "stopped", "invalid")
-# Validation images that were not among those of the run whose weights were taken (`hbo.runs.seen`).
-VAL_NOT_IN = ("val_not_in_backbones", "val_not_in_teachers")
+# Field that names a trained network -> the column that counts the validation images which were not among that
+# network's own (`hbo.runs.seen`), and what its weights are to the run.
+VAL_NOT_IN = {
+    "backbone_checkpoint": ("val_not_in_backbones", "the initial weights"),
+    "distill": ("val_not_in_teachers", "the teacher"),
+}
 OTHER_VERSION = "which only the version that wrote it knows"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "wandb", "numpy", "pillow")
 

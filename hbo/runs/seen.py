@@ -20,7 +20,7 @@ def outside_val(run: Run, names: Sequence[str] | None, path: Path) -> int | None
     Args:
         run: the run that is evaluated or trained.
         names: the images it is evaluated on, as in `outcomes.npz`.
-        path: the checkpoint; the row and the outcomes beside it know its validation images.
+        path: the checkpoint. The names of its validation images are in `outcomes.npz` beside it.
     """
     if not (run.val_split or run.holdout) or not names or path.name != "last.ckpt":
         return None

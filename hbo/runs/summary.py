@@ -88,10 +88,7 @@ def _text(row: dict[str, Any], where: Path) -> str:
         lines.append(
             ("note", f"{found.measure} is not above {found.what}: it may have learned nothing; train longer")
         )
-    for column, what in (
-        ("val_not_in_backbones", "the initial weights"),
-        ("val_not_in_teachers", "the teacher"),
-    ):
+    for column, what in rows.VAL_NOT_IN.values():
         if row.get(column):
             lines.append(
                 ("note", f"{what} may have been trained on {counted(row[column], 'validation image')}")
